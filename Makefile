@@ -1,0 +1,60 @@
+# Every target does its own set-up: on a fresh machine with Python 3.11 or newer `make demo` and `make test` just run.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PEERS = $(VENV)/peers
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
+
+demo:  ## the main job, shown: standard library only, under 20 s
+	$(PYTHON) -m netmsg demo
+
+$(VENV)/.test: setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+# The real aiomsg, in an environment of its own. Where the index cannot be reached its tests are skipped, and say so.
+$(PEERS)/aiomsg-2026.7.1: $(VENV)/.test
+	mkdir -p $(PEERS)
+	rm -rf $@.tmp
+	$(PYTHON) -m venv $@.tmp
+	if $@.tmp/bin/python -m pip install --quiet --disable-pip-version-check aiomsg==2026.7.1; \
+	then mv $@.tmp $@; else rm -rf $@.tmp; echo "aiomsg could not be installed: its tests will be skipped"; fi
+
+test: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## all tests
+	NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
+
+$(VENV)/.lint: setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	touch $@
+
+lint: $(VENV)/.lint  ## flake8
+	$(BIN)/python -m flake8 netmsg tests examples benchmarks
+
+types: $(VENV)/.lint  ## mypy, strict
+	$(BIN)/python -m mypy
+
+cover: $(VENV)/.test  ## the tests, with a report of what they do not reach
+	NETMSG_PEERS=$(PEERS) $(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+docs: $(VENV)/.test  ## the documentation, as HTML in docs/_build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+bench: $(VENV)/.test  ## measured against the peers, in one run; results in benchmarks/results
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.test  ## the failure scenarios at length
+	NETMSG_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/failure $(ARGS)
+
+dist: $(VENV)/.test  ## wheel and source distribution
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build
+
+.PHONY: help demo test lint types cover docs bench soak dist

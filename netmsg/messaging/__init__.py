@@ -1,0 +1,1 @@
+"""The Søcket: `smart_socket` is its face, `engine` what is behind it."""

@@ -1,0 +1,59 @@
+"""The thread on which the user's own functions are called, so that none of them can hold up the network."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["Callbacks"]
+
+log = logging.getLogger("netmsg.messaging")
+
+_numbers = itertools.count(1)
+
+Done = Callable[[Any, "Exception | None"], None]
+
+
+class Callbacks:
+    """One daemonic thread (``netmsg-callback-N``), started with the first call. Belongs to the network thread."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], Done] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
+        """Call ``function(*arguments)`` there, and then, there too, ``done(result, None)`` or ``done(None, error)``."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name=f"netmsg-callback-{next(_numbers)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the interpreter is exiting
+                done(None, error)
+                return
+            self._thread = thread
+        self._queue.put((function, arguments, done))
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        if self._thread is not None:
+            self._queue.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end, unless the caller is that thread."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while (call := self._queue.get()) is not None:
+            function, arguments, done = call
+            try:
+                result = function(*arguments)
+            except Exception as error:
+                log.warning("%r raised", function, exc_info=True)
+                done(None, error)
+            else:
+                done(result, None)

@@ -1,0 +1,190 @@
+"""At least once: message ids, what is to be sent again and when, and which arrivals are duplicates. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from ..wire.envelope import Frame
+from .lane import Lane
+
+__all__ = ["AckMode", "Arrivals", "DeliveryGuarantee", "Due", "Ledger"]
+
+R = TypeVar("R")
+
+
+class DeliveryGuarantee(Enum):
+    """What a send promises."""
+
+    AT_MOST_ONCE = "at most once"
+    """The message arrives once or, if a connection breaks at the wrong moment, not at all."""
+    AT_LEAST_ONCE = "at least once"
+    """The message is sent again until it is acknowledged."""
+
+
+class AckMode(Enum):
+    """When a received at-least-once message is acknowledged."""
+
+    ON_RECV = "on recv"
+    """When ``recv`` hands it over."""
+    MANUAL = "manual"
+    """When the application calls `Delivery.ack`."""
+    ON_ARRIVAL = "on arrival"
+    """When it is queued for ``recv``."""
+
+
+LONGEST_RESEND_DELAY: Final = 60.0
+
+
+class Due(NamedTuple):
+    """A message that has been unacknowledged for too long."""
+
+    message_id: bytes
+    frame: Frame
+    give_up: bool
+    """It has been sent again as often as it may."""
+
+
+class Ledger(Generic[R]):
+    """The sender's side: every message accepted and not yet acknowledged, with its receipt.
+
+    Ids are a prefix, random for each socket, and a counter: unique, ordered, and cheap.
+    """
+
+    def __init__(self, prefix: bytes, resend_after: float, max_resends: int | None,
+                 jitter: Callable[[], float]) -> None:
+        self.outstanding: dict[bytes, R] = {}
+        self.resent = 0
+        """How many times a message was sent again."""
+        self._prefix = prefix
+        self._count = 0
+        self._resend_after = resend_after
+        self._max_resends = max_resends
+        self._jitter = jitter
+        self._resends: dict[bytes, int] = {}
+        self._oldest: dict[Lane, bytes] = {}
+
+    def new_id(self) -> bytes:
+        self._count = count = self._count + 1
+        return self._prefix + count.to_bytes(8, "big")
+
+    def settle(self, message_ids: list[bytes]) -> None:
+        """These are acknowledged."""
+        outstanding = self.outstanding
+        for message_id in message_ids:
+            outstanding.pop(message_id, None)
+        if self._resends:
+            for message_id in message_ids:
+                self._resends.pop(message_id, None)
+
+    def give_up(self, message_id: bytes) -> R | None:
+        """This one never will be: its receipt."""
+        self._resends.pop(message_id, None)
+        return self.outstanding.pop(message_id, None)
+
+    def due(self, lane: Lane, now: float) -> Due | None:
+        """Look at a peer: whether its oldest message has to be sent again (or given up on) now.
+
+        One clock a peer: it runs while one and the same message is the oldest unacknowledged, and starts anew with
+        every other, so a message that the peer refused is sent again however many newer ones are acknowledged. The
+        delay doubles, with jitter, for as long as that message stays.
+        """
+        oldest = next(iter(lane.unacked), None)
+        if oldest is None or lane.queue:
+            # Nothing is in flight, or the peer is not taking what it was sent: more of the same would not help.
+            self._oldest.pop(lane, None)
+            return None
+        if self._oldest.get(lane) != oldest:
+            self._oldest[lane] = oldest
+            lane.acked_at = now
+            lane.resend_delay = self._resend_after
+            return None
+        if now - lane.acked_at < lane.resend_delay:
+            return None
+        lane.acked_at = now
+        lane.resend_delay = min(LONGEST_RESEND_DELAY, lane.resend_delay * (1.5 + self._jitter()))
+        return Due(oldest, lane.unacked[oldest], not self.may_resend(oldest))
+
+    def may_resend(self, message_id: bytes) -> bool:
+        """Count one more time of sending ``message_id``; false if it was sent again as often as it may."""
+        times = self._resends.get(message_id, 0)
+        if self._max_resends is not None and times >= self._max_resends:
+            return False
+        self._resends[message_id] = times + 1
+        self.resent += 1
+        return True
+
+    def forget(self, lane: Lane) -> None:
+        """The peer has gone."""
+        self._oldest.pop(lane, None)
+
+
+class Sorted(NamedTuple):
+    """What to do with at-least-once messages that arrived."""
+
+    message_ids: list[bytes]
+    """Those that are new,"""
+    bodies: list[bytes]
+    """with their payloads."""
+    again: list[bytes]
+    """Duplicates of acknowledged ones: acknowledge them again, for the first acknowledgement seems to be lost."""
+    duplicates: int
+    """How many were not new."""
+
+
+class Arrivals:
+    """The receiver's side: which message ids have been seen.
+
+    An id is *held* until it is acknowledged, and held for as long as that takes. Acknowledged ids are remembered in two
+    generations, the ``remember`` newest at least. Ids count per sender: nobody can make another's message look old.
+    """
+
+    def __init__(self, remember: int) -> None:
+        self.held: dict[bytes, bytes] = {}
+        """Sender's identity by message id."""
+        self.duplicates = 0
+        self._remember = remember
+        self._recent: dict[bytes, bytes] = {}
+        self._older: dict[bytes, bytes] = {}
+
+    def sort(self, sender: bytes, message_ids: list[bytes], bodies: list[bytes]) -> Sorted:
+        """Tell what is new in one run from ``sender``; the new ones are held from now on."""
+        held = self.held
+        if (held.keys().isdisjoint(message_ids) and self._recent.keys().isdisjoint(message_ids)
+                and self._older.keys().isdisjoint(message_ids)):
+            before = len(held)
+            held.update(dict.fromkeys(message_ids, sender))
+            if len(held) - before == len(message_ids):
+                return Sorted(message_ids, bodies, [], 0)
+            for message_id in message_ids:  # twice in one run: sort them one by one
+                held.pop(message_id, None)
+        new_ids: list[bytes] = []
+        new_bodies: list[bytes] = []
+        again: list[bytes] = []
+        for message_id, body in zip(message_ids, bodies):
+            if held.get(message_id) == sender:
+                continue
+            if self._recent.get(message_id) == sender or self._older.get(message_id) == sender:
+                again.append(message_id)
+                continue
+            held[message_id] = sender
+            new_ids.append(message_id)
+            new_bodies.append(body)
+        duplicates = len(bodies) - len(new_bodies)
+        self.duplicates += duplicates
+        return Sorted(new_ids, new_bodies, again, duplicates)
+
+    def acknowledge(self, sender: bytes, message_ids: list[bytes]) -> list[bytes]:
+        """The application has these: which of them are to be acknowledged (none twice)."""
+        held = self.held
+        released = [message_id for message_id in message_ids if held.pop(message_id, None) is not None]
+        if self._remember:
+            self._recent.update(dict.fromkeys(released, sender))
+            if len(self._recent) >= self._remember:
+                self._older, self._recent = self._recent, {}
+        return released
+
+    def refuse(self, message_id: bytes) -> bool:
+        """Not acknowledged after all: when it is sent again it will be new. False if it was not held."""
+        return self.held.pop(message_id, None) is not None

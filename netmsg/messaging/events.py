@@ -1,0 +1,147 @@
+"""What happens to a Søcket, for those who want to know."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..deadline import Deadline
+from ..waiting import Waiters
+
+__all__ = [
+    "AcceptError",
+    "Connected",
+    "Connecting",
+    "Disconnected",
+    "Dropped",
+    "DuplicatePeer",
+    "Event",
+    "EventQueue",
+    "Full",
+    "HandshakeFailed",
+    "Listening",
+    "Retrying",
+    "Undelivered",
+]
+
+QUEUE_SIZE: Final = 1000
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened."""
+
+    address: Any = None
+    """Of the other end, or of the listener; ``None`` where there is none."""
+    peer: bytes | None = None
+    """The peer's identity, where it is known."""
+    reason: str = ""
+    error: BaseException | None = None
+    """The exception behind `reason`, if there is one; its ``__cause__`` may tell more."""
+    at: float = field(default_factory=time.time)
+    """When, in seconds since the epoch."""
+
+
+class Listening(Event):
+    """``bind`` succeeded."""
+
+
+class Connecting(Event):
+    """An address is being dialled."""
+
+
+class Connected(Event):
+    """A peer is there: messages can flow."""
+
+
+class HandshakeFailed(Event):
+    """A connection came to nothing: TLS, HELLO, authorization or the time for them."""
+
+
+class Disconnected(Event):
+    """A peer has gone."""
+
+
+@dataclass(frozen=True)
+class Retrying(Event):
+    """A peer that we dial is away; the next attempt is in `delay` seconds."""
+
+    delay: float = 0.0
+
+
+class DuplicatePeer(Event):
+    """A second connection under the identity of a peer that is connected: `reason` says which was closed."""
+
+
+class Full(Event):
+    """A send queue has reached its high-water mark."""
+
+
+@dataclass(frozen=True)
+class Dropped(Event):
+    """Messages were dropped, as the settings demand: `reason` says which of them."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Undelivered(Event):
+    """An at-least-once message was given up on."""
+
+    message_id: bytes = b""
+
+
+class AcceptError(Event):
+    """A connection could not be accepted; out of descriptors, accepting pauses and resumes."""
+
+
+class EventQueue:
+    """The newest events, oldest first. Adding never blocks: where nobody reads, the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=QUEUE_SIZE)
+        self._waiters = Waiters()
+        self._closed = False
+
+    def add(self, event: Event) -> None:
+        self._events.append(event)
+        if self._waiters.waiting:
+            self._waiters.notify()
+
+    def close(self) -> None:
+        self._closed = True
+        self._waiters.notify_all()
+
+    def iterate(self, timeout: float | None) -> Iterator[Event]:
+        return _EventIterator(self, timeout)
+
+    def take(self, timeout: float | None) -> Event | None:
+        """The next event; ``None`` once closed and empty. Raises ``TimeoutError``."""
+        deadline = Deadline(timeout)
+        events = self._events
+        while True:
+            try:
+                return events.popleft()
+            except IndexError:
+                pass
+            if self._closed:
+                return None
+            if not self._waiters.wait(lambda: events or self._closed, deadline):
+                raise TimeoutError("no event in time")
+
+
+class _EventIterator(Iterator[Event]):
+    """An iterator that goes on after it raised ``TimeoutError``, which a generator cannot."""
+
+    def __init__(self, queue: EventQueue, timeout: float | None) -> None:
+        self._queue = queue
+        self._timeout = timeout
+
+    def __next__(self) -> Event:
+        event = self._queue.take(self._timeout)
+        if event is None:
+            raise StopIteration
+        return event

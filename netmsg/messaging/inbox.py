@@ -1,0 +1,291 @@
+"""The receive queue: from the network thread to the threads in ``recv``.
+
+The network thread delivers one batch a read. A thread in ``recv`` takes the messages of the *current* batch without a
+lock, by ``queue[0]`` and ``del queue[0]`` and a return, in straight-line code: the interpreter sees to signals and to
+other threads at calls and backward jumps only, so that neither Ctrl-C nor a second consumer can come between the
+taking and the return. Everything slower happens once a batch.
+
+Acknowledgements are not sent by the taker but derived from what it has taken: the network thread looks at the queue of
+the current batch as long as messages leave it. So no message is acknowledged before it is handed over, and an
+interrupt cannot separate the two either.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..deadline import Deadline
+from ..waiting import Waiters
+
+if TYPE_CHECKING:
+    from .peers import Peer
+
+__all__ = ["Batch", "Inbox", "NOTHING"]
+
+T = TypeVar("T")
+
+
+class Batch:
+    """Messages of one peer, in order."""
+
+    __slots__ = ("acknowledged", "count", "identity", "large_bytes", "message_ids", "peer", "queue", "ticking", "watched")
+
+    def __init__(self, peer: Peer | None, identity: bytes, messages: Iterable[Any],
+                 message_ids: list[bytes] | None = None, large_bytes: int = 0) -> None:
+        self.peer = peer
+        self.identity = identity
+        self.queue: deque[Any] = deque(messages)
+        """Payloads; with manual acknowledgement pairs of message id (or ``None``) and payload."""
+        self.count = len(self.queue)
+        """How many count against the peer's receive mark; 0 once that is settled."""
+        self.large_bytes = large_bytes
+        self.message_ids = message_ids
+        """To be acknowledged as the messages are taken."""
+        self.acknowledged = 0
+        """How many of those have been."""
+        self.watched = False
+        """Whether the network thread looks at what is taken."""
+        self.ticking = False
+
+    def taken_ids(self) -> list[bytes]:
+        """The ids of messages taken since the last look. For the network thread."""
+        if self.message_ids is None:
+            return []
+        taken = len(self.message_ids) - len(self.queue)
+        ids = self.message_ids[self.acknowledged:taken]
+        self.acknowledged = taken
+        return ids
+
+
+NOTHING = Batch(None, b"", ())
+"""The batch that is current while none may be taken from without asking."""
+
+
+def _pair(batch: Batch, message: Any) -> tuple[Batch, Any]:
+    return batch, message
+
+
+class Inbox:
+    """``watch(batch)`` is called when somebody begins to take from a batch that is to be acknowledged, and
+    ``finished(batch)`` when all of a batch has been taken; both by the taker, and perhaps more than once. ``manual``:
+    no batch becomes current, so that everybody has to ask."""
+
+    def __init__(self, watch: Callable[[Batch], None], finished: Callable[[Batch], None], *,
+                 manual: bool = False) -> None:
+        self.current = NOTHING
+        """What `take` and the hot path of ``recv`` take from."""
+        self.waiters = Waiters()
+        self._manual = manual
+        self._watch = watch
+        self._finished = finished
+        self._lock = threading.Lock()  # guards the change of batch and the state of `_signal`; a leaf
+        self._batch = NOTHING
+        self._batches: deque[Batch] = deque()
+        self._closed = False
+        self._signal: tuple[int, int] | None = None  # a pipe: its readable end, its writable end
+        self._signalled = False
+
+    # The network thread
+
+    def deliver(self, batch: Batch) -> None:
+        """Queue a batch. Whoever calls this has then to notify `waiters`."""
+        self._batches.append(batch)
+        if self._signal is not None:
+            with self._lock:
+                self._set_signal()
+
+    def unwatch(self, batch: Batch) -> None:
+        """Stop taking from ``batch`` unasked: the next taker comes by `refill`, and has it watched again."""
+        with self._lock:
+            batch.watched = False
+            if self.current is batch:
+                self.current = NOTHING
+
+    # The takers
+
+    def refill(self) -> Batch:
+        """The batch to take from next, made current; `NOTHING` if there is none."""
+        with self._lock:
+            batch = self._batch
+            while not batch.queue:
+                if batch is not NOTHING:
+                    self._finished(batch)
+                    self._batch = NOTHING
+                self.current = NOTHING
+                if self._closed or not self._batches:
+                    return NOTHING
+                batch = self._batches[0]
+                self._batch = batch
+                del self._batches[0]
+            if self._closed:
+                return NOTHING
+            if batch.message_ids is not None and not batch.watched:
+                self._watch(batch)
+                batch.watched = True
+            if self._signal is None and not self._manual:
+                self.current = batch
+        if self.waiters.waiting:
+            self.waiters.notify()  # there may be enough for another taker
+        return batch
+
+    def _ready(self) -> bool:
+        return self._closed or bool(self._batch.queue) or bool(self._batches)
+
+    def take(self, deadline: Deadline) -> tuple[Batch, Any] | None:
+        """One message and its batch; ``None`` once closed. Raises ``TimeoutError``."""
+        if self._signal is not None:
+            return self.take_as(_pair, deadline)
+        while True:
+            batch = self.refill()
+            queue = batch.queue
+            if queue and (batch.watched or batch.message_ids is None):
+                message = queue[0]
+                del queue[0]
+                return batch, message
+            if not queue:
+                if self._closed:
+                    return None
+                if not self.waiters.wait(self._ready, deadline):
+                    raise TimeoutError("no message in time")
+
+    def take_as(self, make: Callable[[Batch, Any], T], deadline: Deadline) -> T | None:
+        """One message, as what ``make`` makes of it and its batch; ``None`` once closed. Raises ``TimeoutError``.
+
+        It is made first and taken second: an interrupt in the making loses nothing.
+        """
+        while True:
+            batch = self.refill()
+            if batch.queue:
+                made = self._take_made(batch, make)
+                if made is not None:
+                    return made
+            elif self._closed:
+                return None
+            elif not self.waiters.wait(self._ready, deadline):
+                raise TimeoutError("no message in time")
+
+    def _take_made(self, batch: Batch, make: Callable[[Batch, Any], T]) -> T | None:
+        """``None`` if another thread was faster."""
+        queue = batch.queue
+        try:
+            message = queue[0]
+            made = make(batch, message)
+            if self._signal is not None:
+                # Readable for exactly as long as there are more. Nobody takes but by this way and `take_many`.
+                with self._lock:
+                    if not self._batches and len(queue) <= 1:
+                        self._clear_signal()
+            if queue and queue[0] is message and (batch.watched or batch.message_ids is None):
+                del queue[0]
+                return made
+        except IndexError:
+            pass
+        except BaseException:
+            if self._signal is not None:
+                with self._lock:
+                    self._set_signal()
+            raise
+        if self._signal is not None:
+            with self._lock:
+                if self._batch.queue or self._batches:
+                    self._set_signal()
+        return None
+
+    def take_many(self, max_messages: int, deadline: Deadline) -> list[Any] | None:
+        """At least one and at most ``max_messages``; ``None`` once closed. Raises ``TimeoutError``."""
+        first = None
+        while first is None:
+            batch = self.refill()
+            if batch.queue:
+                first = batch
+            elif self._closed:
+                return None
+            elif not self.waiters.wait(self._ready, deadline):
+                raise TimeoutError("no message in time")
+        taken: list[Any] = []
+        queue: deque[Any] = first.queue
+        try:
+            while len(taken) < max_messages:
+                if not queue:
+                    batch = self._next_whole(first)
+                    if not batch.queue:
+                        break
+                    queue = batch.queue
+                try:
+                    for _ in range(max_messages - len(taken)):
+                        message = queue[0]
+                        del queue[0]
+                        taken += (message,)
+                except IndexError:
+                    pass
+            if self._signal is not None:
+                with self._lock:
+                    if not self._batch.queue and not self._batches:
+                        self._clear_signal()
+            if taken:
+                if first.message_ids is not None:
+                    self._watch(first)
+                return taken
+        except BaseException:
+            queue.extendleft(taken[::-1])
+            raise
+        return self.take_many(max_messages, deadline)  # another thread was faster
+
+    def _next_whole(self, first: Batch) -> Batch:
+        """The next batch, if messages of it may be put back into the queue of ``first`` after an interrupt."""
+        if first.message_ids is not None:
+            return NOTHING
+        upcoming = self._batches[0] if self._batches else NOTHING
+        if upcoming.identity != first.identity or upcoming.message_ids is not None:
+            return NOTHING
+        return self.refill()
+
+    # A descriptor for selectors
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while a message waits, and once closed. The first call makes every take go by
+        the lock, for only then can the two be kept in step."""
+        with self._lock:
+            if self._signal is None:
+                self._signal = os.pipe()
+                self.current = NOTHING
+                if self._batch.queue or self._batches or self._closed:
+                    self._set_signal()
+            return self._signal[0]
+
+    def _set_signal(self) -> None:
+        if self._signal is not None and not self._signalled:
+            self._signalled = True
+            os.write(self._signal[1], b"\0")
+
+    def _clear_signal(self) -> None:
+        if self._signal is not None and self._signalled and not self._closed:
+            os.read(self._signal[0], 1)
+            self._signalled = False
+
+    # The end
+
+    def close(self) -> None:
+        """No more messages are handed over. Takes no lock, for a signal handler may call it."""
+        self._closed = True
+        self.current = NOTHING
+        self.waiters.notify_all()
+        if self._signal is not None and not self._signalled:
+            self._signalled = True
+            os.write(self._signal[1], b"\0")
+
+    def release(self) -> tuple[Batch, ...]:
+        """What was never taken, at the very end."""
+        left = (self._batch, *self._batches)
+        self._batches.clear()
+        return left
+
+    def __del__(self) -> None:
+        # Not before: whoever waits for the descriptor in a selector would wait for ever if it went away.
+        if self._signal is not None:
+            os.close(self._signal[0])
+            os.close(self._signal[1])

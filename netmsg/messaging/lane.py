@@ -1,0 +1,205 @@
+"""What one peer is still to be sent: the frames queued, the write in progress, the messages not acknowledged. Pure.
+
+A frame stays at the head of the queue until the kernel has its last byte. The write in progress is one object, stored
+before the system call, whose count of bytes the call itself appends to: so neither a death nor an interrupt between
+the call and the bookkeeping loses a frame, repeats one or splices two.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from ..wire.envelope import Frame, frame_header, frame_size
+
+__all__ = ["Addressed", "Lane", "Write", "is_addressed"]
+
+FRAMES_A_WRITE: Final = 512
+LARGE_FRAMES_A_WRITE: Final = 64
+LARGE_WRITE: Final = 1 << 20
+
+
+class Addressed(bytes):
+    """The bytes of a frame, or the header of a large one, that was sent by identity: nobody else may have it."""
+
+    __slots__ = ()
+
+
+def is_addressed(frame: Frame) -> bool:
+    return type(frame_header(frame)) is Addressed
+
+
+class Write:
+    """One write: some whole frames, and how far the kernel has taken them."""
+
+    __slots__ = ("buffers", "control", "counts", "large_bytes", "messages", "size")
+
+    def __init__(self, buffers: list[bytes | memoryview], size: int, messages: int, control: int = 0,
+                 large_bytes: int = 0) -> None:
+        self.buffers = buffers
+        self.size = size
+        self.messages = messages
+        """How many frames from the head of the queue it holds."""
+        self.control = control
+        """How many control frames it begins with."""
+        self.large_bytes = large_bytes
+        self.counts: list[int] = []
+        """What each system call has taken."""
+
+    @property
+    def done(self) -> bool:
+        return sum(self.counts) >= self.size
+
+    def remaining(self) -> list[bytes | memoryview]:
+        """The bytes still to be written."""
+        done = sum(self.counts)
+        if not done:
+            return self.buffers
+        for index, buffer in enumerate(self.buffers):
+            if done < len(buffer):
+                return [memoryview(buffer)[done:], *self.buffers[index + 1:]]
+            done -= len(buffer)
+        return []
+
+
+class Lane:
+    """One peer's way out.
+
+    `queue` is appended to by any thread at any time. Everything else is done under ``lock`` (the peer's write lock),
+    but for `unacked` and what is said of acknowledgements, which belong to the router and its lock.
+    """
+
+    __slots__ = ("acked_at", "control", "control_bytes", "dead", "dialled", "identity", "large_bytes", "lock", "owner",
+                 "queue", "resend_delay", "sent_bytes", "sent_messages", "unacked", "unacked_large", "window",
+                 "writing")
+
+    def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
+                 window: int = 0, dialled: object = None) -> None:
+        self.identity = identity
+        self.lock = lock
+        self.owner = owner
+        self.dialled = dialled
+        """What was dialled to reach this peer; ``None`` if the peer dialled us."""
+        self.queue: list[Frame] = []
+        """Messages, oldest first; always the same list."""
+        self.control: list[bytes] = []
+        """Control frames: they go out before the messages, and past the marks."""
+        self.control_bytes = 0
+        self.large_bytes = 0
+        """Bytes of the large messages queued; small ones cannot reach the mark in bytes before that in messages."""
+        self.writing: Write | None = None
+        self.dead = False
+        """Set by the engine before it takes the queue back; read by senders after they appended."""
+        self.sent_messages = 0
+        self.sent_bytes = 0
+        self.window = window
+        """How many messages may be unacknowledged."""
+        self.unacked: dict[bytes, Frame] = {}
+        """By message id, every at-least-once message given to this peer, oldest first, queued ones included."""
+        self.unacked_large = 0
+        self.acked_at = 0.0
+        """When the peer last acknowledged anything, or had nothing to acknowledge."""
+        self.resend_delay = 0.0
+
+    def add_control(self, frame: bytes) -> None:
+        self.control.append(frame)
+        self.control_bytes += len(frame)
+
+    @property
+    def empty(self) -> bool:
+        return not self.queue and not self.control and self.writing is None
+
+    def begin_write(self) -> Write | None:
+        """The write in progress, or a new one of what is queued, or ``None``. Under the lock."""
+        write = self.writing
+        if write is not None:
+            return write
+        frames = self.queue[:FRAMES_A_WRITE]
+        if self.control:
+            write = _gather(self.control[:], frames)
+        elif not frames:
+            return None
+        else:
+            try:
+                data = b"".join(frames)  # type: ignore[arg-type]
+            except TypeError:  # there are large ones among them
+                write = _gather([], frames)
+            else:
+                write = Write([data], len(data), len(frames))
+        self.writing = write
+        return write
+
+    def end_write(self, write: Write) -> None:
+        """Take what ``write`` held, now that it is done, from the head of the queue. Under the lock.
+
+        Nothing here is a call: an interrupt finds all of it done, or none.
+        """
+        size = write.size
+        messages = write.messages
+        control = write.control
+        large = write.large_bytes
+        del self.queue[:messages]
+        self.writing = None
+        if control:
+            del self.control[:control]
+            if not self.control:
+                self.control_bytes = 0
+        self.large_bytes -= large
+        self.sent_messages += messages
+        self.sent_bytes += size
+
+    def drop_oldest(self) -> Frame | None:
+        """Take out the oldest message that no write holds. Under the lock."""
+        index = self.writing.messages if self.writing is not None else 0
+        if index >= len(self.queue):
+            return None
+        frame = self.queue.pop(index)
+        if isinstance(frame, tuple):
+            self.large_bytes -= frame_size(frame)
+        return frame
+
+    def take_back(self) -> list[Frame]:
+        """Empty the queue: all that was not handed to the kernel whole, in order. Under the lock; may be repeated.
+
+        A frame handed over in part counts as not sent: the peer cannot have got it.
+        """
+        write, self.writing = self.writing, None
+        sent = 0
+        if write is not None:
+            done = sum(write.counts) - sum(map(len, self.control[:write.control]))
+            for frame in self.queue[:write.messages]:
+                done -= frame_size(frame)
+                if done < 0:
+                    break
+                sent += 1
+        count = len(self.queue)  # a sender that appends from here on sees `dead`, and comes back for its frame
+        frames = self.queue[sent:count]
+        del self.queue[:count]
+        self.control.clear()
+        self.control_bytes = 0
+        self.large_bytes = 0
+        self.sent_messages += sent
+        return frames
+
+
+def _gather(controls: list[bytes], frames: list[Frame]) -> Write:
+    """A write of ``controls`` and as many frames as make a good one, large payloads uncopied."""
+    buffers: list[bytes | memoryview] = [b"".join(controls)] if controls else []
+    small: list[bytes] = []
+    size = large = messages = 0
+    for frame in frames:
+        if isinstance(frame, tuple):
+            if small:
+                buffers.append(b"".join(small))
+                small = []
+            buffers.extend(frame)
+            large += frame_size(frame)
+        else:
+            small.append(frame)
+        size += frame_size(frame)
+        messages += 1
+        if size >= LARGE_WRITE or len(buffers) >= LARGE_FRAMES_A_WRITE:
+            break
+    if small:
+        buffers.append(b"".join(small))
+    return Write(buffers, sum(map(len, buffers)), messages, len(controls), large)

@@ -1,0 +1,489 @@
+"""One connection of a Søcket on the reactor: the thin shell around `Session`, `Lane` and `Liveness`.
+
+A plain peer is written by whoever has something to send, a user's thread or the network thread, under the lane's
+lock; a TLS peer by the network thread alone. Everything else here belongs to the network thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
+from ..reactor.io_thread import READ, WRITE, Timer
+from ..reactor.transport import PlainTransport, TLSTransport, Transport
+from ..tls import TLSInfo
+from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, parse_capabilities
+from ..wire.framing import READ_SIZE, Run
+from ..wire.session import Liveness, Session, State
+from ..wire.sniffing import Dialect
+from .lane import Lane
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .reconnecting import Endpoint
+
+__all__ = ["Peer", "PeerInfo"]
+
+READS_A_ROUND: Final = 16
+WRITES_A_ROUND: Final = 4
+PLENTY: Final = 512
+"""With more room than this its exact amount does not matter."""
+UNBOUNDED: Final = 1 << 62
+DEFAULT_INTERVAL: Final = 5.0
+CONTROL_MARK: Final = 1 << 20
+"""Bytes of control frames waiting for a peer above which it is not read: it asks for more than it takes."""
+FORBIDDEN: Final = (b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+                    b"Content-Length: 35\r\n\r\nWebSocket origins are not allowed.\r\n")
+
+
+class PeerInfo(NamedTuple):
+    """One connected peer, at one moment."""
+
+    identity: bytes
+    address: Any
+    """(host, port) of the other end, or a UNIX path."""
+    tls: TLSInfo | None
+    dialect: str
+    connected_since: float
+    """Seconds since the epoch."""
+    sent: int
+    """Messages handed to the kernel."""
+    received: int
+    queued: int
+    """Messages waiting to be sent."""
+    unacked: int
+
+
+class Peer:
+    """A connection, from the first byte to the last."""
+
+    __slots__ = ("_armed", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_io", "_reading", "_recv_hwm", "_recv_hwm_bytes",
+                 "_send_many", "_send_one", "_write_error", "address", "announced_interval", "challenger", "closing", "connected_since",
+                 "direct", "endpoint", "engine", "identity", "lane", "liveness", "open_since", "paused", "pending",
+                 "pending_bytes", "queue", "received_bytes", "received_messages", "session", "sock",
+                 "transport")
+
+    def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
+                 context: ssl.SSLContext | None, server_hostname: str | None) -> None:
+        self.engine = engine
+        self.sock = sock
+        self.address = address
+        self.endpoint = endpoint
+        self.identity = b""
+        self.session = Session(engine.identity, engine.capabilities, dialled=endpoint is not None,
+                               max_message_size=engine.settings.max_message_size)
+        self.lane = Lane(b"", threading.Lock(), self, dialled=endpoint)
+        self.queue = self.lane.queue
+        now = time.monotonic()
+        self.liveness = Liveness(engine.settings.heartbeat_interval, engine.settings.heartbeat_timeout, now)
+        self.direct = context is None
+        """Whether threads other than the network thread may write."""
+        self.transport: Transport = PlainTransport(sock) if context is None else TLSTransport(
+            sock, context, server_side=endpoint is None, server_hostname=server_hostname)
+        self._send_one = self.transport.send_one
+        self._send_many = self.transport.send_many
+        self.connected_since = 0.0
+        self.open_since: float | None = None
+        self.received_bytes = 0
+        self.received_messages = 0
+        self.pending = 0
+        """Messages delivered to the inbox and not settled with yet."""
+        self.pending_bytes = 0
+        self.paused = False
+        """Not read, because its messages are not taken."""
+        self.challenger: Peer | None = None
+        """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
+        self.announced_interval = DEFAULT_INTERVAL
+        """Seconds between its heartbeats, as far as it told."""
+        self.closing = False
+        """All has been sent that will be: waiting for the other end to finish."""
+        self._recv_hwm = engine.settings.recv_hwm
+        self._recv_hwm_bytes = engine.settings.recv_hwm_bytes
+        self._io = engine.io
+        self._reading = True
+        self._armed = False
+        self._blocked = False
+        self._bursts = 0
+        self._bursts_seen = 0
+        self._closed = False
+        self._write_error: OSError | None = None
+        self._deadline: Timer | None = None
+
+    # The handshake
+
+    def start(self) -> None:
+        """Begin: TLS if any, then HELLO, all within the handshake timeout."""
+        self._deadline = self._io.call_later(self.engine.settings.handshake_timeout, self._too_slow)
+        self._watch()
+        opening = self.session.opening()
+        if opening:
+            self.lane.add_control(opening)
+        if self.transport.handshaking:
+            self._tls_step()
+        else:
+            self.on_work()
+
+    def _too_slow(self) -> None:
+        seconds = self.engine.settings.handshake_timeout
+        self.close(f"no end to the handshake within {seconds:g} s", TimeoutError())
+
+    def _tls_step(self) -> None:
+        if not self._io.handshake_steps:
+            return  # its readiness lasts until another round
+        self._io.handshake_steps -= 1
+        try:
+            self.transport.handshake()
+        except BlockingIOError:
+            self._watch()
+            return
+        except TLSHandshakeError as error:
+            self.close(f"TLS: {error.__cause__ or error}", error)
+            return
+        except OSError as error:
+            self.close(f"the connection broke during the TLS handshake: {error}", error)
+            return
+        self.on_work()
+        if not self._closed and self.transport.readable:
+            self._read()
+
+    def _greet(self, chunk: bytes) -> None:
+        was = self.session.state
+        try:
+            complete = self.session.greet(chunk)
+        except RemoteProtocolError as error:
+            if self.session.dialect is Dialect.WEBSOCKET:
+                self._refuse_websocket()
+            self.close(str(error), error)
+            return
+        if complete and was is State.OPENING:
+            self.identity = self.lane.identity = self.session.peer_identity
+            self._reading = False  # until it is let in: what it has to say can wait in the kernel
+            self._watch()
+            self.engine.greeted(self)
+
+    def _refuse_websocket(self) -> None:
+        try:
+            self.transport.send_one(FORBIDDEN)
+            self.transport.end_sending()
+        except OSError:
+            pass
+
+    def let_in(self) -> None:
+        """The end of the handshake: send our part of it, and begin to exchange messages."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.lane.add_control(self.session.welcome())
+        self.open_since = time.monotonic()
+        self.connected_since = time.time()
+        self._reading = True
+        self._watch()
+        self.liveness.last_heard = self.open_since
+        self._io.work.add(self)
+        # What came behind its HELLO has been received already.
+        self._io.call(self._go_on_reading)
+
+    # Reading
+
+    def on_event(self, events: int) -> None:
+        if self._closed:
+            return
+        if self.transport.handshaking:
+            self._tls_step()
+            return
+        if events & WRITE:
+            self.on_work()
+        if events & READ and not self._closed:
+            self._read()
+
+    def _read(self) -> None:
+        transport = self.transport
+        decoder = self.session.decoder
+        for _ in range(READS_A_ROUND):
+            try:
+                chunk = transport.receive(decoder.read_size)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._broken(error)
+                return
+            if not chunk:
+                self._ended()
+                return
+            self.received_bytes += len(chunk)
+            if self.challenger is not None:
+                self.engine.survived(self)
+            if self.open_since is None:
+                self._greet(chunk)
+            else:
+                room = self._recv_hwm - self.pending
+                self._take(decoder.decode(chunk, room if room > PLENTY else self.room()))
+            if self._closed or not self._reading:
+                break
+            if decoder.read_size == READ_SIZE and not transport.readable:
+                return
+        if transport.unsent and not self._armed:
+            self._watch()
+        if self._reading and transport.readable and not self._closed:
+            self._io.call(self._go_on_reading)
+
+    def _take(self, runs: list[Run]) -> None:
+        engine = self.engine
+        for kind, bodies, message_ids in runs:
+            if kind == DATA:
+                self.received_messages += len(bodies)
+                engine.arrived(self, bodies)
+            elif kind == DATA_REQ:
+                assert message_ids is not None
+                self.received_messages += len(bodies)
+                engine.requests_arrived(self, message_ids, bodies)
+            elif kind == ACK:
+                engine.acknowledged(self, bodies)
+            elif kind == CAPABILITIES:
+                try:
+                    engine.capable(self, parse_capabilities(bodies[-1]))
+                except RemoteProtocolError as error:
+                    self.close(f"protocol error: {error}", error)
+                    return
+        error = self.session.decoder.error
+        if error is not None:
+            self.close(f"protocol error: {error}", error)
+        elif (self.pending >= self._recv_hwm or self.pending_bytes >= self._recv_hwm_bytes
+              or self.lane.control_bytes > CONTROL_MARK) and self.room() <= 0:
+            self._pause()
+
+    def room(self) -> int:
+        """How many more messages may be received now."""
+        engine = self.engine
+        engine.settle_finished()
+        if engine.closing or (engine.ack_waiters and self.lane.unacked):
+            # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
+            return UNBOUNDED
+        if self.pending_bytes >= self._recv_hwm_bytes or self.lane.control_bytes > CONTROL_MARK:
+            return 0
+        return self._recv_hwm - self.pending
+
+    def _pause(self) -> None:
+        """Stop reading until there is room. Unregistered, not masked: see `IOThread.watch`."""
+        self.paused = True
+        self._reading = False
+        self._watch()
+        if self.room() > 0:  # taken since
+            self.resume()
+
+    def resume(self) -> None:
+        """Read again, if at least half of the room is there: first what has been received already."""
+        if not self.paused or self._closed:
+            return
+        room = self.room()
+        if room <= 0 or (room != UNBOUNDED and self.pending > self._recv_hwm // 2):
+            return
+        self.paused = False
+        self._reading = True
+        self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        if self._closed or not self._reading or self.open_since is None:
+            return
+        if self.session.decoder.buffered:
+            self._take(self.session.decoder.decode(b"", self.room()))
+        if self._reading and not self._closed:
+            self._watch()
+            if self.transport.readable:
+                self._read()
+
+    def look(self) -> None:
+        """Read what is there, before judging the silence."""
+        if self._reading and not self._closed:
+            self._read()
+
+    def _ended(self) -> None:
+        if self.open_since is None and not self.session.dialled and not self.received_bytes:
+            self.close("", None)  # a port scan or a health check: no event
+        elif self.open_since is None:
+            self.close("the peer closed the connection during the handshake", None)
+        elif self.closing:
+            self.close("closed", None)
+        else:
+            self.close("the peer closed the connection", None)
+
+    def _broken(self, error: OSError) -> None:
+        if self.open_since is None and not self.session.dialled and not self.received_bytes:
+            self.close("", None)
+            return
+        cause = error
+        if not isinstance(error, (ConnectionBrokenError, TLSHandshakeError)):
+            cause = ConnectionBrokenError(error.errno, error.strerror)
+            cause.__cause__ = error
+        self.close(f"the connection broke: {error}", cause)
+
+    # Writing
+
+    def bursting(self) -> bool:
+        seen, self._bursts_seen = self._bursts_seen, self._bursts
+        return seen != self._bursts
+
+    def write_burst(self) -> None:
+        """Write from a sender's own thread, when much has gathered or nothing was going on.
+
+        If the kernel takes no more, or the connection is broken, the network thread is told.
+        """
+        lock = self.lane.lock
+        if self._blocked or lock.locked():  # type: ignore[attr-defined]
+            return  # somebody is writing, or nobody can
+        self._bursts += 1
+        with lock:
+            self._write(UNBOUNDED)
+        if self._blocked or self._write_error is not None:
+            self._io.call(self.on_work)
+
+    def _write(self, times: int) -> None:
+        """Write until nothing is left or the kernel takes no more, ``times`` times at most. Under the lane's lock.
+
+        ``extend(map(send, ...))`` is one call into C: the count is stored as soon as the bytes are gone, and no
+        interrupt can come between.
+        """
+        lane = self.lane
+        if self._closed or self._write_error is not None:
+            return
+        self._blocked = False
+        while times > 0:
+            times -= 1
+            write = lane.writing
+            if write is None:
+                write = lane.begin_write()
+                if write is None:
+                    return
+                buffers = write.buffers
+            elif write.done:
+                lane.end_write(write)
+                continue
+            else:
+                buffers = write.remaining()
+            try:
+                if len(buffers) == 1:
+                    write.counts.extend(map(self._send_one, buffers))
+                else:
+                    write.counts.extend(map(self._send_many, (buffers,)))
+            except BlockingIOError:
+                self._blocked = True
+                return
+            except OSError as error:
+                self._write_error = error
+                return
+            if write.counts[-1] == write.size or write.done:
+                lane.end_write(write)
+                if not lane.queue:
+                    return
+
+    def on_work(self) -> None:
+        """Write what there is to write."""
+        if self._closed or self.transport.handshaking:
+            return
+        with self.lane.lock:
+            self._write(WRITES_A_ROUND)
+        if self._write_error is not None:
+            self._drain_broken(self._write_error)
+            return
+        if not self._blocked and not self.lane.empty:
+            self._io.work.add(self)  # after the others had their turn
+        if self._blocked != self._armed or (self.transport.unsent and not self._armed):
+            self._watch()
+        self.engine.flushed(self)
+
+    def _drain_broken(self, error: OSError) -> None:
+        """Nothing can be sent any more; what the peer had sent before is still there to be read."""
+        self._reading = True
+        while not self._closed:
+            try:
+                chunk = self.transport.receive(self.session.decoder.read_size)
+            except OSError:
+                break
+            if not chunk:
+                break
+            self.received_bytes += len(chunk)
+            if self.open_since is not None:
+                self._take(self.session.decoder.decode(chunk, UNBOUNDED))
+        if not self._closed:
+            self._broken(error)
+
+    def finish(self) -> None:
+        """All is sent: say goodbye, and read to the end, for closing with bytes unread would be a reset, which can
+        destroy what the other end has not read yet."""
+        if self.closing or self._closed:
+            return
+        self.closing = True
+        self.session.goodbye()
+        try:
+            self.transport.end_sending()
+        except OSError as error:
+            self._broken(error)
+            return
+        self.resume()
+        self._watch()
+
+    def heartbeat(self) -> None:
+        if self.lane.empty and not self.closing:
+            self.lane.add_control(HEARTBEAT_FRAME)
+            self._io.work.add(self)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there is something to send that nobody is about to send: a sender was interrupted before it said."""
+        return not self._armed and not self.lane.empty
+
+    # The end
+
+    def _watch(self) -> None:
+        if self._closed:
+            return
+        self._armed = self._blocked or self.transport.unsent
+        self._io.watch(self.sock, (READ if self._reading else 0) | (WRITE if self._armed else 0), self)
+
+    def close(self, reason: str, error: BaseException | None) -> None:
+        """The end of this connection, whoever brought it about; an empty ``reason`` goes unreported."""
+        if self._closed:
+            return
+        self.lane.dead = True
+        self._io.work.discard(self)
+        with self.lane.lock:
+            self._closed = True
+        self._io.watch(self.sock, 0, self)
+        self._io.bury(self._close_socket)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.session.closed()
+        self.engine.lost(self, reason, error)
+
+    def _close_socket(self) -> None:
+        with self.lane.lock:  # not while a sender is inside its system call
+            self.sock.close()
+
+    def abandon(self) -> None:
+        """In a forked child: close this copy of the descriptor, without a goodbye."""
+        self._closed = True
+        self.lane.dead = True
+        self.sock.close()
+
+    def crashed(self, error: Exception) -> None:
+        self.close(f"internal error: {error!r}", error)
+
+    @property
+    def open_for(self) -> float:
+        """Seconds since the handshake."""
+        return 0.0 if self.open_since is None else time.monotonic() - self.open_since
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The peer's certificate (DER), if one was verified."""
+        tls = self.transport.tls
+        return tls.peer_certificate_der if tls is not None and tls.peer_certificate else None
+
+    def info(self) -> PeerInfo:
+        lane = self.lane
+        return PeerInfo(self.identity, self.address, self.transport.tls, self.session.dialect.value,
+                        self.connected_since, lane.sent_messages, self.received_messages, len(lane.queue),
+                        len(lane.unacked))

@@ -1,0 +1,60 @@
+"""Receipts: what an at-least-once send returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..deadline import Deadline
+from ..errors import UndeliveredError
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Receipt"]
+
+
+class Receipt:
+    """The proof, to come, that one message was delivered. May be kept or thrown away, and used from any thread."""
+
+    __slots__ = ("_engine", "_failed", "message_id")
+
+    def __init__(self, engine: Engine, message_id: bytes) -> None:
+        self._engine = engine
+        self._failed = ""
+        self.message_id = message_id
+        """16 bytes, the same on every resend."""
+
+    @property
+    def acked(self) -> bool:
+        """Whether the receiver has acknowledged the message."""
+        return not self._failed and self.message_id not in self._engine.ledger.outstanding
+
+    @property
+    def failed(self) -> bool:
+        """Whether the message was given up on: dropped, resent too often, or unacknowledged at close."""
+        return bool(self._failed)
+
+    def wait(self, *, timeout: float | None = None) -> None:
+        """Block until the message is acknowledged.
+
+        ``timeout`` in seconds. Raises ``TimeoutError`` when it runs out (the message is still on its way), and
+        `UndeliveredError` when the message is given up on, at `Søcket.close` for example.
+        """
+        deadline = Deadline(timeout)
+        if not self._engine.wait_for_receipt(self, deadline):
+            raise TimeoutError("the message has not been acknowledged yet")
+        if self._failed:
+            raise UndeliveredError(self._failed)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is decided."""
+        return bool(self._failed) or self.message_id not in self._engine.ledger.outstanding
+
+    def fail(self, reason: str) -> None:
+        """For the engine: the message is given up on."""
+        self._failed = reason
+
+    def __repr__(self) -> str:
+        state = "failed" if self._failed else "acked" if self.acked else "outstanding"
+        return f"<Receipt {self.message_id.hex()} {state}>"

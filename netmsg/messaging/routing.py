@@ -1,0 +1,355 @@
+"""Where a message goes: to the next peer with room, to every peer, to one by identity, or to wait. Pure.
+
+The owner serialises the calls (the Søcket's ``route`` lock), with one exception that has its own rules: a sender may
+append to the queue of a lane it found in `Router.ring` without asking, if it looks at the lane's ``dead`` afterwards
+and calls `give_back` when it is set. Whoever comes second, that sender or the `leave` of the peer, finds the frame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from ..wire.envelope import LARGE_FRAME, Frame, frame_size, message_id_of
+from .lane import Lane, is_addressed
+
+__all__ = ["OnFull", "Placed", "Router", "SendMode"]
+
+
+class SendMode(Enum):
+    """Which peers a message goes to."""
+
+    ROUNDROBIN = "round-robin"
+    """One: the next in turn that has room."""
+    PUBLISH = "publish"
+    """Every peer gets a copy."""
+
+
+class OnFull(Enum):
+    """What a send does when its queue is at the high-water mark."""
+
+    BLOCK = "block"
+    """Wait for room, up to the timeout."""
+    DROP_OLDEST = "drop-oldest"
+    """Make room by dropping the oldest message of that queue."""
+    DROP_NEWEST = "drop-newest"
+    """Drop the message being sent."""
+    RAISE = "raise"
+    """Raise `QueueFullError`."""
+    DISCONNECT = "disconnect"
+    """Close the connection to the peer that does not keep up."""
+
+
+class Placed(Enum):
+    """What became of a message."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"
+    FULL = "full"
+    ABSENT = "absent"
+
+
+class Limits(NamedTuple):
+    """The marks on a queue: in messages and in bytes."""
+
+    messages: int
+    bytes: int
+
+
+class Departure(NamedTuple):
+    """What the departure of a peer, or making room, did."""
+
+    dead: list[Frame]
+    """Messages that went with it."""
+    ready: list[Lane]
+    """Lanes that have got something to send."""
+
+
+class Router:
+    """The peers of one Søcket, and the messages that have none yet.
+
+    ``reliable`` (at least once): what is given to a lane is kept in its ``unacked``, a lane is full when its window
+    is, and messages beyond all windows wait here; otherwise a lane is full when its queue is.
+    """
+
+    def __init__(self, mode: SendMode, limits: Limits, *, reliable: bool = False) -> None:
+        self.ring: tuple[Lane, ...] = ()
+        """The peers, in the order they came: an immutable snapshot, replaced at every change."""
+        self.turn = 0
+        self.waiting: deque[Frame] = deque()
+        """Messages for any peer, oldest first: for none has come, or every window is full."""
+        self.parked: dict[bytes, deque[Frame]] = {}
+        """At-least-once messages for peers that are away or full, by identity."""
+        self.copies: dict[object, list[Frame]] = {}
+        """Published messages for peers that we dial and that went away, by what is dialled."""
+        self._mode = mode
+        self._limits = limits
+        self._reliable = reliable
+        self._by_identity: dict[bytes, Lane] = {}
+        self._waiting_large = 0
+        self._parked_count = 0
+        self.large = min(LARGE_FRAME, max(1, limits.bytes // limits.messages))
+        """From this many bytes of payload on a frame has to be kept as (header, payload), and is counted in bytes: any
+        smaller message reaches the mark in messages first."""
+
+    # Peers
+
+    def find(self, identity: bytes) -> Lane | None:
+        return self._by_identity.get(identity)
+
+    def join(self, lane: Lane) -> None:
+        """A peer has come: it gets what has been waiting for it, then what has been waiting for anybody."""
+        lane.dead = False
+        self._by_identity[lane.identity] = lane
+        for frame in self.copies.pop(lane.dialled, ()) if lane.dialled is not None else ():
+            self._append(lane, frame)
+        self._unpark(lane)
+        self._fill(lane)
+        self.ring += (lane,)
+
+    def leave(self, lane: Lane) -> Departure:
+        """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
+        lane.dead = True
+        if lane in self.ring:
+            index = self.ring.index(lane)
+            self.ring = self.ring[:index] + self.ring[index + 1:]
+            if index < self.turn:
+                self.turn -= 1
+        if self._by_identity.get(lane.identity) is lane:
+            del self._by_identity[lane.identity]
+        return self.give_back(lane)
+
+    def give_back(self, lane: Lane) -> Departure:
+        """Take back what is in the queue of a dead lane. May be called any number of times."""
+        with lane.lock:
+            frames = lane.take_back()
+        dead: list[Frame] = []
+        if self._reliable:
+            # The queue holds nothing that is not in `unacked`, except copies being sent again.
+            frames = list(lane.unacked.values())
+            lane.unacked.clear()
+            lane.unacked_large = 0
+        if self._mode is SendMode.PUBLISH and frames:
+            if lane.dialled is not None:
+                self.copies.setdefault(lane.dialled, []).extend(f for f in frames if not is_addressed(f))
+                dead = [frame for frame in frames if is_addressed(frame)]
+            else:
+                dead = frames
+            return Departure(dead, [])
+        anybodys = []
+        for frame in frames:
+            if not is_addressed(frame):
+                anybodys.append(frame)
+            elif not self._reliable:
+                dead.append(frame)
+        if self._reliable:
+            own = [frame for frame in frames if is_addressed(frame)]
+            if own:
+                self.parked.setdefault(lane.identity, deque()).extendleft(reversed(own))
+                self._parked_count += len(own)
+        self.waiting.extendleft(reversed(anybodys))
+        self._waiting_large += sum(self._large_size(frame) for frame in anybodys)
+        return Departure(dead, self.distribute())
+
+    def distribute(self) -> list[Lane]:
+        """Hand what waits for anybody to the peers with room: the lanes that got something."""
+        ready: list[Lane] = []
+        while self.waiting and self.ring:
+            lane = self.next_with_room()
+            if lane is None:
+                break
+            self._give(lane, self._pop_waiting())
+            if lane not in ready:
+                ready.append(lane)
+        return ready
+
+    # Messages
+
+    def place(self, frame: Frame, identity: bytes | None = None) -> tuple[Placed, Iterable[Lane]]:
+        """Queue ``frame`` where it belongs: what became of it, and the lanes it went to."""
+        if identity is not None:
+            return self._place_by_identity(frame, identity)
+        if self._mode is SendMode.PUBLISH and self.ring:
+            if any(not self.has_room(lane) for lane in self.ring):
+                return Placed.FULL, ()
+            return self.publish(frame, self.ring)
+        if self.ring and not self.waiting:
+            lane = self.next_with_room()
+            if lane is not None:
+                self._give(lane, frame)
+                return Placed.QUEUED, (lane,)
+            if not self._reliable:
+                return Placed.FULL, ()
+        if not self.waiting_has_room():
+            return Placed.FULL, ()
+        self.waiting.append(frame)
+        self._waiting_large += self._large_size(frame)
+        return Placed.WAITING, ()
+
+    def publish(self, frame: Frame, lanes: Iterable[Lane]) -> tuple[Placed, Iterable[Lane]]:
+        """A copy to each of ``lanes``."""
+        large = self._large_size(frame)
+        for lane in lanes:
+            lane.large_bytes += large
+            lane.queue.append(frame)
+        return Placed.QUEUED, lanes
+
+    def _place_by_identity(self, frame: Frame, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
+        lane = self._by_identity.get(identity)
+        parked = self.parked.get(identity)
+        if lane is not None and not parked and self.has_room(lane):
+            self._give(lane, frame)
+            return Placed.QUEUED, (lane,)
+        if not self._reliable:
+            return (Placed.ABSENT if lane is None else Placed.FULL), ()
+        if not self.waiting_has_room():
+            return Placed.FULL, ()
+        self.parked.setdefault(identity, deque()).append(frame)
+        self._parked_count += 1
+        self._waiting_large += self._large_size(frame)
+        return Placed.WAITING, ()
+
+    def drop_oldest(self, identity: bytes | None = None) -> Frame | None:
+        """Make room in the queue that a message to ``identity``, or to anybody, would go to: what was dropped."""
+        if identity is not None and self._reliable:
+            parked = self.parked.get(identity)
+            if not parked:
+                return None
+            self._parked_count -= 1
+            frame = parked.popleft()
+            self._waiting_large -= self._large_size(frame)
+            if not parked:
+                del self.parked[identity]
+            return frame
+        if identity is None and (self._reliable or not self.ring):
+            return self._pop_waiting() if self.waiting else None
+        lane = self._by_identity.get(identity) if identity is not None else self.next_in_turn()
+        if lane is None:
+            return None
+        with lane.lock:
+            return lane.drop_oldest()
+
+    def full_lanes(self, identity: bytes | None = None) -> list[Lane]:
+        """The peers that stand in the way of a message to ``identity``, or to anybody."""
+        if identity is not None:
+            lane = self._by_identity.get(identity)
+            return [lane] if lane is not None and not self.has_room(lane) else []
+        if self._mode is SendMode.PUBLISH:
+            return [lane for lane in self.ring if not self.has_room(lane)]
+        lane = self.next_in_turn()
+        return [lane] if lane is not None else []
+
+    def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[bytes], list[Lane]]:
+        """The peer has acknowledged: which of ``message_ids`` were its to acknowledge, and the lanes with new work."""
+        unacked = lane.unacked
+        known = [message_id for message_id in message_ids if message_id in unacked]
+        if lane.unacked_large:
+            lane.unacked_large -= sum(self._large_size(unacked[message_id]) for message_id in known)
+        for message_id in known:
+            unacked.pop(message_id, None)
+        return known, self.refill(lane)
+
+    def refill(self, lane: Lane) -> list[Lane]:
+        """The window of ``lane`` has opened: give it what has been waiting."""
+        if lane.dead or not (self.waiting or self.parked):
+            return []
+        before = len(lane.queue)
+        self._unpark(lane)
+        self._fill(lane)
+        return [lane] if len(lane.queue) > before else []
+
+    def forget(self, lane: Lane, message_id: bytes) -> Frame | None:
+        """Stop expecting an acknowledgement: the frame given up on."""
+        frame = lane.unacked.pop(message_id, None)
+        if frame is not None:
+            lane.unacked_large -= self._large_size(frame)
+        return frame
+
+    def take_all(self) -> list[Frame]:
+        """Every message that has no peer, at the end."""
+        frames = [*self.waiting]
+        for parked in self.parked.values():
+            frames.extend(parked)
+        for copies in self.copies.values():
+            frames.extend(copies)
+        self.waiting.clear()
+        self.parked.clear()
+        self.copies.clear()
+        self._parked_count = self._waiting_large = 0
+        return frames
+
+    # Room
+
+    def has_room(self, lane: Lane) -> bool:
+        if self._reliable:
+            return len(lane.unacked) < lane.window and lane.unacked_large < self._limits.bytes
+        return len(lane.queue) < self._limits.messages and lane.large_bytes < self._limits.bytes
+
+    def waiting_has_room(self) -> bool:
+        return (len(self.waiting) + self._parked_count < self._limits.messages
+                and self._waiting_large < self._limits.bytes)
+
+    def next_in_turn(self) -> Lane | None:
+        if not self.ring:
+            return None
+        return self.ring[self.turn if self.turn < len(self.ring) else 0]
+
+    def next_with_room(self) -> Lane | None:
+        """The next peer in turn that has room; the turn moves on behind it."""
+        ring = self.ring
+        count = len(ring)
+        for step in range(count):
+            index = (self.turn + step) % count
+            if self.has_room(ring[index]):
+                self.turn = index + 1
+                return ring[index]
+        return None
+
+    @property
+    def unplaced(self) -> int:
+        """How many messages have no peer."""
+        return len(self.waiting) + self._parked_count + sum(map(len, self.copies.values()))
+
+    # How frames move
+
+    @staticmethod
+    def _large_size(frame: Frame) -> int:
+        """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
+        return frame_size(frame) if isinstance(frame, tuple) else 0
+
+    def _append(self, lane: Lane, frame: Frame) -> None:
+        large = self._large_size(frame)  # first: the writer subtracts under another lock, so no call in between
+        lane.large_bytes += large
+        lane.queue.append(frame)
+
+    def _give(self, lane: Lane, frame: Frame) -> None:
+        if self._reliable:
+            message_id = message_id_of(frame)
+            assert message_id is not None
+            lane.unacked[message_id] = frame
+            lane.unacked_large += self._large_size(frame)
+        self._append(lane, frame)
+
+    def _pop_waiting(self) -> Frame:
+        frame = self.waiting.popleft()
+        self._waiting_large -= self._large_size(frame)
+        return frame
+
+    def _fill(self, lane: Lane) -> None:
+        """Give a lane what waits for anybody: all of it at most once, within the window at least once."""
+        while self.waiting and (not self._reliable or self.has_room(lane)):
+            self._give(lane, self._pop_waiting())
+
+    def _unpark(self, lane: Lane) -> None:
+        parked = self.parked.get(lane.identity)
+        while parked and self.has_room(lane):
+            frame = parked.popleft()
+            self._parked_count -= 1
+            self._waiting_large -= self._large_size(frame)
+            self._give(lane, frame)
+        if parked is not None and not parked:
+            del self.parked[lane.identity]
+
+

@@ -1,0 +1,636 @@
+"""The Søcket: messages instead of bytes, many peers behind one object, and nothing to do about connections."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import socket
+import ssl
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from ..deadline import Deadline, check_timeout
+from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
+from ..reactor.io_thread import IOThread
+from ..reactor.listening import listen_tcp, listen_unix, tcp_addresses, unix_path
+from ..reactor.resolving import Address, resolve_in_background
+from ..tls import verified_hostname
+from ..waiting import Waiters
+from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
+from .delivery import AckMode, DeliveryGuarantee
+from .engine import BURST, Engine, OnDuplicate, Settings, SocketStats
+from .events import Event
+from .inbox import Batch
+from .peers import PeerInfo
+from .receipts import Receipt
+from .routing import OnFull, SendMode
+
+__all__ = ["Delivery", "Socket", "Søcket"]
+
+BACKLOG = 4096
+FOREVER = Deadline(None)
+T = TypeVar("T")
+Buffer = "bytes | bytearray | memoryview"
+
+
+class Delivery:
+    """One received message, and the means to answer for it."""
+
+    __slots__ = ("_engine", "_message_id", "_peer", "_settled", "data", "identity", "is_request")
+
+    def __init__(self, engine: Engine, batch: Batch, data: bytes, message_id: bytes | None) -> None:
+        self.data = data
+        self.identity = batch.identity
+        """The sender's."""
+        self.is_request = False
+        """Whether the sender waits for a `reply`."""
+        self._engine = engine
+        self._peer = batch.peer
+        self._message_id = message_id
+        self._settled = False
+
+    def ack(self) -> None:
+        """Acknowledge it: the sender need not keep it any longer. At once, idempotent, from any thread.
+
+        Nothing to do for a message that was sent at most once, or unless acknowledgement is ``AckMode.MANUAL``.
+        Raises `ClosedError`.
+        """
+        self._settle(True)
+
+    def nack(self) -> None:
+        """Refuse it: when the sender sends it again it will be delivered again. At once, idempotent, from any thread.
+
+        Raises `ClosedError`.
+        """
+        self._settle(False)
+
+    def _settle(self, accept: bool) -> None:
+        self._engine.check_open()
+        if self._message_id is not None and not self._settled:
+            self._settled = True
+            size = len(self.data)
+            self._engine.io.call(self._engine.settle_delivery, self._peer, self.identity, self._message_id, size,
+                                 accept)
+
+    def reply(self, data: bytes) -> None:
+        """Answer a request."""
+        raise NotImplementedError("request/reply")
+
+    def __repr__(self) -> str:
+        return f"<Delivery of {len(self.data)} bytes from {self.identity.hex()}>"
+
+
+class _Stream(Iterator[T], Generic[T]):
+    """Calls until the socket is closed. Unlike a generator it can go on after an interrupt."""
+
+    def __init__(self, take: Callable[[], T]) -> None:
+        self._take = take
+
+    def __next__(self) -> T:
+        try:
+            return self._take()
+        except ClosedError:
+            raise StopIteration from None
+
+
+class Søcket:
+    """A smart socket: `bind` it, `connect` it, or both, several times over; then `send` and `recv` messages.
+
+    It reconnects, buffers while nobody is there, sends heartbeats and notices when a peer is dead, all in a background
+    thread (``netmsg-io-N``). It may be used from any thread, and is a context manager.
+
+    :param send_mode: which peers a message goes to: ``ROUNDROBIN``, one peer in turn, or ``PUBLISH``, all of them.
+    :param delivery_guarantee: ``AT_MOST_ONCE``, or ``AT_LEAST_ONCE``: messages are kept, and sent again, until the
+        receiver acknowledges them; `send` returns a `Receipt`. Not for ``PUBLISH`` (``ValueError``).
+    :param identity: 16 bytes by which peers know this socket; random by default. It outlives connections. To a peer
+        it is only a name: use ``authorize`` to tie it to a certificate.
+    :param reconnection_delay: a function that returns the seconds to wait before connecting again; called in a thread
+        of its own. By default an exponential backoff with jitter, 0.1 to 10 s.
+    :param send_hwm: the high-water mark: how many messages may wait for each peer, and for all peers to come.
+    :param send_hwm_bytes: the same in bytes. Both are soft: by one message for each sending thread, and in bytes by
+        what messages too small to be counted (below ``send_hwm_bytes / send_hwm``) add up to, at most as much again.
+    :param recv_hwm: how many messages received from a peer may wait for `recv` before it is not read any further.
+    :param recv_hwm_bytes: the same in bytes.
+    :param on_full: what `send` does at the mark; by default ``BLOCK``, with ``PUBLISH`` ``DROP_OLDEST``.
+    :param max_message_size: longer messages are refused: by `send` with ``ValueError``, from a peer by closing the
+        connection.
+    :param max_connections: at so many connections accepting pauses.
+    :param heartbeat_interval: seconds without sending after which a heartbeat is sent.
+    :param heartbeat_timeout: seconds of silence after which a connection is dead.
+    :param handshake_timeout: seconds that TLS, HELLO and authorization may take.
+    :param ack_mode: when an at-least-once message is acknowledged: ``ON_RECV``, ``MANUAL`` or ``ON_ARRIVAL``.
+    :param resend_after: seconds without acknowledgement after which the oldest message is sent again; growing.
+    :param max_resends: how often, before it is given up on; ``None``: no limit.
+    :param max_unacked: how many messages a peer may have without acknowledging them; ``None``: what the peer says it
+        holds, or 1000. With 1, work is distributed fairly: a worker gets the next job when it has done the last.
+    :param dedupe: how many acknowledged message ids are remembered, so as to recognise duplicates.
+    :param on_duplicate: what happens when an identity connects a second time.
+    :param authorize: a function of a `PeerInfo` that says whether to let it in; called in a thread of its own, after
+        TLS and HELLO and before any message.
+    :param linger: how long `close` waits, in seconds, for messages on their way; ``math.inf`` for ever.
+    :param io_thread: an `IOThread` to share with others.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_inbox", "_io", "_manual", "_small", "_hwm", "_router", "_max_size",
+                 "_default_linger")
+
+    def __init__(
+        self,
+        send_mode: SendMode = SendMode.ROUNDROBIN,
+        delivery_guarantee: DeliveryGuarantee = DeliveryGuarantee.AT_MOST_ONCE,
+        identity: bytes | None = None,
+        reconnection_delay: Callable[[], float] | None = None,
+        *,
+        send_hwm: int = 10_000,
+        send_hwm_bytes: int = 64 * 2**20,
+        recv_hwm: int = 10_000,
+        recv_hwm_bytes: int = 64 * 2**20,
+        on_full: OnFull | None = None,
+        max_message_size: int = 64 * 2**20,
+        max_connections: int = 10_000,
+        heartbeat_interval: float = 5.0,
+        heartbeat_timeout: float = 15.0,
+        handshake_timeout: float = 10.0,
+        ack_mode: AckMode = AckMode.ON_RECV,
+        resend_after: float = 5.0,
+        max_resends: int | None = None,
+        max_unacked: int | None = None,
+        dedupe: int = 100_000,
+        outbox: str | os.PathLike[str] | None = None,
+        on_duplicate: OnDuplicate = OnDuplicate.PROBE,
+        authorize: Callable[[PeerInfo], bool] | None = None,
+        linger: float = 5.0,
+        io_thread: IOThread | None = None,
+    ) -> None:
+        _check_enum("send_mode", send_mode, SendMode)
+        _check_enum("delivery_guarantee", delivery_guarantee, DeliveryGuarantee)
+        _check_enum("ack_mode", ack_mode, AckMode)
+        _check_enum("on_duplicate", on_duplicate, OnDuplicate)
+        if on_full is not None:
+            _check_enum("on_full", on_full, OnFull)
+        if delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE and send_mode is SendMode.PUBLISH:
+            raise ValueError("AT_LEAST_ONCE does not go with PUBLISH: whose acknowledgement would count?")
+        for name, count in (("send_hwm", send_hwm), ("send_hwm_bytes", send_hwm_bytes), ("recv_hwm", recv_hwm),
+                            ("recv_hwm_bytes", recv_hwm_bytes), ("max_message_size", max_message_size),
+                            ("max_connections", max_connections)):
+            _check_count(name, count, 1)
+        if max_message_size > 2**32 - 32:
+            raise ValueError("max_message_size: a frame cannot be longer than 4 GiB")
+        _check_count("dedupe", dedupe, 0)
+        if max_resends is not None:
+            _check_count("max_resends", max_resends, 0)
+        if max_unacked is not None:
+            _check_count("max_unacked", max_unacked, 1)
+        for name, seconds in (("heartbeat_interval", heartbeat_interval), ("heartbeat_timeout", heartbeat_timeout),
+                              ("handshake_timeout", handshake_timeout), ("resend_after", resend_after)):
+            _check_seconds(name, seconds)
+        if heartbeat_timeout <= heartbeat_interval:
+            raise ValueError("heartbeat_timeout must be greater than heartbeat_interval")
+        check_timeout(linger)
+        for name, function in (("reconnection_delay", reconnection_delay), ("authorize", authorize)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function, not {type(function).__name__}")
+        if io_thread is not None and not isinstance(io_thread, IOThread):
+            raise TypeError(f"io_thread must be an IOThread, not {type(io_thread).__name__}")
+        if outbox is not None:
+            raise NotImplementedError("outbox")
+        if on_full is None:
+            on_full = OnFull.DROP_OLDEST if send_mode is SendMode.PUBLISH else OnFull.BLOCK
+        settings = Settings(
+            send_mode, delivery_guarantee, reconnection_delay, send_hwm, send_hwm_bytes, recv_hwm, recv_hwm_bytes,
+            on_full, max_message_size, max_connections, heartbeat_interval, heartbeat_timeout, handshake_timeout,
+            ack_mode, resend_after, max_resends, max_unacked, dedupe, on_duplicate, authorize, linger)
+        own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else _check_identity(identity)
+        self._engine = engine = Engine(own, settings, io_thread)
+        self._io = engine.io
+        self._inbox = engine.inbox
+        self._router = engine.router
+        self._manual = ack_mode is AckMode.MANUAL
+        self._hwm = send_hwm
+        self._small = min(engine.router.large, len(DATA_HEADERS), max_message_size + 1)
+        self._max_size = max_message_size
+        self._default_linger = linger
+
+    # Making connections
+
+    def bind(self, hostname: str | None = "127.0.0.1", port: int = 25000, *, ssl_context: ssl.SSLContext | None = None,
+             websocket_origins: Sequence[str] = (), timeout: float | None = None) -> Søcket:
+        """Let peers connect to ``hostname`` (``None``: every interface) and ``port`` (0: a free one, `bound_port`).
+
+        Returns the socket itself. May be called several times, and mixed with `connect`. A name that stands for
+        several addresses is listened on at all of them. With an ``ssl_context`` peers have to speak TLS.
+
+        ``timeout`` bounds the resolution of the name (``TimeoutError``). Raises ``OSError`` at once, such as for an
+        address in use; `ClosedError`.
+        """
+        deadline = Deadline(timeout)
+        _check_port(port)
+        if hostname is not None and not isinstance(hostname, str):
+            raise TypeError(f"hostname must be a str or None, not {type(hostname).__name__}")
+        if hostname == "":
+            raise ValueError("hostname is empty; None means every interface")
+        _check_server_context(ssl_context, websocket_origins)
+        self._engine.check_open()
+        addresses = tcp_addresses(None, port) if hostname is None else _resolve(hostname, port, deadline)
+        for sock in listen_tcp(addresses, port, BACKLOG):
+            self._listen(sock, ssl_context)
+        return self
+
+    def bind_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | None = None,
+                  websocket_origins: Sequence[str] = ()) -> Søcket:
+        """Let peers connect to a UNIX socket at ``path``; a leading NUL means the abstract namespace.
+
+        The file of a socket that nobody listens on any more is replaced, and removed on `close`. Raises ``OSError``
+        for a path that is in use, and what `bind` does.
+        """
+        _check_server_context(ssl_context, websocket_origins)
+        self._engine.check_open()
+        self._listen(listen_unix(unix_path(path), BACKLOG), ssl_context)
+        return self
+
+    def _listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        try:
+            self._engine.listen(sock, context)
+        except BaseException:
+            sock.close()
+            raise
+
+    def connect(self, hostname: str = "127.0.0.1", port: int = 25000, *, ssl_context: ssl.SSLContext | bool | None = None,
+                server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
+        """Connect to a peer that binds, in the background, and again whenever the connection is lost.
+
+        Returns the socket itself, at once. ``ssl_context`` may be ``True`` for ``ssl.create_default_context()``;
+        ``server_hostname`` is the name to check the certificate against, ``hostname`` by default. ``connect_timeout``
+        is what one attempt may take, resolution included. What becomes of the attempts is told by `events`.
+
+        Raises `ClosedError`, and ``ValueError`` for a context that checks names where there is none.
+        """
+        if not isinstance(hostname, str):
+            raise TypeError(f"hostname must be a str, not {type(hostname).__name__}")
+        if not hostname:
+            raise ValueError("hostname is empty")
+        _check_port(port)
+        if port == 0:
+            raise ValueError("port 0 cannot be connected to")
+        _check_seconds("connect_timeout", connect_timeout)
+        context, name = _client_context(ssl_context, server_hostname if server_hostname is not None else hostname)
+        self._engine.connect((hostname, port), context, name, connect_timeout)
+        return self
+
+    def connect_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | bool | None = None,
+                     server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
+        """The same to a UNIX socket path, which has no host name: a context that checks names needs one."""
+        _check_seconds("connect_timeout", connect_timeout)
+        context, name = _client_context(ssl_context, server_hostname)
+        self._engine.connect(unix_path(path), context, name, connect_timeout)
+        return self
+
+    # What it is
+
+    @property
+    def identity(self) -> bytes:
+        """16 bytes by which peers know this socket."""
+        return self._engine.identity
+
+    @property
+    def bound_addresses(self) -> list[Any]:
+        """Where peers can connect: (host, port) or path, in the order of the `bind` calls."""
+        return [acceptor.address[:2] if isinstance(acceptor.address, tuple) else acceptor.address
+                for acceptor in self._engine.acceptors]
+
+    @property
+    def bound_port(self) -> int:
+        """The port of the first `bind`. Raises `LocalProtocolError` before."""
+        for address in self.bound_addresses:
+            if isinstance(address, tuple):
+                return int(address[1])
+        raise LocalProtocolError("the Søcket is not bound to a port")
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._engine.closing
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._router.ring)} peers"
+        return f"<Søcket {self.identity.hex()} {state}>"
+
+    # Sending
+
+    def send(self, data: Buffer, identity: bytes | None = None, *, timeout: float | None = None) -> Receipt | None:
+        """Send one message: to the next peer in turn, to all (``PUBLISH``), or to the one of ``identity``.
+
+        Returns as soon as the message is queued: ``None``, or with AT_LEAST_ONCE a `Receipt`. While no peer is there it
+        waits for the first. At the high-water mark ``on_full`` decides; with ``BLOCK``, ``timeout`` bounds the wait for
+        room, and `SendTimeoutError` says that the message was not accepted. By identity to an absent peer, an
+        at-most-once message is dropped (and counted, and an event), an at-least-once message kept for it.
+
+        Raises `ClosedError`, `QueueFullError` (``OnFull.RAISE``), ``ValueError`` for a message longer than
+        ``max_message_size``, ``TypeError`` for anything but bytes.
+        """
+        if type(data) is bytes and identity is None and timeout is None:
+            # The hot path takes no lock. It ends early, before anything unusual: see `Engine.fast_ring`.
+            ring = self._engine.fast_ring
+            if ring:
+                size = len(data)
+                router = self._router
+                turn = router.turn
+                if turn >= len(ring):
+                    turn = 0
+                peer = ring[turn]
+                queue = peer.queue
+                count = len(queue)
+                if size < self._small and count < self._hwm:
+                    router.turn = turn + 1
+                    queue.append(DATA_HEADERS[size] + data)
+                    # Append first, look second. A peer on the list of work will be seen to, dead or alive.
+                    io = self._io
+                    if count < BURST and peer in io.work and not io.asleep:
+                        return None
+                    self._engine.kick(peer)
+                    return None
+        check_timeout(timeout)
+        return self._engine.send(self._payload(data), identity if identity is None else _check_identity(identity),
+                                 Deadline(timeout))
+
+    def send_many(self, messages: Iterable[Buffer], identity: bytes | None = None, *,
+                  timeout: float | None = None) -> list[Receipt] | None:
+        """`send` each of ``messages``, with one ``timeout`` for all; cheaper than one by one.
+
+        Returns ``None``, or with AT_LEAST_ONCE a list of receipts. When time runs out the `SendTimeoutError` says in
+        ``sent`` how many were accepted; the rest was not.
+        """
+        deadline = Deadline(timeout)
+        if isinstance(messages, (bytes, bytearray, memoryview, str)):
+            raise TypeError("send_many takes an iterable of messages, not one message")
+        to = identity if identity is None else _check_identity(identity)
+        receipts: list[Receipt] = []
+        sent = 0
+        try:
+            for data in messages:
+                if to is None and timeout is None:
+                    receipt = self.send(data)
+                else:
+                    receipt = self._engine.send(self._payload(data), to, deadline)
+                if receipt is not None:
+                    receipts.append(receipt)
+                sent += 1
+        except SendTimeoutError as error:
+            error.sent = sent
+            raise
+        return receipts if self._engine.reliable else None
+
+    def _payload(self, data: Buffer) -> bytes:
+        """``data`` as ``bytes``: those are kept as they are, anything that may change is copied."""
+        if type(data) is not bytes:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                try:
+                    data = memoryview(data)
+                except TypeError:
+                    raise TypeError(f"a message must be bytes-like, not {type(data).__name__}") from None
+            data = bytes(data)
+        if len(data) > self._max_size:
+            raise ValueError(f"a message of {len(data)} bytes is longer than max_message_size ({self._max_size})")
+        return data
+
+    def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> Receipt | None:
+        """`send` text as UTF-8."""
+        return self.send(text.encode("utf-8"), identity, timeout=timeout)
+
+    def send_json(self, document: Any, identity: bytes | None = None, *,
+                  timeout: float | None = None) -> Receipt | None:
+        """`send` a JSON document, as UTF-8."""
+        return self.send(json.dumps(document).encode("utf-8"), identity, timeout=timeout)
+
+    def request(self, data: Buffer, identity: bytes | None = None, *, timeout: float | None = 5.0) -> bytes:
+        """Send a request and wait for its reply."""
+        raise NotImplementedError("request/reply")
+
+    # Receiving
+
+    def recv(self, *, timeout: float | None = None) -> bytes:
+        """The next message, from any peer.
+
+        Blocks up to ``timeout`` seconds (``TimeoutError``); a message is handed to exactly one of several threads.
+        Raises `ClosedError` when the socket is closed, also while waiting; with ``AckMode.MANUAL``
+        `LocalProtocolError`: use `recv_delivery`.
+        """
+        if timeout is not None:
+            check_timeout(timeout)
+        batch = self._inbox.current
+        queue = batch.queue
+        if queue:
+            # No call between taking and returning: see netmsg.messaging.inbox.
+            data: bytes = queue[0]
+            del queue[0]
+            return data
+        return self._take(timeout)[1]  # type: ignore[no-any-return]
+
+    def recv_identity(self, *, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """The next message as (identity of the sender, message); otherwise like `recv`."""
+        if timeout is not None:
+            check_timeout(timeout)
+        batch = self._inbox.current
+        queue = batch.queue
+        if queue:
+            data: bytes = queue[0]
+            del queue[0]
+            return batch.identity, data
+        batch, data = self._take(timeout)
+        return batch.identity, data
+
+    def _take(self, timeout: float | None) -> tuple[Batch, Any]:
+        """The slow way: the next batch has to be made current, or waited for."""
+        if self._manual:
+            raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
+        self._engine.check_open()
+        taken = self._inbox.take(FOREVER if timeout is None else Deadline(timeout))
+        if taken is None:
+            self._engine.check_open()
+            raise ClosedError("the Søcket is closed")
+        return taken
+
+    def recv_many(self, max_messages: int, *, timeout: float | None = None) -> list[bytes]:
+        """What messages there are: at least one, waited for as by `recv`, and at most ``max_messages``."""
+        deadline = Deadline(timeout)
+        _check_count("max_messages", max_messages, 1)
+        if self._manual:
+            raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
+        self._engine.check_open()
+        taken = self._inbox.take_many(max_messages, deadline)
+        if taken is None:
+            self._engine.check_open()
+            raise ClosedError("the Søcket is closed")
+        return taken
+
+    def recv_delivery(self, *, timeout: float | None = None) -> Delivery:
+        """The next message with its sender and the means to acknowledge it; otherwise like `recv`."""
+        deadline = Deadline(timeout)
+        self._engine.check_open()
+        delivery = self._inbox.take_as(self._delivery, deadline)
+        if delivery is None:
+            self._engine.check_open()
+            raise ClosedError("the Søcket is closed")
+        return delivery
+
+    def _delivery(self, batch: Batch, message: Any) -> Delivery:
+        if self._manual:
+            message_id, data = message
+            return Delivery(self._engine, batch, data, message_id)
+        return Delivery(self._engine, batch, message, None)
+
+    def recv_string(self, *, timeout: float | None = None) -> str:
+        """`recv` UTF-8 text. Raises ``UnicodeDecodeError``; the message is gone then."""
+        return self.recv(timeout=timeout).decode("utf-8")
+
+    def recv_json(self, *, timeout: float | None = None) -> Any:
+        """`recv` a JSON document. Raises ``ValueError`` for anything else; the message is gone then."""
+        return json.loads(self.recv(timeout=timeout))
+
+    def messages(self) -> Iterator[bytes]:
+        """Iterate over the messages as `recv` returns them, until the socket is closed."""
+        return _Stream(self.recv)
+
+    __iter__ = messages
+
+    def identity_messages(self) -> Iterator[tuple[bytes, bytes]]:
+        """The same with `recv_identity`."""
+        return _Stream(self.recv_identity)
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """The same with `recv_delivery`."""
+        return _Stream(self.recv_delivery)
+
+    def fileno(self) -> int:
+        """A descriptor for ``selectors``, ``select`` and ``poll``: readable while a message waits, and when the socket
+        is closed; -1 afterwards. Not to be read from."""
+        return -1 if self.closed else self._inbox.fileno()
+
+    # Looking
+
+    def peers(self) -> list[PeerInfo]:
+        """The peers connected now."""
+        return self._engine.peers()
+
+    def wait_for_peers(self, n: int = 1, *, timeout: float | None = None) -> None:
+        """Block until at least ``n`` peers are connected. Raises ``TimeoutError``, `ClosedError`."""
+        deadline = Deadline(timeout)
+        self._engine.check_open()
+        if not self._engine.wait_for_peers(n, deadline):
+            raise TimeoutError(f"{len(self._router.ring)} of {n} peers are connected")
+
+    def events(self, *, timeout: float | None = None) -> Iterator[Event]:
+        """Iterate over what happened and happens: connections made and lost, messages dropped, and so on.
+
+        The newest 1000 events are kept for whoever asks; several iterators share them. ``timeout`` bounds the wait for
+        each (``TimeoutError``; the iterator can be asked again). Ends when the socket is closed.
+        """
+        check_timeout(timeout)
+        return self._engine.events.iterate(timeout)
+
+    def stats(self) -> SocketStats:
+        """Counters, in total and per peer."""
+        return self._engine.stats()
+
+    # The end
+
+    def close(self, *, linger: float | None = None) -> int:
+        """Close the socket: at once for everybody who uses it, and in the background gracefully for the messages.
+
+        Every blocked call, and every later one, raises `ClosedError`. Waits up to ``linger`` seconds (by default the
+        socket's; ``math.inf``: for ever) until what was queued has been sent, and acknowledged if it is to be, and
+        the peers have read it. Messages received and not taken are discarded, unacknowledged.
+
+        Returns the number of messages given up. Idempotent: a second caller waits for the same result. May be called
+        from any thread, callback or signal handler; where waiting is impossible (in netmsg's own threads, or when the
+        handler has interrupted netmsg itself) it returns 0 at once, and the closing goes on.
+        """
+        check_timeout(linger)
+        return self._engine.close(self._default_linger if linger is None else linger)
+
+    def __enter__(self) -> Søcket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and not engine.closing and not engine.is_forked:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            engine.begin_close(self._default_linger)
+
+
+Socket = Søcket
+
+
+def _resolve(hostname: str, port: int, deadline: Deadline) -> list[Address]:
+    """Resolve in another thread, for nothing can interrupt the resolver. Raises ``gaierror``, ``TimeoutError``."""
+    found: list[list[Address] | OSError] = []
+    waiters = Waiters()
+
+    def done(result: list[Address] | OSError) -> None:
+        found.append(result)
+        waiters.notify_all()
+
+    resolve_in_background(hostname, port, done)
+    if not waiters.wait(lambda: found, deadline):
+        raise TimeoutError(f"{hostname!r} was not resolved in time")
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
+def _check_enum(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be more than 0 seconds, not {value}")
+
+
+def _check_identity(identity: bytes) -> bytes:
+    if not isinstance(identity, bytes):
+        raise TypeError(f"an identity must be bytes, not {type(identity).__name__}")
+    if len(identity) != IDENTITY_SIZE:
+        raise ValueError(f"an identity is {IDENTITY_SIZE} bytes, not {len(identity)}")
+    return identity
+
+
+def _check_port(port: int) -> None:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be from 0 to 65535, not {port}")
+
+
+def _check_server_context(context: ssl.SSLContext | None, websocket_origins: Sequence[str]) -> None:
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {type(context).__name__}")
+    if websocket_origins:
+        raise NotImplementedError("websocket_origins")
+
+
+def _client_context(context: ssl.SSLContext | bool | None,
+                    server_hostname: str | None) -> tuple[ssl.SSLContext | None, str | None]:
+    if context is None:
+        return None, None
+    if context is True:
+        context = ssl.create_default_context()
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext or True, not {type(context).__name__}")
+    return context, verified_hostname(context, server_hostname)

@@ -1,0 +1,1 @@
+"""The selector thread: readiness, timers, wake-ups, and what moves bytes without blocking."""

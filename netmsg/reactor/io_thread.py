@@ -1,0 +1,383 @@
+"""The selector thread that does all network work of its users.
+
+==================  =====================================================  ==========================================
+thread              may                                                    never
+==================  =====================================================  ==========================================
+user's              put work into `IOThread.work`, `call`, `wake`          touch the selector or the timers
+``netmsg-io-N``     everything else here                                   run user code, resolve names, block on
+                                                                           anything but the selector
+==================  =====================================================  ==========================================
+
+How a user's thread and this one meet without a lock: the loop alone writes `asleep`. It sets it, looks at its queues
+again, selects, and clears it. A producer puts its item into a queue first and looks at `asleep` second, at every item.
+Whichever comes second sees the other, so no item waits for the next one; and a producer that an interrupt stops
+between the two leaves nothing wrong behind.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from ..deadline import Deadline
+from ..errors import ClosedError, ForkedError
+
+__all__ = ["Handler", "IOThread", "READ", "Timer", "User", "WRITE", "Worker"]
+
+log = logging.getLogger("netmsg.reactor")
+
+READ: Final = selectors.EVENT_READ
+WRITE: Final = selectors.EVENT_WRITE
+
+PACE: Final = 0.001
+"""Seconds between two looks at a worker whose producer is writing by itself."""
+
+HANDSHAKE_STEPS: Final = 16
+"""TLS handshake steps in one round: each costs some 2 ms, and the others wait."""
+
+_numbers = itertools.count(1)
+
+
+class Handler(Protocol):
+    """What a descriptor's readiness is told to."""
+
+    def on_event(self, events: int) -> None:
+        """Called with READ, WRITE or both."""
+
+    def crashed(self, error: Exception) -> None:
+        """A method of this object raised on the loop: close what it stands for."""
+
+
+class Worker(Protocol):
+    """What may be put into `IOThread.work`."""
+
+    def bursting(self) -> bool:
+        """Whether its producer has been writing by itself since the last look: if so, look again in `PACE`."""
+
+    def on_work(self) -> None:
+        """Do what there is to do."""
+
+    def crashed(self, error: Exception) -> None:
+        """See `Handler.crashed`."""
+
+
+class User(Protocol):
+    """A Søcket or a server that lives on an `IOThread`."""
+
+    def io_failed(self, cause: BaseException | None) -> None:
+        """The thread ends (``None``: it was closed) and nothing of its user goes on. On the loop."""
+
+    def io_closing(self, deadline: Deadline) -> None:
+        """`IOThread.close` was called: begin to close, and be done by ``deadline``. On the loop."""
+
+
+class Timer:
+    """One call at one time, until cancelled."""
+
+    __slots__ = ("at", "function", "arguments")
+
+    def __init__(self, at: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self.at = at
+        self.function: Callable[..., None] | None = function
+        self.arguments = arguments
+
+    def cancel(self) -> None:
+        self.function = None
+        self.arguments = ()
+
+
+class IOThread:
+    """A background thread (``netmsg-io-N``) on which Søckets and servers do their network work.
+
+    Each makes one of its own unless it is handed one: sharing an ``IOThread`` lets hundreds of Søckets live on one
+    thread. It starts with its first user. A context manager; `close` closes all of its users.
+
+    May be used from any thread. In a forked child it raises `ForkedError`.
+    """
+
+    def __init__(self) -> None:
+        self.work: set[Worker] = set()
+        self.asleep = False
+        self.handshake_steps = 0
+        self.now = time.monotonic()
+        """When the current round began."""
+        self.notices: list[Callable[[], None]] = []
+        """Wake-ups of waiting threads, kept until this thread is about to sleep: woken any earlier they would only
+        wait for the interpreter lock, and be woken a second time."""
+        self._polling = False
+        self._selector = selectors.DefaultSelector()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._selector.register(self._wake_receiver, READ, None)
+        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_numbers = itertools.count()
+        self._graves: list[Callable[[], None]] = []
+        self._users: set[User] = set()
+        self._lock = threading.Lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._private = False
+        self._forked = False
+        self.number = next(_numbers)
+        _all_threads.add(self)
+
+    @classmethod
+    def private(cls) -> IOThread:
+        """One that ends with its only user."""
+        io = cls()
+        io._private = True
+        return io
+
+    # From any thread
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def attach(self, user: User) -> None:
+        """Take on a user, and start the thread with the first. Raises `ClosedError`, `ForkedError`."""
+        if self._forked:
+            raise ForkedError("this IOThread belongs to the parent process")
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the IOThread is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
+                self._thread.start()
+            self._users.add(user)
+
+    def detach(self, user: User) -> None:
+        """Let a user go; a private thread ends with it. On the loop."""
+        with self._lock:
+            self._users.discard(user)
+            if self._private and not self._users:
+                self._closed = True
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have the loop call ``function(*arguments)`` soon. Takes no lock: safe in a signal handler."""
+        self._calls.append((function, arguments))
+        if self._polling:
+            self._send_wake_up()
+
+    def wake(self) -> None:
+        """Have the loop look at `work`, to which something has just been added."""
+        if self.asleep:
+            self._send_wake_up()
+
+    def _send_wake_up(self) -> None:
+        try:
+            self._wake_sender.send(b"\0")
+        except BlockingIOError:
+            pass  # it has more wake-ups than it can read already
+        except OSError:
+            pass  # it has ended
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is this thread."""
+        return self._thread is threading.current_thread()
+
+    def close(self, *, timeout: float | None = 5.0) -> None:
+        """Close every user, giving them ``timeout`` seconds together, and end the thread. Idempotent.
+
+        From the thread itself it only begins to.
+        """
+        deadline = Deadline(timeout)
+        if self._forked:
+            return
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is None:
+            self._release()
+            return
+        self.call(self._close_users, deadline)
+        if not self.is_current:
+            remaining = deadline.remaining()
+            thread.join(None if remaining is None else remaining + 1.0)
+
+    def join(self, timeout: float | None) -> None:
+        """Wait until the thread has ended, if it is to."""
+        thread = self._thread
+        if thread is not None and self._closed and not self.is_current:
+            thread.join(timeout)
+
+    def __enter__(self) -> IOThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # On the loop
+
+    def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
+        """Tell ``handler`` of these events of ``sock`` from now on; 0 for none.
+
+        A mask of 0 is never left registered: epoll reports errors and hang-ups regardless, and would spin.
+        """
+        known = sock in self._selector.get_map()
+        if events and known:
+            self._selector.modify(sock, events, handler)
+        elif events:
+            self._selector.register(sock, events, handler)
+        elif known:
+            self._selector.unregister(sock)
+
+    def bury(self, close: Callable[[], None]) -> None:
+        """Call ``close`` once this round's events are dealt with, so that none of them meets a reused descriptor."""
+        self._graves.append(close)
+
+    def call_later(self, delay: float, function: Callable[..., None], *arguments: Any) -> Timer:
+        timer = Timer(time.monotonic() + delay, function, arguments)
+        heapq.heappush(self._timers, (timer.at, next(self._timer_numbers), timer))
+        return timer
+
+    def _close_users(self, deadline: Deadline) -> None:
+        for user in tuple(self._users):
+            user.io_closing(deadline)
+        remaining = deadline.remaining()
+        if remaining is not None and self._users:
+            self.call_later(remaining, self._abandon_users)
+
+    def _abandon_users(self) -> None:
+        for user in tuple(self._users):
+            user.io_failed(None)
+
+    def _run(self) -> None:
+        # Allocating and freeing 16 MiB once raises glibc's mmap threshold: otherwise every read of 256 KiB maps and
+        # unmaps its buffer, at five times the cost of the read.
+        bytearray(16 << 20)
+        try:
+            while not (self._closed and not self._users and not self._calls):
+                self._round()
+        except BaseException as error:
+            log.exception("the network thread failed")
+            with self._lock:
+                self._closed = True
+            for user in tuple(self._users):
+                user.io_failed(error)
+        finally:
+            self._dig()
+            self._release()
+
+    def _round(self) -> None:
+        if self.notices:
+            notices, self.notices = self.notices, []
+            for notify in notices:
+                notify()
+        self._polling = True
+        timeout: float | None
+        if self.work:
+            timeout = PACE if self._paced else 0.0
+        else:
+            self.asleep = True
+            timeout = None if not self._timers else max(0.0, self._timers[0][0] - time.monotonic())
+        if self._calls or (self.asleep and self.work):
+            timeout = 0.0
+        ready = self._selector.select(timeout)
+        self.asleep = self._polling = False
+        self.now = time.monotonic()
+        self.handshake_steps = HANDSHAKE_STEPS
+        for key, events in ready:
+            handler = key.data
+            if handler is None:
+                self._drain_wake_ups()
+                continue
+            try:
+                handler.on_event(events)
+            except Exception as error:
+                self._crash(handler, error)
+        calls = self._calls
+        for _ in range(len(calls)):
+            function, arguments = calls.popleft()
+            try:
+                function(*arguments)
+            except Exception as error:
+                self._crash(getattr(function, "__self__", None), error)
+        if self._timers and self._timers[0][0] <= self.now:
+            self._run_timers()
+        if self.work:
+            self._do_work()
+        if self._graves:
+            self._dig()
+
+    _paced = False
+
+    def _do_work(self) -> None:
+        paced = False
+        for worker in tuple(self.work):
+            if worker.bursting():
+                paced = True
+                continue
+            self.work.discard(worker)  # before the look, so that what is added during it brings it back
+            try:
+                worker.on_work()
+            except Exception as error:
+                self._crash(worker, error)
+        self._paced = paced
+
+    def _run_timers(self) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= self.now:
+            timer = heapq.heappop(timers)[2]
+            if timer.function is not None:
+                try:
+                    timer.function(*timer.arguments)
+                except Exception as error:
+                    self._crash(getattr(timer.function, "__self__", None), error)
+
+    def _dig(self) -> None:
+        graves, self._graves = self._graves, []
+        for close in graves:
+            close()
+
+    def _crash(self, owner: Any, error: Exception) -> None:
+        log.error("a step of the network thread failed; closing what it belonged to", exc_info=error)
+        crashed = getattr(owner, "crashed", None)
+        if crashed is None:
+            raise error
+        crashed(error)
+
+    def _drain_wake_ups(self) -> None:
+        try:
+            self._wake_receiver.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def _release(self) -> None:
+        self._selector.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
+
+    def forked(self) -> None:
+        """In a forked child: the parent's thread goes on with the parent's descriptors, of which nothing is touched.
+
+        Unregistering from the shared epoll would unregister the parent's; a wake-up would wake the parent.
+        """
+        self._forked = True
+        self._closed = True
+        self._calls.clear()
+
+
+_all_threads: weakref.WeakSet[IOThread] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for io in tuple(_all_threads):
+        io.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

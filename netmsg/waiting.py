@@ -1,0 +1,78 @@
+"""Threads that wait for something another thread brings about.
+
+``threading.Condition`` is not used here: an interrupt (Ctrl-C) inside one leaves its lock held or releases it twice.
+A waiting thread instead blocks on a raw lock of its own, which ``KeyboardInterrupt`` can break at any point without
+harming anybody else.
+"""
+
+from __future__ import annotations
+
+from _thread import LockType, allocate_lock
+from collections import deque
+from collections.abc import Callable
+
+from .deadline import Deadline
+
+__all__ = ["Waiters"]
+
+
+class Waiters:
+    """The threads that wait for one condition. It guards nothing: the condition is state kept elsewhere.
+
+    The one who changes that state calls `notify` or `notify_all` *after* the change; both are safe from any thread and
+    from a signal handler. A waiter joins the queue *before* it looks at the state, so no change can slip between.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: deque[LockType] = deque()
+
+    def wait(self, ready: Callable[[], object], deadline: Deadline) -> bool:
+        """Block until ``ready()`` is true, and return ``True``; ``False`` once ``deadline`` has expired.
+
+        ``ready`` must not consume what it finds: an interrupt between finding and returning would lose it.
+        Woken by `notify`, `notify_all`, the deadline, and signals whose handlers raise.
+        """
+        while True:
+            ticket = allocate_lock()
+            ticket.acquire()
+            self.waiting.append(ticket)
+            try:
+                if ready():
+                    return True
+                woken = ticket.acquire(True, deadline.lock_timeout())
+                if ready():
+                    return True
+                if not woken:
+                    return False
+            except BaseException:
+                # Interrupted after it was woken: somebody else has to have the wake-up.
+                self._leave(ticket)
+                self.notify()
+                raise
+            finally:
+                self._leave(ticket)
+
+    def notify(self) -> None:
+        """Wake one thread, the longest waiting that has not been woken already."""
+        for ticket in tuple(self.waiting):
+            try:
+                ticket.release()
+            except RuntimeError:  # woken already
+                continue
+            return
+
+    def notify_all(self) -> None:
+        """Wake every waiting thread."""
+        for ticket in tuple(self.waiting):
+            try:
+                ticket.release()
+            except RuntimeError:  # woken already
+                pass
+
+    def _leave(self, ticket: LockType) -> None:
+        try:
+            self.waiting.remove(ticket)
+        except ValueError:
+            pass

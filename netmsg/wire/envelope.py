@@ -1,0 +1,148 @@
+"""Version 1 envelopes: what goes inside a frame, and how a frame is written.
+
+A frame is a big-endian ``u32`` length and an envelope of that many bytes; the first byte of the envelope is its type.
+
+====  ============  ============================================  ===================
+type  name          body                                          to the application
+====  ============  ============================================  ===================
+0x01  HELLO         version (``u8``, 1), identity (16 bytes)      no
+0x02  HEARTBEAT     empty                                         no
+0x03  DATA          payload                                       payload
+0x04  DATA_REQ      message id (16 bytes), payload                payload
+0x05  ACK           message id (16 bytes)                         no
+0x80  CAPABILITIES  heartbeat interval in ms, window (``u32``s)   no
+====  ============  ============================================  ===================
+
+The types below 0x80 are aiomsg's protocol, version 1, and understood by all of its implementations; those from 0x80
+are netmsg's own, which aiomsg skips. A receiver skips every type that it does not know.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Union
+
+from ..errors import RemoteProtocolError
+
+__all__ = [
+    "ACK",
+    "CAPABILITIES",
+    "Capabilities",
+    "DATA",
+    "DATA_HEADERS",
+    "DATA_REQ",
+    "Frame",
+    "HEARTBEAT",
+    "HEARTBEAT_FRAME",
+    "HELLO",
+    "IDENTITY_SIZE",
+    "LARGE_FRAME",
+    "MESSAGE_ID_SIZE",
+    "ack_frames",
+    "capabilities_frame",
+    "data_frame",
+    "frame_header",
+    "frame_size",
+    "hello_frame",
+    "message_id_of",
+    "parse_capabilities",
+    "parse_hello",
+    "request_frame",
+]
+
+HELLO: Final = 0x01
+HEARTBEAT: Final = 0x02
+DATA: Final = 0x03
+DATA_REQ: Final = 0x04
+ACK: Final = 0x05
+CAPABILITIES: Final = 0x80
+
+PROTOCOL_VERSION: Final = 1
+IDENTITY_SIZE: Final = 16
+MESSAGE_ID_SIZE: Final = 16
+HEARTBEAT_FRAME: Final = b"\x00\x00\x00\x01\x02"
+
+LARGE_FRAME: Final = 8192
+"""From this many bytes of payload on, at the latest, a frame is kept as (header, payload): the payload is never copied."""
+
+Frame = Union[bytes, tuple[bytes, bytes]]
+"""One frame ready to be written: whole, or a large one as its header and its payload."""
+
+_pack_header = struct.Struct("!IB").pack
+_capabilities = struct.Struct("!II")
+
+DATA_HEADERS: Final = tuple(_pack_header(size + 1, DATA) for size in range(4096))
+"""The headers of small DATA frames by payload size: a look-up costs a third of packing one."""
+
+_ACK_HEADER = _pack_header(1 + MESSAGE_ID_SIZE, ACK)
+
+
+class Capabilities(NamedTuple):
+    """What a netmsg peer says of itself after HELLO."""
+
+    heartbeat_interval: float
+    """Seconds between its heartbeats while it has nothing else to send."""
+    window: int
+    """How many unacknowledged messages it will hold."""
+
+
+def data_frame(payload: bytes, large: int = LARGE_FRAME) -> Frame:
+    """A DATA frame; as (header, payload) from ``large`` bytes on."""
+    size = len(payload)
+    header = DATA_HEADERS[size] if size < 4096 else _pack_header(size + 1, DATA)
+    return header + payload if size < large else (header, payload)
+
+
+def request_frame(message_id: bytes, payload: bytes, large: int = LARGE_FRAME) -> Frame:
+    """A DATA_REQ frame, which asks for an ACK of ``message_id``."""
+    size = len(payload)
+    header = _pack_header(size + 17, DATA_REQ) + message_id
+    return header + payload if size < large else (header, payload)
+
+
+def hello_frame(identity: bytes) -> bytes:
+    return _pack_header(2 + IDENTITY_SIZE, HELLO) + bytes((PROTOCOL_VERSION,)) + identity
+
+
+def capabilities_frame(capabilities: Capabilities) -> bytes:
+    milliseconds = min(round(capabilities.heartbeat_interval * 1000), 2**32 - 1)
+    return _pack_header(9, CAPABILITIES) + _capabilities.pack(milliseconds, min(capabilities.window, 2**32 - 1))
+
+
+def ack_frames(message_ids: Iterable[bytes]) -> bytes:
+    """One ACK frame for each id, joined; nothing for none."""
+    joined = _ACK_HEADER.join(message_ids)
+    return _ACK_HEADER + joined if joined else b""
+
+
+def frame_header(frame: Frame) -> bytes:
+    """The bytes a frame begins with: enough of it to tell its type and message id."""
+    return frame[0] if isinstance(frame, tuple) else frame
+
+
+def frame_size(frame: Frame) -> int:
+    return len(frame[0]) + len(frame[1]) if isinstance(frame, tuple) else len(frame)
+
+
+def message_id_of(frame: Frame) -> bytes | None:
+    """The message id of a DATA_REQ frame, ``None`` for any other."""
+    header = frame_header(frame)
+    return header[5:21] if header[4] == DATA_REQ else None
+
+
+def parse_hello(body: bytes) -> bytes:
+    """The identity in the body of a HELLO. Raises `RemoteProtocolError`."""
+    if len(body) != 1 + IDENTITY_SIZE:
+        raise RemoteProtocolError(f"a HELLO of {len(body)} bytes instead of {1 + IDENTITY_SIZE}")
+    if body[0] != PROTOCOL_VERSION:
+        raise RemoteProtocolError(f"unsupported protocol version {body[0]}")
+    return body[1:]
+
+
+def parse_capabilities(body: bytes) -> Capabilities:
+    """Raises `RemoteProtocolError`. Bytes behind the known fields are left to later versions."""
+    if len(body) < _capabilities.size:
+        raise RemoteProtocolError(f"CAPABILITIES of {len(body)} bytes")
+    milliseconds, window = _capabilities.unpack_from(body)
+    return Capabilities(milliseconds / 1000, window)

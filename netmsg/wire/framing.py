@@ -1,0 +1,220 @@
+"""Received bytes into envelopes: bounded, and resumable at any byte."""
+
+from __future__ import annotations
+
+import struct
+from itertools import repeat
+from typing import Final, NamedTuple
+
+from ..errors import RemoteProtocolError
+from .envelope import ACK, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
+
+__all__ = ["Decoder", "Run"]
+
+READ_SIZE: Final = 262_144
+"""How many bytes to ask the kernel for while frames are small."""
+LARGE_PIECE: Final = 1 << 20
+"""How many at most while one large frame arrives."""
+LARGE: Final = 65_536
+"""A partial frame of at least this many bytes is gathered in pieces, and its bytes are asked for exactly."""
+HEADER_SIZE: Final = 5
+HANDSHAKE_BOUND: Final = 256
+"""No frame before the end of the handshake is longer."""
+
+_unpack_header = struct.Struct("!IB").unpack_from
+_unpack_length = struct.Struct("!I").unpack_from
+
+
+class Run(NamedTuple):
+    """Consecutive envelopes of one type, in the order they came."""
+
+    kind: int
+    bodies: list[bytes]
+    """What follows the type byte, or for DATA_REQ the message id."""
+    message_ids: list[bytes] | None = None
+    """Those of DATA_REQ envelopes, one for each body."""
+
+
+class Decoder:
+    """Turns the bytes of one connection into runs of envelopes.
+
+    Payloads are cut out of the received chunks by slicing, which copies each byte once; a large frame is gathered in
+    pieces and joined at its end. What it holds grows with the bytes that arrive, never with what a header claims.
+
+    After a violation of the protocol `error` is set: the runs returned before and with it are good, and there will be
+    no more.
+    """
+
+    def __init__(self, max_message_size: int) -> None:
+        self.error: RemoteProtocolError | None = None
+        self.read_size = READ_SIZE
+        """How many bytes to receive next. Exact while a large frame arrives, so that its end needs no copy."""
+        self.envelopes = 0
+        """Non-message envelopes decoded so far; with the messages, the measure of a peer's being alive."""
+        self._bound = max_message_size + 1
+        self._buffer = b""
+        self._position = 0
+        self._pieces: list[bytes] | None = None
+        self._kind = 0
+        self._message_id = b""
+        self._missing = 0
+
+    def hold(self, chunk: bytes) -> None:
+        """Add ``chunk`` without decoding anything yet."""
+        self._buffer = self._buffer[self._position:] + chunk
+        self._position = 0
+
+    def take_one(self) -> bytes | None:
+        """Take the first envelope if it is complete: for the handshake, where one decides the rest.
+
+        Raises `RemoteProtocolError` for an empty one or one longer than 256 bytes.
+        """
+        buffer = self._buffer
+        if len(buffer) < 4:
+            return None
+        (size,) = _unpack_length(buffer)
+        if not 0 < size <= HANDSHAKE_BOUND:
+            raise RemoteProtocolError(f"a frame of {size} bytes before the end of the handshake")
+        if len(buffer) < 4 + size:
+            return None
+        self._position = 4 + size
+        return buffer[4:4 + size]
+
+    @property
+    def buffered(self) -> int:
+        """How many received bytes wait to be decoded."""
+        return len(self._buffer) - self._position
+
+    def decode(self, chunk: bytes, room: int) -> list[Run]:
+        """Add ``chunk`` and decode what is complete, but at most ``room`` messages; the rest is kept for later."""
+        end = len(chunk)
+        if end > HEADER_SIZE and not self._buffer and self._pieces is None and room > 0:
+            # One message and no more: what request and reply, or a quiet line, consist of.
+            size, kind = _unpack_header(chunk)
+            if kind == DATA and size == end - 4 and size <= self._bound:
+                self.read_size = READ_SIZE
+                return [Run(DATA, [chunk[5:]])]
+        runs: list[Run] = []
+        if self._pieces is not None:
+            if len(chunk) < self._missing:
+                self._pieces.append(chunk)
+                self._missing -= len(chunk)
+                self.read_size = min(self._missing, LARGE_PIECE)
+                return runs
+            runs.append(self._finish_large(chunk[:self._missing]))
+            chunk = chunk[self._missing:]  # nothing, where the reader asked for `read_size`
+            room -= 1
+            self.read_size = HEADER_SIZE
+            position = 0
+        elif chunk:
+            if self._buffer:
+                chunk = self._buffer[self._position:] + chunk
+            position = 0
+        else:
+            chunk, position = self._buffer, self._position
+        end = len(chunk)
+        last = end - HEADER_SIZE
+        bound = self._bound
+        unpack = _unpack_header
+        while position <= last and room > 0:
+            size, kind = unpack(chunk, position)
+            if kind == DATA:
+                payloads: list[bytes] = []
+                append = payloads.append
+                for _ in repeat(None, room):
+                    size, kind = unpack(chunk, position)
+                    after = position + 4 + size
+                    if kind != DATA or after > end or not 0 < size <= bound:
+                        break
+                    append(chunk[position + 5:after])
+                    position = after
+                    if position > last:
+                        break
+                if payloads:
+                    runs.append(Run(DATA, payloads))
+                    room -= len(payloads)
+                    continue
+            after = position + 4 + size
+            if not self._plausible(size, kind) or after > end:
+                break
+            self._add(runs, kind, chunk[position + 5:after])
+            if kind == DATA_REQ:
+                room -= 1
+            position = after
+        self._keep(chunk, position, end)
+        return runs
+
+    def _plausible(self, size: int, kind: int) -> bool:
+        """Whether a frame may begin so; sets `error` if not."""
+        if size == 0:
+            problem = "an empty envelope"
+        elif size > self._bound + (MESSAGE_ID_SIZE if kind == DATA_REQ else 0):
+            problem = f"a frame of {size} bytes, more than the largest message allowed"
+        elif kind == DATA_REQ and size < 1 + MESSAGE_ID_SIZE:
+            problem = f"a DATA_REQ of {size} bytes"
+        elif kind == ACK and size != 1 + MESSAGE_ID_SIZE:
+            problem = f"an ACK of {size} bytes"
+        elif kind == HEARTBEAT and size != 1:
+            problem = f"a HEARTBEAT of {size} bytes"
+        elif kind == HELLO:
+            problem = "a second HELLO"
+        else:
+            return True
+        self.error = RemoteProtocolError(problem)
+        return False
+
+    def _add(self, runs: list[Run], kind: int, body: bytes) -> None:
+        """Add one envelope that is not DATA to the run it continues, or begin one."""
+        run = runs[-1] if runs and runs[-1].kind == kind else None
+        if run is None:
+            run = Run(kind, [], [] if kind == DATA_REQ else None)
+            runs.append(run)
+        if run.message_ids is not None:
+            run.message_ids.append(body[:MESSAGE_ID_SIZE])
+            body = body[MESSAGE_ID_SIZE:]
+        else:
+            self.envelopes += 1
+        run.bodies.append(body)
+
+    def _keep(self, chunk: bytes, position: int, end: int) -> None:
+        """Keep what could not be decoded: leftovers as they are, the begin of a large frame as its first piece."""
+        left = end - position
+        if left == 0 or self.error is not None:
+            self._buffer = b""
+            self._position = 0
+            return
+        if left >= HEADER_SIZE:
+            size, kind = _unpack_header(chunk, position)
+            if size >= LARGE and left < 4 + size and self._plausible(size, kind):
+                fixed = HEADER_SIZE + (MESSAGE_ID_SIZE if kind == DATA_REQ else 0)
+                if left >= fixed:
+                    self._begin_large(kind, chunk[position + HEADER_SIZE:position + fixed],
+                                      chunk[position + fixed:], 4 + size - left)
+                    return
+                self.read_size = fixed - left
+                self._buffer, self._position = chunk[position:], 0
+                return
+            self._plausible(size, kind)
+            self.read_size = READ_SIZE
+        elif left == 4 and _unpack_length(chunk, position)[0] == 0:
+            self._plausible(0, 0)
+        self._buffer, self._position = chunk, position
+
+    def _begin_large(self, kind: int, message_id: bytes, first: bytes, missing: int) -> None:
+        self._kind = kind
+        self._message_id = message_id
+        self._pieces = [first] if first else []
+        self._missing = missing
+        self.read_size = min(missing, LARGE_PIECE)
+        self._buffer = b""
+        self._position = 0
+
+    def _finish_large(self, last: bytes) -> Run:
+        pieces = self._pieces
+        assert pieces is not None
+        pieces.append(last)
+        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = None
+        if self._kind == DATA_REQ:
+            return Run(DATA_REQ, [payload], [self._message_id])
+        return Run(self._kind, [payload])

@@ -1,0 +1,162 @@
+"""The life of one connection between two Søckets, as seen from one end.
+
+::
+
+              their HELLO             our welcome              our goodbye
+    OPENING ──────────────▶ GREETED ──────────────▶ OPEN ──────────────▶ CLOSING
+       │                       │                      │                     │
+       └───────────────────────┴──────────┬───────────┴─────────────────────┘
+                                          ▼
+                                       CLOSED
+
+The end that dialled says HELLO at once; the end that accepted listens first, and says HELLO when it lets the other in:
+between GREETED and OPEN the owner of the session may take its time to decide (who is it? is it there already?). Each
+end tells its capabilities once it has read the other's HELLO, for only then is it known to understand them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ..errors import RemoteProtocolError
+from .envelope import HELLO, Capabilities, capabilities_frame, hello_frame, parse_hello
+from .framing import Decoder
+from .sniffing import Dialect, sniff
+
+__all__ = ["Liveness", "Session", "State"]
+
+
+class State(Enum):
+    OPENING = "opening"
+    GREETED = "greeted"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+TRANSITIONS = {
+    State.OPENING: {State.GREETED, State.CLOSED},
+    State.GREETED: {State.OPEN, State.CLOSED},
+    State.OPEN: {State.CLOSING, State.CLOSED},
+    State.CLOSING: {State.CLOSED},
+    State.CLOSED: set(),
+}
+
+
+class Session:
+    """One end of one connection: what to say when, and what the received bytes mean.
+
+    ``dialled`` is true on the end that made the connection. Nothing here blocks, and nothing reads a clock.
+    """
+
+    def __init__(self, identity: bytes, capabilities: Capabilities, *, dialled: bool, max_message_size: int) -> None:
+        self.state = State.OPENING
+        self.dialled = dialled
+        self.dialect = Dialect.VERSION_1
+        self.peer_identity = b""
+        self.decoder = Decoder(max_message_size)
+        """What is received once OPEN is for it to decode."""
+        self._identity = identity
+        self._capabilities = capabilities
+        self._first = b""
+
+    def _go(self, state: State) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
+        self.state = state
+
+    def opening(self) -> bytes:
+        """What to send as soon as there is a connection."""
+        return hello_frame(self._identity) if self.dialled else b""
+
+    def greet(self, chunk: bytes) -> bool:
+        """Add bytes received before OPEN; true once the peer's HELLO is complete.
+
+        Raises `RemoteProtocolError`. Then, as always at the first bytes, `dialect` says what they looked like.
+        """
+        self.decoder.hold(chunk)
+        if self.state is not State.OPENING:
+            return True
+        if len(self._first) < 5:
+            self._first += chunk[:5]
+            dialect = sniff(self._first)
+            if dialect is None:
+                return False
+            self.dialect = dialect
+            if dialect is not Dialect.VERSION_1:
+                raise RemoteProtocolError(_STRANGERS[dialect])
+        envelope = self.decoder.take_one()
+        if envelope is None:
+            return False
+        if envelope[0] != HELLO:
+            raise RemoteProtocolError(f"the first envelope is of type {envelope[0]:#04x}, not HELLO")
+        self.peer_identity = parse_hello(envelope[1:])
+        self._go(State.GREETED)
+        return True
+
+    def welcome(self) -> bytes:
+        """Let the peer in: what to send it, after which messages may flow both ways."""
+        self._go(State.OPEN)
+        hello = b"" if self.dialled else hello_frame(self._identity)
+        return hello + capabilities_frame(self._capabilities)
+
+    def goodbye(self) -> None:
+        """This end has said all it had to say."""
+        self._go(State.CLOSING)
+
+    def closed(self) -> None:
+        if self.state is not State.CLOSED:
+            self._go(State.CLOSED)
+
+
+_STRANGERS = {
+    Dialect.LEGACY: "a peer of the legacy dialect (aiomsg 2019), which is not supported yet",
+    Dialect.WEBSOCKET: "a WebSocket client, and no websocket_origins are allowed",
+    Dialect.TLS: "a TLS client on a plain port",
+    Dialect.UNKNOWN: "not a Søcket: the first bytes are not a HELLO",
+}
+
+
+class Liveness:
+    """Whether the peer still shows itself, and whether it is time that we did. Handed ``now``, in seconds.
+
+    A peer is alive while whole envelopes or messages arrive, and while a frame arrives at a byte a second or more;
+    silent, or trickling below that, for ``timeout`` seconds, it is dead.
+    """
+
+    MINIMUM_RATE = 1.0
+    """Bytes a second below which a frame that never ends does not count as a sign of life."""
+
+    def __init__(self, interval: float, timeout: float, now: float) -> None:
+        self.interval = interval
+        self.timeout = timeout
+        self.last_heard = now
+        self._last_said = now
+        self._heard_items = 0
+        self._heard_bytes = 0
+        self._said_bytes = 0
+
+    def heard(self, now: float, items: int, received_bytes: int) -> None:
+        """Note how much has been received so far, in envelopes and messages, and in bytes."""
+        trickle = received_bytes - self._heard_bytes
+        if items != self._heard_items or (trickle and trickle >= (now - self.last_heard) * self.MINIMUM_RATE):
+            self.last_heard = now
+            self._heard_items = items
+            self._heard_bytes = received_bytes
+
+    def said(self, now: float, sent_bytes: int) -> None:
+        """Note how many bytes have been sent so far."""
+        if sent_bytes != self._said_bytes:
+            self._said_bytes = sent_bytes
+            self._last_said = now
+
+    def excuse(self, now: float) -> None:
+        """We did not listen for a while ourselves: one more interval is granted."""
+        self.last_heard = max(self.last_heard, min(now, now - self.timeout + self.interval))
+
+    def heartbeat_due(self, now: float, margin: float = 0.0) -> bool:
+        """Whether nothing has been sent for an interval, less ``margin`` (the time until the next look)."""
+        return now - self._last_said >= self.interval - margin
+
+    def dead(self, now: float) -> bool:
+        return now - self.last_heard >= self.timeout
