@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+import trustme
 
 GRACE = 5.0
 
@@ -46,3 +48,21 @@ def nothing_left_behind() -> Iterator[None]:
             thread.join(0.1)
         if not threads:
             time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def tls_contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For the binding and the connecting end of mutual TLS as ``localhost``, 127.0.0.1 and ::1."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    server.verify_mode = ssl.CERT_REQUIRED
+    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(server)
+    authority.issue_cert("client@example.org").configure_cert(client)
+    authority.configure_trust(server)
+    authority.configure_trust(client)
+    return server, client

@@ -333,6 +333,7 @@ class Engine:
 
     def _give_back(self, lane: Lane) -> None:
         with self.route:
+            self.fast_ring = ()  # what is sent from here on goes behind what is given back
             departure = self.router.give_back(lane)
             self._refresh()
         self._departed(departure, lane)
@@ -375,8 +376,9 @@ class Engine:
                 full = set(self.router.full_lanes())
                 rest = [lane for lane in self.router.ring if lane not in full]
                 self.router.publish(data_frame(data, self.router.large), rest)
-            for lane in full or (None,):
-                self._dropped("send queue full", 1, lane.identity if lane is not None else None)
+                self._credit = 0
+            for lane in full:
+                self._dropped("send queue full", 1, lane.identity)
             self.kick_all()
             return
         self._dropped("send queue full", 1, identity)
@@ -644,6 +646,7 @@ class Engine:
             self._peers.discard(peer)
             self._disconnections += 1
             with self.route:
+                self.fast_ring = ()  # what is sent from here on goes behind what is given back
                 hopeless = self._count_resends(peer.lane) if self.reliable else []
                 departure = self.router.leave(peer.lane)
                 self.ledger.forget(peer.lane)

@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Batch:
     """Messages of one peer, in order."""
 
-    __slots__ = ("acknowledged", "count", "identity", "large_bytes", "message_ids", "peer", "queue", "ticking", "watched")
+    __slots__ = ("acknowledged", "count", "finished", "identity", "large_bytes", "message_ids", "peer", "queue", "ticking", "watched")
 
     def __init__(self, peer: Peer | None, identity: bytes, messages: Iterable[Any],
                  message_ids: list[bytes] | None = None, large_bytes: int = 0) -> None:
@@ -47,6 +47,8 @@ class Batch:
         """To be acknowledged as the messages are taken."""
         self.acknowledged = 0
         """How many of those have been."""
+        self.finished = peer is None
+        """Whether it has been told that all is taken."""
         self.watched = False
         """Whether the network thread looks at what is taken."""
         self.ticking = False
@@ -112,9 +114,10 @@ class Inbox:
         with self._lock:
             batch = self._batch
             while not batch.queue:
-                if batch is not NOTHING:
+                if not batch.finished:
                     self._finished(batch)
-                    self._batch = NOTHING
+                    batch.finished = True
+                self._batch = NOTHING
                 self.current = NOTHING
                 if self._closed or not self._batches:
                     return NOTHING
@@ -140,17 +143,21 @@ class Inbox:
         if self._signal is not None:
             return self.take_as(_pair, deadline)
         while True:
+            batch = self._batch
+            if not (batch.queue or self._batches or self._closed):
+                if not batch.finished:
+                    self._finished(batch)
+                    batch.finished = True
+                if not self.waiters.wait(self._ready, deadline):
+                    raise TimeoutError("no message in time")
             batch = self.refill()
             queue = batch.queue
             if queue and (batch.watched or batch.message_ids is None):
                 message = queue[0]
                 del queue[0]
                 return batch, message
-            if not queue:
-                if self._closed:
-                    return None
-                if not self.waiters.wait(self._ready, deadline):
-                    raise TimeoutError("no message in time")
+            if self._closed:
+                return None
 
     def take_as(self, make: Callable[[Batch, Any], T], deadline: Deadline) -> T | None:
         """One message, as what ``make`` makes of it and its batch; ``None`` once closed. Raises ``TimeoutError``.

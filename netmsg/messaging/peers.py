@@ -248,12 +248,15 @@ class Peer:
                 except RemoteProtocolError as error:
                     self.close(f"protocol error: {error}", error)
                     return
-        error = self.session.decoder.error
-        if error is not None:
-            self.close(f"protocol error: {error}", error)
-        elif (self.pending >= self._recv_hwm or self.pending_bytes >= self._recv_hwm_bytes
-              or self.lane.control_bytes > CONTROL_MARK) and self.room() <= 0:
-            self._pause()
+        decoder = self.session.decoder
+        if decoder.error is not None:
+            self.close(f"protocol error: {decoder.error}", decoder.error)
+        elif (decoder.stopped or self.pending >= self._recv_hwm or self.pending_bytes >= self._recv_hwm_bytes
+              or self.lane.control_bytes > CONTROL_MARK):
+            if self.room() <= 0:
+                self._pause()
+            elif decoder.stopped:
+                self._io.call(self._go_on_reading)
 
     def room(self) -> int:
         """How many more messages may be received now."""

@@ -560,8 +560,9 @@ class Søcket:
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None and not engine.closing and not engine.is_forked:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            description = repr(self)
             engine.begin_close(self._default_linger)
+            warnings.warn(f"unclosed {description}", ResourceWarning, stacklevel=2, source=self)
 
 
 Socket = Søcket

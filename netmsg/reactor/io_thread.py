@@ -115,11 +115,6 @@ class IOThread:
         """Wake-ups of waiting threads, kept until this thread is about to sleep: woken any earlier they would only
         wait for the interpreter lock, and be woken a second time."""
         self._polling = False
-        self._selector = selectors.DefaultSelector()
-        self._wake_receiver, self._wake_sender = socket.socketpair()
-        self._wake_receiver.setblocking(False)
-        self._wake_sender.setblocking(False)
-        self._selector.register(self._wake_receiver, READ, None)
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = itertools.count()
@@ -154,9 +149,17 @@ class IOThread:
             if self._closed:
                 raise ClosedError("the IOThread is closed")
             if self._thread is None:
+                self._open()
                 self._thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
                 self._thread.start()
             self._users.add(user)
+
+    def _open(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._selector.register(self._wake_receiver, READ, None)
 
     def detach(self, user: User) -> None:
         """Let a user go; a private thread ends with it. On the loop."""
@@ -201,7 +204,6 @@ class IOThread:
             self._closed = True
             thread = self._thread
         if thread is None:
-            self._release()
             return
         self.call(self._close_users, deadline)
         if not self.is_current:

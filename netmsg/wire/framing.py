@@ -51,6 +51,8 @@ class Decoder:
         """How many bytes to receive next. Exact while a large frame arrives, so that its end needs no copy."""
         self.envelopes = 0
         """Non-message envelopes decoded so far; with the messages, the measure of a peer's being alive."""
+        self.stopped = False
+        """Whether the last `decode` ended for want of room, with more to decode."""
         self._bound = max_message_size + 1
         self._buffer = b""
         self._position = 0
@@ -96,6 +98,7 @@ class Decoder:
                 return [Run(DATA, [chunk[5:]])]
         runs: list[Run] = []
         if self._pieces is not None:
+            self.stopped = False
             if len(chunk) < self._missing:
                 self._pieces.append(chunk)
                 self._missing -= len(chunk)
@@ -141,6 +144,7 @@ class Decoder:
             if kind == DATA_REQ:
                 room -= 1
             position = after
+        self.stopped = room <= 0 and position < end
         self._keep(chunk, position, end)
         return runs
 
