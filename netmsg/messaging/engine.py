@@ -153,7 +153,7 @@ class Engine:
         self.events = EventQueue()
         self.inbox = Inbox(self._watch_batch, self._finish_batch, manual=settings.ack_mode is AckMode.MANUAL)
         self.callbacks = Callbacks()
-        self._manual = settings.ack_mode is AckMode.MANUAL
+        self.manual = settings.ack_mode is AckMode.MANUAL
         self.closing = False
         """Set first thing by `close`; read everywhere."""
         self.closed = False
@@ -703,7 +703,7 @@ class Engine:
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
         """DATA has been received."""
         if not self.closing:
-            self._deliver(peer, zip(repeat(None), payloads) if self._manual else payloads, payloads, None)
+            self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
 
     def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         """DATA_REQ has been received."""
@@ -719,15 +719,16 @@ class Engine:
             self._deliver(peer, found.bodies, found.bodies, found.message_ids)
             return
         if mode is AckMode.MANUAL:
-            self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None)
+            batch = self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None)
+            batch.count = batch.large_bytes = 0  # these count until they are acknowledged: see `settle_delivery`
         else:
             self._deliver(peer, found.bodies, found.bodies, None)
             self._acknowledge(peer.identity, found.message_ids)
 
     def _deliver(self, peer: Peer, messages: Iterable[Any], payloads: list[bytes],
-                 message_ids: list[bytes] | None) -> None:
+                 message_ids: list[bytes] | None) -> Batch:
         # A long run came out of one read of 256 KiB: only in short ones can there be large messages.
-        size = sum(map(len, payloads)) if len(payloads) < 64 else 0
+        size = sum(map(len, payloads)) if len(payloads) < 64 or self.manual else 0
         batch = Batch(peer, peer.identity, messages, message_ids, size)
         peer.pending += batch.count
         peer.pending_bytes += size
@@ -735,6 +736,7 @@ class Engine:
         inbox.deliver(batch)
         if inbox.waiters.waiting:
             self.io.notices.append(inbox.waiters.notify)
+        return batch
 
     def settle_finished(self) -> None:
         """Count what has been taken as taken."""
@@ -923,10 +925,13 @@ class Engine:
         if self.closed:
             return
         self._wind_down()
-        if linger != float("inf"):
-            self.io.call_later(linger, self._end)
         if linger == 0:
+            for peer in tuple(self._peers):
+                if peer.lane.control:
+                    peer.on_work()  # the acknowledgements of what has been taken, as far as that goes at once
             self._end()
+        elif linger != float("inf"):
+            self.io.call_later(linger, self._end)
 
     def _wind_down(self) -> None:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""

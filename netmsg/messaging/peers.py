@@ -278,11 +278,14 @@ class Peer:
             self.resume()
 
     def resume(self) -> None:
-        """Read again, if at least half of the room is there: first what has been received already."""
+        """Read again, if at least half of the room is there: first what has been received already.
+
+        With manual acknowledgement any room will do, for the application may want more before it acknowledges.
+        """
         if not self.paused or self._closed:
             return
         room = self.room()
-        if room <= 0 or (room != UNBOUNDED and self.pending > self._recv_hwm // 2):
+        if room <= 0 or (room <= self._recv_hwm // 2 and not self.engine.manual):
             return
         self.paused = False
         self._reading = True

@@ -115,6 +115,7 @@ class IOThread:
         """Wake-ups of waiting threads, kept until this thread is about to sleep: woken any earlier they would only
         wait for the interpreter lock, and be woken a second time."""
         self._polling = False
+        self._paced = False
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = itertools.count()
@@ -292,6 +293,8 @@ class IOThread:
         self.asleep = self._polling = False
         self.now = time.monotonic()
         self.handshake_steps = HANDSHAKE_STEPS
+        if self._calls:
+            self._make_calls()  # first: what the network brings now may be the answer to what they say
         for key, events in ready:
             handler = key.data
             if handler is None:
@@ -301,13 +304,6 @@ class IOThread:
                 handler.on_event(events)
             except Exception as error:
                 self._crash(handler, error)
-        calls = self._calls
-        for _ in range(len(calls)):
-            function, arguments = calls.popleft()
-            try:
-                function(*arguments)
-            except Exception as error:
-                self._crash(getattr(function, "__self__", None), error)
         if self._timers and self._timers[0][0] <= self.now:
             self._run_timers()
         if self.work:
@@ -315,7 +311,14 @@ class IOThread:
         if self._graves:
             self._dig()
 
-    _paced = False
+    def _make_calls(self) -> None:
+        calls = self._calls
+        for _ in range(len(calls)):
+            function, arguments = calls.popleft()
+            try:
+                function(*arguments)
+            except Exception as error:
+                self._crash(getattr(function, "__self__", None), error)
 
     def _do_work(self) -> None:
         paced = False

@@ -113,7 +113,8 @@ class Program:
         self.close()
 
     def __str__(self) -> str:
-        return f"{self._name}\n  printed {self.lines}\n  and to standard error {self.errors()!r}"
+        last = self.lines[-20:]
+        return f"{self._name}\n  printed {len(self.lines)} lines, at last {last}\n  and to stderr {self.errors()!r}"
 
     def fileno(self) -> int:
         """For `wait_until`: readable when something was printed; -1 after the end of the output."""
