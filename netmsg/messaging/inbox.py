@@ -172,8 +172,13 @@ class Inbox:
                     return made
             elif self._closed:
                 return None
-            elif not self.waiters.wait(self._ready, deadline):
-                raise TimeoutError("no message in time")
+            else:
+                if self._signal is not None:
+                    with self._lock:
+                        if not self._ready():
+                            self._clear_signal()
+                if not self.waiters.wait(self._ready, deadline):
+                    raise TimeoutError("no message in time")
 
     def _take_made(self, batch: Batch, make: Callable[[Batch, Any], T]) -> T | None:
         """``None`` if another thread was faster."""
@@ -259,20 +264,30 @@ class Inbox:
         with self._lock:
             if self._signal is None:
                 self._signal = os.pipe()
+                for end in self._signal:
+                    os.set_blocking(end, False)
                 self.current = NOTHING
                 if self._batch.queue or self._batches or self._closed:
                     self._set_signal()
             return self._signal[0]
 
     def _set_signal(self) -> None:
+        # Written first and noted second, and the other way round below: an interrupt in between leaves at worst a
+        # second byte, or one too many, never one too few.
         if self._signal is not None and not self._signalled:
+            try:
+                os.write(self._signal[1], b"\0")
+            except BlockingIOError:
+                pass  # readable enough
             self._signalled = True
-            os.write(self._signal[1], b"\0")
 
     def _clear_signal(self) -> None:
-        if self._signal is not None and self._signalled and not self._closed:
-            os.read(self._signal[0], 1)
+        if self._signal is not None and not self._closed:
             self._signalled = False
+            try:
+                os.read(self._signal[0], 4096)
+            except BlockingIOError:
+                pass
 
     # The end
 
@@ -281,9 +296,8 @@ class Inbox:
         self._closed = True
         self.current = NOTHING
         self.waiters.notify_all()
-        if self._signal is not None and not self._signalled:
-            self._signalled = True
-            os.write(self._signal[1], b"\0")
+        self._signalled = False
+        self._set_signal()
 
     def release(self) -> tuple[Batch, ...]:
         """What was never taken, at the very end."""

@@ -10,7 +10,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Union
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
@@ -33,7 +33,7 @@ __all__ = ["Delivery", "Socket", "Søcket"]
 BACKLOG = 4096
 FOREVER = Deadline(None)
 T = TypeVar("T")
-Buffer = "bytes | bytearray | memoryview"
+Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Delivery:

@@ -1,0 +1,1 @@
+"""What netmsg is measured against, and how: see ``benchmarks/README.md``."""

@@ -1,0 +1,55 @@
+"""The table of what is measured, and against whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .peers.contract import ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, SUBSCRIBERS
+
+NETMSG, PYZMQ, PLAIN = "netmsg", "pyzmq", "plain"
+PEERS = {NETMSG: "netmsg_peer", PYZMQ: "zmq_peer", PLAIN: "plain_peer"}
+"""The peers, and the module in `benchmarks.peers` of each."""
+
+QUICK = 100
+"""With ``--quick`` there are so many times fewer messages."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of those that do a workload."""
+
+    name: str
+    peer: str
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One line of the table. The first contender is netmsg; the others are what it is divided by."""
+
+    id: str
+    title: str
+    size: int
+    count: int
+    unit: str
+    contenders: tuple[Contender, ...]
+
+    @property
+    def less_is_better(self) -> bool:
+        return self.unit == "s"
+
+
+def _everyone(pattern: str) -> tuple[Contender, ...]:
+    return tuple(Contender(peer, peer, pattern) for peer in PEERS)
+
+
+RELIABLE_AGAINST_ONE_WAY = (Contender(NETMSG, NETMSG, RELIABLE), Contender("netmsg P1", NETMSG, ONE_WAY))
+
+WORKLOADS = {workload.id: workload for workload in (
+    Workload("P1", "one way, 64 B", 64, 2_000_000, "msg/s", _everyone(ONE_WAY)),
+    Workload("P2", "one way, 1 KiB", 2**10, 1_000_000, "msg/s", _everyone(ONE_WAY)),
+    Workload("P3", "one way, 64 KiB", 2**16, 50_000, "msg/s", _everyone(ONE_WAY)),
+    Workload("P5", "round trip, 64 B, p50", 64, 20_000, "s", _everyone(ROUND_TRIP)),
+    Workload("P6", "at least once, one way, 64 B", 64, 1_000_000, "msg/s", RELIABLE_AGAINST_ONE_WAY),
+    Workload("P7", f"publish to {SUBSCRIBERS} subscribers, 64 B, deliveries", 64, 40_000, "msg/s", _everyone(PUBLISH)),
+)}

@@ -1,0 +1,439 @@
+"""The end: linger, half-close, a second closer, exit without close, fork, signal handlers."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background, connected, until
+from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, listening
+
+from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, SendMode, Søcket
+
+RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
+
+
+def run(program: str, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    """A program in a process of its own."""
+    return subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(program), *arguments],
+                          capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_connect_send_close_delivers(attempt: int) -> None:
+    with Søcket(linger=0) as a:
+        a.bind(port=0)
+        with Søcket() as b:
+            b.connect(port=a.bound_port)
+            b.send(b"x")
+            assert b.close() == 0
+        assert a.recv(timeout=TIMEOUT) == b"x"
+
+
+def test_everything_queued_is_sent_before_close_returns() -> None:
+    with Søcket(linger=0, recv_hwm=1000) as a:
+        a.bind(port=0)
+        with Søcket() as b:
+            b.connect(port=a.bound_port)
+            b.send_many([b"%d" % n for n in range(10_000)])
+            closing = Background(b.close, linger=TIMEOUT)
+            assert [a.recv(timeout=TIMEOUT) for _ in range(10_000)] == [b"%d" % n for n in range(10_000)]
+            assert closing.result() == 0
+
+
+def test_close_with_unread_inbound_data_does_not_destroy_what_was_sent() -> None:
+    """Closing a socket with bytes unread is a reset, which takes what the other end has not read with it."""
+    with Søcket() as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands(*(frame(DATA, b"never taken" * 1000) for _ in range(100)))
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.send_many([b"%d" % n for n in range(600)])
+            closing = Background(sock.close)
+            assert [peer.read_kind(DATA)[1] for _ in range(600)] == [b"%d" % n for n in range(600)]
+            assert peer.sock.recv(1) == b""  # half-closed: our end may still send
+            peer.send(frame(DATA, b"into the void" * 10_000))
+            peer.close()
+            assert closing.result() == 0
+
+
+def test_linger_runs_out_and_the_number_given_up_is_told() -> None:
+    with Søcket() as sock:
+        sock.bind(port=0)
+        sock.send_many([b"x"] * 7)
+        started = time.monotonic()
+        assert sock.close(linger=0.2) == 7
+        assert 0.15 < time.monotonic() - started < 3.0
+        assert sock.stats().dropped == {"given up at close": 7}
+        assert sock.close() == 7  # a second call: the same result
+
+
+def test_no_linger_returns_at_once() -> None:
+    with listening() as listener, Søcket(linger=0) as sock:
+        sock.connect(port=listener.getsockname()[1])
+        sock.send_many([b"x"] * 7)
+        started = time.monotonic()
+        assert sock.close() == 7
+        assert time.monotonic() - started < 1.0
+
+
+def test_a_second_closer_waits_for_the_same_result() -> None:
+    with Søcket() as sock:
+        sock.bind(port=0)
+        sock.send(b"x")
+        closers = [Background(sock.close, linger=0.3) for _ in range(3)]
+        assert [closer.result() for closer in closers] == [1, 1, 1]
+
+
+def test_linger_waits_for_acknowledgements() -> None:
+    with listening() as listener, Søcket(delivery_guarantee=RELIABLE) as sock:
+        sock.connect(port=listener.getsockname()[1])
+        with accept(listener) as peer:
+            peer.shake_hands()
+            receipt = sock.send(b"x")
+            message_id = peer.read_kind(DATA_REQ)[1][:16]
+            closing = Background(sock.close, linger=TIMEOUT)
+            peer.sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                peer.sock.recv(1)
+            peer.sock.settimeout(TIMEOUT)
+            peer.send(frame(ACK, message_id))
+            assert peer.sock.recv(1) == b""
+            peer.close()
+            assert closing.result() == 0
+            assert receipt is not None and receipt.acked
+
+
+def test_linger_dials_again_for_what_is_left() -> None:
+    with listening() as listener, Søcket(delivery_guarantee=RELIABLE) as sock:
+        sock.connect(port=listener.getsockname()[1])
+        first = accept(listener)
+        first.shake_hands()
+        sock.send(b"x")
+        first.read_kind(DATA_REQ)
+        closing = Background(sock.close, linger=TIMEOUT)
+        until(lambda: sock.closed)
+        first.close()
+        with accept(listener) as second:
+            second.shake_hands()
+            message_id = second.read_kind(DATA_REQ)[1][:16]
+            second.send(frame(ACK, message_id))
+            assert second.sock.recv(1) == b""
+        assert closing.result() == 0
+
+
+def test_what_recv_returned_is_acknowledged_even_if_close_follows_at_once() -> None:
+    for _ in range(20):
+        with Søcket(linger=0) as sock:
+            sock.bind(port=0)
+            with dial(sock.bound_port) as peer:
+                peer.shake_hands(frame(DATA_REQ, b"i" * 16 + b"x"), frame(DATA_REQ, b"j" * 16 + b"y"))
+                assert sock.recv(timeout=TIMEOUT) == b"x"
+                sock.close(linger=0)
+                assert peer.read_kind(ACK)[1] == b"i" * 16
+                with pytest.raises((EOFError, ConnectionError)):
+                    peer.read_kind(ACK)
+
+
+def test_close_from_a_callback_does_not_wait_for_itself() -> None:
+    closed: list[int] = []
+
+    def authorize(peer: Any) -> bool:
+        closed.append(sock.close())
+        return True
+
+    with Søcket(authorize=authorize) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.send(hello(peer.identity))
+            peer.wait_for_end()
+        until(lambda: closed == [0])
+
+
+def test_closing_tls_loses_nothing(tls_contexts: Any) -> None:
+    server, client = tls_contexts
+    for _ in range(20):
+        with Søcket(linger=0) as a:
+            a.bind("localhost", 0, ssl_context=server)
+            with Søcket() as b:
+                b.connect("localhost", a.bound_port, ssl_context=client)
+                b.send_many([b"%d" % n for n in range(200)])
+                assert b.close() == 0
+            assert [a.recv(timeout=TIMEOUT) for _ in range(200)] == [b"%d" % n for n in range(200)]
+
+
+def test_exit_without_close_flushes_within_linger() -> None:
+    with Søcket(linger=0) as a:
+        a.bind(port=0)
+        program = """
+            import sys
+            from netmsg import Søcket
+            sock = Søcket().connect(port=int(sys.argv[1]))
+            for n in range(1000):
+                sock.send(b"%d" % n)
+        """
+        result = run(program, str(a.bound_port))
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        assert [a.recv(timeout=TIMEOUT) for _ in range(1000)] == [b"%d" % n for n in range(1000)]
+
+
+def test_an_exception_inside_with_flushes_too() -> None:
+    with Søcket(linger=0) as a:
+        a.bind(port=0)
+        result = run("""
+            import sys
+            from netmsg import Søcket
+            with Søcket() as sock:
+                sock.connect(port=int(sys.argv[1]))
+                sock.send(b"said before")
+                1 / 0
+        """, str(a.bound_port))
+        assert result.returncode == 1 and "ZeroDivisionError" in result.stderr
+        assert a.recv(timeout=TIMEOUT) == b"said before"
+
+
+def test_exit_with_a_name_to_resolve_does_not_hang() -> None:
+    result = run("""
+        from netmsg import Søcket
+        sock = Søcket(linger=0.5).connect("no.such.host.invalid", 1)
+        sock.send(b"x")
+    """)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_collected_socket_flushes_and_leaves_nothing() -> None:
+    with Søcket(linger=0) as a:
+        a.bind(port=0)
+        b = Søcket().connect(port=a.bound_port)
+        b.send(b"left behind")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del b
+            gc.collect()
+        assert a.recv(timeout=TIMEOUT) == b"left behind"
+
+
+@pytest.mark.parametrize("moment", ["send", "recv", "idle", "close"])
+def test_a_signal_handler_may_close_whatever_it_interrupts(moment: str) -> None:
+    result = run("""
+        import signal, sys, threading, time
+        from netmsg import ClosedError, Søcket
+        moment = sys.argv[1]
+        a, b = Søcket(linger=1, send_hwm=100).bind(port=0), Søcket(linger=1, send_hwm=100)
+        b.connect(port=a.bound_port)
+        b.wait_for_peers(timeout=10)
+        times = []
+        def handler(number, frame):
+            started = time.monotonic()
+            b.close()
+            times.append(time.monotonic() - started)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            if moment == "send":
+                while True:
+                    b.send(b"x" * 100)
+            elif moment == "recv":
+                b.recv()
+            elif moment == "idle":
+                while True:
+                    time.sleep(0.01); b.stats(); b.send(b"x", timeout=0)
+            else:
+                b.close()
+                signal.pause()
+                raise ClosedError
+        except (ClosedError, TimeoutError):
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        b.close(), a.close(linger=0)
+        print("closed", max(times) < 8)
+    """, moment)
+    assert (result.stdout, result.stderr) == ("closed True\n", "")
+
+
+# Fork
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_cannot_use_it_and_does_no_harm() -> None:
+    result = run("""
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from netmsg import ForkedError, IOThread, Søcket, SendMode
+        a, b = Søcket().bind(port=0), Søcket()
+        fresh, shared = Søcket(), IOThread()
+        b.connect(port=a.bound_port)
+        b.send(b"before")
+        assert a.recv(timeout=10) == b"before"
+        pid = os.fork()
+        if pid == 0:
+            problems = []
+            late = Søcket(io_thread=shared)
+            for name, call in {
+                "send": lambda: b.send(b"x"), "recv": lambda: b.recv(timeout=5), "many": lambda: b.send_many([b"x"]),
+                "by identity": lambda: b.send(b"x", a.identity), "peers": lambda: b.wait_for_peers(timeout=5),
+                "bind": lambda: fresh.bind(port=0), "fresh": lambda: fresh.send(b"x"),
+                "connect": lambda: b.connect(port=a.bound_port), "delivery": lambda: b.recv_delivery(timeout=5),
+                "recv_many": lambda: b.recv_many(1, timeout=5), "iterate": lambda: next(b.messages()),
+                "shared": lambda: late.bind(port=0),
+            }.items():
+                try:
+                    call()
+                except ForkedError:
+                    continue
+                except BaseException as error:
+                    problems.append(f"{name}: {error!r}")
+                else:
+                    problems.append(f"{name}: nothing")
+            sockets = [fd for fd in os.listdir("/proc/self/fd")
+                       if os.path.islink(f"/proc/self/fd/{fd}")
+                       and "socket:" in os.readlink(f"/proc/self/fd/{fd}")]
+            if len(sockets) > 4:  # the wake-up pairs of two threads may stay: they are not touched
+                problems.append(f"{len(sockets)} sockets are open")
+            b.close(), late.close()
+            sys.stderr.write("; ".join(problems))
+            sys.stderr.flush()
+            os._exit(len(problems))
+        assert os.waitpid(pid, 0)[1] == 0
+        b.send(b"after")
+        assert a.recv(timeout=10) == b"after"
+        a.send(b"back")
+        assert b.recv(timeout=10) == b"back"
+        assert b.stats().connections == 1
+        a.close(), b.close(), fresh.close()
+        print("parent unharmed")
+    """)
+    assert (result.stdout, result.stderr) == ("parent unharmed\n", "")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_childs_copy_does_not_hide_the_parents_close() -> None:
+    result = run("""
+        import os, signal, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from netmsg import Disconnected, Søcket
+        a, b = Søcket(linger=0).bind(port=0), Søcket(linger=0)
+        b.connect(port=a.bound_port)
+        b.wait_for_peers(timeout=10), a.wait_for_peers(timeout=10)
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        b.close()
+        assert any(isinstance(event, Disconnected) for event in a.events(timeout=10))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        a.close()
+        print("noticed")
+    """)
+    assert (result.stdout, result.stderr) == ("noticed\n", "")
+
+
+def test_forked_error_is_a_runtime_error() -> None:
+    assert issubclass(ForkedError, RuntimeError)
+
+
+# The IOThread
+
+
+def test_a_failure_of_the_loop_itself_fails_its_users_with_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    with IOThread() as io, Søcket(io_thread=io, linger=0) as sock:
+        sock.bind(port=0)
+        blocked = Background(sock.recv)
+
+        def fail() -> None:
+            raise ZeroDivisionError("on purpose")
+
+        io.call(fail)
+        with pytest.raises(ClosedError) as raised:
+            blocked.result()
+        with pytest.raises(ClosedError) as raised:
+            sock.send(b"x")
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    assert "the network thread failed" in caplog.text
+
+
+def test_ten_thousand_connect_close_cycles_leave_nothing() -> None:
+    """In the suite a hundredth of that; `make soak` runs them all."""
+    cycles = 10_000 if os.environ.get("NETMSG_SOAK") else 100
+    with IOThread() as io, Søcket(linger=0) as hub:
+        hub.bind(port=0)
+        before = None
+        for cycle in range(cycles):
+            with Søcket(io_thread=io, linger=0) as sock:
+                sock.connect(port=hub.bound_port)
+                sock.wait_for_peers(timeout=TIMEOUT)
+            if cycle == 20:
+                until(lambda: not hub.peers())
+                before = len(os.listdir("/proc/self/fd")), threading.active_count()
+        until(lambda: not hub.peers())
+        assert before is not None
+        assert len(os.listdir("/proc/self/fd")) <= before[0] + 1
+        assert threading.active_count() == before[1]
+
+
+def test_a_publisher_lingers_for_all_its_subscribers() -> None:
+    with Søcket(SendMode.PUBLISH, linger=math.inf) as sock:
+        sock.bind(port=0)
+        with Søcket(linger=0) as one, Søcket(linger=0) as two:
+            for subscriber in (one, two):
+                subscriber.connect(port=sock.bound_port)
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            sock.send_many([b"%d" % n for n in range(5000)])
+            assert sock.close() == 0
+            for subscriber in (one, two):
+                assert [subscriber.recv(timeout=TIMEOUT) for _ in range(5000)] == [b"%d" % n for n in range(5000)]
+
+
+def test_ctrl_c_interrupts_a_blocking_call_and_the_socket_stays_usable() -> None:
+    result = run("""
+        import signal, time
+        from netmsg import Søcket
+        a, b = Søcket(linger=0).bind(port=0), Søcket(linger=0, send_hwm=1)
+        started = [0.0]
+        worst = 0.0
+        def fire(number, frame):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, fire)
+        full = Søcket(linger=0, send_hwm=1)
+        full.send(b"x")
+        reliable = Søcket(delivery_guarantee=__import__("netmsg").DeliveryGuarantee.AT_LEAST_ONCE, linger=0)
+        receipt = reliable.send(b"x")
+        lingering = Søcket(linger=1).bind(port=0)
+        lingering.send(b"x")
+        for call in (a.recv, a.recv_identity, a.recv_delivery, lambda: a.recv_many(5), lambda: next(a.messages()),
+                     lambda: a.wait_for_peers(3), lambda: next(b.events()), lambda: full.send(b"y"), receipt.wait,
+                     lingering.close):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            begun = time.monotonic()
+            try:
+                call()
+            except KeyboardInterrupt:
+                worst = max(worst, time.monotonic() - begun - 0.05)
+            else:
+                raise SystemExit(f"{call} returned")
+        b.connect(port=a.bound_port)
+        b.send(b"still usable")
+        assert a.recv(timeout=10) == b"still usable"
+        for sock in (a, b, full, reliable, lingering):
+            sock.close(linger=0)
+        print(worst < 0.1)
+    """)
+    assert (result.stdout, result.stderr) == ("True\n", "")
+
+
+def test_wait_for_two_threads_in_recv_at_close() -> None:
+    with connected() as (a, b):
+        blocked = [Background(a.recv) for _ in range(5)]
+        a.close()
+        for thread in blocked:
+            with pytest.raises(ClosedError):
+                thread.result()

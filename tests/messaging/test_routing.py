@@ -1,0 +1,811 @@
+"""Which peer a message goes to, and what becomes of those that a departed peer was not sent."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netmsg.messaging.lane import Lane
+from netmsg.messaging.routing import Limits, Placed, Router, SendMode
+from netmsg.wire.envelope import Frame, data_frame, request_frame
+from support.lanes import addressed, joined, lane, take
+
+MANY = Limits(1000, 1 << 30)
+
+
+def message(number: int) -> Frame:
+    return data_frame(b"%d" % number)
+
+
+def messages(*numbers: int) -> list[Frame]:
+    return [message(number) for number in numbers]
+
+
+def message_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def request(number: int, size: int = 0, large: int = 1000) -> Frame:
+    """An at-least-once message; kept in two, and counted in bytes, from ``large`` bytes of payload on."""
+    return request_frame(message_id(number), bytes(size), large)
+
+
+def requests(*numbers: int) -> list[Frame]:
+    return [request(number) for number in numbers]
+
+
+def roundrobin(limits: Limits = MANY) -> Router:
+    return Router(SendMode.ROUNDROBIN, limits)
+
+
+def reliable(limits: Limits = MANY) -> Router:
+    return Router(SendMode.ROUNDROBIN, limits, reliable=True)
+
+
+def publisher(limits: Limits = MANY) -> Router:
+    return Router(SendMode.PUBLISH, limits)
+
+
+def joining(router: Router, *identities: bytes, window: int = 1000) -> list[Lane]:
+    lanes = [lane(identity, window=window) for identity in identities]
+    for joined_lane in lanes:
+        router.join(joined_lane)
+    return lanes
+
+
+def place(router: Router, *frames: Frame, identity: bytes | None = None) -> list[Placed]:
+    return [router.place(frame, identity)[0] for frame in frames]
+
+
+# Peers
+
+
+def test_a_peer_is_found_by_its_identity_until_it_leaves() -> None:
+    router = roundrobin()
+    (a,) = joining(router, b"a")
+    assert router.find(b"a") is a
+    assert router.find(b"b") is None
+    router.leave(a)
+    assert router.find(b"a") is None
+    assert router.ring == ()
+
+
+def test_a_snapshot_of_the_ring_does_not_change() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    ring = router.ring
+    joining(router, b"c")
+    router.leave(a)
+    assert ring == (a, b)
+
+
+def test_the_departure_of_a_replaced_connection_leaves_the_newer_one_in_place() -> None:
+    router = roundrobin()
+    (old,) = joining(router, b"a")
+    (new,) = joining(router, b"a")
+    router.leave(old)
+    assert router.find(b"a") is new
+    assert router.ring == (new,)
+
+
+def test_leaving_twice_is_leaving_once() -> None:
+    router = roundrobin()
+    a, b, c = joining(router, b"a", b"b", b"c")
+    place(router, *messages(0, 1, 2))
+    router.leave(a)
+    departure = router.leave(a)
+    assert departure.dead == [] and departure.ready == []
+    assert router.ring == (b, c)
+    assert b.queue + c.queue == messages(1, 0, 2) or b.queue + c.queue == messages(1, 2, 0)
+
+
+def test_a_peer_that_has_left_is_marked_dead_and_one_that_joins_is_not() -> None:
+    router = roundrobin()
+    (a,) = joining(router, b"a")
+    assert not a.dead
+    router.leave(a)
+    assert a.dead
+    router.join(a)
+    assert not a.dead
+
+
+# Round robin
+
+
+def test_messages_go_to_each_peer_in_turn() -> None:
+    router = roundrobin()
+    a, b, c = joining(router, b"a", b"b", b"c")
+    went_to = [next(iter(router.place(message(number))[1])) for number in range(7)]
+    assert went_to == [a, b, c, a, b, c, a]
+
+
+@given(st.lists(st.one_of(st.just(-1), st.just(-1), st.just(-1), st.just(-2), st.integers(0, 5)), max_size=60))
+def test_round_robin_is_even_within_one_as_peers_come_and_go(plan: list[int]) -> None:
+    """-1 sends a message, -2 lets a peer come, and a number lets the peer at that place go."""
+    router = roundrobin()
+    present: list[Lane] = []
+    before: dict[tuple[int, int], int] = {}
+    for step, action in enumerate(plan):
+        if action == -1:
+            place(router, message(step))
+        elif action == -2:
+            present += joining(router, b"%d" % step)
+            for peer in present[:-1]:
+                before[id(peer), id(present[-1])] = len(peer.queue) - len(present[-1].queue)
+        elif action < len(present):
+            router.leave(present.pop(action))
+        for one, other in combinations(present, 2):
+            lead = len(one.queue) - len(other.queue) - before[id(one), id(other)]
+            assert abs(lead) <= 1
+        assert list(router.ring) == present
+
+
+@given(st.lists(st.integers(-2, 3), max_size=60))
+def test_nothing_is_lost_or_repeated_as_peers_come_and_go(plan: list[int]) -> None:
+    """Negative numbers send a message, 0 lets a peer come, 1 and 2 let one go, 3 lets all write something."""
+    router = roundrobin()
+    present: list[Lane] = []
+    sent: list[bytes] = []
+    accepted: list[bytes] = []
+    for step, action in enumerate(plan):
+        if action < 0:
+            accepted.append(joined(message(step)))
+            assert place(router, message(step)) != [Placed.FULL]
+        elif action == 0:
+            present += joining(router, b"%d" % step)
+        elif action < 3 and len(present) >= action:
+            leaving = present.pop(action - 1)
+            queued = [joined(frame) for frame in leaving.queue]
+            if leaving.writing is not None and leaving.writing.done:
+                count = leaving.writing.messages
+                sent += queued[:count]
+                queued = queued[count:]
+            assert router.leave(leaving).dead == []
+            for peer in (*present, *([router] if not present else [])):
+                places = [joined(frame) for frame in (peer.queue if isinstance(peer, Lane) else peer.waiting)]
+                found = [frame for frame in places if frame in queued]
+                assert found == [frame for frame in queued if frame in found]
+        elif action == 3:
+            for peer in present:
+                write = peer.begin_write()
+                if write is not None and step % 2:
+                    take(write)
+                elif write is not None:
+                    take(write, 1)
+    for peer in present:
+        done = peer.writing.messages if peer.writing is not None and peer.writing.done else 0
+        sent += [joined(frame) for frame in peer.queue[:done]]
+        del peer.queue[:done]
+        sent += [joined(frame) for frame in peer.queue]
+    sent += [joined(frame) for frame in router.take_all()]
+    assert sorted(sent) == sorted(accepted)
+
+
+@given(st.integers(1, 4), st.integers(0, 40))
+def test_each_peer_gets_its_messages_in_the_order_they_were_sent(peers: int, count: int) -> None:
+    router = roundrobin()
+    lanes = joining(router, *(b"%d" % number for number in range(peers)))
+    place(router, *messages(*range(count)))
+    for number, peer in enumerate(lanes):
+        assert peer.queue == messages(*range(number, count, peers))
+
+
+def test_a_full_peer_is_passed_over_until_it_has_room() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    a.queue += messages(100, 101)
+    assert place(router, *messages(0, 1)) == [Placed.QUEUED] * 2
+    assert b.queue == messages(0, 1)
+    assert place(router, message(2)) == [Placed.FULL]
+    del a.queue[:]
+    assert place(router, *messages(3, 4)) == [Placed.QUEUED] * 2
+    assert a.queue == messages(3, 4)
+
+
+def test_being_passed_over_gives_a_peer_no_claim_to_catch_up() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    a, b, c = joining(router, b"a", b"b", b"c")
+    a.queue += messages(100, 101)
+    place(router, *messages(0, 1))
+    del a.queue[:]
+    place(router, *messages(2, 3))
+    assert (a.queue, b.queue, c.queue) == (messages(2), messages(0, 3), messages(1))
+
+
+# Waiting for a peer
+
+
+def test_messages_wait_in_order_for_the_first_peer() -> None:
+    router = roundrobin()
+    assert place(router, *messages(1, 2, 3)) == [Placed.WAITING] * 3
+    assert router.unplaced == 3
+    a, b = joining(router, b"a", b"b")
+    assert a.queue == messages(1, 2, 3)
+    assert b.queue == []
+    assert router.unplaced == 0
+
+
+def test_the_mark_bounds_what_waits() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    assert place(router, *messages(1, 2, 3)) == [Placed.WAITING, Placed.WAITING, Placed.FULL]
+    assert not router.waiting_has_room()
+    assert router.unplaced == 2
+
+
+@pytest.mark.parametrize("limits", [Limits(10, 1000), Limits(1000, 1_000_000), Limits(10, 5), Limits(1, 1)])
+def test_messages_too_small_to_be_counted_in_bytes_reach_the_mark_in_messages_first(limits: Limits) -> None:
+    router = roundrobin(limits)
+    payload = bytes(router.large - 1)
+    frame = data_frame(payload, router.large)
+    joining(router, b"a")
+    placed = place(router, *[frame] * (limits.messages + 1))
+    assert placed == [Placed.QUEUED] * limits.messages + [Placed.FULL]
+    assert len(payload) * limits.messages <= limits.bytes
+
+
+def test_large_messages_are_admitted_while_a_queue_is_below_the_mark_in_bytes() -> None:
+    router = roundrobin(Limits(10, 1000))
+    frame = data_frame(bytes(495), router.large)
+    assert place(router, frame, frame, frame) == [Placed.WAITING, Placed.WAITING, Placed.FULL]
+    (a,) = joining(router, b"a")
+    assert not router.has_room(a)
+    assert router.waiting_has_room()
+    assert place(router, frame) == [Placed.FULL]
+    write = a.begin_write()
+    assert write is not None
+    take(write)
+    a.end_write(write)
+    assert place(router, frame, frame, frame) == [Placed.QUEUED, Placed.QUEUED, Placed.FULL]
+
+
+def test_one_message_larger_than_the_mark_in_bytes_is_admitted_by_an_empty_queue() -> None:
+    router = roundrobin(Limits(10, 1000))
+    joining(router, b"a")
+    frame = data_frame(bytes(5000), router.large)
+    assert place(router, frame, frame) == [Placed.QUEUED, Placed.FULL]
+
+
+# Giving back
+
+
+def test_what_a_departed_peer_was_not_sent_goes_to_the_others_in_order() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3, 4))
+    departure = router.leave(a)
+    assert departure.dead == []
+    assert departure.ready == [b]
+    assert b.queue == messages(1, 3, 0, 2, 4)
+
+
+def test_what_was_handed_to_the_kernel_whole_is_not_given_back() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2))
+    write = a.begin_write()
+    assert write is not None
+    take(write, len(joined(message(0))) + 1)
+    router.leave(a)
+    assert b.queue == messages(1, 2)
+
+
+def test_give_back_waits_before_anything_newer() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=2)
+    place(router, *requests(1, 2, 3, 4))
+    assert list(router.waiting) == requests(3, 4)
+    router.leave(a)
+    assert list(router.waiting) == requests(1, 2, 3, 4)
+    (b,) = joining(router, b"b")
+    assert b.queue == requests(1, 2, 3, 4)
+
+
+def test_runs_given_back_by_several_peers_are_not_merged() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3))
+    router.leave(a)
+    router.leave(b)
+    assert list(router.waiting) == messages(1, 3, 0, 2)
+
+
+def test_give_back_may_overshoot_the_mark_and_newer_messages_may_not() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3))
+    router.leave(a)
+    router.leave(b)
+    assert router.unplaced == 4
+    assert place(router, message(9)) == [Placed.FULL]
+
+
+def test_give_back_goes_only_to_peers_with_room() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3))
+    assert router.leave(a).ready == []
+    assert b.queue == messages(1, 3)
+    assert list(router.waiting) == messages(0, 2)
+    del b.queue[:]
+    assert router.distribute() == [b]
+    assert b.queue == messages(0, 2)
+    assert router.unplaced == 0
+
+
+def test_new_messages_queue_behind_what_was_given_back() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3))
+    router.leave(a)
+    del b.queue[:1]
+    assert place(router, message(4)) == [Placed.FULL]
+    router.distribute()
+    assert b.queue == messages(3, 0)
+    del b.queue[:]
+    assert place(router, message(5)) == [Placed.WAITING]
+    assert router.distribute() == [b]
+    assert b.queue == messages(2, 5)
+
+
+def test_a_frame_appended_to_a_dead_peer_is_found_by_whoever_comes_second() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    ring = router.ring
+    router.leave(a)
+    ring[0].queue.append(message(7))
+    assert ring[0].dead
+    assert router.give_back(ring[0]).ready == [b]
+    assert router.give_back(ring[0]).ready == []
+    assert b.queue == messages(7)
+
+
+def test_large_messages_given_back_count_in_bytes_again() -> None:
+    router = roundrobin(Limits(10, 1000))
+    (a,) = joining(router, b"a")
+    place(router, *[data_frame(bytes(600), router.large)] * 2)
+    router.leave(a)
+    assert not router.waiting_has_room()
+    joining(router, b"b")
+    assert router.waiting_has_room()
+
+
+# By identity
+
+
+def test_a_message_by_identity_goes_to_that_peer_alone() -> None:
+    for router in (roundrobin(), reliable()):
+        a, b = joining(router, b"a", b"b")
+        for number in range(3):
+            placed, lanes = router.place(addressed(request(number)), b"b")
+            assert placed is Placed.QUEUED and list(lanes) == [b]
+        assert a.queue == []
+        assert b.queue == requests(0, 1, 2)
+
+
+def test_messages_by_identity_do_not_move_the_turn() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    place(router, addressed(message(1)), addressed(message(2)), identity=b"b")
+    place(router, message(3))
+    assert a.queue == messages(3)
+
+
+def test_at_most_once_an_absent_peer_is_told() -> None:
+    router = roundrobin()
+    joining(router, b"a")
+    assert place(router, addressed(message(1)), identity=b"b") == [Placed.ABSENT]
+    assert router.unplaced == 0
+
+
+def test_at_most_once_a_full_peer_is_told() -> None:
+    router = roundrobin(Limits(1, 1 << 20))
+    joining(router, b"a", b"b")
+    assert place(router, *map(addressed, messages(1, 2)), identity=b"b") == [Placed.QUEUED, Placed.FULL]
+
+
+def test_at_most_once_messages_by_identity_die_with_the_peer_and_the_others_go_on() -> None:
+    router = roundrobin()
+    a, b = joining(router, b"a", b"b")
+    place(router, addressed(message(1)), identity=b"a")
+    place(router, message(2))
+    place(router, addressed(message(3)), identity=b"a")
+    departure = router.leave(a)
+    assert departure.dead == messages(1, 3)
+    assert b.queue == messages(2)
+
+
+def test_at_least_once_messages_by_identity_are_parked_for_an_absent_peer() -> None:
+    router = reliable()
+    joining(router, b"a")
+    frames = [addressed(frame) for frame in requests(1, 2)]
+    assert place(router, *frames, identity=b"b") == [Placed.WAITING] * 2
+    assert router.unplaced == 2
+    joining(router, b"c")
+    assert router.unplaced == 2
+    (b,) = joining(router, b"b")
+    assert b.queue == frames
+    assert router.unplaced == 0 and not router.parked
+
+
+def test_at_least_once_messages_by_identity_wait_for_their_peer_to_come_back_before_newer_ones() -> None:
+    router = reliable()
+    a, b = joining(router, b"a", b"b", window=2)
+    frames = [addressed(frame) for frame in requests(1, 2, 3)]
+    assert place(router, *frames, identity=b"b") == [Placed.QUEUED, Placed.QUEUED, Placed.WAITING]
+    assert router.leave(b).dead == []
+    assert a.queue == []
+    place(router, addressed(request(4)), identity=b"b")
+    assert router.unplaced == 4
+    (b,) = joining(router, b"b")
+    assert b.queue == requests(1, 2, 3, 4)
+
+
+def test_parked_messages_share_the_mark_of_those_without_a_peer() -> None:
+    router = reliable(Limits(3, 1 << 20))
+    place(router, request(1))
+    place(router, *map(addressed, requests(2, 3)), identity=b"b")
+    assert not router.waiting_has_room()
+    assert place(router, request(4)) == [Placed.FULL]
+    assert place(router, addressed(request(5)), identity=b"c") == [Placed.FULL]
+
+
+def test_parked_large_messages_count_in_bytes() -> None:
+    router = reliable(Limits(10, 1000))
+    place(router, addressed(request(1, 1500, router.large)), identity=b"b")
+    assert not router.waiting_has_room()
+    joining(router, b"b")
+    assert router.waiting_has_room()
+
+
+def test_large_messages_by_identity_that_are_given_back_count_in_bytes() -> None:
+    router = reliable(Limits(10, 1000))
+    (b,) = joining(router, b"b")
+    place(router, addressed(request(1, 1500, router.large)), identity=b"b")
+    router.leave(b)
+    assert router.unplaced == 1
+    assert not router.waiting_has_room()
+
+
+def test_the_bytes_of_what_waits_are_exact_after_a_peer_by_identity_was_away() -> None:
+    router = reliable(Limits(10, 1000))
+    (b,) = joining(router, b"b")
+    place(router, addressed(request(1, 1500, router.large)), identity=b"b")
+    router.leave(b)
+    (b,) = joining(router, b"b")
+    assert b.queue == [request(1, 1500, router.large)]
+    place(router, addressed(request(2, 1500, router.large)), identity=b"elsewhere")
+    assert not router.waiting_has_room()
+
+
+# Windows
+
+
+def test_a_peer_gets_no_more_than_its_window_of_unacknowledged_messages() -> None:
+    router = reliable()
+    a, b = joining(router, b"a", b"b", window=2)
+    placed = place(router, *requests(0, 1, 2, 3, 4, 5))
+    assert placed == [Placed.QUEUED] * 4 + [Placed.WAITING] * 2
+    assert a.queue == requests(0, 2) and b.queue == requests(1, 3)
+    assert list(a.unacked) == [message_id(0), message_id(2)]
+    assert router.unplaced == 2
+
+
+def test_what_has_been_written_still_fills_the_window() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=1)
+    place(router, request(0))
+    write = a.begin_write()
+    assert write is not None
+    take(write)
+    a.end_write(write)
+    assert not router.has_room(a)
+
+
+def test_an_acknowledgement_opens_the_window_for_what_waits() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=2)
+    place(router, *requests(0, 1, 2, 3))
+    known, ready = router.acknowledged(a, [message_id(0)])
+    assert known == [message_id(0)]
+    assert ready == [a]
+    assert list(a.unacked.values()) == requests(1, 2)
+    assert list(router.waiting) == requests(3)
+
+
+def test_an_acknowledgement_opens_the_window_for_parked_messages_first() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=1)
+    place(router, *requests(0, 1))
+    place(router, addressed(request(2)), identity=b"a")
+    router.acknowledged(a, [message_id(0)])
+    assert list(a.unacked) == [message_id(2)]
+    assert list(router.waiting) == requests(1)
+
+
+def test_a_wider_window_is_filled_with_what_waits() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=1)
+    place(router, *requests(0, 1, 2))
+    assert router.refill(a) == []
+    a.window = 3
+    assert router.refill(a) == [a]
+    assert a.queue == requests(0, 1, 2)
+
+
+def test_a_dead_peer_is_not_refilled() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=1)
+    place(router, *requests(0, 1))
+    router.leave(a)
+    assert router.refill(a) == []
+    assert router.unplaced == 2
+
+
+def test_acknowledgements_of_what_a_peer_was_not_sent_are_unknown() -> None:
+    router = reliable()
+    a, b = joining(router, b"a", b"b")
+    place(router, *requests(0, 1))
+    assert router.acknowledged(a, [message_id(1), message_id(9)])[0] == []
+    assert router.acknowledged(a, [message_id(0)])[0] == [message_id(0)]
+    assert router.acknowledged(a, [message_id(0)])[0] == []
+    assert list(b.unacked) == [message_id(1)]
+
+
+def test_an_id_acknowledged_twice_at_once_counts_once() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a")
+    place(router, *requests(0, 1))
+    assert router.acknowledged(a, [message_id(0), message_id(0), message_id(1)])[0] == [message_id(0), message_id(1)]
+
+
+def test_an_id_acknowledged_twice_at_once_makes_room_for_its_bytes_once() -> None:
+    router = reliable(Limits(10, 1000))
+    (a,) = joining(router, b"a")
+    a.window = 10
+    place(router, request(0, 800, router.large), request(1, 800, router.large))
+    router.acknowledged(a, [message_id(0), message_id(0)])
+    assert place(router, request(2, 800, router.large)) == [Placed.QUEUED]
+    assert not router.has_room(a)
+
+
+def test_unacknowledged_large_messages_count_in_bytes() -> None:
+    router = reliable(Limits(10, 1000))
+    (a,) = joining(router, b"a")
+    frames = [request(number, 600, router.large) for number in range(3)]
+    assert place(router, *frames) == [Placed.QUEUED, Placed.QUEUED, Placed.WAITING]
+    router.acknowledged(a, [message_id(0)])
+    assert list(a.unacked.values()) == frames[1:]
+
+
+def test_unacknowledged_messages_go_back_before_unsent_ones() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a")
+    place(router, *requests(0, 1))
+    write = a.begin_write()
+    assert write is not None
+    take(write)
+    a.end_write(write)
+    place(router, *requests(2, 3))
+    router.acknowledged(a, [message_id(0)])
+    router.leave(a)
+    assert list(router.waiting) == requests(1, 2, 3)
+    assert a.unacked == {}
+
+
+def test_a_message_being_sent_again_is_given_back_once() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a")
+    place(router, *requests(0, 1))
+    a.queue.append(request(0))
+    router.leave(a)
+    assert list(router.waiting) == requests(0, 1)
+
+
+def test_a_forgotten_message_makes_room_and_is_not_given_back() -> None:
+    router = reliable()
+    (a,) = joining(router, b"a", window=1)
+    place(router, request(0))
+    assert router.forget(a, message_id(0)) == request(0)
+    assert router.forget(a, message_id(0)) is None
+    assert router.has_room(a)
+    router.leave(a)
+    assert router.unplaced == 0
+
+
+@given(st.lists(st.integers(-3, 4), max_size=50))
+def test_at_least_once_every_message_is_unacknowledged_waiting_or_acknowledged(plan: list[int]) -> None:
+    """Negative numbers send, 0 lets a peer come, 1 lets the first go, others let that peer acknowledge its oldest."""
+    router = reliable()
+    present: list[Lane] = []
+    accepted: list[bytes] = []
+    acknowledged: list[bytes] = []
+    for step, action in enumerate(plan):
+        if action < 0:
+            accepted.append(joined(request(step)))
+            place(router, request(step))
+        elif action == 0:
+            present += joining(router, b"%d" % step, window=2)
+        elif action == 1 and present:
+            router.leave(present.pop(0))
+        elif action - 2 < len(present) and (unacked := present[action - 2].unacked):
+            oldest, frame = next(iter(unacked.items()))
+            acknowledged.append(joined(frame))
+            router.acknowledged(present[action - 2], [oldest])
+        for peer in present:
+            assert len(peer.unacked) <= peer.window
+        if router.waiting:
+            assert all(len(peer.unacked) == peer.window for peer in present)
+    found = acknowledged + [joined(frame) for frame in router.waiting]
+    found += [joined(frame) for peer in present for frame in peer.unacked.values()]
+    assert sorted(found) == sorted(accepted)
+
+
+# Publish
+
+
+def test_every_peer_gets_a_copy() -> None:
+    router = publisher()
+    lanes = joining(router, b"a", b"b", b"c")
+    placed, went_to = router.place(message(1))
+    assert placed is Placed.QUEUED
+    assert list(went_to) == lanes
+    assert [peer.queue for peer in lanes] == [messages(1)] * 3
+
+
+def test_publishing_is_all_or_none() -> None:
+    router = publisher(Limits(2, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    b.queue += messages(100, 101)
+    assert place(router, message(1)) == [Placed.FULL]
+    assert a.queue == []
+    assert router.full_lanes() == [b]
+
+
+def test_published_large_messages_count_in_bytes_with_every_peer() -> None:
+    router = publisher(Limits(10, 1000))
+    lanes = joining(router, b"a", b"b")
+    assert place(router, *[data_frame(bytes(600), router.large)] * 3) == [Placed.QUEUED, Placed.QUEUED, Placed.FULL]
+    assert router.full_lanes() == lanes
+
+
+def test_published_copies_for_a_peer_that_dialled_us_die_with_it() -> None:
+    router = publisher()
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(1, 2))
+    assert router.leave(a).dead == messages(1, 2)
+    assert b.queue == messages(1, 2)
+    assert router.unplaced == 0
+
+
+def test_published_copies_for_an_endpoint_that_we_dial_wait_for_it() -> None:
+    router = publisher()
+    first = lane(b"a", dialled="there")
+    router.join(first)
+    (b,) = joining(router, b"b")
+    place(router, *messages(1, 2))
+    assert router.leave(first).dead == []
+    assert router.unplaced == 2
+    other = lane(b"c", dialled="elsewhere")
+    router.join(other)
+    assert other.queue == [] and b.queue == messages(1, 2)
+    again = lane(b"whoever answers there", dialled="there")
+    router.join(again)
+    place(router, message(3))
+    assert again.queue == messages(1, 2, 3)
+    assert router.unplaced == 0
+
+
+def test_published_copies_handed_over_whole_do_not_wait() -> None:
+    router = publisher()
+    a = lane(b"a", dialled="there")
+    router.join(a)
+    place(router, *messages(1, 2))
+    write = a.begin_write()
+    assert write is not None
+    take(write, len(joined(message(1))) + 2)
+    router.leave(a)
+    again = lane(b"a", dialled="there")
+    router.join(again)
+    assert again.queue == messages(2)
+
+
+def test_messages_by_identity_among_published_ones_die_with_the_peer() -> None:
+    router = publisher()
+    a = lane(b"a", dialled="there")
+    router.join(a)
+    place(router, message(1))
+    place(router, addressed(message(2)), identity=b"a")
+    assert router.leave(a).dead == messages(2)
+    assert router.unplaced == 1
+
+
+def test_messages_published_before_any_peer_go_to_the_first() -> None:
+    router = publisher()
+    assert place(router, *messages(1, 2)) == [Placed.WAITING] * 2
+    a, b = joining(router, b"a", b"b")
+    assert a.queue == messages(1, 2) and b.queue == []
+
+
+# Full queues
+
+
+def test_dropping_the_oldest_makes_room_where_the_next_message_would_go() -> None:
+    router = roundrobin(Limits(1, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1))
+    assert router.drop_oldest() == message(0)
+    assert place(router, message(2)) == [Placed.QUEUED]
+    assert a.queue == messages(2) and b.queue == messages(1)
+
+
+def test_dropping_the_oldest_by_identity_makes_room_with_that_peer() -> None:
+    router = roundrobin(Limits(1, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1))
+    assert router.drop_oldest(b"b") == message(1)
+    assert a.queue == messages(0) and b.queue == []
+    assert router.drop_oldest(b"nobody") is None
+
+
+def test_without_a_peer_the_oldest_of_those_that_wait_is_dropped() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    place(router, *messages(0, 1))
+    assert router.drop_oldest() == message(0)
+    assert place(router, message(2)) == [Placed.WAITING]
+    assert list(router.waiting) == messages(1, 2)
+    router.drop_oldest()
+    router.drop_oldest()
+    assert router.drop_oldest() is None
+
+
+def test_at_least_once_the_oldest_dropped_is_one_that_no_peer_was_given() -> None:
+    router = reliable(Limits(2, 1 << 20))
+    (a,) = joining(router, b"a", window=1)
+    place(router, *requests(0, 1, 2))
+    assert router.drop_oldest() == request(1)
+    assert list(a.unacked) == [message_id(0)]
+    router.drop_oldest()
+    assert router.drop_oldest() is None
+
+
+def test_at_least_once_the_oldest_parked_message_of_an_identity_is_dropped() -> None:
+    router = reliable(Limits(2, 1000))
+    place(router, addressed(request(0, 2000, router.large)), identity=b"a")
+    assert not router.waiting_has_room()
+    assert router.drop_oldest(b"b") is None
+    assert router.drop_oldest(b"a") == request(0, 2000, router.large)
+    assert router.waiting_has_room()
+    assert router.unplaced == 0 and not router.parked
+
+
+def test_the_peers_in_the_way_of_a_message_are_told() -> None:
+    router = roundrobin(Limits(1, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    assert router.full_lanes(b"a") == []
+    place(router, *messages(0, 1))
+    assert router.full_lanes(b"a") == [a]
+    assert router.full_lanes(b"nobody") == []
+    assert router.full_lanes() == [a]
+
+
+def test_all_that_has_no_peer_is_taken_at_the_end() -> None:
+    router = reliable(Limits(10, 1000))
+    place(router, request(1), request(2, 900, router.large))
+    place(router, addressed(request(3)), identity=b"b")
+    assert router.take_all() == [request(1), request(2, 900, router.large), request(3)]
+    assert router.unplaced == 0
+    assert router.waiting_has_room()
+    assert router.take_all() == []
+
+
+def test_copies_that_wait_for_an_endpoint_are_taken_at_the_end() -> None:
+    router = publisher()
+    a = lane(b"a", dialled="there")
+    router.join(a)
+    place(router, message(1))
+    router.leave(a)
+    assert router.take_all() == messages(1)
+    assert router.unplaced == 0
