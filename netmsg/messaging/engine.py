@@ -177,6 +177,7 @@ class Engine:
         self._forked = False
         self._failure: BaseException | None = None
         self._looking = False
+        self._settling = False
         self._look_every = min(LOOK_EVERY, settings.heartbeat_interval / 8, settings.heartbeat_timeout / 8,
                                settings.resend_after / 8)
         self._last_look = 0.0
@@ -224,18 +225,22 @@ class Engine:
 
     # From any thread: sending
 
-    def send(self, data: bytes, identity: bytes | None, deadline: Deadline) -> Receipt | None:
+    def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
+        deadline = None
         while True:
             with self.route:
                 self.check_open()
                 receipt, frame = self._frame(data, identity)
                 placed, lanes = self._place(frame, identity)
-                self._refresh()
                 if placed is not Placed.FULL:
                     if receipt is not None:
                         self.ledger.outstanding[receipt.message_id] = receipt
+                    if placed is Placed.WAITING:
+                        self.fast_ring = ()
                     break
+            if deadline is None:
+                deadline = Deadline(timeout)
             if self._cope_with_full(data, receipt, identity, deadline):
                 return receipt
         if placed is Placed.ABSENT:
@@ -288,6 +293,8 @@ class Engine:
         """Something has just been appended to the queue of ``peer``: see that it gets on its way."""
         io = self.io
         count = len(peer.queue)
+        if count < BURST and peer in io.work and not io.asleep:
+            return
         if peer.direct:
             if count >= BURST:
                 self._last_send = time.perf_counter()
@@ -395,10 +402,10 @@ class Engine:
                         dropped.append((frame, lane.identity))
             else:
                 frame = self.router.drop_oldest(identity)
-                dropped = [(frame, identity)] if frame is not None else []
+                dropped = [(frame, identity or b"")] if frame is not None else []
         for frame, peer in dropped:
             self._fail_receipt(frame, "dropped: the send queue was full")
-            self._dropped("send queue full", 1, peer)
+            self._dropped("send queue full", 1, peer or None)
         return bool(dropped)
 
     def _fail_receipt(self, frame: Frame, reason: str) -> None:
@@ -953,8 +960,9 @@ class Engine:
 
     def _settle_endpoints(self) -> None:
         """Once closing: when no message waits for a peer any more, none is dialled or let in."""
-        if self.router.unplaced:
+        if self.router.unplaced or self._settling:
             return
+        self._settling = True  # closing a peer comes back to here, and there may be thousands
         for acceptor in self.acceptors:
             acceptor.close()
         for endpoint in self._endpoints:
@@ -962,6 +970,7 @@ class Engine:
                 endpoint.stop()
         for peer in tuple(self._handshaking):
             peer.close("closed", None)
+        self._settling = False
 
     def _finish_peer(self, peer: Peer) -> None:
         """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything."""

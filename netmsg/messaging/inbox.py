@@ -32,7 +32,8 @@ T = TypeVar("T")
 class Batch:
     """Messages of one peer, in order."""
 
-    __slots__ = ("acknowledged", "count", "finished", "identity", "large_bytes", "message_ids", "peer", "queue", "ticking", "watched")
+    __slots__ = ("acknowledged", "count", "finished", "identity", "large_bytes", "message_ids", "peer", "queue",
+                 "ticking", "watched")
 
     def __init__(self, peer: Peer | None, identity: bytes, messages: Iterable[Any],
                  message_ids: list[bytes] | None = None, large_bytes: int = 0) -> None:

@@ -32,16 +32,18 @@ def is_addressed(frame: Frame) -> bool:
 class Write:
     """One write: some whole frames, and how far the kernel has taken them."""
 
-    __slots__ = ("buffers", "control", "counts", "large_bytes", "messages", "size")
+    __slots__ = ("buffers", "control", "control_bytes", "counts", "large_bytes", "messages", "size")
 
     def __init__(self, buffers: list[bytes | memoryview], size: int, messages: int, control: int = 0,
-                 large_bytes: int = 0) -> None:
+                 control_bytes: int = 0, large_bytes: int = 0) -> None:
         self.buffers = buffers
         self.size = size
         self.messages = messages
         """How many frames from the head of the queue it holds."""
         self.control = control
-        """How many control frames it begins with."""
+        """How many control frames it begins with,"""
+        self.control_bytes = control_bytes
+        """of so many bytes together."""
         self.large_bytes = large_bytes
         self.counts: list[int] = []
         """What each system call has taken."""
@@ -102,8 +104,10 @@ class Lane:
         self.resend_delay = 0.0
 
     def add_control(self, frame: bytes) -> None:
+        """Queue a control frame, or several joined. Without the lock, but by one thread only."""
+        size = len(frame)
         self.control.append(frame)
-        self.control_bytes += len(frame)
+        self.control_bytes += size
 
     @property
     def empty(self) -> bool:
@@ -142,8 +146,7 @@ class Lane:
         self.writing = None
         if control:
             del self.control[:control]
-            if not self.control:
-                self.control_bytes = 0
+            self.control_bytes -= write.control_bytes
         self.large_bytes -= large
         self.sent_messages += messages
         self.sent_bytes += size
@@ -166,7 +169,7 @@ class Lane:
         write, self.writing = self.writing, None
         sent = 0
         if write is not None:
-            done = sum(write.counts) - sum(map(len, self.control[:write.control]))
+            done = sum(write.counts) - write.control_bytes
             for frame in self.queue[:write.messages]:
                 done -= frame_size(frame)
                 if done < 0:
@@ -185,6 +188,7 @@ class Lane:
 def _gather(controls: list[bytes], frames: list[Frame]) -> Write:
     """A write of ``controls`` and as many frames as make a good one, large payloads uncopied."""
     buffers: list[bytes | memoryview] = [b"".join(controls)] if controls else []
+    control_bytes = len(buffers[0]) if controls else 0
     small: list[bytes] = []
     size = large = messages = 0
     for frame in frames:
@@ -202,4 +206,4 @@ def _gather(controls: list[bytes], frames: list[Frame]) -> Write:
             break
     if small:
         buffers.append(b"".join(small))
-    return Write(buffers, sum(map(len, buffers)), messages, len(controls), large)
+    return Write(buffers, sum(map(len, buffers)), messages, len(controls), control_bytes, large)

@@ -61,11 +61,11 @@ class PeerInfo(NamedTuple):
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_armed", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_io", "_reading", "_recv_hwm", "_recv_hwm_bytes",
-                 "_send_many", "_send_one", "_write_error", "address", "announced_interval", "challenger", "closing", "connected_since",
-                 "direct", "endpoint", "engine", "identity", "lane", "liveness", "open_since", "paused", "pending",
-                 "pending_bytes", "queue", "received_bytes", "received_messages", "session", "sock",
-                 "transport")
+    __slots__ = ("_armed", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_io", "_reading",
+                 "_recv_hwm", "_recv_hwm_bytes", "_send_many", "_send_one", "_write_error", "address",
+                 "announced_interval", "challenger", "closing", "connected_since", "direct", "endpoint", "engine",
+                 "identity", "lane", "liveness", "open_since", "paused", "pending", "pending_bytes", "queue",
+                 "received_bytes", "received_messages", "session", "sock", "transport")
 
     def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
@@ -294,7 +294,7 @@ class Peer:
     def _go_on_reading(self) -> None:
         if self._closed or not self._reading or self.open_since is None:
             return
-        if self.session.decoder.buffered:
+        if self.session.decoder.buffered or self.session.decoder.stopped:
             self._take(self.session.decoder.decode(b"", self.room()))
         if self._reading and not self._closed:
             self._watch()

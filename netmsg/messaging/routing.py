@@ -149,8 +149,9 @@ class Router:
             if own:
                 self.parked.setdefault(lane.identity, deque()).extendleft(reversed(own))
                 self._parked_count += len(own)
+                self._waiting_large += sum(map(self._large_size, own))
         self.waiting.extendleft(reversed(anybodys))
-        self._waiting_large += sum(self._large_size(frame) for frame in anybodys)
+        self._waiting_large += sum(map(self._large_size, anybodys))
         return Departure(dead, self.distribute())
 
     def distribute(self) -> list[Lane]:
@@ -243,12 +244,14 @@ class Router:
 
     def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[bytes], list[Lane]]:
         """The peer has acknowledged: which of ``message_ids`` were its to acknowledge, and the lanes with new work."""
-        unacked = lane.unacked
-        known = [message_id for message_id in message_ids if message_id in unacked]
-        if lane.unacked_large:
-            lane.unacked_large -= sum(self._large_size(unacked[message_id]) for message_id in known)
-        for message_id in known:
-            unacked.pop(message_id, None)
+        known = []
+        release = lane.unacked.pop
+        for message_id in message_ids:
+            frame = release(message_id, None)
+            if frame is not None:
+                known.append(message_id)
+                if type(frame) is tuple:
+                    lane.unacked_large -= self._large_size(frame)
         return known, self.refill(lane)
 
     def refill(self, lane: Lane) -> list[Lane]:
@@ -351,5 +354,3 @@ class Router:
             self._give(lane, frame)
         if parked is not None and not parked:
             del self.parked[lane.identity]
-
-

@@ -258,8 +258,8 @@ class Søcket:
             sock.close()
             raise
 
-    def connect(self, hostname: str = "127.0.0.1", port: int = 25000, *, ssl_context: ssl.SSLContext | bool | None = None,
-                server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
+    def connect(self, hostname: str = "127.0.0.1", port: int = 25000, *,
+                ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
         """Connect to a peer that binds, in the background, and again whenever the connection is lost.
 
         Returns the socket itself, at once. ``ssl_context`` may be ``True`` for ``ssl.create_default_context()``;
@@ -352,9 +352,11 @@ class Søcket:
                         return None
                     self._engine.kick(peer)
                     return None
-        check_timeout(timeout)
-        return self._engine.send(self._payload(data), identity if identity is None else _check_identity(identity),
-                                 Deadline(timeout))
+        if timeout is not None:
+            check_timeout(timeout)
+        if type(data) is not bytes or len(data) > self._max_size:
+            data = self._payload(data)
+        return self._engine.send(data, identity if identity is None else _check_identity(identity), timeout)
 
     def send_many(self, messages: Iterable[Buffer], identity: bytes | None = None, *,
                   timeout: float | None = None) -> list[Receipt] | None:
@@ -374,7 +376,7 @@ class Søcket:
                 if to is None and timeout is None:
                     receipt = self.send(data)
                 else:
-                    receipt = self._engine.send(self._payload(data), to, deadline)
+                    receipt = self._engine.send(self._payload(data), to, deadline.remaining())
                 if receipt is not None:
                     receipts.append(receipt)
                 sent += 1

@@ -27,6 +27,7 @@ from ..errors import RemoteProtocolError
 
 __all__ = [
     "ACK",
+    "ACK_HEADER",
     "CAPABILITIES",
     "Capabilities",
     "DATA",
@@ -64,7 +65,7 @@ MESSAGE_ID_SIZE: Final = 16
 HEARTBEAT_FRAME: Final = b"\x00\x00\x00\x01\x02"
 
 LARGE_FRAME: Final = 8192
-"""From this many bytes of payload on, at the latest, a frame is kept as (header, payload): the payload is never copied."""
+"""From this many bytes of payload on, at the latest, a frame is kept as (header, payload), its payload uncopied."""
 
 Frame = Union[bytes, tuple[bytes, bytes]]
 """One frame ready to be written: whole, or a large one as its header and its payload."""
@@ -75,7 +76,7 @@ _capabilities = struct.Struct("!II")
 DATA_HEADERS: Final = tuple(_pack_header(size + 1, DATA) for size in range(4096))
 """The headers of small DATA frames by payload size: a look-up costs a third of packing one."""
 
-_ACK_HEADER = _pack_header(1 + MESSAGE_ID_SIZE, ACK)
+ACK_HEADER: Final = _pack_header(1 + MESSAGE_ID_SIZE, ACK)
 
 
 class Capabilities(NamedTuple):
@@ -112,8 +113,8 @@ def capabilities_frame(capabilities: Capabilities) -> bytes:
 
 def ack_frames(message_ids: Iterable[bytes]) -> bytes:
     """One ACK frame for each id, joined; nothing for none."""
-    joined = _ACK_HEADER.join(message_ids)
-    return _ACK_HEADER + joined if joined else b""
+    joined = ACK_HEADER.join(message_ids)
+    return ACK_HEADER + joined if joined else b""
 
 
 def frame_header(frame: Frame) -> bytes:

@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import Final, NamedTuple
 
 from ..errors import RemoteProtocolError
-from .envelope import ACK, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
+from .envelope import ACK, ACK_HEADER, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
 
 __all__ = ["Decoder", "Run"]
 
@@ -90,13 +90,15 @@ class Decoder:
     def decode(self, chunk: bytes, room: int) -> list[Run]:
         """Add ``chunk`` and decode what is complete, but at most ``room`` messages; the rest is kept for later."""
         end = len(chunk)
-        if end > HEADER_SIZE and not self._buffer and self._pieces is None and room > 0:
+        if end > HEADER_SIZE and not self._buffer and self._pieces is None and room > 0 and self.error is None:
             # One message and no more: what request and reply, or a quiet line, consist of.
             size, kind = _unpack_header(chunk)
             if kind == DATA and size == end - 4 and size <= self._bound:
                 self.read_size = READ_SIZE
                 return [Run(DATA, [chunk[5:]])]
         runs: list[Run] = []
+        if self.error is not None:
+            return runs
         if self._pieces is not None:
             self.stopped = False
             if len(chunk) < self._missing:
@@ -104,8 +106,15 @@ class Decoder:
                 self._missing -= len(chunk)
                 self.read_size = min(self._missing, LARGE_PIECE)
                 return runs
-            runs.append(self._finish_large(chunk[:self._missing]))
-            chunk = chunk[self._missing:]  # nothing, where the reader asked for `read_size`
+            last_piece, chunk = chunk[:self._missing], chunk[self._missing:]  # no more, if `read_size` was asked for
+            if room <= 0:
+                self._pieces.append(last_piece)
+                self._missing = 0
+                self._buffer += chunk
+                self.stopped = True
+                return runs
+            runs.append(self._finish_large(last_piece))
+            chunk = self._buffer + chunk
             room -= 1
             self.read_size = HEADER_SIZE
             position = 0
@@ -137,12 +146,42 @@ class Decoder:
                     runs.append(Run(DATA, payloads))
                     room -= len(payloads)
                     continue
+            elif kind == DATA_REQ:
+                message_ids: list[bytes] = []
+                payloads = []
+                append = payloads.append
+                append_id = message_ids.append
+                for _ in repeat(None, room):
+                    size, kind = unpack(chunk, position)
+                    after = position + 4 + size
+                    if kind != DATA_REQ or after > end or not MESSAGE_ID_SIZE < size <= bound + MESSAGE_ID_SIZE:
+                        break
+                    append_id(chunk[position + 5:position + 21])
+                    append(chunk[position + 21:after])
+                    position = after
+                    if position > last:
+                        break
+                if payloads:
+                    runs.append(Run(DATA_REQ, payloads, message_ids))
+                    room -= len(payloads)
+                    continue
+            elif kind == ACK and size == 1 + MESSAGE_ID_SIZE:
+                start = position
+                while chunk.startswith(ACK_HEADER, position) and position + 21 <= end:
+                    position += 21
+                if position > start:
+                    acknowledged = [chunk[at:at + 16] for at in range(start + 5, position, 21)]
+                    runs.append(Run(ACK, acknowledged))
+                    self.envelopes += len(acknowledged)
+                    continue
             after = position + 4 + size
             if not self._plausible(size, kind) or after > end:
                 break
-            self._add(runs, kind, chunk[position + 5:after])
-            if kind == DATA_REQ:
-                room -= 1
+            if runs and runs[-1].kind == kind:
+                runs[-1].bodies.append(chunk[position + 5:after])
+            else:
+                runs.append(Run(kind, [chunk[position + 5:after]]))
+            self.envelopes += 1
             position = after
         self.stopped = room <= 0 and position < end
         self._keep(chunk, position, end)
@@ -152,7 +191,7 @@ class Decoder:
         """Whether a frame may begin so; sets `error` if not."""
         if size == 0:
             problem = "an empty envelope"
-        elif size > self._bound + (MESSAGE_ID_SIZE if kind == DATA_REQ else 0):
+        elif size > self._limit(kind):
             problem = f"a frame of {size} bytes, more than the largest message allowed"
         elif kind == DATA_REQ and size < 1 + MESSAGE_ID_SIZE:
             problem = f"a DATA_REQ of {size} bytes"
@@ -167,18 +206,11 @@ class Decoder:
         self.error = RemoteProtocolError(problem)
         return False
 
-    def _add(self, runs: list[Run], kind: int, body: bytes) -> None:
-        """Add one envelope that is not DATA to the run it continues, or begin one."""
-        run = runs[-1] if runs and runs[-1].kind == kind else None
-        if run is None:
-            run = Run(kind, [], [] if kind == DATA_REQ else None)
-            runs.append(run)
-        if run.message_ids is not None:
-            run.message_ids.append(body[:MESSAGE_ID_SIZE])
-            body = body[MESSAGE_ID_SIZE:]
-        else:
-            self.envelopes += 1
-        run.bodies.append(body)
+    def _limit(self, kind: int) -> int:
+        """How long an envelope of this type may be: a small limit on messages does not hinder control."""
+        if kind == DATA_REQ:
+            return self._bound + MESSAGE_ID_SIZE
+        return max(self._bound, HANDSHAKE_BOUND) if kind in (ACK, CAPABILITIES) else self._bound
 
     def _keep(self, chunk: bytes, position: int, end: int) -> None:
         """Keep what could not be decoded: leftovers as they are, the begin of a large frame as its first piece."""
@@ -216,9 +248,12 @@ class Decoder:
     def _finish_large(self, last: bytes) -> Run:
         pieces = self._pieces
         assert pieces is not None
-        pieces.append(last)
+        if last:
+            pieces.append(last)
         payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = None
         if self._kind == DATA_REQ:
             return Run(DATA_REQ, [payload], [self._message_id])
+        if self._kind != DATA:
+            self.envelopes += 1
         return Run(self._kind, [payload])

@@ -1,0 +1,136 @@
+"""Envelopes and the frames around them."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netmsg.errors import RemoteProtocolError
+from netmsg.wire.envelope import (ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME,
+                                  Capabilities, Frame, ack_frames, capabilities_frame, data_frame, frame_header,
+                                  frame_size, hello_frame, message_id_of, parse_capabilities, parse_hello,
+                                  request_frame)
+from support.envelopes import message_ids, pattern
+from support.wire_peer import frame as encoded
+
+IDENTITY = bytes(range(16))
+MESSAGE_ID = bytes(range(100, 116))
+
+
+def joined(frame: Frame) -> bytes:
+    return b"".join(frame) if isinstance(frame, tuple) else frame
+
+
+@pytest.mark.parametrize("size", [0, 1, 4094, 4095, 4096, 4097, 8191, 8192, 8193, 70_000])
+def test_data_frame_is_length_type_and_payload(size: int) -> None:
+    payload = pattern(size)
+    assert joined(data_frame(payload)) == struct.pack("!I", size + 1) + b"\x03" + payload
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 8191, 8192, 70_000])
+def test_request_frame_is_length_type_message_id_and_payload(size: int) -> None:
+    payload = pattern(size)
+    frame = request_frame(MESSAGE_ID, payload)
+    assert joined(frame) == struct.pack("!I", size + 17) + b"\x04" + MESSAGE_ID + payload
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_payload_is_copied_only_below_the_size_called_large(size: int, large: int) -> None:
+    payload = pattern(size)
+    for frame in (data_frame(payload, large), request_frame(MESSAGE_ID, payload, large)):
+        if size < large:
+            assert type(frame) is bytes
+        else:
+            assert isinstance(frame, tuple) and frame[1] is payload
+
+
+def test_frames_are_kept_in_two_from_the_default_size_on() -> None:
+    assert isinstance(data_frame(bytes(LARGE_FRAME)), tuple)
+    assert isinstance(data_frame(bytes(LARGE_FRAME - 1)), bytes)
+
+
+@given(st.binary(max_size=300), message_ids, st.integers(1, 300))
+def test_size_header_and_message_id_are_told_of_either_form_of_frame(payload: bytes, message_id: bytes,
+                                                                     large: int) -> None:
+    data, request = data_frame(payload, large), request_frame(message_id, payload, large)
+    assert frame_size(data) == len(joined(data))
+    assert frame_size(request) == len(joined(request))
+    assert frame_header(data)[4] == DATA
+    assert frame_header(request)[4] == DATA_REQ
+    assert message_id_of(data) is None
+    assert message_id_of(request) == message_id
+
+
+def test_message_id_of_control_frames_is_none() -> None:
+    for frame in (HEARTBEAT_FRAME, hello_frame(IDENTITY), ack_frames([MESSAGE_ID])):
+        assert message_id_of(frame) is None
+
+
+@given(st.lists(message_ids, max_size=5))
+def test_ack_frames_holds_one_ack_for_each_id(ids: list[bytes]) -> None:
+    expected = b"".join(encoded(ACK, message_id) for message_id in ids)
+    assert ack_frames(ids) == expected
+    assert ack_frames(iter(ids)) == expected
+
+
+def test_heartbeat_is_an_envelope_of_its_type_alone() -> None:
+    assert HEARTBEAT_FRAME == encoded(HEARTBEAT)
+
+
+def test_hello_frame_matches_the_wire_format() -> None:
+    assert hello_frame(IDENTITY) == b"\x00\x00\x00\x12\x01\x01" + IDENTITY
+
+
+@given(message_ids)
+def test_hello_round_trip(identity: bytes) -> None:
+    frame = hello_frame(identity)
+    assert frame[4] == HELLO
+    assert parse_hello(frame[5:]) == identity
+
+
+@pytest.mark.parametrize("size", [0, 1, 16, 18, 255])
+def test_hello_of_another_length_is_a_remote_protocol_error(size: int) -> None:
+    with pytest.raises(RemoteProtocolError, match=str(size)):
+        parse_hello((b"\x01" + bytes(size))[:size])
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_hello_of_another_version_is_a_remote_protocol_error(version: int) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"version {version}"):
+        parse_hello(bytes((version,)) + IDENTITY)
+
+
+@given(st.binary(max_size=40))
+def test_parsing_hello_raises_nothing_but_remote_protocol_error(body: bytes) -> None:
+    valid = len(body) == 17 and body[0] == 1
+    try:
+        identity = parse_hello(body)
+    except RemoteProtocolError:
+        assert not valid
+    else:
+        assert valid and identity == body[1:]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_capabilities_round_trip_in_milliseconds(milliseconds: int, window: int) -> None:
+    frame = capabilities_frame(Capabilities(milliseconds / 1000, window))
+    assert frame == encoded(CAPABILITIES, struct.pack("!II", milliseconds, window))
+    assert parse_capabilities(frame[5:]) == (milliseconds / 1000, window)
+
+
+def test_capabilities_too_great_for_their_fields_are_sent_as_the_greatest() -> None:
+    frame = capabilities_frame(Capabilities(1e9, 2**40))
+    assert parse_capabilities(frame[5:]) == Capabilities((2**32 - 1) / 1000, 2**32 - 1)
+
+
+def test_capabilities_of_a_later_version_may_be_longer() -> None:
+    assert parse_capabilities(struct.pack("!II", 5000, 10) + b"more") == Capabilities(5.0, 10)
+
+
+@pytest.mark.parametrize("size", range(8))
+def test_capabilities_cut_short_are_a_remote_protocol_error(size: int) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"{size} bytes"):
+        parse_capabilities(bytes(size))
