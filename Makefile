@@ -16,9 +16,9 @@ $(VENV)/.test: setup.cfg
 	touch $@
 
 # The real aiomsg, in an environment of its own. Where the index cannot be reached its tests are skipped, and say so.
-$(PEERS)/aiomsg-2026.7.1: $(VENV)/.test
+$(PEERS)/aiomsg-2026.7.1: | $(VENV)/.test
 	mkdir -p $(PEERS)
-	rm -rf $@.tmp
+	rm -rf $@ $@.tmp
 	$(PYTHON) -m venv $@.tmp
 	if $@.tmp/bin/python -m pip install --quiet --disable-pip-version-check aiomsg==2026.7.1; \
 	then mv $@.tmp $@; else rm -rf $@.tmp; echo "aiomsg could not be installed: its tests will be skipped"; fi

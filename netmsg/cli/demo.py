@@ -69,15 +69,15 @@ class Tally(NamedTuple):
                 f"{self.lost} lost, {self.reconnections} reconnections")
 
 
-def count(reports: Iterable[tuple[str, Iterable[Report]]]) -> Tally:
-    """Count what the processes reported: their names, or whatever tells them apart, and their reports in order."""
+def count(processes: Iterable[Iterable[Report]]) -> Tally:
+    """Count what processes reported: each process's reports, in their order."""
     sent: set[tuple[object, ...]] = set()
     delivered: Counter[tuple[object, ...]] = Counter()
     reconnections = 0
-    for _, of_process in reports:
+    for reports in processes:
         identity = None
         connected = 0
-        for report in of_process:
+        for report in reports:
             kind = report["kind"]
             if kind == "started":
                 identity = report["identity"]
@@ -179,17 +179,18 @@ def _last_job(worker: Process) -> Any:
 def run(arguments: argparse.Namespace) -> int:
     """Show both acts, and count. Returns the exit status: whether everything sent was delivered."""
     screen = Screen()
-    screen.headline("netmsg demo: ten processes on this computer that talk over 127.0.0.1,",
-                    "and what becomes of their messages when some of them are killed.")
+    print("netmsg demo: processes on this computer that talk to each other over 127.0.0.1,",
+          "and what becomes of their messages when some of them are killed.", sep="\n", flush=True)
     try:
         with Processes(screen.tell) as processes:
             time_server_act(screen, processes)
             job_queue_act(screen, processes, lose_a_job=arguments.lose_a_job)
-            tally = count((process.name, process.reports) for process in processes.all)
+            tally = count(process.reports for process in processes.all)
     except DemoFailed as failure:
         print(f"demo: failed: {failure}", file=sys.stderr, flush=True)
         return 1
-    screen.headline(f"Counted from what the processes reported: times to {SUBSCRIBERS} subscribers each, and jobs.")
+    screen.headline("Counted from what the processes reported. Sent: jobs accepted, and times, one for each connected",
+                    "subscriber. Delivered: jobs done, and times printed. Duplicates: those done or printed again.")
     print(f"demo: {tally}", flush=True)
     return 0 if tally.good else 1
 

@@ -43,7 +43,7 @@ from .callbacks import Callbacks
 from .delivery import AckMode, Arrivals, DeliveryGuarantee, Ledger
 from .events import (AcceptError, Connected, Disconnected, Dropped, DuplicatePeer, EventQueue, Full, HandshakeFailed,
                      Listening, Undelivered)
-from .inbox import NOTHING, Batch, Inbox
+from .inbox import NOTHING, Batch, Inbox, RequestBatch
 from .lane import Addressed, Lane
 from .peers import Peer, PeerInfo
 from .receipts import Receipt
@@ -230,9 +230,13 @@ class Engine:
         deadline = None
         while True:
             with self.route:
-                self.check_open()
+                if self.closing or self._forked:
+                    self.check_open()
                 receipt, frame = self._frame(data, identity)
-                placed, lanes = self._place(frame, identity)
+                if self.reliable:
+                    placed, lanes = self.router.place(frame, identity)
+                else:
+                    placed, lanes = self._place(frame, identity)
                 if placed is not Placed.FULL:
                     if receipt is not None:
                         self.ledger.outstanding[receipt.message_id] = receipt
@@ -309,7 +313,7 @@ class Engine:
                     if not peer.queue:
                         return
         if peer.lane.dead:
-            self._give_back(peer.lane)
+            io.call(self._give_back, peer.lane)
             return
         io.work.add(peer)
         if io.asleep:
@@ -339,6 +343,7 @@ class Engine:
             io.wake()
 
     def _give_back(self, lane: Lane) -> None:
+        """A sender has found out that it appended to the queue of a peer that is gone. On the network thread."""
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             departure = self.router.give_back(lane)
@@ -712,6 +717,19 @@ class Engine:
         if not self.closing:
             self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
 
+    def one_arrived(self, peer: Peer, payload: bytes) -> None:
+        """A single small DATA message has been received: the short way of `arrived`."""
+        if self.manual or self.closing:
+            self.arrived(peer, [payload])
+            return
+        size = len(payload)
+        peer.pending += 1
+        peer.pending_bytes += size
+        inbox = self.inbox
+        inbox.deliver(Batch(peer, peer.identity, (payload,), 1, size))
+        if inbox.waiters.waiting:
+            self.io.notices.append(inbox.waiters.notify)
+
     def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         """DATA_REQ has been received."""
         if self.closing:
@@ -736,8 +754,10 @@ class Engine:
                  message_ids: list[bytes] | None) -> Batch:
         # A long run came out of one read of 256 KiB: only in short ones can there be large messages.
         size = sum(map(len, payloads)) if len(payloads) < 64 or self.manual else 0
-        batch = Batch(peer, peer.identity, messages, message_ids, size)
-        peer.pending += batch.count
+        count = len(payloads)
+        batch = (Batch(peer, peer.identity, messages, count, size) if message_ids is None
+                 else RequestBatch(peer, peer.identity, payloads, message_ids, size))
+        peer.pending += count
         peer.pending_bytes += size
         inbox = self.inbox
         inbox.deliver(batch)
@@ -760,16 +780,16 @@ class Engine:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
         self._finished.append(batch)
         peer = batch.peer
-        if batch.message_ids is not None:
+        if isinstance(batch, RequestBatch):
             self.io.call(self._look_at_batch, batch)
         if peer is not None and peer.paused:
             self.io.call(peer.resume)
 
-    def _watch_batch(self, batch: Batch) -> None:
+    def _watch_batch(self, batch: RequestBatch) -> None:
         """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
         self.io.call(self._look_at_batch, batch)
 
-    def _look_at_batch(self, batch: Batch) -> None:
+    def _look_at_batch(self, batch: RequestBatch) -> None:
         """Acknowledge what has been taken, and look again soon for as long as more is."""
         taken = batch.taken_ids()
         if taken:
@@ -778,7 +798,7 @@ class Engine:
             batch.ticking = True
             self.io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
 
-    def _look_at_batch_again(self, batch: Batch) -> None:
+    def _look_at_batch_again(self, batch: RequestBatch) -> None:
         taken = batch.taken_ids()
         if not taken:
             self.inbox.unwatch(batch)
@@ -909,7 +929,11 @@ class Engine:
         if self.io.is_current or self._forked or _interrupts_the_engine():
             return 0
         margin = Deadline(None if linger == float("inf") else linger + 5.0)
-        self._close_waiters.wait(lambda: self.closed, margin)
+        try:
+            self._close_waiters.wait(lambda: self.closed, margin)
+        except BaseException:
+            self.io.call(self._end)  # who interrupts the lingering has lingered enough
+            raise
         self.callbacks.join(1.0)
         self.io.join(5.0)
         return self._given_up
@@ -974,7 +998,8 @@ class Engine:
 
     def _finish_peer(self, peer: Peer) -> None:
         """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything."""
-        if peer.lane.empty and not peer.lane.unacked and not self.router.unplaced and not peer.closing:
+        if (peer in self._peers and not peer.closing and peer.lane.empty and not peer.lane.unacked
+                and not self.router.unplaced):
             peer.finish()
 
     def check_closed(self) -> None:
@@ -1126,8 +1151,12 @@ def _close_all() -> None:
     engines = [engine for engine in tuple(_engines) if not engine.is_forked]
     for engine in engines:
         engine.begin_close(engine.settings.linger)
-    for engine in engines:
-        engine.close(engine.settings.linger)
+    try:
+        for engine in engines:
+            engine.close(engine.settings.linger)
+    except KeyboardInterrupt:
+        for engine in engines:
+            engine.close(0.0)
 
 
 atexit.register(_close_all)

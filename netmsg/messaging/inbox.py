@@ -24,7 +24,7 @@ from ..waiting import Waiters
 if TYPE_CHECKING:
     from .peers import Peer
 
-__all__ = ["Batch", "Inbox", "NOTHING"]
+__all__ = ["Batch", "Inbox", "NOTHING", "RequestBatch"]
 
 T = TypeVar("T")
 
@@ -32,32 +32,44 @@ T = TypeVar("T")
 class Batch:
     """Messages of one peer, in order."""
 
-    __slots__ = ("acknowledged", "count", "finished", "identity", "large_bytes", "message_ids", "peer", "queue",
-                 "ticking", "watched")
+    __slots__ = ("count", "finished", "identity", "large_bytes", "peer", "queue")
 
-    def __init__(self, peer: Peer | None, identity: bytes, messages: Iterable[Any],
-                 message_ids: list[bytes] | None = None, large_bytes: int = 0) -> None:
+    watched = True
+    """Whether messages may be taken: those to be acknowledged only while the network thread looks at what is taken."""
+
+    def __init__(self, peer: Peer | None, identity: bytes, messages: Iterable[Any], count: int = 0,
+                 large_bytes: int = 0) -> None:
         self.peer = peer
         self.identity = identity
         self.queue: deque[Any] = deque(messages)
         """Payloads; with manual acknowledgement pairs of message id (or ``None``) and payload."""
-        self.count = len(self.queue)
+        self.count = count
         """How many count against the peer's receive mark; 0 once that is settled."""
         self.large_bytes = large_bytes
-        self.message_ids = message_ids
-        """To be acknowledged as the messages are taken."""
-        self.acknowledged = 0
-        """How many of those have been."""
         self.finished = peer is None
         """Whether it has been told that all is taken."""
-        self.watched = False
-        """Whether the network thread looks at what is taken."""
-        self.ticking = False
 
     def taken_ids(self) -> list[bytes]:
-        """The ids of messages taken since the last look. For the network thread."""
-        if self.message_ids is None:
-            return []
+        """The ids, to be acknowledged, of messages taken since the last look. For the network thread."""
+        return []
+
+
+class RequestBatch(Batch):
+    """Messages that are acknowledged as they are taken."""
+
+    __slots__ = ("acknowledged", "message_ids", "ticking", "watched")
+
+    def __init__(self, peer: Peer, identity: bytes, messages: list[bytes], message_ids: list[bytes],
+                 large_bytes: int) -> None:
+        super().__init__(peer, identity, messages, len(messages), large_bytes)
+        self.message_ids = message_ids
+        self.acknowledged = 0
+        """How many of those have been."""
+        self.watched = False
+        self.ticking = False
+        """Whether the network thread is going to look again."""
+
+    def taken_ids(self) -> list[bytes]:
         taken = len(self.message_ids) - len(self.queue)
         ids = self.message_ids[self.acknowledged:taken]
         self.acknowledged = taken
@@ -77,7 +89,7 @@ class Inbox:
     ``finished(batch)`` when all of a batch has been taken; both by the taker, and perhaps more than once. ``manual``:
     no batch becomes current, so that everybody has to ask."""
 
-    def __init__(self, watch: Callable[[Batch], None], finished: Callable[[Batch], None], *,
+    def __init__(self, watch: Callable[[RequestBatch], None], finished: Callable[[Batch], None], *,
                  manual: bool = False) -> None:
         self.current = NOTHING
         """What `take` and the hot path of ``recv`` take from."""
@@ -101,7 +113,7 @@ class Inbox:
             with self._lock:
                 self._set_signal()
 
-    def unwatch(self, batch: Batch) -> None:
+    def unwatch(self, batch: RequestBatch) -> None:
         """Stop taking from ``batch`` unasked: the next taker comes by `refill`, and has it watched again."""
         with self._lock:
             batch.watched = False
@@ -127,7 +139,8 @@ class Inbox:
                 del self._batches[0]
             if self._closed:
                 return NOTHING
-            if batch.message_ids is not None and not batch.watched:
+            if not batch.watched:
+                assert isinstance(batch, RequestBatch)
                 self._watch(batch)
                 batch.watched = True
             if self._signal is None and not self._manual:
@@ -153,7 +166,7 @@ class Inbox:
                     raise TimeoutError("no message in time")
             batch = self.refill()
             queue = batch.queue
-            if queue and (batch.watched or batch.message_ids is None):
+            if queue and batch.watched:
                 message = queue[0]
                 del queue[0]
                 return batch, message
@@ -192,7 +205,7 @@ class Inbox:
                 with self._lock:
                     if not self._batches and len(queue) <= 1:
                         self._clear_signal()
-            if queue and queue[0] is message and (batch.watched or batch.message_ids is None):
+            if queue and queue[0] is message and batch.watched:
                 del queue[0]
                 return made
         except IndexError:
@@ -240,7 +253,7 @@ class Inbox:
                     if not self._batch.queue and not self._batches:
                         self._clear_signal()
             if taken:
-                if first.message_ids is not None:
+                if isinstance(first, RequestBatch):
                     self._watch(first)
                 return taken
         except BaseException:
@@ -250,10 +263,8 @@ class Inbox:
 
     def _next_whole(self, first: Batch) -> Batch:
         """The next batch, if messages of it may be put back into the queue of ``first`` after an interrupt."""
-        if first.message_ids is not None:
-            return NOTHING
         upcoming = self._batches[0] if self._batches else NOTHING
-        if upcoming.identity != first.identity or upcoming.message_ids is not None:
+        if upcoming.identity != first.identity or isinstance(first, RequestBatch) or isinstance(upcoming, RequestBatch):
             return NOTHING
         return self.refill()
 

@@ -189,6 +189,10 @@ class Peer:
     # Reading
 
     def on_event(self, events: int) -> None:
+        if events == READ and self.open_since is not None:
+            if not self._closed:
+                self._read()
+            return
         if self._closed:
             return
         if self.transport.handshaking:
@@ -220,7 +224,15 @@ class Peer:
                 self._greet(chunk)
             else:
                 room = self._recv_hwm - self.pending
-                self._take(decoder.decode(chunk, room if room > PLENTY else self.room()))
+                if room > PLENTY and self.pending_bytes < self._recv_hwm_bytes:
+                    message = decoder.only_message(chunk)
+                    if message is not None:
+                        self.received_messages += 1
+                        self.engine.one_arrived(self, message)
+                        return
+                else:
+                    room = self.room()
+                self._take(decoder.decode(chunk, room))
             if self._closed or not self._reading:
                 break
             if decoder.read_size == READ_SIZE and not transport.readable:

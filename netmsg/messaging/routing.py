@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from ..wire.envelope import LARGE_FRAME, Frame, frame_size, message_id_of
+from ..wire.envelope import LARGE_FRAME, Frame, frame_size
 from .lane import Lane, is_addressed
 
 __all__ = ["OnFull", "Placed", "Router", "SendMode"]
@@ -104,7 +104,7 @@ class Router:
         lane.dead = False
         self._by_identity[lane.identity] = lane
         for frame in self.copies.pop(lane.dialled, ()) if lane.dialled is not None else ():
-            self._append(lane, frame)
+            self._give(lane, frame)
         self._unpark(lane)
         self._fill(lane)
         self.ring += (lane,)
@@ -186,7 +186,8 @@ class Router:
         if not self.waiting_has_room():
             return Placed.FULL, ()
         self.waiting.append(frame)
-        self._waiting_large += self._large_size(frame)
+        if type(frame) is tuple:
+            self._waiting_large += self._large_size(frame)
         return Placed.WAITING, ()
 
     def publish(self, frame: Frame, lanes: Iterable[Lane]) -> tuple[Placed, Iterable[Lane]]:
@@ -303,11 +304,15 @@ class Router:
         """The next peer in turn that has room; the turn moves on behind it."""
         ring = self.ring
         count = len(ring)
-        for step in range(count):
-            index = (self.turn + step) % count
-            if self.has_room(ring[index]):
-                self.turn = index + 1
-                return ring[index]
+        index = self.turn
+        for _ in range(count):
+            if index >= count:
+                index = 0
+            lane = ring[index]
+            index += 1
+            if self.has_room(lane):
+                self.turn = index
+                return lane
         return None
 
     @property
@@ -322,18 +327,16 @@ class Router:
         """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
         return frame_size(frame) if isinstance(frame, tuple) else 0
 
-    def _append(self, lane: Lane, frame: Frame) -> None:
-        large = self._large_size(frame)  # first: the writer subtracts under another lock, so no call in between
-        lane.large_bytes += large
-        lane.queue.append(frame)
-
     def _give(self, lane: Lane, frame: Frame) -> None:
+        large = self._large_size(frame) if type(frame) is tuple else 0
+        queue = lane.queue
+        # From here to the append no call, so that an interrupt finds all of it done or nothing, and because the writer
+        # subtracts from `large_bytes` under another lock.
+        lane.large_bytes += large
         if self._reliable:
-            message_id = message_id_of(frame)
-            assert message_id is not None
-            lane.unacked[message_id] = frame
-            lane.unacked_large += self._large_size(frame)
-        self._append(lane, frame)
+            lane.unacked_large += large
+            lane.unacked[frame[0][5:21] if large else frame[5:21]] = frame  # type: ignore[index]
+        queue.append(frame)
 
     def _pop_waiting(self) -> Frame:
         frame = self.waiting.popleft()
@@ -342,8 +345,12 @@ class Router:
 
     def _fill(self, lane: Lane) -> None:
         """Give a lane what waits for anybody: all of it at most once, within the window at least once."""
-        while self.waiting and (not self._reliable or self.has_room(lane)):
-            self._give(lane, self._pop_waiting())
+        waiting = self.waiting
+        while waiting and (not self._reliable or self.has_room(lane)):
+            frame = waiting.popleft()
+            if type(frame) is tuple:
+                self._waiting_large -= self._large_size(frame)
+            self._give(lane, frame)
 
     def _unpark(self, lane: Lane) -> None:
         parked = self.parked.get(lane.identity)

@@ -277,9 +277,9 @@ class IOThread:
 
     def _round(self) -> None:
         if self.notices:
-            notices, self.notices = self.notices, []
-            for notify in notices:
+            for notify in self.notices:
                 notify()
+            self.notices.clear()
         self._polling = True
         timeout: float | None
         if self.work:

@@ -98,8 +98,9 @@ def data_frame(payload: bytes, large: int = LARGE_FRAME) -> Frame:
 def request_frame(message_id: bytes, payload: bytes, large: int = LARGE_FRAME) -> Frame:
     """A DATA_REQ frame, which asks for an ACK of ``message_id``."""
     size = len(payload)
-    header = _pack_header(size + 17, DATA_REQ) + message_id
-    return header + payload if size < large else (header, payload)
+    if size < large:
+        return _pack_header(size + 17, DATA_REQ) + message_id + payload
+    return _pack_header(size + 17, DATA_REQ) + message_id, payload
 
 
 def hello_frame(identity: bytes) -> bytes:

@@ -82,6 +82,16 @@ class Decoder:
         self._position = 4 + size
         return buffer[4:4 + size]
 
+    def only_message(self, chunk: bytes) -> bytes | None:
+        """The payload of the DATA frame that ``chunk`` is, exactly, with nothing before it: what a conversation or a
+        quiet line consists of. For anything else ``None``, and ``chunk`` is still to be decoded."""
+        if self._buffer or self._pieces is not None or len(chunk) <= HEADER_SIZE:
+            return None
+        size, kind = _unpack_header(chunk)
+        if kind != DATA or size != len(chunk) - 4 or size > self._bound or self.error is not None:
+            return None
+        return chunk[5:]
+
     @property
     def buffered(self) -> int:
         """How many received bytes wait to be decoded."""
@@ -89,13 +99,6 @@ class Decoder:
 
     def decode(self, chunk: bytes, room: int) -> list[Run]:
         """Add ``chunk`` and decode what is complete, but at most ``room`` messages; the rest is kept for later."""
-        end = len(chunk)
-        if end > HEADER_SIZE and not self._buffer and self._pieces is None and room > 0 and self.error is None:
-            # One message and no more: what request and reply, or a quiet line, consist of.
-            size, kind = _unpack_header(chunk)
-            if kind == DATA and size == end - 4 and size <= self._bound:
-                self.read_size = READ_SIZE
-                return [Run(DATA, [chunk[5:]])]
         runs: list[Run] = []
         if self.error is not None:
             return runs

@@ -99,7 +99,8 @@ def test_leaving_twice_is_leaving_once() -> None:
     departure = router.leave(a)
     assert departure.dead == [] and departure.ready == []
     assert router.ring == (b, c)
-    assert b.queue + c.queue == messages(1, 0, 2) or b.queue + c.queue == messages(1, 2, 0)
+    assert b.queue == messages(1, 0)
+    assert c.queue == messages(2)
 
 
 def test_a_peer_that_has_left_is_marked_dead_and_one_that_joins_is_not() -> None:
@@ -630,7 +631,7 @@ def test_at_least_once_every_message_is_unacknowledged_waiting_or_acknowledged(p
             present += joining(router, b"%d" % step, window=2)
         elif action == 1 and present:
             router.leave(present.pop(0))
-        elif action - 2 < len(present) and (unacked := present[action - 2].unacked):
+        elif 0 <= action - 2 < len(present) and (unacked := present[action - 2].unacked):
             oldest, frame = next(iter(unacked.items()))
             acknowledged.append(joined(frame))
             router.acknowledged(present[action - 2], [oldest])

@@ -1,0 +1,353 @@
+"""At least once: what is sent again and when, and which arrivals are duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netmsg.messaging.delivery import Arrivals, Ledger
+from netmsg.messaging.lane import Lane
+from netmsg.wire.envelope import request_frame
+from support.lanes import lane
+
+ALICE, BOB = b"alice", b"bob"
+
+
+def ledger(*, resend_after: float = 1.0, max_resends: int | None = None,
+           jitter: Callable[[], float] = lambda: 0.5) -> Ledger[str]:
+    """With that jitter every delay is twice the one before."""
+    return Ledger(b"prefix__", resend_after, max_resends, jitter)
+
+
+def message_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def in_flight(*numbers: int) -> Lane:
+    """A lane that has sent these, and waits for their acknowledgement."""
+    out = lane()
+    for number in numbers:
+        out.unacked[message_id(number)] = request_frame(message_id(number), b"")
+    return out
+
+
+def moments_of_resending(book: Ledger[str], out: Lane, moments: list[float]) -> list[float]:
+    return [now for now in moments if book.due(out, now) is not None]
+
+
+# Ids and receipts
+
+
+def test_ids_are_sixteen_bytes_unique_and_ordered() -> None:
+    book = ledger()
+    ids = [book.new_id() for _ in range(600)]
+    assert {len(made) for made in ids} == {16}
+    assert {made[:8] for made in ids} == {b"prefix__"}
+    assert ids == sorted(set(ids))
+
+
+def test_what_is_acknowledged_is_no_longer_outstanding() -> None:
+    book = ledger()
+    book.outstanding.update({message_id(1): "one", message_id(2): "two"})
+    book.settle([message_id(1), message_id(3)])
+    assert book.outstanding == {message_id(2): "two"}
+
+
+def test_giving_up_returns_the_receipt_once() -> None:
+    book = ledger()
+    book.outstanding[message_id(1)] = "one"
+    assert book.give_up(message_id(1)) == "one"
+    assert book.give_up(message_id(1)) is None
+
+
+# When to send again
+
+
+def test_the_first_look_at_a_message_starts_its_clock() -> None:
+    book, out = ledger(), in_flight(1)
+    assert book.due(out, 100.0) is None
+    assert book.due(out, 100.99) is None
+    due = book.due(out, 101.0)
+    assert due is not None
+    assert due.message_id == message_id(1)
+    assert due.frame == request_frame(message_id(1), b"")
+    assert not due.give_up
+
+
+def test_only_the_oldest_message_is_sent_again() -> None:
+    book, out = ledger(), in_flight(1, 2, 3)
+    book.due(out, 0.0)
+    due = book.due(out, 5.0)
+    assert due is not None and due.message_id == message_id(1)
+    assert book.due(out, 5.0) is None
+    assert book.resent == 1
+
+
+def test_the_delay_doubles_up_to_a_minute() -> None:
+    book, out = ledger(), in_flight(1)
+    moments = [number / 4 for number in range(4 * 400)]
+    again = moments_of_resending(book, out, moments)
+    assert [later - earlier for earlier, later in zip([0.0, *again], again)] == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+    assert book.resent == len(again)
+
+
+@pytest.mark.parametrize(("drawn", "factor"), [(0.0, 1.5), (1.0, 2.5)])
+def test_jitter_spreads_the_delay_around_its_double(drawn: float, factor: float) -> None:
+    book, out = ledger(jitter=lambda: drawn), in_flight(1)
+    book.due(out, 0.0)
+    assert book.due(out, 1.0) is not None
+    assert book.due(out, 1.0 + factor - 0.01) is None
+    assert book.due(out, 1.0 + factor) is not None
+
+
+def test_the_clock_starts_anew_with_every_other_oldest_message() -> None:
+    book, out = ledger(), in_flight(1, 2)
+    book.due(out, 0.0)
+    book.due(out, 1.0)
+    book.due(out, 3.0)
+    del out.unacked[message_id(1)]
+    assert book.due(out, 3.5) is None
+    assert book.due(out, 4.25) is None
+    due = book.due(out, 4.5)
+    assert due is not None and due.message_id == message_id(2)
+
+
+def test_a_refused_message_is_sent_again_however_many_newer_ones_are_acknowledged() -> None:
+    book, out = ledger(), in_flight(1)
+    resent = []
+    for step in range(100):
+        out.unacked[message_id(100 + step)] = b""
+        out.unacked.pop(message_id(99 + step), None)
+        if (due := book.due(out, step / 10)) is not None:
+            resent.append((step / 10, due.message_id))
+    assert resent == [(1.0, message_id(1)), (3.0, message_id(1)), (7.0, message_id(1))]
+
+
+def test_nothing_is_sent_again_to_a_peer_with_nothing_in_flight() -> None:
+    book, out = ledger(), in_flight()
+    assert moments_of_resending(book, out, [0.0, 1.0, 100.0]) == []
+
+
+def test_nothing_is_sent_again_to_a_peer_that_does_not_take_what_it_is_sent() -> None:
+    book, out = ledger(), in_flight(1)
+    book.due(out, 0.0)
+    out.queue.append(b"queued")
+    assert moments_of_resending(book, out, [1.0, 50.0, 100.0]) == []
+    out.queue.clear()
+    assert moments_of_resending(book, out, [100.5, 101.0, 101.5, 102.0]) == [101.5]
+
+
+def test_each_peer_has_a_clock_of_its_own() -> None:
+    book, one, other = ledger(), in_flight(1), in_flight(2)
+    book.due(one, 0.0)
+    book.due(other, 0.5)
+    assert book.due(one, 1.0) is not None
+    assert book.due(other, 1.0) is None
+    assert book.due(other, 1.5) is not None
+
+
+def test_the_clock_of_a_peer_that_has_gone_is_forgotten() -> None:
+    book, out = ledger(), in_flight(1)
+    book.due(out, 0.0)
+    book.forget(out)
+    assert book.due(out, 50.0) is None
+    assert book.due(out, 51.0) is not None
+
+
+def test_a_message_is_given_up_on_after_it_was_sent_again_as_often_as_it_may() -> None:
+    book, out = ledger(max_resends=2), in_flight(1)
+    dues = [due for now in range(20) if (due := book.due(out, float(now))) is not None]
+    assert [due.give_up for due in dues] == [False, False, True, True]
+    assert book.resent == 2
+
+
+def test_without_resends_the_first_silence_is_the_end() -> None:
+    book, out = ledger(max_resends=0), in_flight(1)
+    book.due(out, 0.0)
+    due = book.due(out, 1.0)
+    assert due is not None and due.give_up
+    assert book.resent == 0
+
+
+def test_being_routed_to_another_peer_counts_as_being_sent_again() -> None:
+    book = ledger(max_resends=2)
+    assert [book.may_resend(message_id(1)) for _ in range(3)] == [True, True, False]
+    assert book.may_resend(message_id(2))
+    assert book.resent == 3
+
+
+def test_resends_are_counted_anew_after_an_acknowledgement() -> None:
+    book = ledger(max_resends=1)
+    assert book.may_resend(message_id(1))
+    book.settle([message_id(1)])
+    assert book.may_resend(message_id(1))
+
+
+# Arrivals
+
+
+def bodies(*numbers: int) -> list[bytes]:
+    return [b"body %d" % number for number in numbers]
+
+
+def ids(*numbers: int) -> list[bytes]:
+    return [message_id(number) for number in numbers]
+
+
+def new_of(arrivals: Arrivals, sender: bytes, *numbers: int) -> list[bytes]:
+    return arrivals.sort(sender, ids(*numbers), bodies(*numbers)).bodies
+
+
+def again_of(arrivals: Arrivals, sender: bytes, *numbers: int) -> list[bytes]:
+    return arrivals.sort(sender, ids(*numbers), bodies(*numbers)).again
+
+
+def test_new_messages_are_handed_on_and_held() -> None:
+    arrivals = Arrivals(10)
+    assert arrivals.sort(ALICE, ids(1, 2), bodies(1, 2)) == (ids(1, 2), bodies(1, 2), [], 0)
+    assert list(arrivals.held) == ids(1, 2)
+
+
+def test_a_duplicate_of_a_held_message_is_dropped_unacknowledged() -> None:
+    arrivals = Arrivals(10)
+    new_of(arrivals, ALICE, 1)
+    assert arrivals.sort(ALICE, ids(1, 2), bodies(1, 2)) == (ids(2), bodies(2), [], 1)
+    assert arrivals.duplicates == 1
+
+
+def test_a_duplicate_of_an_acknowledged_message_is_acknowledged_again() -> None:
+    arrivals = Arrivals(10)
+    new_of(arrivals, ALICE, 1)
+    arrivals.acknowledge(ALICE, ids(1))
+    assert arrivals.sort(ALICE, ids(2, 1), bodies(2, 1)) == (ids(2), bodies(2), ids(1), 1)
+    assert arrivals.held.keys() == set(ids(2))
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 2, 1), (2, 1, 1, 3)])
+def test_a_message_that_comes_twice_in_one_run_is_new_once(numbers: tuple[int, ...]) -> None:
+    arrivals = Arrivals(10)
+    once = list(dict.fromkeys(numbers))
+    found = arrivals.sort(ALICE, ids(*numbers), bodies(*numbers))
+    assert found == (ids(*once), bodies(*once), [], len(numbers) - len(once))
+    assert list(arrivals.held) == ids(*once)
+    assert arrivals.duplicates == len(numbers) - len(once)
+
+
+def test_a_message_is_acknowledged_once() -> None:
+    arrivals = Arrivals(10)
+    new_of(arrivals, ALICE, 1, 2)
+    assert arrivals.acknowledge(ALICE, ids(1)) == ids(1)
+    assert arrivals.acknowledge(ALICE, ids(1, 2, 3)) == ids(2)
+    assert not arrivals.held
+
+
+def test_a_refused_message_is_new_when_it_is_sent_again() -> None:
+    arrivals = Arrivals(10)
+    new_of(arrivals, ALICE, 1)
+    assert arrivals.refuse(message_id(1))
+    assert not arrivals.refuse(message_id(1))
+    assert arrivals.acknowledge(ALICE, ids(1)) == []
+    assert new_of(arrivals, ALICE, 1) == bodies(1)
+
+
+def test_held_messages_are_remembered_however_many_are_acknowledged() -> None:
+    arrivals = Arrivals(2)
+    new_of(arrivals, ALICE, 0)
+    for number in range(1, 500):
+        new_of(arrivals, ALICE, number)
+        arrivals.acknowledge(ALICE, ids(number))
+    assert new_of(arrivals, ALICE, 0) == []
+    assert arrivals.acknowledge(ALICE, ids(0)) == ids(0)
+
+
+@given(st.integers(1, 8), st.lists(st.integers(1, 5), max_size=20))
+def test_the_newest_acknowledged_ids_are_remembered(remember: int, batches: list[int]) -> None:
+    arrivals = Arrivals(remember)
+    count = 0
+    for size in batches:
+        batch = range(count, count + size)
+        new_of(arrivals, ALICE, *batch)
+        arrivals.acknowledge(ALICE, ids(*batch))
+        count += size
+    newest = range(max(0, count - remember), count)
+    assert again_of(arrivals, ALICE, *newest) == ids(*newest)
+
+
+@given(st.integers(1, 20), st.integers(0, 60))
+def test_acknowledged_ids_are_forgotten_after_two_generations(remember: int, more: int) -> None:
+    arrivals = Arrivals(remember)
+    for number in range(2 * remember + more):
+        new_of(arrivals, ALICE, number)
+        arrivals.acknowledge(ALICE, ids(number))
+    assert new_of(arrivals, ALICE, 0) == bodies(0)
+
+
+def test_nothing_acknowledged_is_remembered_where_nothing_is_to_be() -> None:
+    arrivals = Arrivals(0)
+    new_of(arrivals, ALICE, 1)
+    assert new_of(arrivals, ALICE, 1) == []
+    arrivals.acknowledge(ALICE, ids(1))
+    assert new_of(arrivals, ALICE, 1) == bodies(1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["arrive", "acknowledge", "refuse"]),
+                          st.lists(st.integers(0, 5), min_size=1, max_size=4)), max_size=40))
+def test_every_message_of_one_sender_is_new_held_or_acknowledged(plan: list[tuple[str, list[int]]]) -> None:
+    arrivals = Arrivals(1000)
+    held: set[int] = set()
+    acknowledged: set[int] = set()
+    duplicates = 0
+    for step, numbers in plan:
+        if step == "arrive":
+            new = list(dict.fromkeys(number for number in numbers if number not in held | acknowledged))
+            again = [number for number in numbers if number in acknowledged]
+            expected = (ids(*new), bodies(*new), ids(*again), len(numbers) - len(new))
+            assert arrivals.sort(ALICE, ids(*numbers), bodies(*numbers)) == expected
+            held.update(new)
+            duplicates += len(numbers) - len(new)
+        elif step == "acknowledge":
+            released = list(dict.fromkeys(number for number in numbers if number in held))
+            assert arrivals.acknowledge(ALICE, ids(*numbers)) == ids(*released)
+            held.difference_update(released)
+            acknowledged.update(released)
+        else:
+            assert arrivals.refuse(message_id(numbers[0])) == (numbers[0] in held)
+            held.discard(numbers[0])
+    assert arrivals.duplicates == duplicates
+
+
+def test_ids_count_per_sender() -> None:
+    arrivals = Arrivals(10)
+    assert new_of(arrivals, ALICE, 1) == bodies(1)
+    assert new_of(arrivals, BOB, 1) == bodies(1)
+    new_of(arrivals, ALICE, 3)
+    arrivals.acknowledge(ALICE, ids(3))
+    assert new_of(arrivals, BOB, 3) == bodies(3)
+
+
+def test_another_senders_message_of_the_same_id_does_not_make_a_held_one_new() -> None:
+    arrivals = Arrivals(10)
+    new_of(arrivals, ALICE, 1)
+    new_of(arrivals, BOB, 1)
+    assert new_of(arrivals, ALICE, 1) == []
+    assert new_of(arrivals, BOB, 1) == []
+
+
+def test_another_senders_message_of_the_same_id_does_not_make_an_acknowledged_one_new() -> None:
+    arrivals = Arrivals(10)
+    for sender in (ALICE, BOB):
+        new_of(arrivals, sender, 1)
+        arrivals.acknowledge(sender, ids(1))
+    assert again_of(arrivals, ALICE, 1) == ids(1)
+    assert again_of(arrivals, BOB, 1) == ids(1)
+
+
+def test_messages_of_the_same_id_are_acknowledged_to_each_of_their_senders() -> None:
+    arrivals = Arrivals(10)
+    new_of(arrivals, ALICE, 1)
+    new_of(arrivals, BOB, 1)
+    assert arrivals.acknowledge(ALICE, ids(1)) == ids(1)
+    assert arrivals.acknowledge(BOB, ids(1)) == ids(1)
