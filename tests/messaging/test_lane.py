@@ -198,8 +198,8 @@ def test_bytes_of_large_frames_are_no_longer_counted_once_written() -> None:
 
 @pytest.mark.parametrize("controls", [0, 1, 3])
 @given(lengths=st.lists(sizes, min_size=1, max_size=6), late=st.lists(sizes, max_size=2))
-def test_taking_back_returns_what_was_not_handed_over_whole_at_every_byte(controls: int, lengths: list[int],
-                                                                         late: list[int]) -> None:
+def test_what_was_not_handed_over_whole_is_taken_back_at_every_byte(controls: int, lengths: list[int],
+                                                                    late: list[int]) -> None:
     frames = messages(lengths)
     later = [message(100 + number, size) for number, size in enumerate(late)]
     ends = [controls * len(CONTROL) + sum(map(frame_size, frames[:count + 1])) for count in range(len(frames))]

@@ -155,20 +155,20 @@ def test_decoding_stops_at_the_room_there_is_and_resumes_without_loss(envelopes:
                                                                       data: st.DataObject) -> None:
     encoded = encode(envelopes)
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=6))
-    rooms = st.integers(1, 4)
     decoder = Decoder(LIMIT)
     found: list[Envelope] = []
     received = b""
     for chunk in pieces(encoded, cuts):
         received += chunk
+        room = data.draw(st.integers(0, 3))
         while True:
-            room = data.draw(rooms)
             taken = flatten(decoder.decode(chunk, room))
             assert sum(envelope.is_message for envelope in taken) <= room
             found += taken
             if not decoder.stopped:
                 break
             chunk = b""
+            room = data.draw(st.integers(1, 4))
         assert found == read_plainly(received, LIMIT)[0]
     assert found == envelopes
 
@@ -214,7 +214,25 @@ def test_a_large_message_waits_for_room_too(kind: int, message_id: bytes) -> Non
     decoder = Decoder(LIMIT)
     assert decoder.decode(encoded[:70_000], 0) == []
     assert decoder.decode(encoded[70_000:], 0) == []
+    assert decoder.stopped
     assert flatten(decoder.decode(b"", 1)) == [envelope]
+    assert not decoder.stopped
+
+
+@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID)])
+def test_bytes_may_go_on_arriving_behind_a_large_message_that_waits_for_room(kind: int, message_id: bytes) -> None:
+    envelopes = [Envelope(kind, pattern(80_000), message_id), Envelope(DATA, b"1"), Envelope(kind, pattern(90_000, 1),
+                                                                                            message_id)]
+    encoded = encode(envelopes)
+    for cuts in ([70_000, 79_990, 100_000], [70_000, 80_030], [30_000, 60_000, 90_000, 120_000]):
+        decoder = Decoder(LIMIT)
+        first, *chunks = pieces(encoded, cuts)
+        for chunk in (first, *chunks):
+            assert decoder.decode(chunk, 0) == []
+        found = []
+        while decoder.stopped:
+            found += flatten(decoder.decode(b"", 1))
+        assert found == envelopes
 
 
 def test_a_violation_behind_messages_that_wait_for_room_does_not_take_them_away() -> None:
@@ -288,6 +306,42 @@ def test_a_very_large_frame_is_read_in_bounded_pieces_to_its_exact_end() -> None
     assert flatten(runs) == [Envelope(DATA, payload)]
 
 
+# One message alone
+
+
+def test_the_only_message_is_told_by_being_all_there_is() -> None:
+    decoder = Decoder(SMALL_LIMIT)
+    assert decoder.only_message(frame(DATA, b"alone")) == b"alone"
+    assert decoder.only_message(frame(DATA, bytes(SMALL_LIMIT))) == bytes(SMALL_LIMIT)
+    assert decoder.error is None and decoder.buffered == 0
+
+
+@pytest.mark.parametrize("chunk", [
+    b"",
+    frame(DATA, b"cut short")[:-1],
+    frame(DATA, b"followed") + b"\0",
+    frame(DATA, b"1") + frame(DATA, b"2"),
+    frame(DATA, bytes(SMALL_LIMIT + 1)),
+    frame(DATA_REQ, ID + b"request"),
+    frame(HEARTBEAT),
+    frame(ACK, ID),
+])
+def test_anything_but_one_message_alone_is_still_to_be_decoded(chunk: bytes) -> None:
+    decoder, other = Decoder(SMALL_LIMIT), Decoder(SMALL_LIMIT)
+    assert decoder.only_message(chunk) is None
+    assert decoder.decode(chunk, PLENTY) == other.decode(chunk, PLENTY)
+    assert (decoder.error is None) == (other.error is None)
+    assert decoder.buffered == other.buffered
+
+
+@pytest.mark.parametrize("before", [frame(DATA, b"begun")[:3], frame(DATA, b"begun")[:8],
+                                    frame(DATA, pattern(80_000))[:70_000], frame(ACK, b"abc")])
+def test_there_is_no_only_message_behind_bytes_that_wait_or_an_error(before: bytes) -> None:
+    decoder = Decoder(LIMIT)
+    decoder.decode(before, PLENTY)
+    assert decoder.only_message(frame(DATA, b"alone")) is None
+
+
 # What must not be
 
 
@@ -354,9 +408,9 @@ def test_random_bytes_raise_nothing_and_hold_no_more_than_came(chunks: list[byte
 
 @given(small_sequences, st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
        st.data())
-def test_mutated_bytes_are_read_like_the_plainest_reader_does(envelopes: list[Envelope],
-                                                             mutations: list[tuple[int, int]],
-                                                             data: st.DataObject) -> None:
+def test_mutated_bytes_are_read_as_the_plainest_reader_does(envelopes: list[Envelope],
+                                                            mutations: list[tuple[int, int]],
+                                                            data: st.DataObject) -> None:
     mutated = bytearray(encode(envelopes) or b"\0")
     for position, value in mutations:
         mutated[position % len(mutated)] = value
@@ -367,8 +421,8 @@ def test_mutated_bytes_are_read_like_the_plainest_reader_does(envelopes: list[En
 
 
 @given(small_sequences, st.integers(0, 2000), st.integers(1, 6), st.data())
-def test_bytes_with_some_missing_are_read_like_the_plainest_reader_does(envelopes: list[Envelope], begin: int,
-                                                                       count: int, data: st.DataObject) -> None:
+def test_bytes_with_some_missing_are_read_as_the_plainest_reader_does(envelopes: list[Envelope], begin: int,
+                                                                      count: int, data: st.DataObject) -> None:
     whole = encode(envelopes)
     begin %= len(whole) + 1
     torn = whole[:begin] + whole[begin + count:]

@@ -1,0 +1,50 @@
+"""Stand between two services that both come and go: two sockets that bind, and what arrives at one leaves by the other.
+
+In three terminals, with as many creators and workers as you like:
+
+    python3 examples/proxy.py
+    python3 examples/dynamiccreator.py
+    python3 examples/worker.py --connect 127.0.0.1:25002
+
+So that no proxy is a single point of failure, run several, unchanged, each at its own address. On Linux all of
+127.0.0.0/8 is this machine; elsewhere use ports, ``--port 25011 --worker-port 25012`` and so on, and say so in the
+list, which for the creators names the one port and for the workers the other:
+
+    python3 examples/proxy.py --host 127.0.0.1
+    python3 examples/proxy.py --host 127.0.0.2
+    python3 examples/proxy.py --host 127.0.0.3
+    export PROXY_HOSTNAMES="127.0.0.1;127.0.0.2;127.0.0.3"
+    python3 examples/dynamiccreator.py
+    python3 examples/worker.py
+
+Without a worker `send` blocks, when enough jobs wait, and then the creators are slowed down: nothing piles up for ever.
+"""
+
+import argparse
+import sys
+
+from netmsg import SendMode, Søcket
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pass on jobs from the creators to the workers that connect.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (%(default)s)")
+    parser.add_argument("--port", type=int, default=25001, help="port for the creators (%(default)s)")
+    parser.add_argument("--worker-port", type=int, default=25002, help="port for the workers (%(default)s)")
+    args = parser.parse_args()
+
+    with Søcket() as sock1, Søcket(send_mode=SendMode.ROUNDROBIN) as sock2:
+        sock1.bind(args.host, args.port)
+        sock2.bind(args.host, args.worker_port)
+        print("creators: bound to port", sock1.bound_port)
+        print("workers: bound to port", sock2.bound_port)
+        while True:
+            work = sock1.recv()
+            sock2.send(work)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,257 @@
+"""Descriptors, memory and stopped processes: what runs out comes back, and what grows has a bound."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+from support.pairs import TIMEOUT, Background, connected, until
+from support.wire_peer import DATA, WirePeer, dial, frame, hello
+
+from netmsg import DeliveryGuarantee, IOThread, Søcket
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def run(program: str, *arguments: object, timeout: float = 50.0) -> str:
+    result = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(program),
+                             *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
+
+
+def test_accepting_pauses_when_descriptors_run_out_and_resumes() -> None:
+    assert run("""
+        import os, resource, socket
+        from netmsg import AcceptError, Søcket
+        with Søcket(linger=0) as sock, Søcket(linger=0) as client:
+            sock.bind(port=0)
+            hoard = []
+            first = socket.create_connection(("127.0.0.1", sock.bound_port))
+            lowest = os.dup(0)
+            os.close(lowest)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            waiting = socket.socket()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, hard))
+            while True:
+                try:
+                    hoard.append(os.dup(0))
+                except OSError:
+                    break
+            waiting.connect(("127.0.0.1", sock.bound_port))
+            event = next(event for event in sock.events(timeout=10) if isinstance(event, AcceptError))
+            assert "Too many open files" in event.reason, event
+            for fd in hoard:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client.connect(port=sock.bound_port)
+            client.send(b"after")
+            print(sock.recv(timeout=10).decode())
+            first.close(), waiting.close()
+    """) == "after\n"
+
+
+def test_dialling_out_of_descriptors_is_retried() -> None:
+    assert run("""
+        import os, resource
+        from netmsg import Retrying, Søcket
+        with Søcket(linger=0) as sock, Søcket(linger=0) as client:
+            sock.bind(port=0)
+            client.bind(port=0)  # so that its thread runs
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            lowest = os.dup(0)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+            client.connect(port=sock.bound_port)
+            event = next(event for event in client.events(timeout=10) if isinstance(event, Retrying))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client.send(b"after")
+            print(sock.recv(timeout=10).decode(), "Too many open files" in event.reason)
+    """) == "after True\n"
+
+
+def test_descriptors_above_1024_make_no_difference() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1400:
+        pytest.skip("fewer than 1400 descriptors are allowed here")
+    hoard = [os.dup(0) for _ in range(1100)]
+    try:
+        with connected() as (a, b):
+            assert a.fileno() > 1024
+            for _ in range(20):
+                b.send(b"x")
+                assert a.recv(timeout=TIMEOUT) == b"x"
+    finally:
+        for descriptor in hoard:
+            os.close(descriptor)
+
+
+def test_unauthenticated_connections_cost_next_to_no_memory() -> None:
+    with Søcket(linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as warm:
+            warm.shake_hands()
+        before = resident()
+        strangers = [dial(sock.bound_port) for _ in range(20)]
+        for stranger in strangers:
+            stranger.send(b"\x00\x00\x00\x12")
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+        assert resident() - before < 2**20
+        for stranger in strangers:
+            stranger.close()
+
+
+def test_a_claimed_size_costs_nothing_until_its_bytes_arrive() -> None:
+    with Søcket(linger=0, max_message_size=2**30) as sock:
+        sock.bind(port=0)
+        peers: list[WirePeer] = []
+        for _ in range(10):
+            peers.append(dial(sock.bound_port))
+            peers[-1].shake_hands()
+        sock.wait_for_peers(10, timeout=TIMEOUT)
+        before = resident()
+        for peer in peers:
+            peer.send((2**30).to_bytes(4, "big") + b"\x03" + b"x" * 1000)
+        until(lambda: sock.stats().bytes_received > 10 * 1000)
+        assert resident() - before < 30 * 2**20  # ten pieces of at most a megabyte, and change
+        for peer in peers:
+            peer.close()
+
+
+def test_a_large_message_costs_twice_its_size_at_most() -> None:
+    size = 100 * 2**20
+    peak = run("""
+        import resource, sys
+        from netmsg import Søcket
+        size = int(sys.argv[1])
+        sock = Søcket(linger=0, max_message_size=size).connect(port=int(sys.argv[2]))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert len(sock.recv(timeout=30)) == size
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        sock.close()
+    """, size, _serve_one(size))
+    assert int(peak) * 1024 < 2.2 * size
+
+
+def _serve_one(size: int) -> int:
+    """The port of a Søcket that sends one message of ``size`` to whoever comes, and closes."""
+    sock = Søcket(max_message_size=size, send_hwm_bytes=2 * size, linger=30).bind(port=0)
+    sock.send(bytes(size))
+
+    def finish() -> None:
+        sock.wait_for_peers(timeout=30)
+        sock.close()
+
+    Background(finish)
+    return sock.bound_port
+
+
+def test_a_stalled_peer_costs_no_more_memory_than_the_marks() -> None:
+    with Søcket(send_hwm_bytes=4 * 2**20, send_hwm=4096, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, receive_buffer=2048) as peer:
+            peer.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            before = resident()
+            stop = time.monotonic() + 1.0
+            while time.monotonic() < stop:
+                try:
+                    sock.send(bytes(1024), timeout=0.05)
+                except TimeoutError:
+                    break
+            assert resident() - before < 40 * 2**20
+            assert sock.peers()[0].queued <= 4096
+
+
+def test_a_stopped_consumer_does_not_hold_up_the_others() -> None:
+    program = """
+        import sys
+        from netmsg import Søcket
+        with Søcket(linger=0) as sock:
+            sock.connect(port=int(sys.argv[1]))
+            sock.wait_for_peers(timeout=10)
+            print("ready", flush=True)
+            for message in sock:
+                pass
+    """
+    with Søcket(send_hwm=100, linger=0) as sock:
+        sock.bind(port=0)
+        consumers = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(sock.bound_port)],
+                                      stdout=subprocess.PIPE) for _ in range(3)]
+        try:
+            for consumer in consumers:
+                assert consumer.stdout is not None and consumer.stdout.readline() == b"ready\n"
+            sock.wait_for_peers(3, timeout=TIMEOUT)
+            consumers[0].send_signal(signal.SIGSTOP)
+            total = 50_000  # far more than the marks and the kernel hold for one
+            for _ in range(total):
+                sock.send(bytes(1000), timeout=TIMEOUT)
+            queued = sorted(info.queued for info in sock.peers())
+            assert queued[-1] <= 100
+            sent = sorted(info.sent for info in sock.peers())
+            assert sent[1] > total / 4 and sum(sent) + sum(queued) >= total
+        finally:
+            for consumer in consumers:
+                consumer.kill()
+                consumer.wait(TIMEOUT)
+                assert consumer.stdout is not None
+                consumer.stdout.close()
+
+
+def test_a_receiver_that_is_killed_had_acknowledged_no_more_than_it_took() -> None:
+    program = """
+        import os, signal, sys
+        from netmsg import Søcket
+        sock = Søcket().connect(port=int(sys.argv[1]))
+        for number in range(300):
+            print(sock.recv(timeout=10).decode(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, linger=0) as sock:
+        sock.bind(port=0)
+        receipts = [sock.send(b"%d" % n) for n in range(2000)]
+        victim = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(sock.bound_port)],
+                                capture_output=True, timeout=30)
+        taken = {int(line) for line in victim.stdout.split()}
+        until(lambda: not sock.peers())
+        acknowledged = {n for n, receipt in enumerate(receipts) if receipt is not None and receipt.acked}
+        assert len(taken) == 300 and acknowledged <= taken
+        with Søcket(linger=0) as second:
+            second.connect(port=sock.bound_port)
+            rest = {int(second.recv(timeout=TIMEOUT)) for _ in range(2000 - len(acknowledged))}
+            assert rest == set(range(2000)) - acknowledged
+
+
+def test_an_endpoint_that_hangs_up_again_and_again_leaves_nothing() -> None:
+    with IOThread() as io, Søcket(io_thread=io, linger=0) as sock:
+        sock.bind(port=0)
+        before = len(os.listdir("/proc/self/fd"))
+        for attempt in range(300):
+            peer = dial(sock.bound_port)
+            if attempt % 3 == 0:
+                peer.send(hello(peer.identity))
+            elif attempt % 3 == 1:
+                peer.shake_hands(frame(DATA, b"x"))
+            if attempt % 2:
+                peer.reset()
+            else:
+                peer.close()
+        with dial(sock.bound_port) as last:
+            last.shake_hands()
+            until(lambda: len(sock.peers()) == 1)
+        until(lambda: not sock.peers())
+        until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)
+        assert threading.active_count() < 10
+

@@ -1,0 +1,152 @@
+"""Dialling over real sockets: the first to answer wins, the others leave nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, wait_for_event
+from test_io_thread import Tenant
+
+from netmsg import Connecting, IOThread, Retrying, Søcket
+from netmsg.reactor.dialling import Dial
+from netmsg.reactor.resolving import resolve, resolve_in_background
+
+
+def dial(addresses: list[Any]) -> tuple[socket.socket | None, list[Any]]:
+    results: list[tuple[socket.socket | None, list[Any]]] = []
+    done = threading.Event()
+
+    def ended(sock: socket.socket | None, failures: list[Any]) -> None:
+        results.append((sock, failures))
+        done.set()
+
+    with IOThread() as io:
+        io.attach(Tenant(io))
+        io.call(lambda: Dial(io, addresses, ended).start())
+        assert done.wait(TIMEOUT)
+    return results[0]
+
+
+def refused() -> tuple[int, Any]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return socket.AF_INET, listener.getsockname()
+
+
+def test_a_refused_address_gives_way_to_the_next() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock, failures = dial([refused(), refused(), (socket.AF_INET, listener.getsockname())])
+        assert sock is not None and sock.getpeername() == listener.getsockname()
+        assert [type(error) for _, error in failures] == [ConnectionRefusedError] * 2
+        sock.close()
+
+
+def test_an_address_that_does_not_answer_is_overtaken() -> None:
+    with socket.socket() as deaf, socket.create_server(("127.0.0.1", 0)) as listener:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        fillers = [socket.socket() for _ in range(8)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        sock, failures = dial([(socket.AF_INET, deaf.getsockname()), (socket.AF_INET, listener.getsockname())])
+        assert sock is not None and sock.getpeername() == listener.getsockname() and failures == []
+        sock.close()
+        for filler in fillers:
+            filler.close()
+
+
+def test_all_failures_are_told() -> None:
+    addresses = [refused(), (socket.AF_UNIX, "/no/such/path"), (12345, ("127.0.0.1", 1))]
+    sock, failures = dial(addresses)
+    assert sock is None
+    assert sorted(str(address) for address, _ in failures) == sorted(map(str, addresses))
+    assert dial([]) == (None, [])
+
+
+def test_a_free_port_that_meets_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP's simultaneous open: dialling a free port of the ephemeral range can connect a socket to itself."""
+    real = socket.socket
+
+    class MeetsItself(real):  # type: ignore[misc, valid-type]
+        def connect_ex(self, address: Any) -> int:
+            self.bind(address)
+            return real.connect_ex(self, address)
+
+    _, address = refused()
+    monkeypatch.setattr(socket, "socket", MeetsItself)
+    sock, failures = dial([(socket.AF_INET, address)])
+    assert sock is None and isinstance(failures[0][1], ConnectionRefusedError)
+
+
+def test_literals_ask_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[int] = []
+    real = socket.getaddrinfo
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        flags.append(options["flags"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noting)
+    found: list[Any] = []
+    resolve_in_background("127.0.0.1", 5, found.append)
+    resolve_in_background("::1", 5, found.append)
+    assert found == [[(socket.AF_INET, ("127.0.0.1", 5))], [(socket.AF_INET6, ("::1", 5, 0, 0))]]
+    assert flags == [socket.AI_NUMERICHOST] * 2
+
+
+def test_at_most_four_threads_resolve_and_they_go_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    release = threading.Event()
+    inside = threading.Semaphore(0)
+
+    def slow(host: Any, *arguments: Any, **options: Any) -> Any:
+        if options["flags"] != socket.AI_NUMERICHOST:
+            inside.release()
+            assert release.wait(TIMEOUT)
+            host = "127.0.0.1"
+        return real(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    answered = threading.Semaphore(0)
+    for number in range(10):
+        resolve_in_background(f"host{number}.test", 1, lambda found: answered.release())
+    for _ in range(4):
+        assert inside.acquire(timeout=TIMEOUT)
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith("netmsg-resolve-")]) == 4
+    release.set()
+    for _ in range(10):
+        assert answered.acquire(timeout=TIMEOUT)
+
+
+def test_a_late_answer_of_the_resolver_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    release = threading.Event()
+    calls: list[str] = []
+
+    def slow_at_first(host: Any, *arguments: Any, **options: Any) -> Any:
+        if options["flags"] == socket.AI_NUMERICHOST:
+            return real(host, *arguments, **options)
+        calls.append(host)
+        if len(calls) == 1:
+            assert release.wait(TIMEOUT)
+        return real("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow_at_first)
+    with Søcket(linger=0) as a, Søcket(linger=0, reconnection_delay=lambda: 0.0) as b:
+        a.bind(port=0)
+        b.connect("slow.test", a.bound_port, connect_timeout=0.2)
+        assert isinstance(wait_for_event(b, Retrying).error, TimeoutError)
+        b.wait_for_peers(timeout=TIMEOUT)
+        release.set()
+        b.send(b"x")
+        assert a.recv(timeout=TIMEOUT) == b"x"
+        assert a.stats().connections == 1
+        assert wait_for_event(b, Connecting).address == ("slow.test", a.bound_port)
+
+
+def test_unknown_names_raise() -> None:
+    with pytest.raises(socket.gaierror):
+        resolve("no.such.host.invalid", 1)
