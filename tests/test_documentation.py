@@ -198,7 +198,7 @@ def test_the_other_side_may_be_an_aiomsg_program(stage: Stage, server: str, clie
 
 @on_page("docs/howto/work_queue.md")
 def test_a_worker_that_is_killed_loses_no_job(stage: Stage) -> None:
-    queue = stage.start("queue.py")
+    queue = stage.start("jobs.py")
     first = stage.start("worker.py")
     first.wait_for(r"^begins job \d+$")
     first.wait_for(r"^begins job \d+$")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from ..errors import ClosedError
+
 __all__ = ["Callbacks"]
 
 log = logging.getLogger("netmsg.messaging")
@@ -24,9 +26,13 @@ class Callbacks:
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
         """Call ``function(*arguments)`` there, and then, there too, ``done(result, None)`` or ``done(None, error)``."""
+        if self._closed:
+            done(None, ClosedError("the Søcket is closed"))
+            return
         if self._thread is None:
             thread = threading.Thread(target=self._work, name=f"netmsg-callback-{next(_numbers)}", daemon=True)
             try:
@@ -38,9 +44,10 @@ class Callbacks:
         self._queue.put((function, arguments, done))
 
     def close(self) -> None:
-        """Let the thread end after what it is doing."""
-        if self._thread is not None:
+        """Let the thread end after what it is doing, and start no more. Idempotent."""
+        if self._thread is not None and not self._closed:
             self._queue.put(None)
+        self._closed = True
 
     def join(self, timeout: float) -> None:
         """Wait for its end, unless the caller is that thread."""

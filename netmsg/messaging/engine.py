@@ -1032,6 +1032,7 @@ class Engine:
             self.ledger.outstanding.clear()
         for receipt in receipts:
             receipt.fail("unacknowledged when the Søcket was closed")
+        self.callbacks.close()
         self._given_up = len(given_up)
         if given_up:
             self._dropped("given up at close", len(given_up), None)

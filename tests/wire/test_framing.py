@@ -221,8 +221,8 @@ def test_a_large_message_waits_for_room_too(kind: int, message_id: bytes) -> Non
 
 @pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID)])
 def test_bytes_may_go_on_arriving_behind_a_large_message_that_waits_for_room(kind: int, message_id: bytes) -> None:
-    envelopes = [Envelope(kind, pattern(80_000), message_id), Envelope(DATA, b"1"), Envelope(kind, pattern(90_000, 1),
-                                                                                            message_id)]
+    envelopes = [Envelope(kind, pattern(80_000), message_id), Envelope(DATA, b"1"),
+                 Envelope(kind, pattern(90_000, 1), message_id)]
     encoded = encode(envelopes)
     for cuts in ([70_000, 79_990, 100_000], [70_000, 80_030], [30_000, 60_000, 90_000, 120_000]):
         decoder = Decoder(LIMIT)
