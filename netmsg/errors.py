@@ -94,6 +94,9 @@ class ConnectFailedError(NetmsgError, ConnectionError):
         super().__init__(message)
         self.attempts = attempts
 
+    def __reduce__(self) -> tuple[type[ConnectFailedError], tuple[str, list[tuple[object, OSError]]]]:
+        return type(self), (str(self), self.attempts)
+
 
 class TLSHandshakeError(NetmsgError, ssl.SSLError):
     """TLS could not be established; ``__cause__`` is the original, such as ``ssl.SSLCertVerificationError``."""
@@ -118,6 +121,9 @@ class DelimiterNotFoundError(NetmsgError, ValueError):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"no delimiter within the first {max_bytes} bytes")
         self.max_bytes = max_bytes
+
+    def __reduce__(self) -> tuple[type[DelimiterNotFoundError], tuple[int]]:
+        return type(self), (self.max_bytes,)
 
 
 class ProtocolError(NetmsgError):

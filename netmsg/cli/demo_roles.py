@@ -64,8 +64,9 @@ def time_server(arguments: argparse.Namespace) -> None:
         sock.wait_for_peers(arguments.subscribers, timeout=PATIENCE)
         for number in range(arguments.first, arguments.first + arguments.count):
             to = [peer.identity.hex() for peer in sock.peers()]
+            report("publishing", number=number, copies=len(to))
             sock.send(f"{number} {time.ctime()}".encode())
-            report("published", number=number, to=to, copies=len(to))
+            report("published", number=number, to=to)
             time.sleep(arguments.interval)  # a time server has nothing to do until it is later
         input_end.join()
 
@@ -89,11 +90,11 @@ def job_creator(arguments: argparse.Namespace) -> None:
         input_end = end_with_input(sock)
         report("listening", port=sock.bound_port)
         sock.wait_for_peers(arguments.workers, timeout=PATIENCE)
+        report("handing out", jobs=arguments.jobs)
         receipts = []
         for job in range(1, arguments.jobs + 1):
             receipts.append(sock.send(str(job).encode()))
             report("accepted", job=job)
-        report("all accepted", jobs=len(receipts))
         for receipt in receipts:
             assert receipt is not None  # it is only with AT_MOST_ONCE
             receipt.wait(timeout=PATIENCE)

@@ -133,42 +133,58 @@ class Sorted(NamedTuple):
     """How many were not new."""
 
 
+class _Seen:
+    """The message ids of one sender."""
+
+    __slots__ = ("held", "older", "recent")
+
+    def __init__(self) -> None:
+        self.held: set[bytes] = set()
+        self.recent: set[bytes] = set()
+        self.older: set[bytes] = set()
+
+
 class Arrivals:
-    """The receiver's side: which message ids have been seen.
+    """The receiver's side: which message ids have been seen, of each sender.
 
     An id is *held* until it is acknowledged, and held for as long as that takes. Acknowledged ids are remembered in two
-    generations, the ``remember`` newest at least. Ids count per sender: nobody can make another's message look old.
+    generations, the ``remember`` newest of all senders at least. Ids count per sender: nobody can make another's
+    message look old.
     """
 
     def __init__(self, remember: int) -> None:
-        self.held: dict[bytes, bytes] = {}
-        """Sender's identity by message id."""
         self.duplicates = 0
         self._remember = remember
-        self._recent: dict[bytes, bytes] = {}
-        self._older: dict[bytes, bytes] = {}
+        self._remembered = 0  # in the younger generation
+        self._senders: dict[bytes, _Seen] = {}
+
+    def held(self, sender: bytes) -> frozenset[bytes]:
+        """The ids of ``sender`` that are not acknowledged yet."""
+        seen = self._senders.get(sender)
+        return frozenset(seen.held) if seen is not None else frozenset()
 
     def sort(self, sender: bytes, message_ids: list[bytes], bodies: list[bytes]) -> Sorted:
         """Tell what is new in one run from ``sender``; the new ones are held from now on."""
-        held = self.held
-        if (held.keys().isdisjoint(message_ids) and self._recent.keys().isdisjoint(message_ids)
-                and self._older.keys().isdisjoint(message_ids)):
+        seen = self._senders.get(sender)
+        if seen is None:
+            seen = self._senders[sender] = _Seen()
+        held = seen.held
+        if held.isdisjoint(message_ids) and seen.recent.isdisjoint(message_ids) and seen.older.isdisjoint(message_ids):
             before = len(held)
-            held.update(dict.fromkeys(message_ids, sender))
+            held.update(message_ids)
             if len(held) - before == len(message_ids):
                 return Sorted(message_ids, bodies, [], 0)
-            for message_id in message_ids:  # twice in one run: sort them one by one
-                held.pop(message_id, None)
+            held.difference_update(message_ids)  # one came twice in this run: sort them one by one
         new_ids: list[bytes] = []
         new_bodies: list[bytes] = []
         again: list[bytes] = []
         for message_id, body in zip(message_ids, bodies):
-            if held.get(message_id) == sender:
+            if message_id in held:
                 continue
-            if self._recent.get(message_id) == sender or self._older.get(message_id) == sender:
+            if message_id in seen.recent or message_id in seen.older:
                 again.append(message_id)
                 continue
-            held[message_id] = sender
+            held.add(message_id)
             new_ids.append(message_id)
             new_bodies.append(body)
         duplicates = len(bodies) - len(new_bodies)
@@ -177,14 +193,34 @@ class Arrivals:
 
     def acknowledge(self, sender: bytes, message_ids: list[bytes]) -> list[bytes]:
         """The application has these: which of them are to be acknowledged (none twice)."""
-        held = self.held
-        released = [message_id for message_id in message_ids if held.pop(message_id, None) is not None]
+        seen = self._senders.get(sender)
+        if seen is None:
+            return []
+        held = seen.held
+        released = []
+        for message_id in message_ids:
+            if message_id in held:
+                held.remove(message_id)
+                released.append(message_id)
         if self._remember:
-            self._recent.update(dict.fromkeys(released, sender))
-            if len(self._recent) >= self._remember:
-                self._older, self._recent = self._recent, {}
+            seen.recent.update(released)
+            self._remembered += len(released)
+            if self._remembered >= self._remember:
+                self._begin_generation()
         return released
 
-    def refuse(self, message_id: bytes) -> bool:
+    def _begin_generation(self) -> None:
+        """The younger generation becomes the older, which is forgotten, and with it the senders of nothing else."""
+        self._remembered = 0
+        for sender, seen in tuple(self._senders.items()):
+            seen.older, seen.recent = seen.recent, set()
+            if not seen.older and not seen.held:
+                del self._senders[sender]
+
+    def refuse(self, sender: bytes, message_id: bytes) -> bool:
         """Not acknowledged after all: when it is sent again it will be new. False if it was not held."""
-        return self.held.pop(message_id, None) is not None
+        seen = self._senders.get(sender)
+        if seen is None or message_id not in seen.held:
+            return False
+        seen.held.remove(message_id)
+        return True

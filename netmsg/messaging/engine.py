@@ -828,7 +828,7 @@ class Engine:
         if accept:
             self._acknowledge(sender, [message_id])
         else:
-            self._arrivals.refuse(message_id)
+            self._arrivals.refuse(sender, message_id)
         if peer is not None:
             peer.pending -= 1
             peer.pending_bytes -= size

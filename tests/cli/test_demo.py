@@ -139,7 +139,7 @@ def test_a_process_that_dies_unasked_ends_the_demo(demos: list[Demo], role: str,
 # What is counted
 
 def published(number: int, *to: str) -> Report:
-    return {"kind": "published", "number": number, "to": list(to), "copies": len(to)}
+    return {"kind": "published", "number": number, "to": list(to)}
 
 
 def subscriber(identity: str, *numbers: int, connections: int = 1) -> list[Report]:

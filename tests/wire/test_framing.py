@@ -73,7 +73,8 @@ def read_plainly(data: bytes, limit: int) -> tuple[list[Envelope], bool]:
         if len(data) == 4:
             break
         kind = data[4]
-        longest = {HELLO: 0, HEARTBEAT: 1, ACK: 17, DATA_REQ: limit + 17}.get(kind, limit + 1)
+        longest = {HELLO: 0, HEARTBEAT: 1, ACK: 17, DATA_REQ: limit + 17,
+                   CAPABILITIES: max(limit + 1, 256)}.get(kind, limit + 1)
         shortest = {ACK: 17, DATA_REQ: 17}.get(kind, 1)
         if not shortest <= size <= longest:
             return found, True
