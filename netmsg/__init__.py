@@ -20,8 +20,9 @@ from .errors import (
     UndeliveredError,
     UnknownPeerError,
 )
+from .messaging.admission import OnDuplicate
 from .messaging.delivery import AckMode, DeliveryGuarantee
-from .messaging.engine import OnDuplicate, SocketStats
+from .messaging.engine import SocketStats
 from .messaging.events import (
     AcceptError,
     Connected,

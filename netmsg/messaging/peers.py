@@ -163,7 +163,7 @@ class Peer:
             self.identity = self.lane.identity = self.session.peer_identity
             self._reading = False  # until it is let in: what it has to say can wait in the kernel
             self._watch()
-            self.engine.greeted(self)
+            self.engine.admission.greeted(self)
 
     def _refuse_websocket(self) -> None:
         try:
@@ -219,7 +219,7 @@ class Peer:
                 return
             self.received_bytes += len(chunk)
             if self.challenger is not None:
-                self.engine.survived(self)
+                self.engine.admission.survived(self)
             if self.open_since is None:
                 self._greet(chunk)
             else:
@@ -228,7 +228,7 @@ class Peer:
                     message = decoder.only_message(chunk)
                     if message is not None:
                         self.received_messages += 1
-                        self.engine.one_arrived(self, message)
+                        self.engine.receiver.one_arrived(self, message)
                         return
                 else:
                     room = self.room()
@@ -247,16 +247,16 @@ class Peer:
         for kind, bodies, message_ids in runs:
             if kind == DATA:
                 self.received_messages += len(bodies)
-                engine.arrived(self, bodies)
+                engine.receiver.arrived(self, bodies)
             elif kind == DATA_REQ:
                 assert message_ids is not None
                 self.received_messages += len(bodies)
-                engine.requests_arrived(self, message_ids, bodies)
+                engine.receiver.requests_arrived(self, message_ids, bodies)
             elif kind == ACK:
-                engine.acknowledged(self, bodies)
+                engine.sender.acknowledged(self, bodies)
             elif kind == CAPABILITIES:
                 try:
-                    engine.capable(self, parse_capabilities(bodies[-1]))
+                    engine.sender.capable(self, parse_capabilities(bodies[-1]))
                 except RemoteProtocolError as error:
                     self.close(f"protocol error: {error}", error)
                     return
@@ -273,8 +273,8 @@ class Peer:
     def room(self) -> int:
         """How many more messages may be received now."""
         engine = self.engine
-        engine.settle_finished()
-        if engine.closing or (engine.ack_waiters and self.lane.unacked):
+        engine.receiver.settle_finished()
+        if engine.closing or (engine.sender.ack_waiters and self.lane.unacked):
             # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
             return UNBOUNDED
         if self.pending_bytes >= self._recv_hwm_bytes or self.lane.control_bytes > CONTROL_MARK:
@@ -297,7 +297,7 @@ class Peer:
         if not self.paused or self._closed:
             return
         room = self.room()
-        if room <= 0 or (room <= self._recv_hwm // 2 and not self.engine.manual):
+        if room <= 0 or (room <= self._recv_hwm // 2 and not self.engine.receiver.manual):
             return
         self.paused = False
         self._reading = True
@@ -410,7 +410,7 @@ class Peer:
             self._io.work.add(self)  # after the others had their turn
         if self._blocked != self._armed or (self.transport.unsent and not self._armed):
             self._watch()
-        self.engine.flushed(self)
+        self.engine.sender.flushed(self)
 
     def _drain_broken(self, error: OSError) -> None:
         """Nothing can be sent any more; what the peer had sent before is still there to be read."""

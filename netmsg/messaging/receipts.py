@@ -8,7 +8,7 @@ from ..deadline import Deadline
 from ..errors import UndeliveredError
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .sending import Sender
 
 __all__ = ["Receipt"]
 
@@ -16,10 +16,10 @@ __all__ = ["Receipt"]
 class Receipt:
     """The proof, to come, that one message was delivered. May be kept or thrown away, and used from any thread."""
 
-    __slots__ = ("_engine", "_failed", "message_id")
+    __slots__ = ("_failed", "_sender", "message_id")
 
-    def __init__(self, engine: Engine, message_id: bytes) -> None:
-        self._engine = engine
+    def __init__(self, sender: Sender, message_id: bytes) -> None:
+        self._sender = sender
         self._failed = ""
         self.message_id = message_id
         """16 bytes, the same on every resend."""
@@ -27,7 +27,7 @@ class Receipt:
     @property
     def acked(self) -> bool:
         """Whether the receiver has acknowledged the message."""
-        return not self._failed and self.message_id not in self._engine.ledger.outstanding
+        return not self._failed and self.message_id not in self._sender.ledger.outstanding
 
     @property
     def failed(self) -> bool:
@@ -41,7 +41,7 @@ class Receipt:
         `UndeliveredError` when the message is given up on, at `Søcket.close` for example.
         """
         deadline = Deadline(timeout)
-        if not self._engine.wait_for_receipt(self, deadline):
+        if not self._sender.wait_for_receipt(self, deadline):
             raise TimeoutError("the message has not been acknowledged yet")
         if self._failed:
             raise UndeliveredError(self._failed)
@@ -49,7 +49,7 @@ class Receipt:
     @property
     def settled(self) -> bool:
         """Whether it is decided."""
-        return bool(self._failed) or self.message_id not in self._engine.ledger.outstanding
+        return bool(self._failed) or self.message_id not in self._sender.ledger.outstanding
 
     def fail(self, reason: str) -> None:
         """For the engine: the message is given up on."""

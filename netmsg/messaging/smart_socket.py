@@ -20,13 +20,15 @@ from ..reactor.resolving import Address, resolve_in_background
 from ..tls import verified_hostname
 from ..waiting import Waiters
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
+from .admission import OnDuplicate
 from .delivery import AckMode, DeliveryGuarantee
-from .engine import BURST, Engine, OnDuplicate, Settings, SocketStats
+from .engine import Engine, Settings, SocketStats
 from .events import Event
 from .inbox import Batch
 from .peers import PeerInfo
 from .receipts import Receipt
 from .routing import OnFull, SendMode
+from .sending import BURST
 
 __all__ = ["Delivery", "Socket", "Søcket"]
 
@@ -72,8 +74,8 @@ class Delivery:
         if self._message_id is not None and not self._settled:
             self._settled = True
             size = len(self.data)
-            self._engine.io.call(self._engine.settle_delivery, self._peer, self.identity, self._message_id, size,
-                                 accept)
+            engine = self._engine
+            engine.io.call(engine.receiver.settle_delivery, self._peer, self.identity, self._message_id, size, accept)
 
     def reply(self, data: bytes) -> None:
         """Answer a request."""
@@ -135,7 +137,7 @@ class Søcket:
     """
 
     __slots__ = ("__weakref__", "_engine", "_inbox", "_io", "_manual", "_small", "_hwm", "_router", "_max_size",
-                 "_default_linger")
+                 "_default_linger", "_sender")
 
     def __init__(
         self,
@@ -206,11 +208,12 @@ class Søcket:
         own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else _check_identity(identity)
         self._engine = engine = Engine(own, settings, io_thread)
         self._io = engine.io
-        self._inbox = engine.inbox
-        self._router = engine.router
+        self._sender = engine.sender
+        self._inbox = engine.receiver.inbox
+        self._router = engine.sender.router
         self._manual = ack_mode is AckMode.MANUAL
         self._hwm = send_hwm
-        self._small = min(engine.router.large, len(DATA_HEADERS), max_message_size + 1)
+        self._small = min(engine.sender.router.large, len(DATA_HEADERS), max_message_size + 1)
         self._max_size = max_message_size
         self._default_linger = linger
 
@@ -259,7 +262,8 @@ class Søcket:
             raise
 
     def connect(self, hostname: str = "127.0.0.1", port: int = 25000, *,
-                ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
+                ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
+                connect_timeout: float = 5.0) -> Søcket:
         """Connect to a peer that binds, in the background, and again whenever the connection is lost.
 
         Returns the socket itself, at once. ``ssl_context`` may be ``True`` for ``ssl.create_default_context()``;
@@ -332,8 +336,8 @@ class Søcket:
         ``max_message_size``, ``TypeError`` for anything but bytes.
         """
         if type(data) is bytes and identity is None and timeout is None:
-            # The hot path takes no lock. It ends early, before anything unusual: see `Engine.fast_ring`.
-            ring = self._engine.fast_ring
+            # The hot path takes no lock. It ends early, before anything unusual: see `Sender.fast_ring`.
+            ring = self._sender.fast_ring
             if ring:
                 size = len(data)
                 router = self._router
@@ -350,13 +354,13 @@ class Søcket:
                     io = self._io
                     if count < BURST and peer in io.work and not io.asleep:
                         return None
-                    self._engine.kick(peer)
+                    self._sender.kick(peer)
                     return None
         if timeout is not None:
             check_timeout(timeout)
         if type(data) is not bytes or len(data) > self._max_size:
             data = self._payload(data)
-        return self._engine.send(data, identity if identity is None else _check_identity(identity), timeout)
+        return self._sender.send(data, identity if identity is None else _check_identity(identity), timeout)
 
     def send_many(self, messages: Iterable[Buffer], identity: bytes | None = None, *,
                   timeout: float | None = None) -> list[Receipt] | None:
@@ -376,14 +380,14 @@ class Søcket:
                 if to is None and timeout is None:
                     receipt = self.send(data)
                 else:
-                    receipt = self._engine.send(self._payload(data), to, deadline.remaining())
+                    receipt = self._sender.send(self._payload(data), to, deadline.remaining())
                 if receipt is not None:
                     receipts.append(receipt)
                 sent += 1
         except SendTimeoutError as error:
             error.sent = sent
             raise
-        return receipts if self._engine.reliable else None
+        return receipts if self._sender.reliable else None
 
     def _payload(self, data: Buffer) -> bytes:
         """``data`` as ``bytes``: those are kept as they are, anything that may change is copied."""

@@ -254,4 +254,3 @@ def test_an_endpoint_that_hangs_up_again_and_again_leaves_nothing() -> None:
         until(lambda: not sock.peers())
         until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)
         assert threading.active_count() < 10
-

@@ -293,8 +293,8 @@ def test_the_users_delay_is_used_and_close_does_not_wait_for_it() -> None:
 
 
 @pytest.mark.parametrize("wish", ["nonsense", None, -1.0, float("nan"), float("inf"), ZeroDivisionError()])
-def test_a_delay_that_makes_no_sense_is_logged_and_the_default_used(wish: Any,
-                                                                   caplog: pytest.LogCaptureFixture) -> None:
+def test_a_delay_that_makes_no_sense_is_logged_and_the_default_used(
+        wish: Any, caplog: pytest.LogCaptureFixture) -> None:
     def delay() -> float:
         if isinstance(wish, Exception):
             raise wish

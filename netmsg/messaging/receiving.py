@@ -1,0 +1,169 @@
+"""The receiving half of a Søcket: from the frames that arrive to the inbox, and the acknowledgements back.
+
+All of it belongs to the network thread, but for the two calls that the takers of the inbox make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Final
+
+from ..wire.envelope import ack_frames
+from .delivery import AckMode, Arrivals
+from .inbox import Batch, Inbox, RequestBatch
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .peers import Peer
+
+__all__ = ["Receiver"]
+
+ACK_DELAY: Final = 0.001
+
+
+class Receiver:
+    """What one Søcket receives."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._io = engine.io
+        self._ack_mode = engine.settings.ack_mode
+        self.manual = self._ack_mode is AckMode.MANUAL
+        self.inbox = Inbox(self._watch_batch, self._finish_batch, manual=self.manual)
+        self.arrivals = Arrivals(engine.settings.dedupe)
+        self._finished: list[Batch] = []
+
+    def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
+        """DATA has been received."""
+        if not self._engine.closing:
+            self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
+
+    def one_arrived(self, peer: Peer, payload: bytes) -> None:
+        """A single small DATA message has been received: the short way of `arrived`."""
+        if self.manual or self._engine.closing:
+            self.arrived(peer, [payload])
+            return
+        size = len(payload)
+        peer.pending += 1
+        peer.pending_bytes += size
+        inbox = self.inbox
+        inbox.deliver(Batch(peer, peer.identity, (payload,), 1, size))
+        if inbox.waiters.waiting:
+            self._io.notices.append(inbox.waiters.notify)
+
+    def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
+        """DATA_REQ has been received."""
+        if self._engine.closing:
+            return  # and not acknowledged, for nobody will take it
+        found = self.arrivals.sort(peer.identity, message_ids, payloads)
+        if found.again:
+            self._send_acks(peer.identity, found.again)
+        if not found.bodies:
+            return
+        mode = self._ack_mode
+        if mode is AckMode.ON_RECV:
+            self._deliver(peer, found.bodies, found.bodies, found.message_ids)
+            return
+        if mode is AckMode.MANUAL:
+            batch = self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None)
+            batch.count = batch.large_bytes = 0  # these count until they are acknowledged: see `settle_delivery`
+        else:
+            self._deliver(peer, found.bodies, found.bodies, None)
+            self._acknowledge(peer.identity, found.message_ids)
+
+    def _deliver(self, peer: Peer, messages: Iterable[Any], payloads: list[bytes],
+                 message_ids: list[bytes] | None) -> Batch:
+        # A long run came out of one read of 256 KiB: only in short ones can there be large messages.
+        size = sum(map(len, payloads)) if len(payloads) < 64 or self.manual else 0
+        count = len(payloads)
+        batch = (Batch(peer, peer.identity, messages, count, size) if message_ids is None
+                 else RequestBatch(peer, peer.identity, payloads, message_ids, size))
+        peer.pending += count
+        peer.pending_bytes += size
+        inbox = self.inbox
+        inbox.deliver(batch)
+        if inbox.waiters.waiting:
+            self._io.notices.append(inbox.waiters.notify)
+        return batch
+
+    def settle_finished(self) -> None:
+        """Count what has been taken as taken."""
+        finished = self._finished
+        while finished:
+            batch = finished.pop()
+            peer = batch.peer
+            if peer is not None:
+                peer.pending -= batch.count
+                peer.pending_bytes -= batch.large_bytes
+                batch.count = batch.large_bytes = 0
+
+    def _finish_batch(self, batch: Batch) -> None:
+        """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
+        self._finished.append(batch)
+        peer = batch.peer
+        if isinstance(batch, RequestBatch):
+            self._io.call(self._look_at_batch, batch)
+        if peer is not None and peer.paused:
+            self._io.call(peer.resume)
+
+    def _watch_batch(self, batch: RequestBatch) -> None:
+        """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
+        self._io.call(self._look_at_batch, batch)
+
+    def _look_at_batch(self, batch: RequestBatch) -> None:
+        """Acknowledge what has been taken, and look again soon for as long as more is."""
+        taken = batch.taken_ids()
+        if taken:
+            self._acknowledge(batch.identity, taken)
+        if batch.queue and not batch.ticking:
+            batch.ticking = True
+            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+
+    def _look_at_batch_again(self, batch: RequestBatch) -> None:
+        taken = batch.taken_ids()
+        if not taken:
+            self.inbox.unwatch(batch)
+            batch.ticking = False
+            taken = batch.taken_ids()
+        if taken:
+            self._acknowledge(batch.identity, taken)
+        if batch.ticking and batch.queue:
+            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+        else:
+            batch.ticking = False
+
+    def _acknowledge(self, sender: bytes, message_ids: list[bytes]) -> None:
+        released = self.arrivals.acknowledge(sender, message_ids)
+        if released:
+            self._send_acks(sender, released)
+
+    def _send_acks(self, sender: bytes, message_ids: list[bytes]) -> None:
+        """On the newest connection under that identity; if there is none, the resend will ask again."""
+        lane = self._engine.sender.router.find(sender)
+        if lane is not None:
+            lane.add_control(ack_frames(message_ids))
+            self._io.work.add(lane.owner)
+
+    def settle_delivery(self, peer: Peer | None, sender: bytes, message_id: bytes, size: int, accept: bool) -> None:
+        """A manual acknowledgement, or a refusal."""
+        if accept:
+            self._acknowledge(sender, [message_id])
+        else:
+            self.arrivals.refuse(sender, message_id)
+        if peer is not None:
+            peer.pending -= 1
+            peer.pending_bytes -= size
+            if peer.paused:
+                peer.resume()
+
+    def acknowledge_taken(self) -> None:
+        """At the end: what has been taken is acknowledged, and the rest discarded."""
+        for batch in self.inbox.release():
+            taken = batch.taken_ids()
+            if taken:
+                self._acknowledge(batch.identity, taken)
+
+    def crashed(self, error: Exception) -> None:
+        """A step on the network thread failed."""
+        self._engine.crashed(error)

@@ -1,0 +1,514 @@
+"""The sending half of a Søcket: from `Søcket.send` to the queues of the peers, and what comes back of it.
+
+The hot path is in `Søcket.send` itself. It appends to the queue of a peer without a lock, and then looks: at whether
+the peer is on the network thread's list of work (then nothing is left to do), and, in `Sender.kick`, at whether the
+peer is dead. The network thread works in the opposite order, so whoever comes second sees the other: see
+`Router.give_back`.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from ..deadline import Deadline
+from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
+from ..waiting import Waiters
+from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, request_frame
+from .delivery import DeliveryGuarantee, Ledger
+from .events import Dropped, Full, Undelivered
+from .lane import Addressed, Lane
+from .receipts import Receipt
+from .routing import Departure, Limits, OnFull, Placed, Router, SendMode
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .peers import Peer
+
+__all__ = ["BURST", "Sender"]
+
+BURST: Final = 512
+"""With so many frames gathered, a sender writes by itself."""
+QUIET: Final = 60e-6
+"""Seconds without a send after which one message is written at once, by its sender."""
+QUIET_PEERS: Final = 16
+"""To more peers than this a publisher leaves the writing to the network thread."""
+UNKNOWN_WINDOW: Final = 1000
+"""Unacknowledged messages to a peer that did not say how many it holds."""
+
+
+class Sender:
+    """What one Søcket sends: the router and the ledger, under one lock, and the threads that wait for room."""
+
+    def __init__(self, engine: Engine) -> None:
+        settings = engine.settings
+        self._engine = engine
+        self._io = engine.io
+        self._settings = settings
+        self._events = engine.events
+        self.reliable = settings.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
+        self.route = threading.Lock()
+        self.router = Router(settings.send_mode, Limits(settings.send_hwm, settings.send_hwm_bytes),
+                             reliable=self.reliable)
+        self.ledger: Ledger[Receipt] = Ledger(secrets.token_bytes(8), settings.resend_after, settings.max_resends,
+                                              random.random)
+        self.fast_ring: tuple[Peer, ...] = ()
+        """The peers among which plain round-robin messages may be dealt without the ``route`` lock; empty whenever
+        anything at all has to be considered."""
+        self.ack_waiters = 0
+        """How many threads wait for acknowledgements, which stand behind data in the network."""
+        self.drops: dict[str, int] = {}
+        """Messages dropped, by cause."""
+        self.undelivered = 0
+        self._senders = Waiters()
+        self._addressing_senders = Waiters()
+        self._receipt_waiters = Waiters()
+        self._last_send = 0.0
+        self._fanout = _Fanout(self)
+        self._credit = 0  # copies that may be published before a peer's queue has to be looked at
+        self._full_reported = False
+
+    def crashed(self, error: Exception) -> None:
+        """A step on the network thread failed."""
+        self._engine.crashed(error)
+
+    # From any thread: sending
+
+    def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
+        """Send one message the long way. Raises what `Søcket.send` does."""
+        deadline = None
+        while True:
+            with self.route:
+                if self._engine.over:
+                    self._engine.check_open()
+                receipt, frame = self._frame(data, identity)
+                if self.reliable:
+                    placed, lanes = self.router.place(frame, identity)
+                else:
+                    placed, lanes = self._place(frame, identity)
+                if placed is not Placed.FULL:
+                    if receipt is not None:
+                        self.ledger.outstanding[receipt.message_id] = receipt
+                    if placed is Placed.WAITING:
+                        self.fast_ring = ()
+                    break
+            if deadline is None:
+                deadline = Deadline(timeout)
+            if self._cope_with_full(data, receipt, identity, deadline):
+                return receipt
+        if placed is Placed.ABSENT:
+            self._dropped("peer not connected", 1, identity)
+        elif self._settings.send_mode is SendMode.PUBLISH and identity is None:
+            if lanes:
+                self.kick_all()
+        else:
+            for lane in lanes:
+                self.kick(lane.owner)
+        return receipt
+
+    def _frame(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Frame]:
+        """``data`` as it goes over the wire."""
+        large = self.router.large
+        receipt = None
+        if self.reliable:
+            receipt = Receipt(self, self.ledger.new_id())
+            frame = request_frame(receipt.message_id, data, large)
+        else:
+            frame = data_frame(data, large)
+        if identity is not None:
+            frame = (Addressed(frame[0]), frame[1]) if isinstance(frame, tuple) else Addressed(frame)
+        return receipt, frame
+
+    def _place(self, frame: Frame, identity: bytes | None) -> tuple[Placed, Iterable[Lane]]:
+        """Queue a frame. Under ``route``."""
+        if identity is None and self._credit > 0 and type(frame) is bytes:
+            self._credit -= 1
+            for lane in self.router.ring:
+                lane.queue.append(frame)
+            return Placed.QUEUED, self.router.ring
+        placed, lanes = self.router.place(frame, identity)
+        if self._settings.send_mode is SendMode.PUBLISH:
+            ring = self.router.ring
+            self._credit = 0 if not ring or identity is not None else (
+                self._settings.send_hwm - max(len(lane.queue) for lane in ring))
+        return placed, lanes
+
+    def _refresh(self) -> None:
+        """Say anew whether messages may be dealt without the lock. Under ``route``."""
+        router = self.router
+        if (self.reliable or self._settings.send_mode is SendMode.PUBLISH or router.waiting or self._engine.closing
+                or self._engine.is_forked):
+            self.fast_ring = ()
+        else:
+            self.fast_ring = tuple(lane.owner for lane in router.ring)
+
+    def kick(self, peer: Peer) -> None:
+        """Something has just been appended to the queue of ``peer``: see that it gets on its way."""
+        io = self._io
+        count = len(peer.queue)
+        if count < BURST and peer in io.work and not io.asleep:
+            return
+        if peer.direct:
+            if count >= BURST:
+                self._last_send = time.perf_counter()
+                peer.write_burst()
+                self._room_made(peer)
+            elif peer not in io.work:
+                now = time.perf_counter()
+                quiet = now - self._last_send > QUIET
+                self._last_send = now
+                if quiet:
+                    peer.write_burst()
+                    if not peer.queue:
+                        return
+        if peer.lane.dead:
+            io.call(self._give_back, peer.lane)
+            return
+        io.work.add(peer)
+        if io.asleep:
+            io.wake()
+
+    def kick_all(self) -> None:
+        """The same after a publication."""
+        io = self._io
+        fanout = self._fanout
+        ring = self.router.ring
+        now = time.perf_counter()
+        quiet = now - self._last_send > QUIET and fanout not in io.work
+        burst = bool(ring) and len(ring[0].queue) >= BURST
+        self._last_send = now
+        if burst or (quiet and len(ring) <= QUIET_PEERS):
+            left = False
+            for lane in ring:
+                if lane.owner.direct:
+                    lane.owner.write_burst()
+                left = left or bool(lane.queue)
+            if burst:
+                fanout.bursts += 1
+            elif not left:
+                return
+        io.work.add(fanout)
+        if io.asleep:
+            io.wake()
+
+    # When there is no room
+
+    def _cope_with_full(self, data: bytes, receipt: Receipt | None, identity: bytes | None,
+                        deadline: Deadline) -> bool:
+        """There is no room: make some, wait for some, or settle the matter (true)."""
+        if not self._full_reported:
+            self._full_reported = True
+            self._events.add(Full(None, identity, "the send queue is at its high-water mark"))
+        policy = self._settings.on_full
+        if policy is OnFull.RAISE:
+            raise QueueFullError("the send queue is at its high-water mark")
+        if policy is OnFull.DROP_NEWEST:
+            self._drop_newest(data, receipt, identity)
+            return True
+        if policy is OnFull.DROP_OLDEST:
+            if self._drop_oldest(identity):
+                return False
+            self._drop_newest(data, receipt, identity)  # the oldest ones are being written
+            return True
+        if policy is OnFull.DISCONNECT:
+            with self.route:
+                lanes = self.router.full_lanes(identity)
+            if not lanes:
+                self._drop_newest(data, receipt, identity)
+                return True
+            for lane in lanes:
+                self._io.call(lane.owner.close, "it did not keep up", None)
+            self._wait_while(lambda: any(not lane.dead for lane in lanes), deadline)
+            return False
+        self._wait_for_room(identity, deadline)
+        return False
+
+    def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> None:
+        if receipt is not None:
+            receipt.fail("the send queue was full")
+        elif self._settings.send_mode is SendMode.PUBLISH and identity is None:
+            with self.route:
+                full = set(self.router.full_lanes())
+                rest = [lane for lane in self.router.ring if lane not in full]
+                self.router.publish(data_frame(data, self.router.large), rest)
+                self._credit = 0
+            for lane in full:
+                self._dropped("send queue full", 1, lane.identity)
+            self.kick_all()
+            return
+        self._dropped("send queue full", 1, identity)
+
+    def _drop_oldest(self, identity: bytes | None) -> bool:
+        """Drop what makes room for a message; false if there is nothing that may be dropped now."""
+        with self.route:
+            if self._settings.send_mode is SendMode.PUBLISH and identity is None and self.router.ring:
+                dropped = []
+                for lane in self.router.full_lanes():
+                    with lane.lock:
+                        frame = lane.drop_oldest()
+                    if frame is not None:
+                        dropped.append((frame, lane.identity))
+            else:
+                frame = self.router.drop_oldest(identity)
+                dropped = [(frame, identity or b"")] if frame is not None else []
+        for frame, peer in dropped:
+            self._fail_receipt(frame, "dropped: the send queue was full")
+            self._dropped("send queue full", 1, peer or None)
+        return bool(dropped)
+
+    def _fail_receipt(self, frame: Frame, reason: str) -> None:
+        message_id = message_id_of(frame)
+        if message_id is not None:
+            with self.route:
+                receipt = self.ledger.give_up(message_id)
+            if receipt is not None:
+                receipt.fail(reason)
+                self._receipt_waiters.notify_all()
+
+    def _wait_for_room(self, identity: bytes | None, deadline: Deadline) -> None:
+        """Block until there may be room. Raises `SendTimeoutError` at the deadline.
+
+        Woken by room, a peer's coming or going, and close.
+        """
+        if self._io.is_current:
+            raise LocalProtocolError("a send that would block, on the network thread itself")
+        waiters = self._senders if identity is None else self._addressing_senders
+        try:
+            self.ack_waiters += 1
+            if self.reliable:
+                self._io.call(self._read_past_marks)
+            if not waiters.wait(lambda: self._engine.over or self._may_place(identity), deadline):
+                raise SendTimeoutError("no room in the send queue in time")
+        finally:
+            self.ack_waiters -= 1
+
+    def _may_place(self, identity: bytes | None) -> bool:
+        router = self.router
+        if identity is not None:
+            lane = router.find(identity)
+            if lane is not None and router.has_room(lane):
+                return True
+            return router.waiting_has_room() if self.reliable else lane is None
+        ring = router.ring
+        if ring and self._settings.send_mode is SendMode.PUBLISH:
+            return all(router.has_room(lane) for lane in ring)
+        if ring and not router.waiting and any(router.has_room(lane) for lane in ring):
+            return True
+        return (self.reliable or not ring or bool(router.waiting)) and router.waiting_has_room()
+
+    def _wait_while(self, condition: Callable[[], bool], deadline: Deadline) -> None:
+        if not self._engine.peer_waiters.wait(lambda: self._engine.closing or not condition(), deadline):
+            raise SendTimeoutError("the send ran out of time")
+
+    def _room_made(self, peer: Peer) -> None:
+        """The queue of ``peer`` has become shorter: wake the senders if it is worth it."""
+        if self._addressing_senders.waiting and self.router.has_room(peer.lane):
+            self._addressing_senders.notify_all()
+        if (self._senders.waiting or self._full_reported) and self._roomy():
+            self._full_reported = False
+            self._senders.notify_all()
+
+    def _roomy(self) -> bool:
+        """Whether a queue that was full is down to half: waking for every single message would be slow."""
+        half = self._settings.send_hwm // 2
+        ring = self.router.ring
+        if self.reliable or not ring:
+            return self.router.unplaced <= half and self._may_place(None)
+        if not self._may_place(None):
+            return False
+        lengths = [len(lane.queue) for lane in ring]
+        return (max if self._settings.send_mode is SendMode.PUBLISH else min)(lengths) <= half
+
+    def _dropped(self, reason: str, count: int, identity: bytes | None) -> None:
+        self.drops[reason] = self.drops.get(reason, 0) + count
+        self._events.add(Dropped(None, identity, reason, count=count))
+
+    def wake_all(self) -> None:
+        """Peers have come or gone, or the Søcket closes: whoever waits has to look again. Takes no lock."""
+        self._senders.notify_all()
+        self._addressing_senders.notify_all()
+        self._receipt_waiters.notify_all()
+
+    def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
+        if receipt.settled:
+            return True
+        try:
+            self.ack_waiters += 1
+            self._io.call(self._read_past_marks)
+            return self._receipt_waiters.wait(lambda: receipt.settled, deadline)
+        finally:
+            self.ack_waiters -= 1
+
+    # The network thread: peers that come and go
+
+    def join(self, peer: Peer) -> None:
+        """A peer has been let in."""
+        peer.lane.window = self._window(UNKNOWN_WINDOW)
+        with self.route:
+            self.router.join(peer.lane)
+            self._credit = 0
+            self._refresh()
+
+    def leave(self, peer: Peer) -> None:
+        """A peer has gone: what it was not sent goes to the others, or waits."""
+        with self.route:
+            self.fast_ring = ()  # what is sent from here on goes behind what is given back
+            hopeless = self._count_resends(peer.lane) if self.reliable else []
+            departure = self.router.leave(peer.lane)
+            self.ledger.forget(peer.lane)
+            self._credit = 0
+            self._refresh()
+        self._departed(departure, peer.lane)
+        for message_id, receipt in hopeless:
+            self._give_up(peer, message_id, receipt)
+
+    def take_all(self, peers: Iterable[Peer]) -> int:
+        """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""
+        with self.route:
+            given_up = len(self.router.take_all())
+            for peer in peers:
+                lane = peer.lane
+                if self.reliable:
+                    given_up += len(lane.unacked)
+                    lane.unacked.clear()
+                else:
+                    with lane.lock:
+                        given_up += len(lane.take_back())
+            receipts = list(self.ledger.outstanding.values())
+            self.ledger.outstanding.clear()
+        for receipt in receipts:
+            receipt.fail("unacknowledged when the Søcket was closed")
+        if given_up:
+            self._dropped("given up at close", given_up, None)
+        self._receipt_waiters.notify_all()
+        return given_up
+
+    def _give_back(self, lane: Lane) -> None:
+        """A sender has found out that it appended to the queue of a peer that is gone. On the network thread."""
+        with self.route:
+            self.fast_ring = ()  # what is sent from here on goes behind what is given back
+            departure = self.router.give_back(lane)
+            self._refresh()
+        self._departed(departure, lane)
+
+    def _departed(self, departure: Departure, lane: Lane) -> None:
+        if departure.dead:
+            self._dropped("peer gone", len(departure.dead), lane.identity)
+        self._work_for(departure.ready)
+
+    def _work_for(self, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
+            self._io.work.add(lane.owner)
+            self._io.wake()
+
+    def _window(self, announced: int) -> int:
+        settings = self._settings
+        bound = min(announced, settings.send_hwm)
+        return max(1, bound if settings.max_unacked is None else min(bound, settings.max_unacked))
+
+    def capable(self, peer: Peer, capabilities: Capabilities) -> None:
+        """A netmsg peer has told about itself."""
+        peer.announced_interval = capabilities.heartbeat_interval
+        with self.route:
+            peer.lane.window = self._window(capabilities.window)
+            lanes = self.router.refill(peer.lane) if self.reliable else []
+        self._work_for(lanes)
+
+    # The network thread: what comes back
+
+    def acknowledged(self, peer: Peer, message_ids: list[bytes]) -> None:
+        """ACKs have been received."""
+        with self.route:
+            known, lanes = self.router.acknowledged(peer.lane, message_ids)
+            self.ledger.settle(known)
+        self._work_for(lanes)
+        if self._receipt_waiters.waiting:
+            self._receipt_waiters.notify_all()
+        self._room_made(peer)
+        if self._engine.closing and not self.router.unplaced:
+            for remaining in tuple(self._engine.open_peers):
+                self._engine.finish_peer(remaining)
+
+    def flushed(self, peer: Peer) -> None:
+        """A peer's queue has been written, as far as possible."""
+        if self.router.waiting and not self.reliable:
+            with self.route:
+                lanes = self.router.distribute()
+                self._refresh()
+            self._work_for(lanes)
+        self._room_made(peer)
+        if peer.paused:
+            peer.resume()
+        if self._engine.closing:
+            self._engine.finish_peer(peer)
+
+    def _read_past_marks(self) -> None:
+        """Somebody waits for ACKs: see `Peer.room`."""
+        for peer in tuple(self._engine.open_peers):
+            if peer.paused and peer.lane.unacked:
+                peer.resume()
+
+    # The network thread: sending again
+
+    def resend(self, peer: Peer, now: float) -> None:
+        lane = peer.lane
+        with self.route:
+            due = self.ledger.due(lane, now)
+            if due is None:
+                return
+            if due.give_up:
+                self.router.forget(lane, due.message_id)
+                receipt = self.ledger.give_up(due.message_id)
+                lanes = self.router.refill(lane)
+            else:
+                lane.large_bytes += len(due.frame[1]) + len(due.frame[0]) if isinstance(due.frame, tuple) else 0
+                lane.queue.append(due.frame)
+                lanes = [lane]
+        if due.give_up:
+            self._give_up(peer, due.message_id, receipt)
+            self._room_made(peer)
+        self._work_for(lanes)
+
+    def _count_resends(self, lane: Lane) -> list[tuple[bytes, Receipt | None]]:
+        """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and take out
+        what has been sent as often as it may. Under ``route``."""
+        queued = {message_id_of(frame) for frame in lane.queue}
+        hopeless = [message_id for message_id in lane.unacked
+                    if message_id not in queued and not self.ledger.may_resend(message_id)]
+        for message_id in hopeless:
+            self.router.forget(lane, message_id)
+        return [(message_id, self.ledger.give_up(message_id)) for message_id in hopeless]
+
+    def _give_up(self, peer: Peer, message_id: bytes, receipt: Receipt | None) -> None:
+        """A message has been sent as often as it may, in vain."""
+        self.undelivered += 1
+        reason = f"not acknowledged after {self._settings.max_resends} resends"
+        if receipt is not None:
+            receipt.fail(reason)
+        self._receipt_waiters.notify_all()
+        self._events.add(Undelivered(peer.address, peer.identity, reason, message_id=message_id))
+
+
+class _Fanout:
+    """All peers of a publisher as one piece of work, so that a publication asks once, and not once a peer."""
+
+    def __init__(self, sender: Sender) -> None:
+        self.bursts = 0
+        self._seen = 0
+        self._sender = sender
+
+    def bursting(self) -> bool:
+        seen, self._seen = self._seen, self.bursts
+        return seen != self.bursts
+
+    def on_work(self) -> None:
+        for lane in self._sender.router.ring:
+            if not lane.empty:
+                lane.owner.on_work()
+
+    def crashed(self, error: Exception) -> None:
+        self._sender.crashed(error)
