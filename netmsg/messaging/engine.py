@@ -223,6 +223,9 @@ class Engine:
     def _start(self, peer: Peer) -> None:
         if peer.sock.family in (socket.AF_INET, socket.AF_INET6):
             peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.closed:
+            peer.sock.close()
+            return
         self.handshaking[peer] = None
         peer.start()
 

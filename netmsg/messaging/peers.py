@@ -465,6 +465,11 @@ class Peer:
         """The end of this connection, whoever brought it about; an empty ``reason`` goes unreported."""
         if self._closed:
             return
+        if self.session.decoder.stopped:
+            # Messages that came before the end and had no room: nothing received is dropped.
+            self._take(self.session.decoder.decode(b"", UNBOUNDED))
+            if self._closed:
+                return
         self.lane.dead = True
         self._io.work.discard(self)
         with self.lane.lock:

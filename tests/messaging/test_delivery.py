@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -293,30 +295,53 @@ def test_nothing_acknowledged_is_remembered_where_nothing_is_to_be() -> None:
     assert new_of(arrivals, ALICE, 1) == bodies(1)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["arrive", "acknowledge", "refuse"]),
+@given(st.lists(st.tuples(st.sampled_from([ALICE, BOB]), st.sampled_from(["arrive", "acknowledge", "refuse"]),
                           st.lists(st.integers(0, 5), min_size=1, max_size=4)), max_size=40))
-def test_every_message_of_one_sender_is_new_held_or_acknowledged(plan: list[tuple[str, list[int]]]) -> None:
+def test_every_message_of_each_sender_is_new_held_or_acknowledged(plan: list[tuple[bytes, str, list[int]]]) -> None:
     arrivals = Arrivals(1000)
-    held: set[int] = set()
-    acknowledged: set[int] = set()
+    all_held: dict[bytes, set[int]] = {ALICE: set(), BOB: set()}
+    all_acknowledged: dict[bytes, set[int]] = {ALICE: set(), BOB: set()}
     duplicates = 0
-    for step, numbers in plan:
+    for sender, step, numbers in plan:
+        held, acknowledged = all_held[sender], all_acknowledged[sender]
         if step == "arrive":
             new = list(dict.fromkeys(number for number in numbers if number not in held | acknowledged))
             again = [number for number in numbers if number in acknowledged]
             expected = (ids(*new), bodies(*new), ids(*again), len(numbers) - len(new))
-            assert arrivals.sort(ALICE, ids(*numbers), bodies(*numbers)) == expected
+            assert arrivals.sort(sender, ids(*numbers), bodies(*numbers)) == expected
             held.update(new)
             duplicates += len(numbers) - len(new)
         elif step == "acknowledge":
             released = list(dict.fromkeys(number for number in numbers if number in held))
-            assert arrivals.acknowledge(ALICE, ids(*numbers)) == ids(*released)
+            assert arrivals.acknowledge(sender, ids(*numbers)) == ids(*released)
             held.difference_update(released)
             acknowledged.update(released)
         else:
-            assert arrivals.refuse(ALICE, message_id(numbers[0])) == (numbers[0] in held)
+            assert arrivals.refuse(sender, message_id(numbers[0])) == (numbers[0] in held)
             held.discard(numbers[0])
+        assert arrivals.held(sender) == set(ids(*held))
     assert arrivals.duplicates == duplicates
+
+
+@pytest.mark.parametrize("remember", [0, 1, 100])
+def test_senders_of_whom_nothing_is_remembered_take_no_memory(remember: int) -> None:
+    arrivals = Arrivals(remember)
+
+    def hear_from(senders: range) -> None:
+        for number in senders:
+            sender = b"sender %08d" % number
+            arrivals.sort(sender, ids(number), [b""])
+            arrivals.acknowledge(sender, ids(number))
+
+    hear_from(range(1000))
+    tracemalloc.start()
+    try:
+        hear_from(range(1000, 6000))
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 1_000_000
 
 
 def test_ids_count_per_sender() -> None:

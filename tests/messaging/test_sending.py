@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
-from support.wire_peer import DATA, WirePeer, dial, listening, accept
+from support.wire_peer import DATA, WirePeer, accept, dial, frame, listening
 
 from netmsg import Dropped, Full, OnFull, QueueFullError, SendMode, SendTimeoutError, Søcket
 
@@ -356,6 +356,15 @@ def test_a_receiver_that_pauses_loses_nothing_and_stops_reading() -> None:
         b.send_many(numbered(100_000, 100))
         until(lambda: a.stats().received == 100)
         assert numbers([a.recv(timeout=TIMEOUT) for _ in range(100_000)]) == list(range(100_000))
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_what_came_before_the_end_of_a_connection_is_handed_over_however_little_room_there_was(attempt: int) -> None:
+    with Søcket(recv_hwm=1000, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands(*(frame(DATA, b"%d" % n) for n in range(10_000)))
+        assert numbers([sock.recv(timeout=TIMEOUT) for _ in range(10_000)]) == list(range(10_000))
 
 
 def test_the_receive_mark_in_bytes_stops_reading() -> None:
