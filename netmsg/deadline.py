@@ -33,7 +33,7 @@ class Deadline:
             self._at = math.inf
         else:
             check_timeout(timeout)
-            self._at = time.monotonic() + timeout
+            self._at = time.monotonic() + float(timeout)
 
     def remaining(self) -> float | None:
         """Seconds left, 0.0 once expired, ``None`` for ever."""

@@ -101,6 +101,9 @@ class ConnectFailedError(NetmsgError, ConnectionError):
 class TLSHandshakeError(NetmsgError, ssl.SSLError):
     """TLS could not be established; ``__cause__`` is the original, such as ``ssl.SSLCertVerificationError``."""
 
+    def __str__(self) -> str:
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
 
 class SendTimeoutError(NetmsgError, TimeoutError):
     """A send ran out of time.

@@ -17,7 +17,8 @@ PROBE_MARGIN: Final = 1.0
 
 
 class OnDuplicate(Enum):
-    """What happens when a second connection arrives under the identity of a connected peer."""
+    """What happens when a second connection arrives under the identity of a connected peer: ``PROBE`` keeps the old one
+    if it is alive, ``REJECT`` keeps it, ``TAKEOVER`` replaces it."""
 
     PROBE = "probe"
     """The old one stays if it shows a sign of life within a heartbeat interval and a second; else the new one."""
@@ -47,7 +48,7 @@ class Admission:
                 self._settings.authorize, (peer.info(),),
                 lambda verdict, error: self._io.call(self._judged, peer, verdict, error))
 
-    def _judged(self, peer: Peer, verdict: Any, error: Exception | None) -> None:
+    def _judged(self, peer: Peer, verdict: Any, error: BaseException | None) -> None:
         if peer not in self._engine.handshaking:
             return
         if error is not None:

@@ -17,7 +17,7 @@ log = logging.getLogger("netmsg.messaging")
 
 _numbers = itertools.count(1)
 
-Done = Callable[[Any, "Exception | None"], None]
+Done = Callable[[Any, "BaseException | None"], None]
 
 
 class Callbacks:
@@ -59,7 +59,7 @@ class Callbacks:
             function, arguments, done = call
             try:
                 result = function(*arguments)
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: this thread is not theirs to end
                 log.warning("%r raised", function, exc_info=True)
                 done(None, error)
             else:

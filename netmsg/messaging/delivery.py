@@ -24,7 +24,8 @@ class DeliveryGuarantee(Enum):
 
 
 class AckMode(Enum):
-    """When a received at-least-once message is acknowledged."""
+    """When a received at-least-once message is acknowledged: ``ON_RECV`` (``recv`` hands it over), ``MANUAL``
+    (`Delivery.ack`), or ``ON_ARRIVAL`` (it is queued)."""
 
     ON_RECV = "on recv"
     """When ``recv`` hands it over."""
@@ -207,6 +208,8 @@ class Arrivals:
             self._remembered += len(released)
             if self._remembered >= self._remember:
                 self._begin_generation()
+        elif not held:
+            del self._senders[sender]
         return released
 
     def _begin_generation(self) -> None:
@@ -223,4 +226,6 @@ class Arrivals:
         if seen is None or message_id not in seen.held:
             return False
         seen.held.remove(message_id)
+        if not (seen.held or seen.recent or seen.older):
+            del self._senders[sender]
         return True

@@ -119,7 +119,7 @@ class Endpoint:
             return
         generation = self._generation
 
-        def decided(result: Any, _: Exception | None) -> None:
+        def decided(result: Any, _: BaseException | None) -> None:
             self._io.call(self._wait_for, generation, _delay(result, delay), reason, error)
 
         self._engine.callbacks.run(self._reconnection_delay, (), decided)

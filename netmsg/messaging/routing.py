@@ -19,7 +19,7 @@ __all__ = ["OnFull", "Placed", "Router", "SendMode"]
 
 
 class SendMode(Enum):
-    """Which peers a message goes to."""
+    """Which peers a message goes to: ``ROUNDROBIN``, the next in turn, or ``PUBLISH``, all of them."""
 
     ROUNDROBIN = "round-robin"
     """One: the next in turn that has room."""
@@ -28,7 +28,8 @@ class SendMode(Enum):
 
 
 class OnFull(Enum):
-    """What a send does when its queue is at the high-water mark."""
+    """What a send does when its queue is at the high-water mark: ``BLOCK`` (wait for room, up to the timeout),
+    ``DROP_OLDEST``, ``DROP_NEWEST``, ``RAISE`` (`QueueFullError`), or ``DISCONNECT`` the peer that does not keep up."""
 
     BLOCK = "block"
     """Wait for room, up to the timeout."""

@@ -17,7 +17,7 @@ from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
 from ..reactor.io_thread import IOThread
 from ..reactor.listening import listen_tcp, listen_unix, tcp_addresses, unix_path
 from ..reactor.resolving import Address, resolve_in_background
-from ..tls import verified_hostname
+from ..tls import TLSEngine, verified_hostname
 from ..waiting import Waiters
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from .admission import OnDuplicate
@@ -118,7 +118,7 @@ class Søcket:
     :param recv_hwm_bytes: the same in bytes.
     :param on_full: what `send` does at the mark; by default ``BLOCK``, with ``PUBLISH`` ``DROP_OLDEST``.
     :param max_message_size: longer messages are refused: by `send` with ``ValueError``, from a peer by closing the
-        connection.
+        connection. Give both ends the same: a message that only its sender allows breaks every connection it takes.
     :param max_connections: at so many connections accepting pauses.
     :param heartbeat_interval: seconds without sending after which a heartbeat is sent.
     :param heartbeat_timeout: seconds of silence after which a connection is dead.
@@ -130,8 +130,8 @@ class Søcket:
         holds, or 1000. With 1, work is distributed fairly: a worker gets the next job when it has done the last.
     :param dedupe: how many acknowledged message ids are remembered, so as to recognise duplicates.
     :param on_duplicate: what happens when an identity connects a second time.
-    :param authorize: a function of a `PeerInfo` that says whether to let it in; called in a thread of its own, after
-        TLS and HELLO and before any message.
+    :param authorize: a function of a `PeerInfo` that says whether to let it in; called after TLS and HELLO and before
+        any message, in a thread of its own: one for all calls of this Søcket, so a slow one holds up the next.
     :param linger: how long `close` waits, in seconds, for messages on their way; ``math.inf`` for ever.
     :param io_thread: an `IOThread` to share with others.
     """
@@ -191,6 +191,8 @@ class Søcket:
             _check_seconds(name, seconds)
         if heartbeat_timeout <= heartbeat_interval:
             raise ValueError("heartbeat_timeout must be greater than heartbeat_interval")
+        if linger is None:
+            raise TypeError("linger must be a number of seconds; math.inf means for ever")
         check_timeout(linger)
         for name, function in (("reconnection_delay", reconnection_delay), ("authorize", authorize)):
             if function is not None and not callable(function):
@@ -367,7 +369,8 @@ class Søcket:
         """`send` each of ``messages``, with one ``timeout`` for all; cheaper than one by one.
 
         Returns ``None``, or with AT_LEAST_ONCE a list of receipts. When time runs out the `SendTimeoutError` says in
-        ``sent`` how many were accepted; the rest was not.
+        ``sent`` how many were accepted; the rest was not. The messages in front of one that is refused (``TypeError``,
+        ``ValueError``) are sent.
         """
         deadline = Deadline(timeout)
         if isinstance(messages, (bytes, bytearray, memoryview, str)):
@@ -404,6 +407,8 @@ class Søcket:
 
     def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> Receipt | None:
         """`send` text as UTF-8."""
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, not {type(text).__name__}")
         return self.send(text.encode("utf-8"), identity, timeout=timeout)
 
     def send_json(self, document: Any, identity: bytes | None = None, *,
@@ -524,6 +529,7 @@ class Søcket:
     def wait_for_peers(self, n: int = 1, *, timeout: float | None = None) -> None:
         """Block until at least ``n`` peers are connected. Raises ``TimeoutError``, `ClosedError`."""
         deadline = Deadline(timeout)
+        _check_count("n", n, 0)
         self._engine.check_open()
         if not self._engine.wait_for_peers(n, deadline):
             raise TimeoutError(f"{len(self._router.ring)} of {n} peers are connected")
@@ -593,7 +599,7 @@ def _resolve(hostname: str, port: int, deadline: Deadline) -> list[Address]:
 
 def _check_enum(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
+        raise TypeError(f"{name} must be one of {kind.__name__}, not {value!r}")
 
 
 def _check_count(name: str, value: int, least: int) -> None:
@@ -628,16 +634,32 @@ def _check_port(port: int) -> None:
 def _check_server_context(context: ssl.SSLContext | None, websocket_origins: Sequence[str]) -> None:
     if context is not None and not isinstance(context, ssl.SSLContext):
         raise TypeError(f"ssl_context must be an ssl.SSLContext, not {type(context).__name__}")
+    if context is not None:
+        _try_context(context, True, None)
     if websocket_origins:
         raise NotImplementedError("websocket_origins")
 
 
 def _client_context(context: ssl.SSLContext | bool | None,
                     server_hostname: str | None) -> tuple[ssl.SSLContext | None, str | None]:
+    if server_hostname is not None and not isinstance(server_hostname, str):
+        raise TypeError(f"server_hostname must be a str, not {type(server_hostname).__name__}")
     if context is None:
         return None, None
     if context is True:
         context = ssl.create_default_context()
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"ssl_context must be an ssl.SSLContext or True, not {type(context).__name__}")
-    return context, verified_hostname(context, server_hostname)
+    name = verified_hostname(context, server_hostname)
+    _try_context(context, False, name)
+    return context, name
+
+
+def _try_context(context: ssl.SSLContext, server_side: bool, name: str | None) -> None:
+    """Find out now whether connections can be made with ``context``: one for the other side, or a name that cannot be
+    one, would fail every one of them. Raises ``ValueError``."""
+    try:
+        TLSEngine(context, server_side=server_side, server_hostname=name)
+    except (ValueError, ssl.SSLError, UnicodeError) as error:
+        purpose = "bind" if server_side else "connect"
+        raise ValueError(f"this ssl_context cannot be used to {purpose}: {error}") from error

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ ACCEPTS_A_ROUND: Final = 64
 PAUSE: Final = 0.1
 """Seconds without accepting after running out of descriptors or memory."""
 PORT_TRIES: Final = 20
+LONGEST_UNIX_PATH: Final = 107 if sys.platform == "linux" else 103
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -34,6 +36,8 @@ def unix_path(path: str | bytes | os.PathLike[str]) -> str:
         raise ValueError("the path of a UNIX socket is empty")
     if "\0" in text[1:]:
         raise ValueError("the path of a UNIX socket has a NUL in it")
+    if len(os.fsencode(text)) > LONGEST_UNIX_PATH:
+        raise ValueError(f"the path of a UNIX socket is longer than {LONGEST_UNIX_PATH} bytes: {text!r}")
     return text
 
 

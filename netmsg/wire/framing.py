@@ -235,8 +235,10 @@ class Decoder:
                 return
             self._plausible(size, kind)
             self.read_size = READ_SIZE
-        elif left == 4 and _unpack_length(chunk, position)[0] == 0:
-            self._plausible(0, 0)
+        elif left == 4:  # a length that no type makes right need not wait for the type
+            (size,) = _unpack_length(chunk, position)
+            if not 0 < size <= max(self._bound + MESSAGE_ID_SIZE, HANDSHAKE_BOUND):
+                self._plausible(size, 0)
         self._buffer, self._position = chunk, position
 
     def _begin_large(self, kind: int, message_id: bytes, first: bytes, missing: int) -> None:

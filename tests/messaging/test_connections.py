@@ -84,6 +84,7 @@ BAD_AFTER_HELLO = {
     "a HEARTBEAT with a body": frame(0x02, b"?"),
     "short CAPABILITIES": frame(0x80, b"abc"),
     "a frame too large": b"\xff\xff\xff\xff\x03",
+    "a length too large, without a type": b"\xff\xff\xff\xff",
     "DATA over the largest message": frame(0x03, b"x" * 1001),
 }
 
@@ -94,7 +95,7 @@ def test_a_violation_closes_that_connection_and_nothing_else(bad: bytes) -> None
         sock.bind(port=0)
         with dial(sock.bound_port) as bystander, dial(sock.bound_port) as peer:
             bystander.shake_hands()
-            peer.shake_hands(frame(DATA, b"good"), bad, frame(DATA, b"never read"))
+            peer.shake_hands(frame(DATA, b"good"), bad, b"" if bad.endswith(b"\xff") else frame(DATA, b"never read"))
             assert sock.recv(timeout=TIMEOUT) == b"good"
             peer.wait_for_end()
             event = wait_for_event(sock, Disconnected)
@@ -526,12 +527,14 @@ def test_authorize_is_asked_after_hello_and_before_any_message_moves() -> None:
     def authorize(peer: PeerInfo) -> bool:
         assert threading.current_thread().name.startswith("netmsg-callback-")
         asked.append(peer)
+        if peer.identity == b"E" * 16:
+            raise SystemExit
         return verdicts[peer.identity]  # a stranger makes it raise
 
     with Søcket(authorize=authorize, linger=0) as sock:
         sock.bind(port=0)
         sock.send(b"secret")
-        for identity, reason in ((b"N" * 16, "not authorized"), (b"?" * 16, "raised")):
+        for identity, reason in ((b"N" * 16, "not authorized"), (b"?" * 16, "raised"), (b"E" * 16, "raised")):
             with dial(sock.bound_port, identity) as refused:
                 refused.send(hello(identity), frame(DATA, b"from a stranger"))
                 with pytest.raises((EOFError, ConnectionError)):
@@ -541,7 +544,7 @@ def test_authorize_is_asked_after_hello_and_before_any_message_moves() -> None:
             allowed.shake_hands(frame(DATA, b"from a friend"))
             assert allowed.read_kind(DATA)[1] == b"secret"
             assert sock.recv(timeout=TIMEOUT) == b"from a friend"
-        assert [peer.identity for peer in asked] == [b"N" * 16, b"?" * 16, b"Y" * 16]
+        assert [peer.identity for peer in asked] == [b"N" * 16, b"?" * 16, b"E" * 16, b"Y" * 16]
         assert asked[0].address[0] == "127.0.0.1" and asked[0].tls is None
 
 

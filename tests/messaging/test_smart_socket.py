@@ -68,7 +68,8 @@ def test_bad_values_are_refused_at_construction(arguments: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("arguments", [
     {"send_mode": "publish"}, {"delivery_guarantee": 1}, {"identity": "a" * 16}, {"on_full": "block"},
-    {"ack_mode": None}, {"on_duplicate": 0}, {"send_hwm": 1.5}, {"recv_hwm": "1"}, {"max_unacked": True},
+    {"ack_mode": None}, {"linger": None},
+    {"on_duplicate": 0}, {"send_hwm": 1.5}, {"recv_hwm": "1"}, {"max_unacked": True},
     {"heartbeat_interval": "5"}, {"reconnection_delay": 1.0}, {"authorize": "yes"}, {"io_thread": threading.Thread()},
 ])
 def test_bad_types_are_refused_at_construction(arguments: dict[str, Any]) -> None:
@@ -348,7 +349,13 @@ def test_an_address_in_use_raises_at_once() -> None:
     (lambda sock: sock.connect(port=1, ssl_context="yes"), TypeError),
     (lambda sock: sock.connect_unix("x", ssl_context=True), ValueError),  # a context that checks names, and no name
     (lambda sock: sock.connect_unix(""), ValueError), (lambda sock: sock.connect_unix(5), TypeError),
-    (lambda sock: sock.bind_unix("a\0b"), ValueError),
+    (lambda sock: sock.bind_unix("a\0b"), ValueError), (lambda sock: sock.connect_unix("x" * 200), ValueError),
+    (lambda sock: sock.bind(port=0, ssl_context=ssl.create_default_context()), ValueError),  # the wrong side
+    (lambda sock: sock.connect(port=1, ssl_context=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)), ValueError),
+    (lambda sock: sock.connect(port=1, ssl_context=True, server_hostname=5), TypeError),
+    (lambda sock: sock.connect("." * 300, 1, ssl_context=True), ValueError),
+    (lambda sock: sock.wait_for_peers("x"), TypeError), (lambda sock: sock.wait_for_peers(-1), ValueError),
+    (lambda sock: sock.send_string(5), TypeError),
 ])
 def test_bad_endpoints_are_refused_at_once(call: Any, error: type[Exception]) -> None:
     with Søcket() as sock, pytest.raises(error):

@@ -68,7 +68,7 @@ def read_plainly(data: bytes, limit: int) -> tuple[list[Envelope], bool]:
     found: list[Envelope] = []
     while len(data) >= 4:
         size = int.from_bytes(data[:4], "big")
-        if size == 0:
+        if not 0 < size <= max(limit + 17, 256):
             return found, True
         if len(data) == 4:
             break
