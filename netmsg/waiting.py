@@ -37,8 +37,8 @@ class Waiters:
         while True:
             ticket = allocate_lock()
             ticket.acquire()
-            self.waiting.append(ticket)
             try:
+                self.waiting.append(ticket)
                 if ready():
                     return True
                 woken = ticket.acquire(True, deadline.lock_timeout())

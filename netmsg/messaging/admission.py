@@ -83,7 +83,9 @@ class Admission:
             if old.challenger is not None:
                 self._refuse(old.challenger, "a newer connection under this identity")
             old.challenger = peer
-            self._io.call_later(old.announced_interval + PROBE_MARGIN, self._probe_over, old, peer)
+            peer.challenge()
+            interval = min(old.announced_interval, self._settings.heartbeat_timeout)
+            self._io.call_later(interval + PROBE_MARGIN, self._probe_over, old, peer)
 
     def survived(self, peer: Peer) -> None:
         """A peer whose identity somebody else claims has shown itself."""

@@ -148,10 +148,14 @@ class Engine:
 
     # From any thread: making connections
 
-    def check_open(self) -> None:
-        """Raises `ForkedError`, `ClosedError`."""
+    def check_fork(self) -> None:
+        """Raises `ForkedError`."""
         if self._forked:
             raise ForkedError("this Søcket belongs to the parent process")
+
+    def check_open(self) -> None:
+        """Raises `ForkedError`, `ClosedError`."""
+        self.check_fork()
         if self.closing:
             raise ClosedError("the Søcket is closed") from self._failure
 
@@ -165,6 +169,9 @@ class Engine:
         if not self._attached:
             self.io.attach(self)
             self._attached = True
+            if self.closing:  # by another thread, which may not have known that there is something to detach
+                self.io.call(self._begin_close, 0.0)
+                self.check_open()
 
     def listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> Any:
         """Accept peers on a listening socket, which this takes over; returns its address."""
@@ -173,8 +180,14 @@ class Engine:
                             lambda error: self.events.add(AcceptError(acceptor.address, None, str(error), error)))
         self.acceptors.append(acceptor)
         self.events.add(Listening(acceptor.address))
-        self.io.call(acceptor.start)
+        self.io.call(self._start_accepting, acceptor)
         return acceptor.address
+
+    def _start_accepting(self, acceptor: Acceptor) -> None:
+        if self.closed:
+            acceptor.close()
+        else:
+            acceptor.start()
 
     def connect(self, target: tuple[str, int] | str, context: ssl.SSLContext | None, server_hostname: str | None,
                 connect_timeout: float) -> None:
@@ -351,6 +364,7 @@ class Engine:
 
     def _begin_close(self, linger: float) -> None:
         if self.closed:
+            self.io.detach(self)
             return
         self._wind_down()
         if linger == 0:
@@ -364,7 +378,6 @@ class Engine:
     def _wind_down(self) -> None:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
         self.receiver.acknowledge_taken()
-        self.callbacks.close()
         self._settle_endpoints()
         for peer in tuple(self.open_peers):
             peer.resume()
@@ -462,6 +475,7 @@ class Engine:
     # From any thread: looking
 
     def peers(self) -> list[PeerInfo]:
+        self.check_fork()
         return [lane.owner.info() for lane in self.sender.router.ring]
 
     def stats(self) -> SocketStats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -115,8 +115,9 @@ class EventQueue:
         self._closed = True
         self._waiters.notify_all()
 
-    def iterate(self, timeout: float | None) -> Iterator[Event]:
-        return _EventIterator(self, timeout)
+    def iterate(self, timeout: float | None, check: Callable[[], None]) -> Iterator[Event]:
+        """Take one after the other; ``check`` may raise before each."""
+        return _EventIterator(self, timeout, check)
 
     def take(self, timeout: float | None) -> Event | None:
         """The next event; ``None`` once closed and empty. Raises ``TimeoutError``."""
@@ -136,11 +137,13 @@ class EventQueue:
 class _EventIterator(Iterator[Event]):
     """An iterator that goes on after it raised ``TimeoutError``, which a generator cannot."""
 
-    def __init__(self, queue: EventQueue, timeout: float | None) -> None:
+    def __init__(self, queue: EventQueue, timeout: float | None, check: Callable[[], None]) -> None:
         self._queue = queue
         self._timeout = timeout
+        self._check = check
 
     def __next__(self) -> Event:
+        self._check()
         event = self._queue.take(self._timeout)
         if event is None:
             raise StopIteration

@@ -145,6 +145,8 @@ class Inbox:
                 batch.watched = True
             if self._signal is None and not self._manual:
                 self.current = batch
+                if self._closed:  # meanwhile: `close` takes no lock
+                    self.current = NOTHING
         if self.waiters.waiting:
             self.waiters.notify()  # there may be enough for another taker
         return batch
@@ -187,10 +189,7 @@ class Inbox:
             elif self._closed:
                 return None
             else:
-                if self._signal is not None:
-                    with self._lock:
-                        if not self._ready():
-                            self._clear_signal()
+                self._settle_signal()
                 if not self.waiters.wait(self._ready, deadline):
                     raise TimeoutError("no message in time")
 
@@ -230,43 +229,38 @@ class Inbox:
                 first = batch
             elif self._closed:
                 return None
-            elif not self.waiters.wait(self._ready, deadline):
-                raise TimeoutError("no message in time")
+            else:
+                self._settle_signal()
+                if not self.waiters.wait(self._ready, deadline):
+                    raise TimeoutError("no message in time")
         taken: list[Any] = []
         queue: deque[Any] = first.queue
         try:
-            while len(taken) < max_messages:
-                if not queue:
-                    batch = self._next_whole(first)
-                    if not batch.queue:
-                        break
-                    queue = batch.queue
-                try:
-                    for _ in range(max_messages - len(taken)):
-                        message = queue[0]
-                        del queue[0]
-                        taken += (message,)
-                except IndexError:
-                    pass
-            if self._signal is not None:
-                with self._lock:
-                    if not self._batch.queue and not self._batches:
-                        self._clear_signal()
+            try:
+                for _ in range(max_messages):
+                    message = queue[0]
+                    del queue[0]
+                    taken += (message,)
+            except IndexError:
+                pass
+            self._settle_signal()
             if taken:
                 if isinstance(first, RequestBatch):
                     self._watch(first)
                 return taken
         except BaseException:
             queue.extendleft(taken[::-1])
+            if self._batch is not first:  # another thread went on to the next
+                self._batches.appendleft(first)
             raise
         return self.take_many(max_messages, deadline)  # another thread was faster
 
-    def _next_whole(self, first: Batch) -> Batch:
-        """The next batch, if messages of it may be put back into the queue of ``first`` after an interrupt."""
-        upcoming = self._batches[0] if self._batches else NOTHING
-        if upcoming.identity != first.identity or isinstance(first, RequestBatch) or isinstance(upcoming, RequestBatch):
-            return NOTHING
-        return self.refill()
+    def _settle_signal(self) -> None:
+        """Nothing may be left: then the descriptor is not readable."""
+        if self._signal is not None:
+            with self._lock:
+                if not self._ready():
+                    self._clear_signal()
 
     # A descriptor for selectors
 

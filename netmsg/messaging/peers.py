@@ -132,8 +132,11 @@ class Peer:
         self.close(f"no end to the handshake within {seconds:g} s", TimeoutError())
 
     def _tls_step(self) -> None:
+        if self._closed or not self.transport.handshaking:
+            return
         if not self._io.handshake_steps:
-            return  # its readiness lasts until another round
+            self._io.call(self._tls_step)  # in another round: this one has had its share
+            return
         self._io.handshake_steps -= 1
         try:
             self.transport.handshake()
@@ -171,6 +174,11 @@ class Peer:
             self.transport.end_sending()
         except OSError:
             pass
+
+    def challenge(self) -> None:
+        """Another connection has this identity: however long it takes to find out which of them is alive."""
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def let_in(self) -> None:
         """The end of the handshake: send our part of it, and begin to exchange messages."""
@@ -399,8 +407,18 @@ class Peer:
 
     def on_work(self) -> None:
         """Write what there is to write."""
-        if self._closed or self.transport.handshaking:
+        if self._closed:
+            if self.queue:  # a sender came late, and left it to us
+                self.engine.sender.give_back(self.lane)
             return
+        if self.transport.handshaking:
+            return
+        if self.transport.unsent:
+            try:
+                self.transport.flush()
+            except OSError as error:
+                self._broken(error)
+                return
         with self.lane.lock:
             self._write(WRITES_A_ROUND)
         if self._write_error is not None:

@@ -55,7 +55,7 @@ class Endpoint:
 
     def start(self) -> None:
         """Dial."""
-        if self._stopped:
+        if self._stopped or self._engine.closed:
             return
         self._generation += 1
         generation = self._generation

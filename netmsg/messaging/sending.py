@@ -82,6 +82,8 @@ class Sender:
         """Send one message the long way. Raises what `Søcket.send` does."""
         deadline = None
         while True:
+            if self._engine.over:  # before the lock, which in a forked child may be held for ever
+                self._engine.check_open()
             with self.route:
                 if self._engine.over:
                     self._engine.check_open()
@@ -166,7 +168,7 @@ class Sender:
                     if not peer.queue:
                         return
         if peer.lane.dead:
-            io.call(self._give_back, peer.lane)
+            io.call(self.give_back, peer.lane)
             return
         io.work.add(peer)
         if io.asleep:
@@ -306,7 +308,9 @@ class Sender:
 
     def _room_made(self, peer: Peer) -> None:
         """The queue of ``peer`` has become shorter: wake the senders if it is worth it."""
-        if self._addressing_senders.waiting and self.router.has_room(peer.lane):
+        router = self.router
+        if self._addressing_senders.waiting and (router.has_room(peer.lane)
+                                                 or (self.reliable and router.waiting_has_room())):
             self._addressing_senders.notify_all()
         if (self._senders.waiting or self._full_reported) and self._roomy():
             self._full_reported = False
@@ -317,7 +321,7 @@ class Sender:
         half = self._settings.send_hwm // 2
         ring = self.router.ring
         if self.reliable or not ring:
-            return self.router.unplaced <= half and self._may_place(None)
+            return len(self.router.waiting) <= half and self._may_place(None)
         if not self._may_place(None):
             return False
         lengths = [len(lane.queue) for lane in ring]
@@ -334,6 +338,8 @@ class Sender:
         self._receipt_waiters.notify_all()
 
     def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
+        """Wait until the message is acknowledged or given up on; false at the deadline."""
+        self._engine.check_fork()
         if receipt.settled:
             return True
         try:
@@ -387,7 +393,7 @@ class Sender:
         self._receipt_waiters.notify_all()
         return given_up
 
-    def _give_back(self, lane: Lane) -> None:
+    def give_back(self, lane: Lane) -> None:
         """A sender has found out that it appended to the queue of a peer that is gone. On the network thread."""
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back

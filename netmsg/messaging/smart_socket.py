@@ -518,6 +518,7 @@ class Søcket:
     def fileno(self) -> int:
         """A descriptor for ``selectors``, ``select`` and ``poll``: readable while a message waits, and when the socket
         is closed; -1 afterwards. Not to be read from."""
+        self._engine.check_fork()
         return -1 if self.closed else self._inbox.fileno()
 
     # Looking
@@ -541,7 +542,7 @@ class Søcket:
         each (``TimeoutError``; the iterator can be asked again). Ends when the socket is closed.
         """
         check_timeout(timeout)
-        return self._engine.events.iterate(timeout)
+        return self._engine.events.iterate(timeout, self._engine.check_fork)
 
     def stats(self) -> SocketStats:
         """Counters, in total and per peer."""

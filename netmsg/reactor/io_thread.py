@@ -151,8 +151,13 @@ class IOThread:
                 raise ClosedError("the IOThread is closed")
             if self._thread is None:
                 self._open()
-                self._thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:
+                    self._release()
+                    raise
+                self._thread = thread
             self._users.add(user)
 
     def _open(self) -> None:

@@ -182,7 +182,10 @@ class Acceptor:
         self._io.watch(sock, 0, self)
         self._io.bury(sock.close)
         if self._inode is not None and _inode(self.address) == self._inode:
-            os.unlink(self.address)
+            try:
+                os.unlink(self.address)
+            except OSError as error:  # such as after giving up privileges
+                log.warning("cannot remove %s: %s", self.address, error)
 
     def abandon(self) -> None:
         """In a forked child: close this copy, and nothing else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections import deque
@@ -20,6 +21,18 @@ Done = Callable[["list[Address] | OSError"], None]
 _lock = threading.Lock()  # guards the two below; a leaf, never held while waiting
 _pending: deque[tuple[str | None, int, int, Done]] = deque()
 _threads: set[threading.Thread] = set()
+
+
+def _after_fork_in_child() -> None:
+    """The threads are the parent's, and so may the lock be."""
+    global _lock
+    _lock = threading.Lock()
+    _pending.clear()
+    _threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def resolve(host: str | None, port: int, flags: int = 0) -> list[Address]:

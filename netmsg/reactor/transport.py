@@ -49,6 +49,9 @@ class Transport(Protocol):
     def unsent(self) -> bool:
         """Whether bytes of its own (alerts, key updates) wait for the socket to be writable."""
 
+    def flush(self) -> None:
+        """Send what is `unsent`, as far as possible."""
+
     def end_sending(self) -> None:
         """Say goodbye and half-close."""
 
@@ -72,6 +75,9 @@ class PlainTransport:
     def handshake(self) -> None:
         """There is none."""
 
+    def flush(self) -> None:
+        """Nothing is ever kept back."""
+
     def end_sending(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
 
@@ -88,6 +94,8 @@ class TLSTransport:
         self._ciphertext = memoryview(b"")
         self._encrypted = 0  # bytes of plaintext that `_ciphertext` holds and the caller has not been told of
         self._ending = False
+        self._at_end = False
+        self._failure: OSError | None = None
 
     def handshake(self) -> None:
         engine = self._engine
@@ -106,16 +114,21 @@ class TLSTransport:
         self._flush()
 
     def receive(self, max_bytes: int) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        if self._at_end:
+            return b""
         engine = self._engine
         pieces: list[bytes] = []
         wanted = max_bytes
         while wanted > 0:
             try:
                 plaintext = engine.read(wanted)
-            except OSError:
-                if pieces:
-                    break  # first what came before it: the next call raises again
-                raise
+            except OSError as error:
+                if not pieces:
+                    raise
+                self._failure = error  # first what came before it
+                break
             if plaintext is None:
                 if pieces:
                     break
@@ -125,6 +138,7 @@ class TLSTransport:
                 if plaintext is None:
                     raise BlockingIOError
             if not plaintext:
+                self._at_end = True
                 break
             pieces.append(plaintext)
             wanted -= len(plaintext)
@@ -145,7 +159,7 @@ class TLSTransport:
 
     @property
     def readable(self) -> bool:
-        return self._engine.readable
+        return self._at_end or self._failure is not None or self._engine.readable
 
     @property
     def unsent(self) -> bool:
@@ -164,6 +178,8 @@ class TLSTransport:
         if not self._ciphertext and self._ending:
             self._ending = False
             self._socket.shutdown(socket.SHUT_WR)
+
+    flush = _flush
 
     def _flush_quietly(self) -> None:
         """The same on the receiving side, where it is for reading to say that the connection broke."""

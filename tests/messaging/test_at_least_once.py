@@ -387,6 +387,23 @@ def test_marks_hold_for_parked_and_waiting_messages_together() -> None:
         assert sock.stats().queued == 10 and sock.close() == 10
 
 
+def test_a_blocked_sender_is_woken_although_messages_stay_parked_for_an_absent_peer() -> None:
+    with Søcket(delivery_guarantee=RELIABLE, send_hwm=10, linger=0) as sock:
+        sock.bind(port=0)
+        for _ in range(6):
+            sock.send(b"parked", b"Y" * 16)
+        for _ in range(4):
+            sock.send(b"waiting")
+        blocked = Background(sock.send, b"blocked")
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            for _ in range(5):
+                message_id, data = read_request(peer)
+                peer.send(frame(ACK, message_id))
+            assert data == b"blocked"
+            blocked.result()
+
+
 @pytest.mark.parametrize("policy", [OnFull.DROP_NEWEST, OnFull.DROP_OLDEST])
 def test_the_receipt_of_a_dropped_message_fails(policy: OnFull) -> None:
     with Søcket(delivery_guarantee=RELIABLE, send_hwm=2, on_full=policy, linger=0) as sock:

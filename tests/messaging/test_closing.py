@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +76,34 @@ def test_linger_runs_out_and_the_number_given_up_is_told() -> None:
         assert 0.15 < time.monotonic() - started < 3.0
         assert sock.stats().dropped == {"given up at close": 7}
         assert sock.close() == 7  # a second call: the same result
+
+
+def test_linger_covers_authorization() -> None:
+    with Søcket(linger=0) as a:
+        a.bind(port=0)
+        with Søcket(authorize=lambda peer: True) as b:
+            b.connect(port=a.bound_port)
+            b.send(b"x")
+            assert b.close() == 0
+        assert a.recv(timeout=TIMEOUT) == b"x"
+
+
+def test_a_socket_file_that_cannot_be_removed_does_not_end_the_linger(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with Søcket() as sock:
+        sock.bind_unix(tmp_path / "s")
+        with Søcket(linger=0) as peer:
+            peer.connect_unix(tmp_path / "s")
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.send_many([b"%d" % n for n in range(3000)])
+            monkeypatch.setattr(os, "unlink", refuse)
+            assert sock.close() == 0
+            monkeypatch.undo()
+            assert [peer.recv(timeout=TIMEOUT) for _ in range(3000)] == [b"%d" % n for n in range(3000)]
+    assert "cannot remove" in caplog.text
 
 
 def test_no_linger_returns_at_once() -> None:
@@ -284,7 +313,8 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm() -> None:
                 "bind": lambda: fresh.bind(port=0), "fresh": lambda: fresh.send(b"x"),
                 "connect": lambda: b.connect(port=a.bound_port), "delivery": lambda: b.recv_delivery(timeout=5),
                 "recv_many": lambda: b.recv_many(1, timeout=5), "iterate": lambda: next(b.messages()),
-                "shared": lambda: late.bind(port=0),
+                "shared": lambda: late.bind(port=0), "events": lambda: next(b.events(timeout=5)),
+                "fileno": b.fileno, "list": b.peers,
             }.items():
                 try:
                     call()

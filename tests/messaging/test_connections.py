@@ -23,6 +23,7 @@ from netmsg import (
     Disconnected,
     DuplicatePeer,
     HandshakeFailed,
+    IOThread,
     Listening,
     OnDuplicate,
     PeerInfo,
@@ -465,6 +466,16 @@ def test_probe_replaces_a_ghost_within_its_heartbeat_interval_and_a_second() -> 
             assert "old connection is closed" in wait_for_event(sock, DuplicatePeer).reason
 
 
+def test_probing_takes_its_time_even_beyond_the_handshake_timeout() -> None:
+    with Søcket(handshake_timeout=0.3, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, b"I" * 16) as ghost, dial(sock.bound_port, b"I" * 16) as new:
+            ghost.shake_hands(capabilities(200))
+            sock.wait_for_peers(1, timeout=TIMEOUT)
+            new.shake_hands()
+            ghost.wait_for_end()
+
+
 def test_the_newcomer_is_let_in_when_the_old_connection_ends_meanwhile() -> None:
     with Søcket(linger=0) as sock:
         sock.bind(port=0)
@@ -661,6 +672,47 @@ def test_authorize_sees_the_certificate(tls_contexts: tuple[ssl.SSLContext, ssl.
         assert seen[0].tls is not None and seen[0].tls.peer_certificate is not None
         names = [value for _, value in seen[0].tls.peer_certificate["subjectAltName"]]
         assert names == ["client@example.org"]
+
+
+def test_many_tls_dials_at_once_all_succeed(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """More than the handshake steps of one round: those that have to wait for another are not forgotten."""
+    server, client = tls_contexts
+    with IOThread() as io, Søcket(linger=0) as hub:
+        hub.bind("localhost", 0, ssl_context=server)
+        socks = [Søcket(io_thread=io, linger=0).connect("localhost", hub.bound_port, ssl_context=client)
+                 for _ in range(60)]
+        hub.wait_for_peers(60, timeout=30)
+        assert hub.stats().connections == 60
+        for sock in socks:
+            sock.close()
+
+
+def test_a_tls_goodbye_right_behind_data_is_noticed_at_once(
+        tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = tls_contexts
+    with Søcket(linger=0) as sock:
+        sock.bind("localhost", 0, ssl_context=server)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with socket.create_connection(("127.0.0.1", sock.bound_port), TIMEOUT) as raw:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    raw.sendall(outgoing.read())
+                    incoming.write(raw.recv(65536))
+            tls.write(hello(b"I" * 16))
+            raw.sendall(outgoing.read())
+            sock.wait_for_peers(timeout=TIMEOUT)
+            tls.write(frame(DATA, b"last words"))
+            try:
+                tls.unwrap()
+            except ssl.SSLError:
+                pass
+            raw.sendall(outgoing.read())  # in one piece, and without the end of the connection behind it
+            assert sock.recv(timeout=TIMEOUT) == b"last words"
+            assert wait_for_event(sock, Disconnected).peer == b"I" * 16
 
 
 def test_nodelay_is_set_so_that_two_writes_and_a_read_do_not_wait() -> None:
