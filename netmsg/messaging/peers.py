@@ -232,19 +232,17 @@ class Peer:
                 self._greet(chunk)
             else:
                 room = self._recv_hwm - self.pending
-                if room > PLENTY and self.pending_bytes < self._recv_hwm_bytes:
-                    message = decoder.only_message(chunk)
-                    if message is not None:
-                        self.received_messages += 1
-                        self.engine.receiver.one_arrived(self, message)
-                        return
+                plenty = room > PLENTY and self.pending_bytes < self._recv_hwm_bytes
+                message = decoder.only_message(chunk) if plenty else None
+                if message is not None:
+                    self.received_messages += 1
+                    self.engine.receiver.one_arrived(self, message)
                 else:
-                    room = self.room()
-                self._take(decoder.decode(chunk, room))
+                    self._take(decoder.decode(chunk, room if plenty else self.room()))
             if self._closed or not self._reading:
                 break
             if decoder.read_size == READ_SIZE and not transport.readable:
-                return
+                break
         if transport.unsent and not self._armed:
             self._watch()
         if self._reading and transport.readable and not self._closed:

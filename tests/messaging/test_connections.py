@@ -705,6 +705,10 @@ def test_a_tls_goodbye_right_behind_data_is_noticed_at_once(
             tls.write(hello(b"I" * 16))
             raw.sendall(outgoing.read())
             sock.wait_for_peers(timeout=TIMEOUT)
+            for words in (b"first words", b"more words"):
+                tls.write(frame(DATA, words))
+                raw.sendall(outgoing.read())
+                assert sock.recv(timeout=TIMEOUT) == words
             tls.write(frame(DATA, b"last words"))
             try:
                 tls.unwrap()
