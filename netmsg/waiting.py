@@ -10,10 +10,27 @@ from __future__ import annotations
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from .deadline import Deadline
 
-__all__ = ["Waiters"]
+__all__ = ["Ticket", "Waiters"]
+
+
+class Ticket(Protocol):
+    """What one thread waits by: held, until somebody releases it. A raw lock is one."""
+
+    def acquire(self, blocking: bool, timeout: float) -> bool:
+        """Wait until it is released, or for ``timeout`` seconds (-1: for ever): then false."""
+
+    def release(self) -> None:
+        """Wake the thread that waits. Raises ``RuntimeError`` if that has been done already."""
+
+
+def _lock() -> LockType:
+    lock = allocate_lock()
+    lock.acquire()
+    return lock
 
 
 class Waiters:
@@ -26,17 +43,18 @@ class Waiters:
     __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self.waiting: deque[LockType] = deque()
+        self.waiting: deque[Ticket] = deque()
 
-    def wait(self, ready: Callable[[], object], deadline: Deadline) -> bool:
+    def wait(self, ready: Callable[[], object], deadline: Deadline,
+             special: Callable[[], Ticket | None] | None = None) -> bool:
         """Block until ``ready()`` is true, and return ``True``; ``False`` once ``deadline`` has expired.
 
         ``ready`` must not consume what it finds: an interrupt between finding and returning would lose it.
-        Woken by `notify`, `notify_all`, the deadline, and signals whose handlers raise.
+        Woken by `notify`, `notify_all`, the deadline, and signals whose handlers raise. ``special`` may provide a
+        ticket that wakes on other occasions as well.
         """
         while True:
-            ticket = allocate_lock()
-            ticket.acquire()
+            ticket = (special() if special is not None else None) or _lock()
             try:
                 self.waiting.append(ticket)
                 if ready():
@@ -71,7 +89,7 @@ class Waiters:
             except RuntimeError:  # woken already
                 pass
 
-    def _leave(self, ticket: LockType) -> None:
+    def _leave(self, ticket: Ticket) -> None:
         try:
             self.waiting.remove(ticket)
         except ValueError:

@@ -82,6 +82,7 @@ class Admission:
         else:
             if old.challenger is not None:
                 self._refuse(old.challenger, "a newer connection under this identity")
+            self._engine.receiver.conversation.end()
             old.challenger = peer
             peer.challenge()
             interval = min(old.announced_interval, self._settings.heartbeat_timeout)

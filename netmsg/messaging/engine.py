@@ -1,7 +1,7 @@
 """What a Søcket is made of, behind its face.
 
 `Sender`      what is sent: the router, the ledger, the threads that wait for room
-`Receiver`    what is received: the inbox, the duplicates, the acknowledgements
+`Receiver`    what is received: the inbox, the duplicates, the acknowledgements; the `Conversation` of its taker
 `Admission`   who is let in
 `Engine`      the peers, the endpoints and listeners, the regular look at them, the life and the end
 
@@ -10,8 +10,8 @@ lock, in the order of        guards; what is done under it
 taking
 ===========================  ==============================================================================
 `Sender.route`               the `Router` and the `Ledger`; never a system call
-`Lane.lock` (one a peer)     the head of that peer's queue, the write in progress, the life of its
-                             descriptor; one non-blocking send
+`Lane.lock` (one a peer)     the head of that peer's queue, the write in progress, the right to read, the
+                             life of its descriptor; one non-blocking send or receive
 `Inbox._lock`                the change of batch; a leaf, never with another
 ===========================  ==============================================================================
 
@@ -377,6 +377,7 @@ class Engine:
 
     def _wind_down(self) -> None:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
+        self.receiver.conversation.end()
         self.receiver.acknowledge_taken()
         self._settle_endpoints()
         for peer in tuple(self.open_peers):
@@ -433,6 +434,7 @@ class Engine:
         for peer in (*self.open_peers, *self.handshaking):
             peer.close("closed", None)
         self.receiver.inbox.release()
+        self.receiver.conversation.close()
         self.events.close()
         if self._attached:
             self.io.detach(self)
@@ -459,6 +461,7 @@ class Engine:
         self._forked = True
         self.sender.fast_ring = ()
         self.receiver.inbox.current = NOTHING
+        self.receiver.conversation.abandon()
         for peer in (*self.open_peers, *self.handshaking):
             peer.abandon()
         for acceptor in self.acceptors:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..deadline import Deadline
-from ..waiting import Waiters
+from ..waiting import Ticket, Waiters
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -94,12 +94,16 @@ class Inbox:
         self.current = NOTHING
         """What `take` and the hot path of ``recv`` take from."""
         self.waiters = Waiters()
+        self.special_ticket: Callable[[], Ticket | None] | None = None
+        """For `Waiters.wait`."""
         self._manual = manual
         self._watch = watch
         self._finished = finished
         self._lock = threading.Lock()  # guards the change of batch and the state of `_signal`; a leaf
         self._batch = NOTHING
         self._batches: deque[Batch] = deque()
+        self.append_batch = self._batches.append
+        """The essence of `deliver`: one call into C, which an interrupt cannot split. `delivered` is to follow."""
         self._closed = False
         self._signal: tuple[int, int] | None = None  # a pipe: its readable end, its writable end
         self._signalled = False
@@ -109,9 +113,14 @@ class Inbox:
     def deliver(self, batch: Batch) -> None:
         """Queue a batch. Whoever calls this has then to notify `waiters`."""
         self._batches.append(batch)
+        self.delivered()
+
+    def delivered(self) -> None:
+        """A batch has been appended by `append_batch`."""
         if self._signal is not None:
             with self._lock:
-                self._set_signal()
+                if self._ready():
+                    self._set_signal()
 
     def unwatch(self, batch: RequestBatch) -> None:
         """Stop taking from ``batch`` unasked: the next taker comes by `refill`, and has it watched again."""
@@ -164,7 +173,7 @@ class Inbox:
                 if not batch.finished:
                     self._finished(batch)
                     batch.finished = True
-                if not self.waiters.wait(self._ready, deadline):
+                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
                     raise TimeoutError("no message in time")
             batch = self.refill()
             queue = batch.queue
@@ -190,7 +199,7 @@ class Inbox:
                 return None
             else:
                 self._settle_signal()
-                if not self.waiters.wait(self._ready, deadline):
+                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
                     raise TimeoutError("no message in time")
 
     def _take_made(self, batch: Batch, make: Callable[[Batch, Any], T]) -> T | None:
@@ -231,7 +240,7 @@ class Inbox:
                 return None
             else:
                 self._settle_signal()
-                if not self.waiters.wait(self._ready, deadline):
+                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
                     raise TimeoutError("no message in time")
         taken: list[Any] = []
         queue: deque[Any] = first.queue

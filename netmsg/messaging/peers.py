@@ -1,7 +1,8 @@
 """One connection of a Søcket on the reactor: the thin shell around `Session`, `Lane` and `Liveness`.
 
 A plain peer is written by whoever has something to send, a user's thread or the network thread, under the lane's
-lock; a TLS peer by the network thread alone. Everything else here belongs to the network thread.
+lock; a TLS peer by the network thread alone. While a plain peer is `lent`, it is read by the thread that waits for a
+message, under that lock too. Everything else here belongs to the network thread.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, 
 from ..wire.framing import READ_SIZE, Run
 from ..wire.session import Liveness, Session, State
 from ..wire.sniffing import Dialect
+from .inbox import Batch
 from .lane import Lane
 
 if TYPE_CHECKING:
@@ -64,8 +66,8 @@ class Peer:
     __slots__ = ("_armed", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_io", "_reading",
                  "_recv_hwm", "_recv_hwm_bytes", "_send_many", "_send_one", "_write_error", "address",
                  "announced_interval", "challenger", "closing", "connected_since", "direct", "endpoint", "engine",
-                 "identity", "lane", "liveness", "open_since", "paused", "pending", "pending_bytes", "queue",
-                 "received_bytes", "received_messages", "session", "sock", "transport")
+                 "identity", "lane", "lent", "liveness", "open_since", "paused", "pending", "pending_bytes", "queue",
+                 "received_bytes", "received_messages", "session", "sock", "transport", "unread")
 
     def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
@@ -95,6 +97,11 @@ class Peer:
         self.pending_bytes = 0
         self.paused = False
         """Not read, because its messages are not taken."""
+        self.lent = False
+        """Whether the right to read is with the thread that waits for a message: see `Conversation`. Guarded by the
+        lane's lock; the network thread alone changes it."""
+        self.unread: list[bytes | OSError] = []
+        """What that thread has received and not delivered; one chunk at most."""
         self.challenger: Peer | None = None
         """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
         self.announced_interval = DEFAULT_INTERVAL
@@ -212,6 +219,8 @@ class Peer:
             self._read()
 
     def _read(self) -> None:
+        if self.lent:
+            return
         transport = self.transport
         decoder = self.session.decoder
         for _ in range(READS_A_ROUND):
@@ -222,23 +231,7 @@ class Peer:
             except OSError as error:
                 self._broken(error)
                 return
-            if not chunk:
-                self._ended()
-                return
-            self.received_bytes += len(chunk)
-            if self.challenger is not None:
-                self.engine.admission.survived(self)
-            if self.open_since is None:
-                self._greet(chunk)
-            else:
-                room = self._recv_hwm - self.pending
-                plenty = room > PLENTY and self.pending_bytes < self._recv_hwm_bytes
-                message = decoder.only_message(chunk) if plenty else None
-                if message is not None:
-                    self.received_messages += 1
-                    self.engine.receiver.one_arrived(self, message)
-                else:
-                    self._take(decoder.decode(chunk, room if plenty else self.room()))
+            self._received(chunk)
             if self._closed or not self._reading:
                 break
             if decoder.read_size == READ_SIZE and not transport.readable:
@@ -247,6 +240,26 @@ class Peer:
             self._watch()
         if self._reading and transport.readable and not self._closed:
             self._io.call(self._go_on_reading)
+
+    def _received(self, chunk: bytes) -> None:
+        if not chunk:
+            self._ended()
+            return
+        self.received_bytes += len(chunk)
+        if self.challenger is not None:
+            self.engine.admission.survived(self)
+        if self.open_since is None:
+            self._greet(chunk)
+            return
+        decoder = self.session.decoder
+        room = self._recv_hwm - self.pending
+        plenty = room > PLENTY and self.pending_bytes < self._recv_hwm_bytes
+        message = decoder.only_message(chunk) if plenty else None
+        if message is not None:
+            self.received_messages += 1
+            self.engine.receiver.one_arrived(self, message)
+        else:
+            self._take(decoder.decode(chunk, room if plenty else self.room()))
 
     def _take(self, runs: list[Run]) -> None:
         engine = self.engine
@@ -321,8 +334,65 @@ class Peer:
 
     def look(self) -> None:
         """Read what is there, before judging the silence."""
+        if self.lent:
+            self.engine.receiver.conversation.end()
         if self._reading and not self._closed:
             self._read()
+
+    # Reading by the thread that waits for a message: see `Conversation`
+
+    def lend(self) -> bool:
+        """Let that thread read, if nothing but messages is to be expected."""
+        if (not self.direct or self.open_since is None or not self._reading or self._closed or self.closing
+                or self.challenger is not None or not self.session.decoder.idle):
+            return False
+        self.lent = True
+        self._watch()
+        return True
+
+    def hear(self) -> bool:
+        """Receive once, and deliver the message if it is exactly one; otherwise what came is left to the network
+        thread. By the waiting thread, which may be interrupted anywhere."""
+        receiver = self.engine.receiver
+        append = receiver.inbox.append_batch
+        with self.lane.lock:
+            unread = self.unread
+            if not self.lent or unread:
+                return False
+            try:
+                unread.extend(map(self.transport.receive, (READ_SIZE,)))  # one call into C: received is kept
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                unread.append(error)
+                return False
+            chunk = unread[0]
+            assert isinstance(chunk, bytes)
+            message = self.session.decoder.only_message(chunk)
+            if message is None:
+                return False
+            size = len(chunk)
+            batch = Batch(self, self.identity, (message,))
+            batch.finished = True  # it is taken at once, and never counts against the mark
+            # No call before the last line, and so no interrupt: see netmsg.messaging.inbox.
+            self.received_bytes += size
+            self.received_messages += 1
+            del unread[0]
+            append(batch)
+        receiver.inbox.delivered()
+        return True
+
+    def take_back(self) -> None:
+        """Read here again, beginning with what that thread has left."""
+        with self.lane.lock:
+            self.lent = False
+        unread, self.unread = self.unread, []
+        for chunk in unread:
+            if isinstance(chunk, OSError):
+                self._broken(chunk)
+            else:
+                self._received(chunk)
+        self._watch()
 
     def _ended(self) -> None:
         if self.open_since is None and not self.session.dialled and not self.received_bytes:
@@ -430,6 +500,8 @@ class Peer:
 
     def _drain_broken(self, error: OSError) -> None:
         """Nothing can be sent any more; what the peer had sent before is still there to be read."""
+        if self.lent:
+            self.engine.receiver.conversation.end()
         self._reading = True
         while not self._closed:
             try:
@@ -475,10 +547,13 @@ class Peer:
         if self._closed:
             return
         self._armed = self._blocked or self.transport.unsent
-        self._io.watch(self.sock, (READ if self._reading else 0) | (WRITE if self._armed else 0), self)
+        events = READ if self._reading and not self.lent else 0
+        self._io.watch(self.sock, events | WRITE if self._armed else events, self)
 
     def close(self, reason: str, error: BaseException | None) -> None:
         """The end of this connection, whoever brought it about; an empty ``reason`` goes unreported."""
+        if self.lent:
+            self.engine.receiver.conversation.end()
         if self._closed:
             return
         if self.session.decoder.stopped:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..wire.envelope import ack_frames
 from .delivery import AckMode, Arrivals
+from .conversation import Conversation
 from .inbox import Batch, Inbox, RequestBatch
 
 if TYPE_CHECKING:
@@ -27,15 +28,18 @@ class Receiver:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._io = engine.io
+        self.io = engine.io
         self._ack_mode = engine.settings.ack_mode
         self.manual = self._ack_mode is AckMode.MANUAL
         self.inbox = Inbox(self._watch_batch, self._finish_batch, manual=self.manual)
+        self.conversation = Conversation(self, self.inbox.waiters)
+        self.inbox.special_ticket = self.conversation.ticket
         self.arrivals = Arrivals(engine.settings.dedupe)
         self._finished: list[Batch] = []
 
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
         """DATA has been received."""
+        self.conversation.interrupt()
         if not self._engine.closing:
             self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
 
@@ -50,7 +54,8 @@ class Receiver:
         inbox = self.inbox
         inbox.deliver(Batch(peer, peer.identity, (payload,), 1, size))
         if inbox.waiters.waiting:
-            self._io.notices.append(inbox.waiters.notify)
+            self.io.notices.append(inbox.waiters.notify)
+            self.conversation.overhear(peer)
 
     def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         """DATA_REQ has been received."""
@@ -84,7 +89,7 @@ class Receiver:
         inbox = self.inbox
         inbox.deliver(batch)
         if inbox.waiters.waiting:
-            self._io.notices.append(inbox.waiters.notify)
+            self.io.notices.append(inbox.waiters.notify)
         return batch
 
     def settle_finished(self) -> None:
@@ -103,13 +108,13 @@ class Receiver:
         self._finished.append(batch)
         peer = batch.peer
         if isinstance(batch, RequestBatch):
-            self._io.call(self._look_at_batch, batch)
+            self.io.call(self._look_at_batch, batch)
         if peer is not None and peer.paused:
-            self._io.call(peer.resume)
+            self.io.call(peer.resume)
 
     def _watch_batch(self, batch: RequestBatch) -> None:
         """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
-        self._io.call(self._look_at_batch, batch)
+        self.io.call(self._look_at_batch, batch)
 
     def _look_at_batch(self, batch: RequestBatch) -> None:
         """Acknowledge what has been taken, and look again soon for as long as more is."""
@@ -118,7 +123,7 @@ class Receiver:
             self._acknowledge(batch.identity, taken)
         if batch.queue and not batch.ticking:
             batch.ticking = True
-            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+            self.io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
 
     def _look_at_batch_again(self, batch: RequestBatch) -> None:
         taken = batch.taken_ids()
@@ -129,7 +134,7 @@ class Receiver:
         if taken:
             self._acknowledge(batch.identity, taken)
         if batch.ticking and batch.queue:
-            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+            self.io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
         else:
             batch.ticking = False
 
@@ -143,7 +148,7 @@ class Receiver:
         lane = self._engine.sender.router.find(sender)
         if lane is not None:
             lane.add_control(ack_frames(message_ids))
-            self._io.work.add(lane.owner)
+            self.io.work.add(lane.owner)
 
     def settle_delivery(self, peer: Peer | None, sender: bytes, message_id: bytes, size: int, accept: bool) -> None:
         """A manual acknowledgement, or a refusal."""
@@ -163,6 +168,10 @@ class Receiver:
             taken = batch.taken_ids()
             if taken:
                 self._acknowledge(batch.identity, taken)
+
+    def answering(self) -> None:
+        """The taker has waited for what it gets now: what it sends next is no burst. By the taker."""
+        self._engine.sender.last_send = 0.0
 
     def crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""

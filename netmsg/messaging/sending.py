@@ -67,7 +67,8 @@ class Sender:
         self._senders = Waiters()
         self._addressing_senders = Waiters()
         self._receipt_waiters = Waiters()
-        self._last_send = 0.0
+        self.last_send = 0.0
+        """When something was last handed on to be written: see `QUIET`."""
         self._fanout = _Fanout(self)
         self._credit = 0  # copies that may be published before a peer's queue has to be looked at
         self._full_reported = False
@@ -156,13 +157,13 @@ class Sender:
             return
         if peer.direct:
             if count >= BURST:
-                self._last_send = time.perf_counter()
+                self.last_send = time.perf_counter()
                 peer.write_burst()
                 self._room_made(peer)
             elif peer not in io.work:
                 now = time.perf_counter()
-                quiet = now - self._last_send > QUIET
-                self._last_send = now
+                quiet = now - self.last_send > QUIET
+                self.last_send = now
                 if quiet:
                     peer.write_burst()
                     if not peer.queue:
@@ -180,9 +181,9 @@ class Sender:
         fanout = self._fanout
         ring = self.router.ring
         now = time.perf_counter()
-        quiet = now - self._last_send > QUIET and fanout not in io.work
+        quiet = now - self.last_send > QUIET and fanout not in io.work
         burst = bool(ring) and len(ring[0].queue) >= BURST
-        self._last_send = now
+        self.last_send = now
         if burst or (quiet and len(ring) <= QUIET_PEERS):
             left = False
             for lane in ring:

@@ -370,6 +370,7 @@ class IOThread:
         self._selector.close()
         self._wake_receiver.close()
         self._wake_sender.close()
+        self._timers.clear()  # they keep alive what they were for
 
     def forked(self) -> None:
         """In a forked child: the parent's thread goes on with the parent's descriptors, of which nothing is touched.

@@ -93,6 +93,11 @@ class Decoder:
         return chunk[5:]
 
     @property
+    def idle(self) -> bool:
+        """Whether the next byte begins a frame."""
+        return not self._buffer and self._pieces is None and self.error is None
+
+    @property
     def buffered(self) -> int:
         """How many received bytes wait to be decoded."""
         return len(self._buffer) - self._position

@@ -126,6 +126,34 @@ print(given_up, sorted(set(accepted) - set(got))[:5], got == sorted(set(got)), i
 """
 
 
+CONVERSATION = PRELUDE + """
+sender = Søcket(linger=0, delivery_guarantee=GUARANTEE).bind(port=0)
+receiver = Søcket(linger=0).connect(port=sender.bound_port)
+receiver.wait_for_peers(timeout=10), sender.wait_for_peers(timeout=10)
+turns = threading.Semaphore(1)
+
+def feed():
+    for number in range(COUNT):
+        turns.acquire()
+        sender.send(b"%d" % number)
+
+feeder = threading.Thread(target=feed, daemon=True)
+got = []
+feeder.start()
+thread.start()
+while len(got) < COUNT:
+    try:
+        got += [receiver.recv(timeout=10)]
+    except KeyboardInterrupt:
+        continue
+    turns.release()
+over.set()
+thread.join()
+print(len(got), got == [b"%d" % n for n in range(COUNT)], interrupts > 0)
+receiver.close(linger=0), sender.close(linger=0)
+"""
+
+
 def run(program: str, *arguments: object) -> str:
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
                             capture_output=True, text=True, timeout=100)
@@ -141,6 +169,13 @@ def test_a_storm_on_the_receiver_loses_nothing(guarantee: str, how: str) -> None
     count = 100_000 if how in ("recv", "recv_many", "identity", "iterate") else 20_000
     for _ in range(max(1, ROUNDS // 8)):
         assert run(RECEIVER, guarantee, count, how, "ON_RECV") == f"{count} True True\n"
+
+
+@pytest.mark.timeout(ROUNDS * 100)
+@pytest.mark.parametrize("guarantee", ["AT_MOST_ONCE", "AT_LEAST_ONCE"])
+def test_a_storm_on_a_conversation_loses_nothing(guarantee: str) -> None:
+    for _ in range(max(1, ROUNDS // 8)):
+        assert run(CONVERSATION, guarantee, 10_000) == "10000 True True\n"
 
 
 def test_a_storm_on_manual_deliveries_loses_nothing() -> None:

@@ -1,0 +1,177 @@
+"""A conversation: two ends that take turns, one small message at a time.
+
+The time of such a round trip is the waking of threads. Ordinarily the network thread is woken by what arrives, and then
+wakes the thread that waits in ``recv``. While a conversation lasts, the waiting thread polls and reads the connections
+by itself, and the network thread sleeps.
+
+Only reading is lent, and only what is exactly one DATA frame is taken. Anything else, be it a heartbeat, half a frame
+or the end, stays where it is and ends the conversation: the network thread takes the right to read back and goes on as
+ever. The right (`Peer.lent`) is guarded by the lane's lock, so it can be taken back at any moment, and an interrupt in
+the waiting thread leaves nothing half done: what it has read is kept by the peer until it is delivered. Rejected: that
+the waiting thread runs the whole loop, where an interrupt can strike in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+
+from ..reactor.io_thread import Timer
+from ..waiting import Waiters
+
+if TYPE_CHECKING:
+    from .peers import Peer
+    from .receiving import Receiver
+
+__all__ = ["Conversation"]
+
+TURNS: Final = 16
+"""After so many messages in a row that came alone and were waited for, reading is lent."""
+POLL: Final = hasattr(select, "poll")
+PAUSE: Final = 0.01
+"""Seconds without a message after which a conversation is over: then nobody may be reading at all."""
+
+
+class Conversation:
+    """The conversation that the one taker of an inbox has, perhaps, with a few plain peers.
+
+    It is a ticket of `Waiters` as well: whoever waits by it is woken by messages, and by what wakes any other.
+    """
+
+    def __init__(self, receiver: Receiver, waiters: Waiters) -> None:
+        self._receiver = receiver
+        self._io = receiver.io
+        self._waiters = waiters
+        self._turns = 0
+        self._last_turn = 0.0
+        self._speakers: set[Peer] = set()
+        self._lent: dict[int, Peer] = {}  # by descriptor; replaced and never changed, for the taker reads it unlocked
+        self._open = False  # set by the network thread, cleared by either
+        self._heard = False
+        self._woken = False
+        self._timer: Timer | None = None
+        self._wake_up: tuple[socket.socket, socket.socket] | None = None
+
+    # The network thread
+
+    def overhear(self, peer: Peer) -> None:
+        """A message came alone, and was waited for."""
+        now = self._io.now
+        if not POLL or now - self._last_turn > PAUSE or len(self._waiters.waiting) > 1:
+            self.interrupt()
+        self._last_turn = now
+        self._turns += 1
+        self._speakers.add(peer)
+        if self._turns == TURNS:
+            self._io.call(self._begin)
+
+    def interrupt(self) -> None:
+        """Something else came than one message at a time."""
+        self._turns = 0
+        self._speakers.clear()
+
+    def _begin(self) -> None:
+        lent = {peer.sock.fileno(): peer for peer in self._speakers if peer.lend()}
+        self.interrupt()
+        if not lent:
+            return
+        if self._wake_up is None:
+            self._wake_up = socket.socketpair()
+            for end in self._wake_up:
+                end.setblocking(False)
+        self._lent = lent
+        self._open = True
+        self._timer = self._io.call_later(PAUSE, self._look)
+        self._waiters.notify_all()
+
+    def _look(self) -> None:
+        """End what is not going on any more."""
+        if self._heard:
+            self._heard = False
+            self._timer = self._io.call_later(PAUSE, self._look)
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """The network thread reads again, beginning with what has been read and not delivered."""
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        lent, self._lent = self._lent, {}
+        for peer in lent.values():
+            peer.take_back()
+        if lent:
+            self._waiters.notify_all()
+
+    def close(self) -> None:
+        self.end()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close this process's descriptors."""
+        self._open = False
+        self._lent = {}
+        if self._wake_up is not None:
+            for end in self._wake_up:
+                end.close()
+
+    def crashed(self, error: Exception) -> None:
+        """A step on the network thread failed."""
+        self._receiver.crashed(error)
+
+    # The taker
+
+    def ticket(self) -> Conversation | None:
+        """What to wait by while a conversation lasts."""
+        if not self._open:
+            return None
+        if self._waiters.waiting:  # who does not hold this ticket would not hear of the messages
+            self._finish()
+            return None
+        self._woken = False
+        return self
+
+    def acquire(self, blocking: bool, timeout: float) -> bool:
+        """Wait for messages, and deliver them; false if nothing happened for ``timeout`` seconds (-1: for ever)."""
+        lent = self._lent
+        assert self._wake_up is not None
+        poll = select.poll()
+        poll.register(self._wake_up[0], select.POLLIN)
+        for descriptor in lent:
+            poll.register(descriptor, select.POLLIN)
+        ready = poll.poll(None if timeout < 0 else timeout * 1000)
+        for descriptor, events in ready:
+            peer = lent.get(descriptor)
+            if peer is None:
+                self._drain_wake_ups()
+            elif events == select.POLLIN and peer.hear():
+                self._heard = True
+                self._receiver.answering()
+            else:
+                self._finish()
+        return bool(ready)
+
+    def _finish(self) -> None:
+        self._open = False
+        self._io.call(self.end)
+
+    def release(self) -> None:
+        """Wake the waiting thread. Raises ``RuntimeError`` if that has been done already."""
+        if self._woken:
+            raise RuntimeError("woken already")
+        self._woken = True
+        if self._wake_up is not None:
+            try:
+                self._wake_up[1].send(b"\0")
+            except BlockingIOError:
+                pass  # it has more wake-ups than it can read already
+            except OSError:
+                pass  # closed
+
+    def _drain_wake_ups(self) -> None:
+        assert self._wake_up is not None
+        try:
+            self._wake_up[0].recv(4096)
+        except BlockingIOError:
+            pass
