@@ -316,6 +316,7 @@ class Engine:
         liveness.said(now, peer.lane.sent_bytes)
         if peer.paused:
             liveness.last_heard = now  # it may well have spoken
+            peer.resume()  # who took the last message need not have come back
         elif late:
             liveness.excuse(now)
         if liveness.dead(now):
@@ -466,6 +467,8 @@ class Engine:
             peer.abandon()
         for acceptor in self.acceptors:
             acceptor.abandon()
+        for endpoint in self._endpoints:
+            endpoint.abandon()
 
     @property
     def is_forked(self) -> bool:

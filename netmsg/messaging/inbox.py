@@ -100,7 +100,8 @@ class Inbox:
         self._watch = watch
         self._finished = finished
         self._lock = threading.Lock()  # guards the change of batch and the state of `_signal`; a leaf
-        self._batch = NOTHING
+        self.last = NOTHING
+        """The batch last taken from, which may be exhausted without anybody having said so yet."""
         self._batches: deque[Batch] = deque()
         self.append_batch = self._batches.append
         """The essence of `deliver`: one call into C, which an interrupt cannot split. `delivered` is to follow."""
@@ -134,17 +135,17 @@ class Inbox:
     def refill(self) -> Batch:
         """The batch to take from next, made current; `NOTHING` if there is none."""
         with self._lock:
-            batch = self._batch
+            batch = self.last
             while not batch.queue:
                 if not batch.finished:
                     self._finished(batch)
                     batch.finished = True
-                self._batch = NOTHING
+                self.last = NOTHING
                 self.current = NOTHING
                 if self._closed or not self._batches:
                     return NOTHING
                 batch = self._batches[0]
-                self._batch = batch
+                self.last = batch
                 del self._batches[0]
             if self._closed:
                 return NOTHING
@@ -161,14 +162,14 @@ class Inbox:
         return batch
 
     def _ready(self) -> bool:
-        return self._closed or bool(self._batch.queue) or bool(self._batches)
+        return self._closed or bool(self.last.queue) or bool(self._batches)
 
     def take(self, deadline: Deadline) -> tuple[Batch, Any] | None:
         """One message and its batch; ``None`` once closed. Raises ``TimeoutError``."""
         if self._signal is not None:
             return self.take_as(_pair, deadline)
         while True:
-            batch = self._batch
+            batch = self.last
             if not (batch.queue or self._batches or self._closed):
                 if not batch.finished:
                     self._finished(batch)
@@ -225,7 +226,7 @@ class Inbox:
             raise
         if self._signal is not None:
             with self._lock:
-                if self._batch.queue or self._batches:
+                if self.last.queue or self._batches:
                     self._set_signal()
         return None
 
@@ -259,7 +260,7 @@ class Inbox:
                 return taken
         except BaseException:
             queue.extendleft(taken[::-1])
-            if self._batch is not first:  # another thread went on to the next
+            if self.last is not first:  # another thread went on to the next
                 self._batches.appendleft(first)
             raise
         return self.take_many(max_messages, deadline)  # another thread was faster
@@ -282,7 +283,7 @@ class Inbox:
                 for end in self._signal:
                     os.set_blocking(end, False)
                 self.current = NOTHING
-                if self._batch.queue or self._batches or self._closed:
+                if self.last.queue or self._batches or self._closed:
                     self._set_signal()
             return self._signal[0]
 
@@ -316,7 +317,7 @@ class Inbox:
 
     def release(self) -> tuple[Batch, ...]:
         """What was never taken, at the very end."""
-        left = (self._batch, *self._batches)
+        left = (self.last, *self._batches)
         self._batches.clear()
         return left
 

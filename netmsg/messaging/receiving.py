@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..wire.envelope import ack_frames
 from .delivery import AckMode, Arrivals
 from .conversation import Conversation
-from .inbox import Batch, Inbox, RequestBatch
+from .inbox import NOTHING, Batch, Inbox, RequestBatch
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -96,12 +96,15 @@ class Receiver:
         """Count what has been taken as taken."""
         finished = self._finished
         while finished:
-            batch = finished.pop()
-            peer = batch.peer
-            if peer is not None:
-                peer.pending -= batch.count
-                peer.pending_bytes -= batch.large_bytes
-                batch.count = batch.large_bytes = 0
+            self._settle_batch(finished.pop())
+        self._settle_batch(self.inbox.last if not self.inbox.last.queue else NOTHING)
+
+    def _settle_batch(self, batch: Batch) -> None:
+        peer = batch.peer
+        if peer is not None:
+            peer.pending -= batch.count
+            peer.pending_bytes -= batch.large_bytes
+            batch.count = batch.large_bytes = 0
 
     def _finish_batch(self, batch: Batch) -> None:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""

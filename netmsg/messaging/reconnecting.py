@@ -136,6 +136,11 @@ class Endpoint:
         self._cancel()
         self.connecting = False
 
+    def abandon(self) -> None:
+        """In a forked child: close this process's copies of the descriptors, and nothing else."""
+        if self._dial is not None:
+            self._dial.abandon()
+
     def _cancel(self) -> None:
         """Let nothing of the attempt in progress come back."""
         self._generation += 1

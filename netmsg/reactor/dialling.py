@@ -108,8 +108,14 @@ class Dial:
         if self._timer is not None:
             self._timer.cancel()
         for attempt in tuple(self._attempts):
-            attempt.abandon()
+            attempt.cancel()
         self._attempts.clear()
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copies, and nothing else."""
+        for attempt in self._attempts:
+            if attempt.sock is not None:
+                attempt.sock.close()
 
     def _finish(self, winner: socket.socket | None) -> None:
         self.cancel()
@@ -171,10 +177,10 @@ class _Attempt:
             return False
 
     def _fail(self, error: OSError) -> None:
-        self.abandon()
+        self.cancel()
         self._ended(self, error)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         sock, self.sock = self.sock, None
         if sock is not None:
             self._io.watch(sock, 0, self)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import warnings
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, wait_for_event
+from support.pairs import TIMEOUT, until, wait_for_event
 from test_io_thread import Tenant
 
 from netmsg import Connecting, IOThread, Retrying, Søcket
@@ -150,3 +152,42 @@ def test_a_late_answer_of_the_resolver_is_ignored(monkeypatch: pytest.MonkeyPatc
 def test_unknown_names_raise() -> None:
     with pytest.raises(socket.gaierror):
         resolve("no.such.host.invalid", 1)
+
+
+def test_a_forked_child_keeps_no_copy_of_an_attempt() -> None:
+    with socket.socket() as deaf, IOThread() as io:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        fillers = [socket.socket() for _ in range(8)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        port = deaf.getsockname()[1]
+        others = _dialling(port)
+        with Søcket(io_thread=io, linger=0) as sock:
+            sock.connect(port=port)
+            until(lambda: _dialling(port) - others)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if not child:
+                os._exit(len(_dialling(port) - others))
+            assert os.waitpid(child, 0)[1] == 0 and len(_dialling(port) - others) == 1
+        for filler in fillers:
+            filler.close()
+
+
+def _dialling(port: int) -> set[str]:
+    """The sockets of this process that are in SYN-SENT towards ``port``."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == "02" and int(row[2].split(":")[1], 16) == port}
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except OSError:
+            continue
+        if target in inodes:
+            found.add(target)
+    return found
