@@ -7,6 +7,7 @@ harming anybody else.
 
 from __future__ import annotations
 
+import os
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from .deadline import Deadline
 
-__all__ = ["Ticket", "Waiters"]
+__all__ = ["Signal", "Ticket", "Waiters"]
 
 
 class Ticket(Protocol):
@@ -25,6 +26,39 @@ class Ticket(Protocol):
 
     def release(self) -> None:
         """Wake the thread that waits. Raises ``RuntimeError`` if that has been done already."""
+
+
+class Signal:
+    """A descriptor that is readable from `set` to `clear`, for those who wait in a selector. Neither blocks.
+
+    It is closed when the object is collected and not before: its number would be a stranger's while somebody waits.
+    """
+
+    __slots__ = ("_receiver", "_sender")
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = os.pipe()
+        os.set_blocking(self._receiver, False)
+        os.set_blocking(self._sender, False)
+
+    def fileno(self) -> int:
+        return self._receiver
+
+    def set(self) -> None:
+        try:
+            os.write(self._sender, b"\0")
+        except BlockingIOError:
+            pass  # readable enough
+
+    def clear(self) -> None:
+        try:
+            os.read(self._receiver, 65536)
+        except BlockingIOError:
+            pass
+
+    def __del__(self) -> None:
+        os.close(self._receiver)
+        os.close(self._sender)
 
 
 def _lock() -> LockType:

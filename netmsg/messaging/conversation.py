@@ -14,11 +14,10 @@ the waiting thread runs the whole loop, where an interrupt can strike in the mid
 from __future__ import annotations
 
 import select
-import socket
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.io_thread import Timer
-from ..waiting import Waiters
+from ..waiting import Signal, Waiters
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -51,7 +50,7 @@ class Conversation:
         self._heard = False
         self._woken = False
         self._timer: Timer | None = None
-        self._wake_up: tuple[socket.socket, socket.socket] | None = None
+        self._wake_up: Signal | None = None
 
     # The network thread
 
@@ -77,9 +76,7 @@ class Conversation:
         if not lent:
             return
         if self._wake_up is None:
-            self._wake_up = socket.socketpair()
-            for end in self._wake_up:
-                end.setblocking(False)
+            self._wake_up = Signal()
         self._lent = lent
         self._open = True
         self._timer = self._io.call_later(PAUSE, self._look)
@@ -104,18 +101,6 @@ class Conversation:
         if lent:
             self._waiters.notify_all()
 
-    def close(self) -> None:
-        self.end()
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Close this process's descriptors."""
-        self._open = False
-        self._lent = {}
-        if self._wake_up is not None:
-            for end in self._wake_up:
-                end.close()
-
     def crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
         self._receiver.crashed(error)
@@ -137,14 +122,14 @@ class Conversation:
         lent = self._lent
         assert self._wake_up is not None
         poll = select.poll()
-        poll.register(self._wake_up[0], select.POLLIN)
+        poll.register(self._wake_up, select.POLLIN)
         for descriptor in lent:
             poll.register(descriptor, select.POLLIN)
         ready = poll.poll(None if timeout < 0 else timeout * 1000)
         for descriptor, events in ready:
             peer = lent.get(descriptor)
             if peer is None:
-                self._drain_wake_ups()
+                self._wake_up.clear()
             elif events == select.POLLIN and peer.hear():
                 self._heard = True
                 self._receiver.answering()
@@ -162,16 +147,4 @@ class Conversation:
             raise RuntimeError("woken already")
         self._woken = True
         if self._wake_up is not None:
-            try:
-                self._wake_up[1].send(b"\0")
-            except BlockingIOError:
-                pass  # it has more wake-ups than it can read already
-            except OSError:
-                pass  # closed
-
-    def _drain_wake_ups(self) -> None:
-        assert self._wake_up is not None
-        try:
-            self._wake_up[0].recv(4096)
-        except BlockingIOError:
-            pass
+            self._wake_up.set()

@@ -435,7 +435,7 @@ class Engine:
         for peer in (*self.open_peers, *self.handshaking):
             peer.close("closed", None)
         self.receiver.inbox.release()
-        self.receiver.conversation.close()
+        self.receiver.conversation.end()
         self.events.close()
         if self._attached:
             self.io.detach(self)
@@ -462,7 +462,6 @@ class Engine:
         self._forked = True
         self.sender.fast_ring = ()
         self.receiver.inbox.current = NOTHING
-        self.receiver.conversation.abandon()
         for peer in (*self.open_peers, *self.handshaking):
             peer.abandon()
         for acceptor in self.acceptors:

@@ -12,14 +12,13 @@ interrupt cannot separate the two either.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..deadline import Deadline
-from ..waiting import Ticket, Waiters
+from ..waiting import Signal, Ticket, Waiters
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -106,7 +105,7 @@ class Inbox:
         self.append_batch = self._batches.append
         """The essence of `deliver`: one call into C, which an interrupt cannot split. `delivered` is to follow."""
         self._closed = False
-        self._signal: tuple[int, int] | None = None  # a pipe: its readable end, its writable end
+        self._signal: Signal | None = None
         self._signalled = False
 
     # The network thread
@@ -279,31 +278,23 @@ class Inbox:
         the lock, for only then can the two be kept in step."""
         with self._lock:
             if self._signal is None:
-                self._signal = os.pipe()
-                for end in self._signal:
-                    os.set_blocking(end, False)
+                self._signal = Signal()
                 self.current = NOTHING
                 if self.last.queue or self._batches or self._closed:
                     self._set_signal()
-            return self._signal[0]
+            return self._signal.fileno()
 
     def _set_signal(self) -> None:
         # Written first and noted second, and the other way round below: an interrupt in between leaves at worst a
         # second byte, or one too many, never one too few.
         if self._signal is not None and not self._signalled:
-            try:
-                os.write(self._signal[1], b"\0")
-            except BlockingIOError:
-                pass  # readable enough
+            self._signal.set()
             self._signalled = True
 
     def _clear_signal(self) -> None:
         if self._signal is not None and not self._closed:
             self._signalled = False
-            try:
-                os.read(self._signal[0], 4096)
-            except BlockingIOError:
-                pass
+            self._signal.clear()
 
     # The end
 
@@ -320,9 +311,3 @@ class Inbox:
         left = (self.last, *self._batches)
         self._batches.clear()
         return left
-
-    def __del__(self) -> None:
-        # Not before: whoever waits for the descriptor in a selector would wait for ever if it went away.
-        if self._signal is not None:
-            os.close(self._signal[0])
-            os.close(self._signal[1])

@@ -86,7 +86,8 @@ def loop() -> Iterator[Loop]:
     loop = Loop()
     loop.conversation = Conversation(loop, Waiters())  # type: ignore[arg-type]
     yield loop
-    loop.conversation.close()
+    loop.conversation.end()
+    del loop.conversation
 
 
 @pytest.fixture

@@ -1,0 +1,115 @@
+"""Threads that wait, and what wakes them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import threading
+
+import pytest
+from support.pairs import Background, until
+
+from netmsg.deadline import Deadline
+from netmsg.waiting import Signal, Ticket, Waiters
+
+
+def readable(signal: Signal) -> bool:
+    return bool(select.select([signal], [], [], 0)[0])
+
+
+def test_a_signal_is_readable_from_set_to_clear() -> None:
+    signal = Signal()
+    assert not readable(signal)
+    signal.clear()
+    signal.set()
+    signal.set()
+    assert readable(signal)
+    signal.clear()
+    assert not readable(signal)
+
+
+def test_a_signal_never_blocks() -> None:
+    signal = Signal()
+    for _ in range(100_000):
+        signal.set()
+    assert readable(signal)
+
+
+def test_a_signal_is_closed_when_it_is_collected() -> None:
+    signal = Signal()
+    descriptor = signal.fileno()
+    del signal
+    gc.collect()
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+
+
+def test_what_is_ready_already_is_not_waited_for() -> None:
+    assert Waiters().wait(lambda: True, Deadline(0))
+
+
+def test_a_wait_ends_at_its_deadline() -> None:
+    assert not Waiters().wait(lambda: False, Deadline(0.01))
+    assert not Waiters().wait(lambda: False, Deadline(0))
+
+
+def test_notify_wakes_one_thread_and_notify_all_the_rest() -> None:
+    waiters = Waiters()
+    ready: list[int] = []
+    took = threading.Lock()
+
+    def take() -> int:
+        while True:
+            assert waiters.wait(lambda: ready, Deadline(10))
+            with took:
+                if ready:
+                    return ready.pop()
+
+    threads = [Background(take) for _ in range(3)]
+    until(lambda: len(waiters.waiting) == 3)
+    ready.append(1)
+    waiters.notify()
+    until(lambda: len(waiters.waiting) == 2)
+    ready.extend([2, 3])
+    waiters.notify_all()
+    assert sorted(thread.result() for thread in threads) == [1, 2, 3]
+    assert not waiters.waiting
+
+
+def test_a_special_ticket_is_waited_by_while_there_is_one() -> None:
+    waiters = Waiters()
+    tries: list[str] = []
+
+    class Special:
+        def acquire(self, blocking: bool, timeout: float) -> bool:
+            tries.append("special")
+            return True
+
+        def release(self) -> None:
+            raise AssertionError("nobody is notified here")
+
+    def special() -> Ticket | None:
+        return Special() if len(tries) < 3 else None
+
+    assert not waiters.wait(lambda: False, Deadline(0.01), special)
+    assert tries == ["special"] * 3
+
+
+def test_who_is_interrupted_hands_the_wake_up_on() -> None:
+    waiters = Waiters()
+    ready: list[int] = []
+
+    class Interrupted:
+        def acquire(self, blocking: bool, timeout: float) -> bool:
+            ready.append(1)
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            raise RuntimeError("woken already")
+
+    other = Background(waiters.wait, lambda: ready, Deadline(10))
+    until(lambda: waiters.waiting)
+    with pytest.raises(KeyboardInterrupt):
+        waiters.wait(lambda: False, Deadline(10), Interrupted)
+    assert other.result() is True and not waiters.waiting
