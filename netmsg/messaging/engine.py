@@ -35,7 +35,7 @@ from typing import Any, Final, NamedTuple
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..reactor.io_thread import IOThread
-from ..reactor.listening import Acceptor
+from ..reactor.accepting import Acceptor
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities
 from .admission import Admission, OnDuplicate

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
 from ..reactor.io_thread import READ, WRITE, Timer
-from ..reactor.transport import PlainTransport, TLSTransport, Transport
+from ..transports.encrypted import TLSTransport
+from ..transports.plain import PlainTransport, Transport
 from ..tls import TLSInfo
 from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, parse_capabilities
 from ..wire.framing import READ_SIZE, Run
@@ -84,8 +85,9 @@ class Peer:
         self.liveness = Liveness(engine.settings.heartbeat_interval, engine.settings.heartbeat_timeout, now)
         self.direct = context is None
         """Whether threads other than the network thread may write."""
-        self.transport: Transport = PlainTransport(sock) if context is None else TLSTransport(
-            sock, context, server_side=endpoint is None, server_hostname=server_hostname)
+        plain = PlainTransport(sock)
+        self.transport: Transport = plain if context is None else TLSTransport(
+            plain, context, server_side=endpoint is None, server_hostname=server_hostname)
         self._send_one = self.transport.send_one
         self._send_many = self.transport.send_many
         self.connected_since = 0.0

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import ConnectFailedError
 from ..reactor.dialling import Dial
 from ..reactor.io_thread import Timer
-from ..reactor.resolving import Address, resolve_in_background
+from ..sockets.addresses import Address
+from ..sockets.resolving import resolve_in_background
 from .backoff import Backoff
 from .events import Connecting, Retrying
 from .peers import Peer

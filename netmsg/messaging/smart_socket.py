@@ -15,10 +15,10 @@ from typing import Any, Generic, TypeVar, Union
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
 from ..reactor.io_thread import IOThread
-from ..reactor.listening import listen_tcp, listen_unix, tcp_addresses, unix_path
-from ..reactor.resolving import Address, resolve_in_background
-from ..tls import TLSEngine, verified_hostname
-from ..waiting import Waiters
+from ..sockets.addresses import check_port, unix_path
+from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
+from ..sockets.resolving import resolve_within
+from ..tls.contexts import check_server_context, client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from .admission import OnDuplicate
 from .delivery import AckMode, DeliveryGuarantee
@@ -232,14 +232,14 @@ class Søcket:
         address in use; `ClosedError`.
         """
         deadline = Deadline(timeout)
-        _check_port(port)
+        check_port(port)
         if hostname is not None and not isinstance(hostname, str):
             raise TypeError(f"hostname must be a str or None, not {type(hostname).__name__}")
         if hostname == "":
             raise ValueError("hostname is empty; None means every interface")
         _check_server_context(ssl_context, websocket_origins)
         self._engine.check_open()
-        addresses = tcp_addresses(None, port) if hostname is None else _resolve(hostname, port, deadline)
+        addresses = tcp_addresses(None, port) if hostname is None else resolve_within(deadline, hostname, port)
         for sock in listen_tcp(addresses, port, BACKLOG):
             self._listen(sock, ssl_context)
         return self
@@ -278,11 +278,11 @@ class Søcket:
             raise TypeError(f"hostname must be a str, not {type(hostname).__name__}")
         if not hostname:
             raise ValueError("hostname is empty")
-        _check_port(port)
+        check_port(port)
         if port == 0:
             raise ValueError("port 0 cannot be connected to")
         _check_seconds("connect_timeout", connect_timeout)
-        context, name = _client_context(ssl_context, server_hostname if server_hostname is not None else hostname)
+        context, name = client_context(ssl_context, server_hostname if server_hostname is not None else hostname)
         self._engine.connect((hostname, port), context, name, connect_timeout)
         return self
 
@@ -290,7 +290,7 @@ class Søcket:
                      server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
         """The same to a UNIX socket path, which has no host name: a context that checks names needs one."""
         _check_seconds("connect_timeout", connect_timeout)
-        context, name = _client_context(ssl_context, server_hostname)
+        context, name = client_context(ssl_context, server_hostname)
         self._engine.connect(unix_path(path), context, name, connect_timeout)
         return self
 
@@ -581,23 +581,6 @@ class Søcket:
 Socket = Søcket
 
 
-def _resolve(hostname: str, port: int, deadline: Deadline) -> list[Address]:
-    """Resolve in another thread, for nothing can interrupt the resolver. Raises ``gaierror``, ``TimeoutError``."""
-    found: list[list[Address] | OSError] = []
-    waiters = Waiters()
-
-    def done(result: list[Address] | OSError) -> None:
-        found.append(result)
-        waiters.notify_all()
-
-    resolve_in_background(hostname, port, done)
-    if not waiters.wait(lambda: found, deadline):
-        raise TimeoutError(f"{hostname!r} was not resolved in time")
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
-
-
 def _check_enum(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be one of {kind.__name__}, not {value!r}")
@@ -625,42 +608,7 @@ def _check_identity(identity: bytes) -> bytes:
     return identity
 
 
-def _check_port(port: int) -> None:
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {type(port).__name__}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be from 0 to 65535, not {port}")
-
-
 def _check_server_context(context: ssl.SSLContext | None, websocket_origins: Sequence[str]) -> None:
-    if context is not None and not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {type(context).__name__}")
-    if context is not None:
-        _try_context(context, True, None)
+    check_server_context(context)
     if websocket_origins:
         raise NotImplementedError("websocket_origins")
-
-
-def _client_context(context: ssl.SSLContext | bool | None,
-                    server_hostname: str | None) -> tuple[ssl.SSLContext | None, str | None]:
-    if server_hostname is not None and not isinstance(server_hostname, str):
-        raise TypeError(f"server_hostname must be a str, not {type(server_hostname).__name__}")
-    if context is None:
-        return None, None
-    if context is True:
-        context = ssl.create_default_context()
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl_context must be an ssl.SSLContext or True, not {type(context).__name__}")
-    name = verified_hostname(context, server_hostname)
-    _try_context(context, False, name)
-    return context, name
-
-
-def _try_context(context: ssl.SSLContext, server_side: bool, name: str | None) -> None:
-    """Find out now whether connections can be made with ``context``: one for the other side, or a name that cannot be
-    one, would fail every one of them. Raises ``ValueError``."""
-    try:
-        TLSEngine(context, server_side=server_side, server_hostname=name)
-    except (ValueError, ssl.SSLError, UnicodeError) as error:
-        purpose = "bind" if server_side else "connect"
-        raise ValueError(f"this ssl_context cannot be used to {purpose}: {error}") from error

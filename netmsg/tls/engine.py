@@ -7,6 +7,7 @@ both, because it never touches a descriptor. Its owner moves the ciphertext, and
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from typing import Any, NamedTuple
 
 from ..errors import ConnectionBrokenError, TLSHandshakeError
@@ -46,26 +47,47 @@ def verified_hostname(context: ssl.SSLContext, name: str | None) -> str | None:
 class TLSEngine:
     """One TLS connection in memory.
 
+    Bytes go in and out through the caller's own lists, each time by one call into C that moves them as a whole: what an
+    interrupt (Ctrl-C) finds has been moved, or has not. That is why this calls the object behind ``ssl.SSLObject``,
+    where there is one: the methods of ``SSLObject`` itself can be interrupted after the fact, and the bytes be lost.
+
     Every method may leave ciphertext to be sent (alerts and key updates too): take it with `take_ciphertext` after
     each call, failed ones included.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None,
+                 standard_compatible: bool = True) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._server_hostname = server_hostname
+        self._standard_compatible = standard_compatible
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        core: Any = getattr(self._object, "_sslobj", self._object)
+        self._read = core.read
+        self._write = core.write
+        self._cut_off = False
+        self.written: list[int] = []
+        """How much plaintext `write` took each time; for the caller to take away."""
 
-    def add_ciphertext(self, data: bytes) -> None:
-        """Hand over what was received; ``b""`` for the end of the connection."""
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
+    def add_ciphertext(self, received: deque[bytes]) -> None:
+        """Take over what was received; ``b""`` stands for the end of the connection."""
+        write = self._incoming.write
+        while received:
+            chunk = received[0]
+            if not chunk:
+                self._cut_off = True
+                self._incoming.write_eof()
+                return
+            del received[0]
+            write(chunk)
 
-    def take_ciphertext(self) -> bytes:
-        """What has to be sent."""
-        return self._outgoing.read() if self._outgoing.pending else b""
+    def take_ciphertext(self, ciphertext: deque[memoryview]) -> None:
+        """Append what has to be sent."""
+        ciphertext.extend(map(memoryview, map(self._outgoing.read, (self._outgoing.pending,))))
+
+    @property
+    def has_ciphertext(self) -> bool:
+        return bool(self._outgoing.pending)
 
     def do_handshake(self) -> bool:
         """Go on with the handshake; true once it is complete, false while more ciphertext is needed.
@@ -80,31 +102,39 @@ class TLSEngine:
             raise TLSHandshakeError(*error.args) from error
         return True
 
-    def read(self, max_bytes: int) -> bytes | None:
-        """Up to ``max_bytes`` of plaintext; ``b""`` once the peer said goodbye; ``None`` while nothing is there.
+    def read_to(self, plaintext: list[bytes], max_bytes: int) -> bool:
+        """Append up to ``max_bytes``, or ``b""`` once the peer said goodbye; false while nothing is there.
 
-        Raises `ConnectionBrokenError` where the connection ended without a goodbye, and `TLSHandshakeError` for a
-        late refusal (under TLS 1.3 a rejected client certificate shows here).
+        Raises `ConnectionBrokenError` where the connection ended without a goodbye, unless that is allowed, and
+        `TLSHandshakeError` for a late refusal (under TLS 1.3 a rejected client certificate shows here).
         """
         try:
-            return self._object.read(max_bytes)
+            plaintext.extend(map(self._read, (max_bytes,)))
         except ssl.SSLWantReadError:
-            return None
+            return False
         except ssl.SSLZeroReturnError:
-            return b""
+            plaintext.append(b"")
         except ssl.SSLEOFError as error:
-            raise ConnectionBrokenError("the TLS connection ended without a close_notify") from error
+            if self._standard_compatible:
+                raise ConnectionBrokenError("the TLS connection ended without a close_notify") from error
+            plaintext.append(b"")
         except ssl.SSLError as error:
             if "ALERT" in (error.reason or ""):
                 raise TLSHandshakeError(*error.args) from error
             raise ConnectionBrokenError(f"TLS failed: {error}") from error
+        if not plaintext[-1] and self._cut_off and self._standard_compatible:
+            # OP_IGNORE_UNEXPECTED_EOF, which Python sets, shows the end of the connection as a goodbye. A real one
+            # would have been found before that end was handed over.
+            del plaintext[-1]
+            raise ConnectionBrokenError("the TLS connection ended without a close_notify")
+        return True
 
-    def write(self, data: bytes | memoryview) -> int:
-        """Encrypt ``data``; returns how much was taken, 0 if ciphertext has to come first."""
+    def write(self, data: bytes | memoryview) -> None:
+        """Encrypt ``data``, and append to `written` how much was taken; nothing if ciphertext has to come first."""
         try:
-            return self._object.write(data)
+            self.written.extend(map(self._write, (data,)))
         except ssl.SSLWantReadError:
-            return 0
+            pass
         except ssl.SSLError as error:
             raise ConnectionBrokenError(f"TLS failed: {error}") from error
 

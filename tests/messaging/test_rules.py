@@ -14,7 +14,7 @@ from support.pairs import TIMEOUT, Background, until, wait_for_event
 from support.wire_peer import ACK, DATA, DATA_REQ, dial, frame
 
 from netmsg import AckMode, Disconnected, IOThread, SendMode, Søcket
-from netmsg.reactor.listening import ACCEPTS_A_ROUND, Acceptor
+from netmsg.reactor.accepting import ACCEPTS_A_ROUND, Acceptor
 from netmsg.messaging.sending import BURST
 
 

@@ -14,7 +14,7 @@ from test_io_thread import Tenant
 
 from netmsg import Connecting, IOThread, Retrying, Søcket
 from netmsg.reactor.dialling import Dial
-from netmsg.reactor.resolving import resolve, resolve_in_background
+from netmsg.sockets.resolving import resolve, resolve_in_background
 
 
 def dial(addresses: list[Any]) -> tuple[socket.socket | None, list[Any]]:

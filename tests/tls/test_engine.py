@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 
 import pytest
 import trustme
@@ -13,18 +14,39 @@ from netmsg.tls import TLSEngine, verified_hostname
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
-def engines(contexts: Contexts, hostname: str | None = "localhost") -> tuple[TLSEngine, TLSEngine]:
+class Engine(TLSEngine):
+    """With lists of one item left out."""
+
+    def read(self, max_bytes: int) -> bytes | None:
+        plaintext: list[bytes] = []
+        return plaintext[0] if self.read_to(plaintext, max_bytes) else None
+
+    def encrypt(self, data: bytes) -> bytes:
+        self.write(data)
+        assert self.written.pop() == len(data)
+        return self.produced()
+
+    def produced(self) -> bytes:
+        ciphertext: deque[memoryview] = deque()
+        self.take_ciphertext(ciphertext)
+        return b"".join(ciphertext)
+
+    def add(self, data: bytes) -> None:
+        self.add_ciphertext(deque([data]))
+
+
+def engines(contexts: Contexts, hostname: str | None = "localhost") -> tuple[Engine, Engine]:
     server, client = contexts
-    return TLSEngine(server, server_side=True), TLSEngine(client, server_side=False, server_hostname=hostname)
+    return Engine(server, server_side=True), Engine(client, server_side=False, server_hostname=hostname)
 
 
-def carry(source: TLSEngine, target: TLSEngine, step: int = 1 << 20) -> None:
-    ciphertext = source.take_ciphertext()
+def carry(source: Engine, target: Engine, step: int = 1 << 20) -> None:
+    ciphertext = source.produced()
     for start in range(0, len(ciphertext), step):
-        target.add_ciphertext(ciphertext[start:start + step])
+        target.add(ciphertext[start:start + step])
 
 
-def shake_hands(server: TLSEngine, client: TLSEngine) -> None:
+def shake_hands(server: Engine, client: Engine) -> None:
     done = [False, False]
     for _ in range(10):
         done[0] = client.do_handshake()
@@ -40,8 +62,7 @@ def test_plaintext_goes_both_ways(tls_contexts: Contexts) -> None:
     server, client = engines(tls_contexts)
     shake_hands(server, client)
     assert client.read(100) is None
-    assert server.write(b"from the server") == 15
-    carry(server, client)
+    client.add(server.encrypt(b"from the server"))
     assert client.read(4) == b"from"
     assert client.readable
     assert client.read(100) == b" the server"
@@ -51,11 +72,10 @@ def test_plaintext_goes_both_ways(tls_contexts: Contexts) -> None:
 def test_any_split_of_the_ciphertext_will_do(tls_contexts: Contexts) -> None:
     server, client = engines(tls_contexts)
     shake_hands(server, client)
-    client.write(b"x" * 40_000)
-    ciphertext = client.take_ciphertext()
+    ciphertext = client.encrypt(b"x" * 40_000)
     got = b""
     for start in range(0, len(ciphertext), 777):
-        server.add_ciphertext(ciphertext[start:start + 777])
+        server.add(ciphertext[start:start + 777])
         while (piece := server.read(1 << 16)) is not None:
             got += piece
     assert got == b"x" * 40_000
@@ -73,25 +93,40 @@ def test_what_was_agreed_is_told(tls_contexts: Contexts) -> None:
 def test_a_goodbye_is_an_end_and_its_lack_is_not(tls_contexts: Contexts) -> None:
     server, client = engines(tls_contexts)
     shake_hands(server, client)
-    client.write(b"last words")
+    server.add(client.encrypt(b"last words"))
     client.close_notify()
     carry(client, server)
     assert server.read(100) == b"last words"
     assert server.read(100) == b""
-    server.write(b"a half-closed connection still carries this")
-    carry(server, client)
+    client.add(server.encrypt(b"a half-closed connection still carries this"))
+    assert client.read(100) == b"a half-closed connection still carries this"
 
+
+@pytest.mark.parametrize("ignoring", [True, False], ids=["OP_IGNORE_UNEXPECTED_EOF", "without"])
+def test_an_end_without_a_goodbye_is_told_from_one_with_it(tls_contexts: Contexts, ignoring: bool) -> None:
     context = tls_contexts[0]
-    strict = context.options
+    before = context.options
     try:
-        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+        if ignoring:
+            context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+        else:
+            context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         server, client = engines(tls_contexts)
+        tolerant = Engine(context, server_side=True, standard_compatible=False)
+        client_of_tolerant = engines(tls_contexts)[1]
     finally:
-        context.options = strict
+        context.options = before
     shake_hands(server, client)
-    server.add_ciphertext(b"")
-    with pytest.raises(ConnectionBrokenError):
-        server.read(100)
+    server.add(client.encrypt(b"cut"))
+    server.add(b"")
+    assert server.read(100) == b"cut"
+    for _ in range(2):
+        with pytest.raises(ConnectionBrokenError):
+            server.read(100)
+    shake_hands(tolerant, client_of_tolerant)
+    tolerant.add(client_of_tolerant.encrypt(b"cut"))
+    tolerant.add(b"")
+    assert [tolerant.read(100), tolerant.read(100), tolerant.read(100)] == [b"cut", b"", b""]
 
 
 def test_a_certificate_nobody_vouches_for_is_refused_and_the_peer_told(tls_contexts: Contexts) -> None:
@@ -113,7 +148,7 @@ def test_a_certificate_nobody_vouches_for_is_refused_and_the_peer_told(tls_conte
 
 def test_what_is_not_tls_is_refused(tls_contexts: Contexts) -> None:
     server, _ = engines(tls_contexts)
-    server.add_ciphertext(b"GET / HTTP/1.1\r\n\r\n")
+    server.add(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(TLSHandshakeError):
         server.do_handshake()
 

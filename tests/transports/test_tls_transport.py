@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from netmsg.reactor.transport import TLSTransport
+from netmsg.transports.encrypted import TLSTransport
+from netmsg.transports.plain import PlainTransport
 
 Pair = tuple[TLSTransport, TLSTransport]
 
@@ -19,8 +20,8 @@ def pair(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Pair]:
     for sock in (a, b):
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    server = TLSTransport(a, tls_contexts[0], server_side=True)
-    client = TLSTransport(b, tls_contexts[1], server_side=False, server_hostname="localhost")
+    server = TLSTransport(PlainTransport(a), tls_contexts[0], server_side=True)
+    client = TLSTransport(PlainTransport(b), tls_contexts[1], server_side=False, server_hostname="localhost")
     while server.handshaking or client.handshaking:
         for end in (client, server):
             if end.handshaking:

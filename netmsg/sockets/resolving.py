@@ -7,14 +7,15 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-__all__ = ["Address", "resolve", "resolve_in_background"]
+from ..deadline import Deadline
+from ..waiting import Waiters
+from .addresses import Address
+
+__all__ = ["resolve", "resolve_in_background", "resolve_within"]
 
 MAX_THREADS: Final = 4
-
-Address = tuple[int, Any]
-"""An address family and what ``connect`` and ``bind`` take for it."""
 
 Done = Callable[["list[Address] | OSError"], None]
 
@@ -70,6 +71,23 @@ def resolve_in_background(host: str, port: int, done: Done) -> None:
                 _pending.clear()
         for _, _, _, told in abandoned:
             told(OSError(f"cannot resolve {host!r}: {error}"))
+
+
+def resolve_within(deadline: Deadline, host: str, port: int) -> list[Address]:
+    """`resolve` in another thread, for nothing can interrupt the resolver. Raises ``gaierror``, ``TimeoutError``."""
+    found: list[list[Address] | OSError] = []
+    waiters = Waiters()
+
+    def done(result: list[Address] | OSError) -> None:
+        found.append(result)
+        waiters.notify_all()
+
+    resolve_in_background(host, port, done)
+    if not waiters.wait(lambda: found, deadline):
+        raise TimeoutError(f"{host!r} was not resolved in time")
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
 
 
 def _work() -> None:

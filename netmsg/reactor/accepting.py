@@ -1,0 +1,94 @@
+"""Accepting connections on the reactor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..sockets.addresses import file_identity
+from ..sockets.listening import OUT_OF_RESOURCES
+from .io_thread import READ, IOThread
+
+__all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
+
+log = logging.getLogger("netmsg.reactor")
+
+ACCEPTS_A_ROUND: Final = 64
+PAUSE: Final = 0.1
+"""Seconds without accepting after running out of descriptors or memory."""
+
+
+class Acceptor:
+    """One listening socket on the reactor. Every method belongs on the loop.
+
+    Running out of descriptors pauses accepting, with the listener unregistered, and does not end it.
+    """
+
+    def __init__(self, io: IOThread, sock: socket.socket, accepted: Callable[[socket.socket, Any], None],
+                 failed: Callable[[OSError], None]) -> None:
+        self.address = sock.getsockname()
+        self._io = io
+        self._socket: socket.socket | None = sock
+        self._accepted = accepted
+        self._failed = failed
+        self._paused = False
+        self._inode = file_identity(self.address)
+
+    def start(self) -> None:
+        if self._socket is not None and not self._paused:
+            self._io.watch(self._socket, READ, self)
+
+    def pause(self) -> None:
+        """Leave new connections in the backlog until `resume`."""
+        self._paused = True
+        if self._socket is not None:
+            self._io.watch(self._socket, 0, self)
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.start()
+
+    def on_event(self, events: int) -> None:
+        for _ in range(ACCEPTS_A_ROUND):
+            if self._socket is None or self._paused:
+                return
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._failed(error)
+                if error.errno in OUT_OF_RESOURCES:
+                    self.pause()
+                    self._io.call_later(PAUSE, self.resume)
+                    return
+                continue  # the connection was gone already
+            sock.setblocking(False)
+            self._accepted(sock, address)
+
+    def close(self) -> None:
+        """Stop listening; a UNIX socket file goes too, if it is still this one's."""
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        self._io.watch(sock, 0, self)
+        self._io.bury(sock.close)
+        if self._inode is not None and file_identity(self.address) == self._inode:
+            try:
+                os.unlink(self.address)
+            except OSError as error:  # such as after giving up privileges
+                log.warning("cannot remove %s: %s", self.address, error)
+
+    def abandon(self) -> None:
+        """In a forked child: close this copy, and nothing else."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def crashed(self, error: Exception) -> None:
+        self.close()
+        self._failed(OSError(f"accepting failed: {error!r}"))

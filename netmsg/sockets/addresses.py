@@ -1,0 +1,75 @@
+"""What a user gives as an address, checked."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any, Final
+
+__all__ = ["Address", "check_host", "check_port", "file_identity", "host_and_port", "unix_path"]
+
+LONGEST_UNIX_PATH: Final = 107 if sys.platform == "linux" else 103
+
+Address = tuple[int, Any]
+"""An address family and what ``connect`` and ``bind`` take for it."""
+
+
+def check_port(port: int) -> None:
+    """Raises ``TypeError``, ``ValueError``."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be from 0 to 65535, not {port}")
+
+
+def check_host(host: str) -> str:
+    """``host`` without the brackets of an IPv6 literal in a URL. Raises ``TypeError``, ``ValueError``."""
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a str, not {type(host).__name__}")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host:
+        raise ValueError("host is empty")
+    return host
+
+
+def host_and_port(address: Any) -> Any:
+    """An address as users see it: ``(host, port)`` in either family, the path of a UNIX socket as ``str``."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        if len(address) == 4 and address[3] and "%" not in host:
+            host = f"{host}%{_scope(address[3])}"
+        return host, port
+    return os.fsdecode(address) if isinstance(address, bytes) else address
+
+
+def _scope(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
+
+
+def unix_path(path: str | bytes | os.PathLike[str]) -> str:
+    """A UNIX socket path as a ``str``; a leading NUL means the abstract namespace. Raises ``TypeError, ValueError``."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be str, bytes or os.PathLike, not {type(path).__name__}")
+    text = os.fsdecode(path)
+    if not text:
+        raise ValueError("the path of a UNIX socket is empty")
+    if "\0" in text[1:]:
+        raise ValueError("the path of a UNIX socket has a NUL in it")
+    if len(os.fsencode(text)) > LONGEST_UNIX_PATH:
+        raise ValueError(f"the path of a UNIX socket is longer than {LONGEST_UNIX_PATH} bytes: {text!r}")
+    return text
+
+
+def file_identity(address: Any) -> tuple[int, int] | None:
+    """What identifies the file of a UNIX socket; ``None`` for any other address."""
+    if not isinstance(address, str) or not address or address.startswith("\0"):
+        return None
+    try:
+        found = os.stat(address)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

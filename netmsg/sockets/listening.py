@@ -1,0 +1,103 @@
+"""Opening listening sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import Any, Final
+
+from .addresses import Address
+from .resolving import resolve
+
+__all__ = ["OUT_OF_RESOURCES", "listen_tcp", "listen_unix", "tcp_addresses"]
+
+PORT_TRIES: Final = 20
+
+OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What ``accept`` fails with while there are too many descriptors or too little memory: it may work later."""
+
+
+def listen_tcp(addresses: list[Address], port: int, backlog: int) -> list[socket.socket]:
+    """Listen on every one of ``addresses``, with one port for all if ``port`` is 0.
+
+    All or nothing: if one cannot be bound the others are closed, and the ``OSError`` says which it was.
+    """
+    tries = PORT_TRIES if port == 0 and len(addresses) > 1 else 1
+    while True:
+        tries -= 1
+        opened: list[socket.socket] = []
+        try:
+            for family, address in addresses:
+                chosen = opened[0].getsockname()[1] if port == 0 and opened else port
+                opened.append(_listen(family, (address[0], chosen, *address[2:]), backlog))
+            return opened
+        except OSError as error:
+            for sock in opened:
+                sock.close()
+            if error.errno != errno.EADDRINUSE or not tries:
+                raise
+
+
+def _listen(family: int, address: tuple[Any, ...], backlog: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # over TIME_WAIT; elsewhere this would let two listen on one port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        try:
+            sock.bind(address)
+            sock.listen(backlog)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: cannot listen on {address[0]!r} port {address[1]}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def listen_unix(path: str, backlog: int) -> socket.socket:
+    """Listen on a UNIX path: a stale socket file is replaced, one that somebody listens on is refused."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or path.startswith("\0") or not _is_stale(path):
+                raise OSError(error.errno, f"{error.strerror}: cannot listen on {path!r}") from None
+            os.unlink(path)
+            sock.bind(path)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_stale(path: str) -> bool:
+    """Whether ``path`` is a socket that nobody listens on."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def tcp_addresses(host: str | None, port: int) -> list[Address]:
+    """Where ``host`` means to listen; ``None`` is every interface, both families. Blocks in the resolver."""
+    if host is None:
+        addresses: list[Address] = [(socket.AF_INET, ("0.0.0.0", port))]
+        if socket.has_ipv6:
+            addresses.append((socket.AF_INET6, ("::", port, 0, 0)))
+        return addresses
+    return resolve(host, port, socket.AI_PASSIVE)

@@ -1,0 +1,1 @@
+"""Non-blocking transports: bytes that go as far as they can, over a socket, in memory, or under TLS."""

@@ -1,0 +1,219 @@
+"""TLS over another transport: a socket, memory, or TLS again."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections import deque
+from typing import Final
+
+from ..errors import TLSHandshakeError
+from ..tls import TLSEngine, TLSInfo
+from .plain import Buffer, Transport
+
+__all__ = ["TLSTransport"]
+
+CIPHERTEXT_SIZE: Final = 65_536
+PLAINTEXT_PIECE: Final = 65_536
+"""TLS encrypts at most so much ahead of what is below, for back-pressure."""
+
+
+class TLSTransport:
+    """One thread may receive while another sends. The one that receives may find that there is something to send
+    (alerts, key updates, session tickets); it sends it if nobody else is sending, and otherwise leaves it to that one,
+    who looks again before it goes.
+
+    ==============  ==================================================================================
+    lock            guards; what is done under it
+    ==============  ==================================================================================
+    ``_sending``    the front of the ciphertext to be sent; non-blocking sends. Before ``_state``
+    ``_state``      the TLS engine, and that its ciphertext is queued in its order; never a system call
+    ==============  ==================================================================================
+
+    ``standard_compatible=False`` takes a connection that ends without a goodbye for one that ends with it.
+    """
+
+    def __init__(self, below: Transport, context: ssl.SSLContext, *, server_side: bool,
+                 server_hostname: str | None = None, standard_compatible: bool = True) -> None:
+        self.handshaking = True
+        self.tls: TLSInfo | None = None
+        self._below = below
+        self._engine = TLSEngine(context, server_side=server_side, server_hostname=server_hostname,
+                                 standard_compatible=standard_compatible)
+        self._state = threading.Lock()
+        self._sending = threading.Lock()
+        self._received: deque[bytes] = deque()  # ciphertext that the engine has not been handed yet
+        self._plaintext: list[bytes] = []
+        self._ciphertext: deque[memoryview] = deque()
+        self._counts: list[int] = []  # of bytes taken below and not yet taken off `_ciphertext`
+        self._ending = False
+        self._at_end = False
+        self._failure: OSError | None = None
+
+    def feed(self, ciphertext: bytes) -> None:
+        """Hand over what was received before this was made: a ClientHello that came right behind STARTTLS."""
+        self._received.append(ciphertext)
+
+    def handshake(self) -> None:
+        engine = self._engine
+        try:
+            while True:
+                with self._state:
+                    complete = engine.do_handshake()
+                self._flush()
+                if complete:
+                    break
+                self._receive_ciphertext("the peer closed the connection during the TLS handshake")
+        except TLSHandshakeError:
+            self._flush_quietly()  # the alert that tells the peer why
+            raise
+        self.tls = engine.info()
+        self.handshaking = False
+
+    def _receive_ciphertext(self, complaint: str | None = None) -> None:
+        received = self._received
+        if not received:
+            received.extend(map(self._below.receive, (CIPHERTEXT_SIZE,)))
+        if complaint is not None and not received[0]:
+            raise TLSHandshakeError(complaint)
+        add = self._engine.add_ciphertext
+        with self._state:
+            add(received)
+
+    def receive(self, max_bytes: int, /) -> bytes:
+        plaintext = self._plaintext
+        wanted = max_bytes - sum(map(len, plaintext))
+        while wanted > 0 and not self._at_end and self._failure is None:
+            try:
+                with self._state:
+                    found = self._engine.read_to(plaintext, wanted)
+                if not found:
+                    if plaintext:
+                        break
+                    self._receive_ciphertext()
+                    continue
+            except BlockingIOError:
+                self._flush_quietly()
+                raise
+            except OSError as error:
+                self._failure = error  # told after what came before it
+                break
+            if not plaintext[-1]:
+                del plaintext[-1]
+                self._at_end = True
+            wanted = max_bytes - sum(map(len, plaintext))
+        self._flush_quietly()
+        if not plaintext:
+            if self._failure is not None:
+                raise self._failure
+            return b""
+        if len(plaintext) == 1:
+            # No call from here to the return, and so no interrupt.
+            chunk = plaintext[0]
+            del plaintext[0]
+            return chunk
+        joined = b"".join(plaintext)
+        empty: list[bytes] = []
+        self._plaintext = empty
+        return joined
+
+    def send_one(self, buffer: Buffer, /) -> int:
+        return self.send_many([buffer])
+
+    def send_many(self, buffers: list[Buffer], /) -> int:
+        engine = self._engine
+        self._flush()
+        if not self._ciphertext and not engine.written:
+            piece = _first_piece(buffers)
+            with self._state:
+                engine.write(piece)
+            self._flush()
+        if self._ciphertext or not engine.written:
+            raise BlockingIOError
+        sent = engine.written[0]
+        del engine.written[0]
+        return sent
+
+    @property
+    def readable(self) -> bool:
+        return (self._at_end or self._failure is not None or bool(self._plaintext) or bool(self._received)
+                or self._engine.readable or self._below.readable)
+
+    @property
+    def unsent(self) -> bool:
+        return bool(self._ciphertext) or self._below.unsent
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._engine.written)
+
+    def flush(self) -> None:
+        self._below.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what ciphertext there is, as far as it goes; whoever is sending already does it for all."""
+        ciphertext = self._ciphertext
+        counts = self._counts
+        while True:
+            if self._engine.has_ciphertext:
+                with self._state:
+                    self._engine.take_ciphertext(ciphertext)
+            if not (ciphertext or self._ending) or self._sending.locked():
+                return
+            with self._sending:
+                while ciphertext or counts:
+                    if not counts:
+                        try:
+                            counts.extend(map(self._below.send_one, (ciphertext[0],)))
+                        except BlockingIOError:
+                            return
+                    rest = ciphertext[0][counts[0]:]
+                    if rest:
+                        ciphertext[0] = rest
+                        del counts[0]
+                    else:
+                        del ciphertext[0]
+                        del counts[0]
+                if self._ending and not self._engine.has_ciphertext:
+                    self._ending = False
+                    self._below.end_sending()
+
+    def _flush_quietly(self) -> None:
+        """The same on the receiving side, where it is for reading to say that the connection broke."""
+        try:
+            self._flush()
+        except OSError:
+            pass
+
+    def end_sending(self) -> None:
+        with self._state:
+            # What has come is decrypted first: OpenSSL would take it for a breach behind our goodbye.
+            while self._failure is None and not self._at_end:
+                try:
+                    if not self._engine.read_to(self._plaintext, CIPHERTEXT_SIZE):
+                        break
+                except OSError as error:
+                    self._failure = error
+                    break
+                if not self._plaintext[-1]:
+                    del self._plaintext[-1]
+                    self._at_end = True
+            self._engine.close_notify()
+        self._ending = True
+        self._flush()
+
+
+def _first_piece(buffers: list[Buffer]) -> Buffer:
+    """At most `PLAINTEXT_PIECE` bytes from the front, copied only where several buffers make one piece."""
+    first = memoryview(buffers[0])[:PLAINTEXT_PIECE]
+    if len(buffers) == 1 or len(first) == PLAINTEXT_PIECE:
+        return first
+    pieces = []
+    room = PLAINTEXT_PIECE
+    for buffer in buffers:
+        pieces.append(memoryview(buffer)[:room])
+        room -= len(pieces[-1])
+        if not room:
+            break
+    return b"".join(pieces)
