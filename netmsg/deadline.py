@@ -47,6 +47,11 @@ class Deadline:
             return -1
         return min(max(0.0, self._at - time.monotonic()), threading.TIMEOUT_MAX)
 
+    def sooner(self, timeout: float) -> Deadline:
+        """This moment, or the one ``timeout`` seconds from now if that comes first."""
+        other = Deadline(timeout)
+        return other if other._at < self._at else self
+
     @property
     def expired(self) -> bool:
         return self._at != math.inf and time.monotonic() >= self._at

@@ -8,14 +8,18 @@ harming anybody else.
 from __future__ import annotations
 
 import os
+import sys
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from .deadline import Deadline
 
 __all__ = ["Signal", "Ticket", "Waiters"]
+
+ONE: Final = (1).to_bytes(8, sys.byteorder)
+"""What is added to the counter of an eventfd, or eight bytes for a pipe."""
 
 
 class Ticket(Protocol):
@@ -31,22 +35,26 @@ class Ticket(Protocol):
 class Signal:
     """A descriptor that is readable from `set` to `clear`, for those who wait in a selector. Neither blocks.
 
-    It is closed when the object is collected and not before: its number would be a stranger's while somebody waits.
+    It is closed when the object is collected, and by `close` only where nobody can be waiting any more: its number
+    would be a stranger's.
     """
 
     __slots__ = ("_receiver", "_sender")
 
     def __init__(self) -> None:
-        self._receiver, self._sender = os.pipe()
-        os.set_blocking(self._receiver, False)
-        os.set_blocking(self._sender, False)
+        if hasattr(os, "eventfd"):
+            self._receiver = self._sender = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._receiver, self._sender = os.pipe()
+            os.set_blocking(self._receiver, False)
+            os.set_blocking(self._sender, False)
 
     def fileno(self) -> int:
         return self._receiver
 
     def set(self) -> None:
         try:
-            os.write(self._sender, b"\0")
+            os.write(self._sender, ONE)
         except BlockingIOError:
             pass  # readable enough
 
@@ -56,9 +64,15 @@ class Signal:
         except BlockingIOError:
             pass
 
+    def close(self) -> None:
+        ends = {self._receiver, self._sender}
+        self._receiver = self._sender = -1
+        for end in ends:
+            if end >= 0:
+                os.close(end)
+
     def __del__(self) -> None:
-        os.close(self._receiver)
-        os.close(self._sender)
+        self.close()
 
 
 def _lock() -> LockType:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from .addresses import Address
 from .resolving import resolve
 
-__all__ = ["OUT_OF_RESOURCES", "listen_tcp", "listen_unix", "tcp_addresses"]
+__all__ = ["OUT_OF_RESOURCES", "bind_unix", "listen_tcp", "listen_unix", "tcp_addresses"]
 
 PORT_TRIES: Final = 20
 
@@ -19,19 +19,29 @@ OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, 
 """What ``accept`` fails with while there are too many descriptors or too little memory: it may work later."""
 
 
-def listen_tcp(addresses: list[Address], port: int, backlog: int) -> list[socket.socket]:
+def listen_tcp(addresses: list[Address], port: int, backlog: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Listen on every one of ``addresses``, with one port for all if ``port`` is 0.
 
-    All or nothing: if one cannot be bound the others are closed, and the ``OSError`` says which it was.
+    All or nothing: if one cannot be bound the others are closed, and the ``OSError`` says which it was. Only a family
+    that this machine does not have is left out, if there is another.
     """
     tries = PORT_TRIES if port == 0 and len(addresses) > 1 else 1
     while True:
         tries -= 1
         opened: list[socket.socket] = []
+        absent = OSError(errno.EADDRNOTAVAIL, "no address to listen on")
         try:
             for family, address in addresses:
                 chosen = opened[0].getsockname()[1] if port == 0 and opened else port
-                opened.append(_listen(family, (address[0], chosen, *address[2:]), backlog))
+                try:
+                    opened.append(_listen(family, (address[0], chosen, *address[2:]), backlog, reuse_port))
+                except OSError as error:
+                    missing = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+                    if not missing or all(other == family for other, _ in addresses):
+                        raise
+                    absent = error
+            if not opened:
+                raise absent
             return opened
         except OSError as error:
             for sock in opened:
@@ -40,11 +50,13 @@ def listen_tcp(addresses: list[Address], port: int, backlog: int) -> list[socket
                 raise
 
 
-def _listen(family: int, address: tuple[Any, ...], backlog: int) -> socket.socket:
+def _listen(family: int, address: tuple[Any, ...], backlog: int, reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # over TIME_WAIT; elsewhere this would let two listen on one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
@@ -59,18 +71,12 @@ def _listen(family: int, address: tuple[Any, ...], backlog: int) -> socket.socke
     return sock
 
 
-def listen_unix(path: str, backlog: int) -> socket.socket:
-    """Listen on a UNIX path: a stale socket file is replaced, one that somebody listens on is refused."""
+def listen_unix(path: str, backlog: int, mode: int | None = None) -> socket.socket:
+    """Listen on a UNIX path: see `bind_unix`."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        try:
-            sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or path.startswith("\0") or not _is_stale(path):
-                raise OSError(error.errno, f"{error.strerror}: cannot listen on {path!r}") from None
-            os.unlink(path)
-            sock.bind(path)
+        bind_unix(sock, path, mode)
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -78,12 +84,28 @@ def listen_unix(path: str, backlog: int) -> socket.socket:
     return sock
 
 
-def _is_stale(path: str) -> bool:
-    """Whether ``path`` is a socket that nobody listens on."""
+def bind_unix(sock: socket.socket, path: str, mode: int | None) -> None:
+    """Bind to a UNIX path: a stale socket file is replaced, one that somebody uses is refused. The file has the
+    permissions ``mode`` from the first instant on."""
+    if mode is not None:
+        os.fchmod(sock.fileno(), mode)  # which the file inherits, less the umask
+    try:
+        sock.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or path.startswith("\0") or not _is_stale(path, sock.type):
+            raise OSError(error.errno, f"{error.strerror}: cannot listen on {path!r}") from None
+        os.unlink(path)
+        sock.bind(path)
+    if mode is not None and not path.startswith("\0"):
+        os.chmod(path, mode)
+
+
+def _is_stale(path: str, kind: int) -> bool:
+    """Whether ``path`` is a socket that nobody uses."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with socket.socket(socket.AF_UNIX, kind) as probe:
             probe.setblocking(False)
             probe.connect(path)
     except ConnectionRefusedError:
@@ -94,10 +116,11 @@ def _is_stale(path: str) -> bool:
 
 
 def tcp_addresses(host: str | None, port: int) -> list[Address]:
-    """Where ``host`` means to listen; ``None`` is every interface, both families. Blocks in the resolver."""
-    if host is None:
-        addresses: list[Address] = [(socket.AF_INET, ("0.0.0.0", port))]
-        if socket.has_ipv6:
-            addresses.append((socket.AF_INET6, ("::", port, 0, 0)))
-        return addresses
-    return resolve(host, port, socket.AI_PASSIVE)
+    """Where ``host`` means to listen, both families: ``None`` on every interface, ``"localhost"`` on the loopback,
+    whatever the system's table of hosts says. Any other name blocks in the resolver."""
+    if host is not None and host != "localhost":
+        return resolve(host, port, socket.AI_PASSIVE)
+    addresses: list[Address] = [(socket.AF_INET, ("0.0.0.0" if host is None else "127.0.0.1", port))]
+    if socket.has_ipv6:
+        addresses.append((socket.AF_INET6, ("::" if host is None else "::1", port, 0, 0)))
+    return addresses

@@ -1,0 +1,96 @@
+"""The bytes that have been received and not been taken yet."""
+
+from __future__ import annotations
+
+__all__ = ["ReadAhead"]
+
+
+class ReadAhead:
+    """What is unread is ``data`` from ``position`` on, and then ``more``.
+
+    Received chunks are appended to ``more`` as they are. Taking moves ``position``: two plain assignments, which an
+    interrupt cannot come between.
+    """
+
+    __slots__ = ("data", "more", "position", "_chunk", "_delimiter", "_scanned", "_tail")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.position = 0
+        self.more: list[bytes] = []
+        self._delimiter = b""
+        self._chunk = 0  # how many chunks have been searched for it, `data` among them
+        self._scanned = 0  # how many unread bytes those are
+        self._tail = b""  # the last of these, in which the delimiter may have begun
+
+    def __len__(self) -> int:
+        return len(self.data) - self.position + sum(map(len, self.more))
+
+    def front(self) -> int:
+        """How many bytes can be taken from ``data``, into which the next chunk is moved if it is exhausted."""
+        left = len(self.data) - self.position
+        if left == 0 and self.more:
+            left = len(self.more[0])
+            self.data = self.more[0]
+            self.position = 0
+            del self.more[0]
+        return left
+
+    def gather(self, size: int) -> None:
+        """Have the first ``size`` unread bytes together in ``data``."""
+        if len(self.data) - self.position < size and self.more:
+            joined = b"".join((self.data[self.position:], *self.more))
+            empty: list[bytes] = []
+            self.data = joined
+            self.position = 0
+            self.more = empty
+
+    def find(self, delimiter: bytes) -> int:
+        """Where ``delimiter`` begins, counted from the first unread byte; -1 if it is not there.
+
+        Asked again after more has come, it searches only that: linear in what arrives, however it is cut up. Say
+        `searched` once something has been taken.
+        """
+        if delimiter != self._delimiter:
+            self.searched()
+            self._delimiter = delimiter
+        overlap = len(delimiter) - 1
+        while self._chunk <= len(self.more):
+            if self._chunk == 0:
+                at = self.data.find(delimiter, self.position)
+                if at >= 0:
+                    return at - self.position
+                chunk = self.data
+                size = len(chunk) - self.position
+                tail = chunk[max(self.position, len(chunk) - overlap):] if overlap else b""
+            else:
+                chunk = self._tail + self.more[self._chunk - 1]
+                at = chunk.find(delimiter)
+                if at >= 0:
+                    return self._scanned - len(self._tail) + at
+                size = len(self.more[self._chunk - 1])
+                tail = chunk[max(0, len(chunk) - overlap):] if overlap else b""
+            self._chunk += 1
+            self._scanned += size
+            self._tail = tail
+        return -1
+
+    def searched(self) -> None:
+        """Search from the beginning the next time."""
+        self._delimiter = b""
+        self._chunk = self._scanned = 0
+        self._tail = b""
+
+    def take_all(self) -> bytes:
+        """Everything that is unread."""
+        taken = b"".join((self.data[self.position:], *self.more))
+        self.data, self.position, self.more = b"", 0, []
+        return taken
+
+    def put_back(self, chunk: bytes) -> None:
+        """Have ``chunk`` read next."""
+        rest = self.data[self.position:]
+        if rest:
+            self.more.insert(0, rest)
+        self.data, self.position = chunk, 0
+        self.searched()

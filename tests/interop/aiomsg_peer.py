@@ -114,6 +114,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._sockets: dict[int, aiomsg.Søcket] = {}
+        self._connect_tasks: list[Any] = []
         self._count = 0
 
     def _make(self, mode: str, guarantee: str) -> tuple[int, aiomsg.Søcket]:
@@ -133,6 +134,9 @@ class Requests:
         number, sock = self._make(mode, guarantee)
         for port in ports:
             await sock.connect("127.0.0.1", port, tls_context(tls, ssl.Purpose.SERVER_AUTH))
+            # aiomsg keeps the task of its latest connect() alone, and asyncio none: the others are collected at some
+            # time, and then never connect.
+            self._connect_tasks.append(sock.connect_task)
         return {"socket": number, "identity": sock.identity.hex(), "port": 0}
 
     async def send(self, socket: int, messages: list[str], to: str | None) -> None:

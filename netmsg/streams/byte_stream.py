@@ -1,0 +1,785 @@
+"""A blocking stream of bytes, over TCP, UNIX sockets or memory, in the clear or under TLS.
+
+Two threads may be inside at a time, one in each direction; each direction is a `Turn`. What a call receives goes to
+the `ReadAhead` first and is taken out of it last, by plain assignments right before the return, so that a timeout or
+an interrupt anywhere in between loses nothing. Everything that waits does so in `Link.wait`, which `close` wakes.
+
+===============  =================================================================================
+turn             what belongs to whoever has it
+===============  =================================================================================
+``_shaking``     the handshake; taken before the others, and alone until it is over
+``_sending``     `Transport.send_one`, half-closing
+``_receiving``   `Transport.receive`, the read-ahead
+===============  =================================================================================
+
+In that order. The descriptor is closed by the last to leave once `close` was called, so that nobody ever meets a
+stranger's.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+
+from ..deadline import Deadline, check_timeout
+from ..errors import (
+    ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError, IncompleteReadError,
+    LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
+)
+from ..forking import current_process
+from ..tls import TLSInfo, verified_hostname
+from ..tls.contexts import check_server_context, client_context
+from ..transports.encrypted import TLSTransport
+from ..transports.plain import Transport
+from .links import READ, WRITE, Link
+from .read_ahead import ReadAhead
+from .turns import Claim, Turn
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["ByteStream", "check_size"]
+
+CHUNK: Final = 65_536
+LARGE_CHUNK: Final = 1 << 20
+FOREVER: Final = Deadline(None)
+
+T = TypeVar("T")
+
+
+class ByteStream:
+    """Bytes both ways, in order, as they are.
+
+    May be used from any thread: one may send while another receives, calls in the same direction take turns. Every
+    ``timeout`` is in seconds, ``None`` for ever, 0 for one try without blocking; it covers the whole call, the TLS
+    handshake that the first use of an accepted stream performs included, and running out raises ``TimeoutError``. A
+    receive that times out or is interrupted loses nothing.
+
+    Every member raises `ClosedError` once closed, also while it is blocked, `ConnectionBrokenError` after a reset or
+    a truncation, and `ForkedError` in a forked child. A context manager; ``for chunk in stream`` is `receive_chunks`.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._transport: Transport = link.transport
+        self._shaking = Turn()
+        self._sending = Turn()
+        self._receiving = Turn()
+        self._ahead = ReadAhead()
+        self._ended = False
+        self._receive_error: BaseException | None = None
+        self._send_error: BaseException | None = None
+        self._finished_sending = False
+        self._has_sent = False
+        self._closing = False
+        self._closed_by_last = False
+        self._disposed = False
+        self._linger = FOREVER
+        self._process = current_process()
+        self._ssl_context: ssl.SSLContext | bool | None = None
+        self._server_side: bool | None = None
+        self._server_hostname: str | None = None
+        self._standard_compatible = True
+        self._handshake_deadline = FOREVER
+        self._plaintext_pending: Callable[[], bytes] = bytes
+        self._at_close: Callable[[], None] = _nothing
+        _streams.add(self)
+
+    # State
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` or `abort` was called."""
+        return self._closing
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed, and where there is none."""
+        return -1
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.receive_chunks()
+
+    def __del__(self) -> None:
+        if getattr(self, "_disposed", True) or self._process is not current_process():
+            return
+        if not self._closing:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        self._dispose()
+
+    def _check(self) -> None:
+        if self._process is not current_process():
+            raise ForkedError("this stream belongs to the parent process")
+        if self._closing:
+            raise ClosedError("the stream is closed") from self._receive_error
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        """Every member begins here. Raises ``ValueError``, `ClosedError`, `ForkedError`."""
+        deadline = FOREVER if timeout is None else Deadline(timeout)
+        self._check()
+        return deadline
+
+    # Waiting
+
+    def _wait(self, events: int, deadline: Deadline) -> None:
+        """Wait until it is worth trying again; meanwhile send what the transport itself has to send."""
+        transport = self._transport
+        happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
+        if self._closing:
+            raise ClosedError("the stream was closed meanwhile")
+        if happened & WRITE and transport.unsent:
+            try:
+                transport.flush()
+            except BlockingIOError:
+                pass
+            except OSError:
+                if events & WRITE:
+                    raise
+
+    def _broken(self, error: OSError) -> BaseException:
+        """What to raise for an error of the network."""
+        if self._closing:
+            return ClosedError("the stream was closed meanwhile")
+        if isinstance(error, NetmsgError):
+            return error
+        broken = ConnectionBrokenError(error.errno, error.strerror or str(error))
+        broken.__cause__ = error
+        return broken
+
+    def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
+        """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
+        claim = Claim()
+        try:
+            turn.take(claim, deadline)
+            self._check()
+            return work(deadline, *arguments)
+        finally:
+            if turn.holder is claim:
+                turn.holder = None
+            self._left(turn)
+
+    def _left(self, turn: Turn) -> None:
+        turn.pass_on()
+        if self._closed_by_last:
+            self._finish()
+
+    # Receiving
+
+    def _take(self, deadline: Deadline, prepare: Callable[..., tuple[int, int]], *arguments: Any) -> bytes:
+        """Take bytes out of the read-ahead. ``prepare(deadline, *arguments)`` sees to it that they are together at its
+        front, and returns how many to take, and how many to drop behind them."""
+        turn = self._receiving
+        ahead = self._ahead
+        claim = Claim()
+        try:
+            if self._transport.handshaking:
+                self._shake_hands(deadline)
+            turn.take(claim, deadline)
+            self._check()
+            size, dropped = prepare(deadline, *arguments)
+            # No call from here to the end of the block, and so no interrupt.
+            start = ahead.position
+            end = start + size
+            taken = ahead.data[start:end]
+            ahead.position = end + dropped
+            turn.holder = None
+        except BaseException:
+            if turn.holder is claim:
+                turn.holder = None
+            self._left(turn)
+            raise
+        if turn.waiters.waiting or self._closed_by_last:
+            try:
+                self._left(turn)
+            except BaseException:
+                ahead.put_back(taken)
+                self._left(turn)
+                raise
+        return taken
+
+    def _fill(self, deadline: Deadline, max_bytes: int) -> bool:
+        """Receive once, into the read-ahead; false at the end of the stream."""
+        more = self._ahead.more
+        if not more or more[-1]:
+            if self._ended:
+                return False
+            if self._receive_error is not None:
+                raise self._receive_error
+            while True:
+                try:
+                    more.extend(map(self._transport.receive, (max_bytes,)))  # one call into C: received is kept
+                    break
+                except BlockingIOError:
+                    self._wait(READ, deadline)
+                except OSError as error:
+                    if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
+                        raise  # of the waiting
+                    raise self._receive_failed(error)
+        if more[-1]:
+            return True
+        del more[-1]
+        self._ended = True
+        return False
+
+    def _receive_failed(self, error: OSError) -> BaseException:
+        broken = self._broken(error)
+        if not isinstance(broken, ClosedError):
+            self._receive_error = broken
+        return broken
+
+    def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
+        ahead = self._ahead
+        left = ahead.front()
+        if not left and self._fill(deadline, max_bytes):
+            left = ahead.front()
+        ahead.searched()
+        return min(left, max_bytes), 0
+
+    def _exactly(self, deadline: Deadline, nbytes: int) -> tuple[int, int]:
+        ahead = self._ahead
+        there = len(ahead)
+        while there < nbytes:
+            if not self._fill(deadline, min(nbytes - there, LARGE_CHUNK)):
+                raise self._too_early(nbytes)
+            there += len(ahead.more[-1])
+        ahead.front()
+        ahead.gather(nbytes)
+        ahead.searched()
+        return nbytes, 0
+
+    def _until(self, deadline: Deadline, delimiter: bytes, max_bytes: int) -> tuple[int, int]:
+        ahead = self._ahead
+        while (at := ahead.find(delimiter)) < 0:
+            if len(ahead) >= max_bytes + len(delimiter):
+                raise DelimiterNotFoundError(max_bytes)
+            if not self._fill(deadline, CHUNK):
+                raise self._too_early(None)
+        if at > max_bytes:
+            raise DelimiterNotFoundError(max_bytes)
+        ahead.front()
+        ahead.gather(at + len(delimiter))
+        ahead.searched()
+        return at, len(delimiter)
+
+    def _too_early(self, expected: int | None) -> EOFError:
+        partial = self._ahead.take_all()
+        if partial:
+            self._ahead.put_back(partial)
+            return IncompleteReadError(partial, expected)
+        return EndOfStream("the peer has finished sending")
+
+    def receive(self, max_bytes: int = CHUNK, *, timeout: float | None = None) -> bytes:
+        """Some bytes, at least one and at most ``max_bytes``, as soon as there are any; ``b""`` at the end."""
+        deadline = self._deadline(timeout)
+        check_size("max_bytes", max_bytes)
+        return self._take(deadline, self._some, max_bytes)
+
+    def receive_into(self, buffer: WriteableBuffer, *, timeout: float | None = None) -> int:
+        """Receive into a writable ``buffer``: how many bytes have been written to its beginning; 0 at the end."""
+        deadline = self._deadline(timeout)
+        view = memoryview(buffer).cast("B")
+        if view.readonly:
+            raise TypeError("receive_into() needs a writable buffer")
+        if not len(view):
+            raise ValueError("the buffer is empty")
+        chunk = self._take(deadline, self._some, len(view))
+        size = len(chunk)
+        view[:size] = chunk
+        return size
+
+    def receive_exactly(self, nbytes: int, *, timeout: float | None = None) -> bytes:
+        """``nbytes`` bytes. If the peer finishes before, `EndOfStream`, or `IncompleteReadError` when some came."""
+        deadline = self._deadline(timeout)
+        check_size("nbytes", nbytes, least=0)
+        return self._take(deadline, self._exactly, nbytes)
+
+    def receive_until(self, delimiter: bytes, max_bytes: int = CHUNK, *, timeout: float | None = None) -> bytes:
+        """What comes before ``delimiter``, which is taken too and left out.
+
+        At most ``max_bytes`` without it: `DelimiterNotFoundError` if more come, which can then still be read. If the
+        peer finishes before, `EndOfStream`, or `IncompleteReadError` when some came.
+        """
+        # The short way, for a line that is there already. What it has read is unchanged if it is the same objects
+        # afterwards; between the comparison and the return there is no call, and so no other thread.
+        ahead = self._ahead
+        data = ahead.data
+        start = ahead.position
+        if type(delimiter) is bytes and timeout is None:
+            at = data.find(delimiter, start)
+            dropped = len(delimiter)
+            if (at >= 0 and dropped and ahead.position == start and ahead.data is data
+                    and self._receiving.holder is None and at - start <= max_bytes and not self._closing):
+                ahead.position = at + dropped
+                return data[start:at]
+        deadline = self._deadline(timeout)
+        check_size("max_bytes", max_bytes)
+        return self._take(deadline, self._until, _check_delimiter(delimiter), max_bytes)
+
+    def receive_chunks(self, max_bytes: int = CHUNK, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Iterate over what comes, until the end; ``timeout`` is for each item, and the iterator may be asked again
+        after it raised."""
+        check_timeout(timeout)
+        check_size("max_bytes", max_bytes)
+        return _Items(lambda: self.receive(max_bytes, timeout=timeout), end_on_empty=True)
+
+    def receive_delimited_chunks(self, delimiter: bytes, max_bytes: int = CHUNK, *,
+                                 timeout: float | None = None) -> Iterator[bytes]:
+        """Iterate over what `receive_until` returns, until the end; `IncompleteReadError` if that comes in the middle
+        of an item. ``timeout`` is for each item, and the iterator may be asked again after it raised."""
+        check_timeout(timeout)
+        check_size("max_bytes", max_bytes)
+        delimiter = _check_delimiter(delimiter)
+        return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
+
+    def receive_file(self, file: IO[bytes], count: int | None = None, *, timeout: float | None = None) -> int:
+        """Write what comes to ``file``: exactly ``count`` bytes, or all to the end of the stream; how many it were.
+
+        Raises `EndOfStream` or `IncompleteReadError` (whose ``partial`` is empty, for the bytes are in the file) if
+        the stream ends before ``count``.
+        """
+        deadline = self._deadline(timeout)
+        if count is not None:
+            check_size("count", count, least=0)
+        received = 0
+        while count is None or received < count:
+            chunk = self._take(deadline, self._some, CHUNK if count is None else min(CHUNK, count - received))
+            if not chunk:
+                if count is None:
+                    break
+                if not received:
+                    raise EndOfStream("the peer has finished sending")
+                error = IncompleteReadError(b"", count)
+                error.args = (f"the stream ended after {received} of {count} bytes",)
+                raise error
+            file.write(chunk)
+            received += len(chunk)
+        return received
+
+    # Sending
+
+    def send_all(self, data: ReadableBuffer, *, timeout: float | None = None) -> None:
+        """Send all of a bytes-like object; it may be changed again afterwards.
+
+        A timeout raises `SendTimeoutError`, whose ``bytes_sent`` says how far it came. If that is part-way, or an
+        interrupt comes part-way, the stream refuses to send anything more (`ConnectionBrokenError`), for the other end
+        would take it for the rest. After `send_eof`: `LocalProtocolError`.
+        """
+        deadline = self._deadline(timeout)
+        with memoryview(data) as view, view.cast("B") as octets:
+            self._send_in_turn(deadline, self._send_all, octets)
+
+    def _send_in_turn(self, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
+        try:
+            if self._transport.handshaking:
+                self._shake_hands(deadline)
+            return self._in_turn(self._sending, deadline, work, *arguments)
+        except SendTimeoutError:
+            raise
+        except TimeoutError as error:
+            raise SendTimeoutError(str(error)) from None
+
+    def _check_sending(self) -> None:
+        if self._finished_sending:
+            raise LocalProtocolError("sending after send_eof()")
+        if self._send_error is not None:
+            raise self._send_error
+
+    def _send_all(self, deadline: Deadline, octets: memoryview) -> None:
+        self._check_sending()
+        transport = self._transport
+        size = len(octets)
+        sent: list[int] = []
+        done = 0
+        try:
+            if transport.tls is not None and size and deadline is not FOREVER:
+                self._wait(WRITE, deadline)  # what is encrypted has to go, so first see that something can
+            while done < size:
+                try:
+                    sent.extend(map(transport.send_one, (octets[done:],)))
+                    done += sent[-1]
+                except BlockingIOError:
+                    self._wait(WRITE, deadline)
+            if size:
+                self._has_sent = True
+        except BaseException as error:
+            failed = self._send_failed(error, sum(sent), size)
+            if failed is error:
+                raise
+            raise failed
+
+    def _send_failed(self, error: BaseException, done: int, size: int) -> BaseException:
+        """What to raise, and whether more may be sent."""
+        part_way = (done or self._transport.begun) and done < size
+        if part_way:
+            self._has_sent = True
+            self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done} of {size} bytes")
+        if isinstance(error, TimeoutError) and not error.errno and not isinstance(error, NetmsgError):
+            late = SendTimeoutError(f"{done} of {size} bytes were sent in time", bytes_sent=done)
+            late.__suppress_context__ = True
+            return late
+        if isinstance(error, OSError) and not isinstance(error, ClosedError):
+            broken = self._broken(error)
+            if not isinstance(broken, ClosedError):
+                self._send_error = broken
+            return broken
+        return error
+
+    def send_file(self, file: IO[bytes], offset: int = 0, count: int | None = None, *,
+                  timeout: float | None = None) -> int:
+        """Send exactly ``count`` bytes of ``file`` from ``offset`` on, or all to its end: how many it were.
+
+        The kernel copies where it can (``os.sendfile``). ``ValueError`` if the file is known to be too short, and
+        then nothing is sent. Timeouts are those of `send_all`.
+        """
+        deadline = self._deadline(timeout)
+        check_size("offset", offset, least=0)
+        if count is not None:
+            check_size("count", count, least=0)
+        return self._send_in_turn(deadline, self._send_file, file, offset, count)
+
+    def _send_file(self, deadline: Deadline, file: IO[bytes], offset: int, count: int | None) -> int:
+        self._check_sending()
+        if file.seekable():
+            size = file.seek(0, os.SEEK_END)
+            if count is not None and offset + count > size:
+                raise ValueError(f"the file has {size} bytes, too few for {count} from {offset} on")
+            count = max(0, size - offset) if count is None else count
+            file.seek(offset)
+        elif offset:
+            raise ValueError("offset needs a file that can seek")
+        sent = self._send_by_kernel(deadline, file, offset, count) if count else 0
+        while count is None or sent < count:
+            piece = file.read(CHUNK if count is None else min(CHUNK, count - sent))
+            if not piece:
+                if count is None:
+                    break
+                raise EOFError(f"the file ended after {sent} of {count} bytes")
+            try:
+                self._send_all(deadline, memoryview(piece))
+            except SendTimeoutError as error:
+                error.bytes_sent += sent
+                raise
+            sent += len(piece)
+        if file.seekable():
+            file.seek(offset + sent)
+        return sent
+
+    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> int:
+        """As much as ``os.sendfile`` can."""
+        return 0
+
+    def send_eof(self, *, timeout: float | None = None) -> None:
+        """Tell the peer that nothing more will be sent; receiving goes on. Idempotent."""
+        deadline = self._deadline(timeout)
+        self._send_in_turn(deadline, self._send_eof)
+
+    def _send_eof(self, deadline: Deadline) -> None:
+        if self._finished_sending:
+            return
+        if self._send_error is not None:
+            raise self._send_error
+        transport = self._transport
+        self._finished_sending = True
+        try:
+            transport.end_sending()
+            while transport.unsent:
+                self._wait(WRITE, deadline)
+        except OSError as error:
+            if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
+                raise
+            raise self._send_failed(error, 0, 0)
+
+    # TLS
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What TLS agreed on, of the innermost TLS if there are several; ``None`` in the clear.
+
+        `LocalProtocolError` before the handshake, so that a check on it fails closed.
+        """
+        if self._transport.handshaking:
+            raise LocalProtocolError("the TLS handshake has not happened yet: see do_handshake()")
+        return self._transport.tls
+
+    def do_handshake(self, *, timeout: float | None = None) -> TLSInfo:
+        """Perform the TLS handshake if that has not happened yet. Raises `TLSHandshakeError`."""
+        deadline = self._deadline(timeout)
+        if self._transport.handshaking:
+            self._shake_hands(deadline)
+        info = self._transport.tls
+        if info is None:
+            raise LocalProtocolError("this stream is in the clear: see start_tls()")
+        return info
+
+    def start_tls(self, ssl_context: ssl.SSLContext | bool | None = None, *, server_side: bool | None = None,
+                  server_hostname: str | None = None, timeout: float | None = None) -> None:
+        """Go on under TLS, after both ends agreed to.
+
+        ``ssl_context`` defaults to the one that the stream was made with; ``server_side`` is known from how the stream
+        was made, and required where it is not; ``server_hostname`` defaults to the host that was connected to. On a
+        TLS stream: TLS inside of TLS.
+
+        Plaintext that has been received already and not been taken is an injection on the client
+        (`RemoteProtocolError`), and goes into the handshake on the server. A failed upgrade closes the stream. Raises
+        `TLSHandshakeError`.
+        """
+        deadline = self._deadline(timeout)
+        context: ssl.SSLContext | bool | None = self._ssl_context if ssl_context is None else ssl_context
+        server_side = self._server_side if server_side is None else server_side
+        if server_side is None:
+            raise ValueError("server_side is required: which end this is cannot be told from how the stream was made")
+        if context is None:
+            raise ValueError("ssl_context is required: the stream was made without one")
+        if server_side:
+            if server_hostname is not None:
+                raise ValueError("server_hostname is for the client's side")
+            if not isinstance(context, ssl.SSLContext):
+                raise TypeError("on the server's side ssl_context must be an ssl.SSLContext")
+            check_server_context(context)
+        else:
+            context, server_hostname = client_context(
+                context, self._server_hostname if server_hostname is None else server_hostname)
+        if self._transport.handshaking:
+            self._shake_hands(deadline)
+        self._in_turn(self._sending, deadline, self._start_tls, context, server_side, server_hostname)
+
+    def _start_tls(self, deadline: Deadline, *arguments: Any) -> None:
+        self._check_sending()
+        self._in_turn(self._receiving, deadline, self._upgrade, *arguments)
+
+    def _upgrade(self, deadline: Deadline, context: ssl.SSLContext, server_side: bool,
+                 server_hostname: str | None) -> None:
+        if self._receive_error is not None:
+            raise self._receive_error
+        early = self._plaintext_pending() + self._ahead.take_all()
+        if early and not server_side:
+            self.abort()
+            raise RemoteProtocolError(f"the peer sent {len(early)} bytes in the clear behind what asked for TLS: they "
+                                      "may have been injected")
+        transport = TLSTransport(self._transport, context, server_side=server_side, server_hostname=server_hostname,
+                                 standard_compatible=self._standard_compatible)
+        if early:
+            transport.feed(early)
+        self._ended = False
+        self._transport = transport
+        self._do_handshake(deadline)
+
+    def expect_tls(self, context: ssl.SSLContext | None, *, server_side: bool, server_hostname: str | None = None,
+                   standard_compatible: bool = True) -> None:
+        """What `begin_tls` and `start_tls` are to use. For whoever makes the stream."""
+        self._ssl_context = context
+        self._server_side = server_side
+        self._server_hostname = server_hostname
+        self._standard_compatible = standard_compatible
+
+    def begin_tls(self, handshake_timeout: float | None) -> None:
+        """TLS from the first byte on, with the handshake at the first use. For whoever makes the stream."""
+        context = self._ssl_context
+        assert isinstance(context, ssl.SSLContext) and self._server_side is not None
+        self._transport = TLSTransport(self._transport, context, server_side=self._server_side,
+                                       server_hostname=verified_hostname(context, self._server_hostname)
+                                       if not self._server_side else None,
+                                       standard_compatible=self._standard_compatible)
+        self._handshake_deadline = Deadline(handshake_timeout)
+
+    def at_close(self, function: Callable[[], None]) -> None:
+        """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
+        self._at_close = function
+
+    def _shake_hands(self, deadline: Deadline) -> None:
+        self._in_turn(self._shaking, deadline, self._do_handshake)
+
+    def _do_handshake(self, deadline: Deadline) -> None:
+        transport = self._transport
+        while transport.handshaking:
+            try:
+                transport.handshake()
+            except BlockingIOError:
+                self._wait_for_handshake(deadline)
+            except OSError as error:
+                broken = self._broken(error)
+                if not isinstance(broken, (ClosedError, TLSHandshakeError)):
+                    failed = TLSHandshakeError(f"the connection broke during the TLS handshake: {error}")
+                    failed.__cause__ = error
+                    broken = failed
+                self._receive_error = self._send_error = broken
+                self._abandon()
+                raise broken
+            except BaseException:
+                if self._sending.is_mine:  # an upgrade that was interrupted leaves neither the one nor the other
+                    self._abandon()
+                raise
+
+    def _wait_for_handshake(self, deadline: Deadline) -> None:
+        """Within the caller's time, and the handshake's own."""
+        limit = self._handshake_deadline.remaining()
+        remaining = deadline.remaining()
+        if limit is not None and (remaining is None or limit < remaining):
+            try:
+                self._wait(READ, self._handshake_deadline)
+            except TimeoutError as error:
+                failed = TLSHandshakeError("the TLS handshake was not finished in time")
+                failed.__cause__ = error
+                raise failed from error
+            return
+        try:
+            self._wait(READ, deadline)
+        except TimeoutError:
+            if self._sending.is_mine:
+                self._abandon()  # an upgrade half done
+            raise
+
+    def _abandon(self) -> None:
+        """The stream is of no use any more: close it, but for the alert that is on its way."""
+        self._has_sent = False
+        self.close(timeout=0)
+
+    # The end
+
+    def close(self, *, timeout: float | None = 1.0) -> None:
+        """Close, and see to it that what was sent is not lost: over TLS say goodbye, and wait up to ``timeout`` seconds
+        for the other end to have it all; returns at once where nothing can be lost.
+
+        Idempotent, from any thread, callback or signal handler. Whoever is blocked in a call gets `ClosedError`.
+        """
+        check_timeout(timeout)
+        if self._closing:
+            return
+        self._closing = True
+        self._linger = Deadline(timeout)
+        self._link.wake()
+        if self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
+            self._closed_by_last = True  # the call that this one interrupts, or is made from, finishes it
+        else:
+            self._finish()
+
+    def abort(self) -> None:
+        """Close at once, dropping everything: the other end may see a reset."""
+        if self._process is current_process() and not self._disposed:
+            self._link.reset()
+            self._link.hurry()
+        self._has_sent = False
+        self.close(timeout=0)
+
+    def _finish(self) -> None:
+        """The rest of `close`, once nobody is inside any more."""
+        if self._disposed or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
+            return
+        claim = Claim()
+        turns = (self._shaking, self._sending, self._receiving)
+        try:
+            leaving = Deadline(10.0)  # they have been woken: it takes no longer than they need to get up
+            for turn in turns:
+                turn.take(claim, leaving)
+            if not self._disposed:
+                self._say_goodbye(self._linger)
+                self._dispose()
+        except TimeoutError:
+            self._link.hurry()
+            self._closed_by_last = True
+        except BaseException:
+            self._dispose()  # who interrupts the lingering has lingered enough
+            raise
+        finally:
+            for turn in turns:
+                if turn.holder is claim:
+                    turn.holder = None
+                    turn.pass_on()
+
+    def _say_goodbye(self, deadline: Deadline) -> None:
+        """Half-close, and wait until the other end has everything: closing with bytes unread is a reset, which can
+        destroy what the other end has not read yet."""
+        transport = self._transport
+        try:
+            if not transport.handshaking and self._send_error is None and not self._finished_sending:
+                transport.end_sending()
+            while transport.unsent:
+                self._link.linger(WRITE, deadline)
+                transport.flush()
+            if transport.handshaking or self._receive_error is not None:
+                return
+            settled = transport.tls is None or not self._has_sent
+            while not self._ended:
+                try:
+                    if not transport.receive(CHUNK):
+                        return
+                except BlockingIOError:
+                    if settled and self._link.settled():
+                        return
+                    self._link.linger(READ, deadline)
+        except OSError:
+            pass  # it is gone, or time is up
+
+    def forked(self) -> None:
+        """In a forked child: close this process's copy of the descriptor, and say nothing to anybody."""
+        self._closing = True
+        self._dispose()
+
+    def _dispose(self) -> None:
+        if not self._disposed:
+            self._disposed = True
+            self._link.close()
+            if self._process is current_process():
+                self._at_close()
+
+
+class _Items(Iterator[bytes]):
+    """An iterator that may be asked again after it raised, which a generator may not."""
+
+    def __init__(self, receive: Callable[[], bytes], *, end_on_empty: bool) -> None:
+        self._receive = receive
+        self._end_on_empty = end_on_empty
+
+    def __next__(self) -> bytes:
+        try:
+            item = self._receive()
+        except EndOfStream:
+            raise StopIteration from None
+        if not item and self._end_on_empty:
+            raise StopIteration
+        return item
+
+
+def _nothing() -> None:
+    """By default."""
+
+
+def check_size(name: str, size: int, *, least: int = 1) -> None:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"{name} must be an int, not {type(size).__name__}")
+    if size < least:
+        raise ValueError(f"{name} must be at least {least}, not {size}")
+    if size > sys.maxsize:
+        raise ValueError(f"{name} is too large: {size}")
+
+
+def _check_delimiter(delimiter: bytes) -> bytes:
+    try:
+        delimiter = bytes(memoryview(delimiter))
+    except TypeError:
+        raise TypeError(f"delimiter must be bytes, not {type(delimiter).__name__}") from None
+    if not delimiter:
+        raise ValueError("the delimiter is empty")
+    return delimiter
+
+
+_streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for stream in tuple(_streams):
+        stream.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,303 @@
+"""The bottom of a stream: where its bytes go, how a thread waits for them, and what wakes it."""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from typing import Final, Protocol
+
+from ..deadline import Deadline
+from ..errors import ConnectionBrokenError
+from ..tls import TLSInfo
+from ..transports.plain import Buffer, PlainTransport, Transport
+from ..waiting import Signal, Waiters
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # not POSIX
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Link", "MemoryLink", "READ", "SocketLink", "WRITE", "memory_links", "wait_for_sockets"]
+
+READ: Final = 1
+WRITE: Final = 2
+
+LINGER_STEP: Final = 0.01
+"""Seconds between two looks at whether the other end has acknowledged everything: the kernel does not tell."""
+
+
+class Link(Protocol):
+    """What a `ByteStream` stands on."""
+
+    transport: Transport
+
+    def wait(self, events: int, deadline: Deadline) -> int:
+        """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken. Raises ``TimeoutError``."""
+
+    def linger(self, events: int, deadline: Deadline) -> None:
+        """The same for the one who closes, whom nothing wakes; for a moment at most where no event tells that the
+        other end has what was sent."""
+
+    def wake(self) -> None:
+        """Have all that wait, now or later, return. Callable from a signal handler."""
+
+    def hurry(self) -> None:
+        """Break the connection off: who still waits for the other end finds it gone."""
+
+    def settled(self) -> bool:
+        """Whether the other end has all that was sent, and nothing is left that closing could destroy."""
+
+    def close(self) -> None:
+        """When no thread is inside any more."""
+
+    def reset(self) -> None:
+        """Have `close` drop what was sent and is not there yet."""
+
+
+def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
+                     deadline: Deadline) -> list[tuple[int, int]]:
+    """Wait for readiness: ``wanted`` and the result have descriptors and events. Empty once ``signal`` is set.
+
+    Raises ``TimeoutError``, `ConnectionBrokenError` for a descriptor that somebody else closed.
+    """
+    poll = select.poll()
+    if signal is not None:
+        poll.register(signal, select.POLLIN)
+    for descriptor, events in wanted.items():
+        mask = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
+        poll.register(descriptor, mask)
+    remaining = deadline.remaining()
+    ready = poll.poll(None if remaining is None else remaining * 1000)
+    if not ready:
+        raise TimeoutError("timed out")
+    found = []
+    for descriptor, happened in ready:
+        if signal is not None and descriptor == signal.fileno():
+            return []
+        if happened & select.POLLNVAL:
+            raise ConnectionBrokenError("the descriptor was closed by somebody else")
+        events = READ if happened & ~select.POLLOUT else 0
+        found.append((descriptor, events | WRITE if happened & ~select.POLLIN else events))
+    return found
+
+
+class SocketLink:
+    """A connected socket, which this owns."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.transport: Transport = PlainTransport(sock)
+        self._signal: Signal | None = None
+        self._woken = False
+
+    def wait(self, events: int, deadline: Deadline) -> int:
+        if self._signal is None:
+            signal = Signal()
+            if self._signal is None:
+                self._signal = signal
+        if self._woken:  # perhaps before there was a signal to set
+            return 0
+        descriptor = self.sock.fileno()
+        ready = wait_for_sockets({descriptor: events}, self._signal, deadline)
+        return ready[0][1] if ready else 0
+
+    def linger(self, events: int, deadline: Deadline) -> None:
+        if deadline.expired:
+            raise TimeoutError("timed out")
+        try:
+            wait_for_sockets({self.sock.fileno(): events}, None, deadline.sooner(LINGER_STEP))
+        except TimeoutError:
+            pass  # look again
+
+    def wake(self) -> None:
+        self._woken = True
+        if self._signal is not None:
+            self._signal.set()
+
+    def hurry(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is not connected any more
+
+    def settled(self) -> bool:
+        if fcntl is None or self.sock.family == getattr(socket, "AF_UNIX", None):
+            return True  # a UNIX socket delivers as it sends
+        unacknowledged = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.sock, termios.TIOCOUTQ, unacknowledged)
+        except OSError:
+            return True
+        return unacknowledged[0] == 0
+
+    def close(self) -> None:
+        self.sock.close()
+        if self._signal is not None:
+            self._signal.close()
+
+    def reset(self) -> None:
+        """Have `close` drop what was sent and is not there yet, and tell the other end at once."""
+        try:
+            if self.sock.family in (socket.AF_INET, socket.AF_INET6):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass
+
+
+class _Pipe:
+    """One direction of a pair of memory links."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.chunks: deque[bytes] = deque()
+        self.held = 0
+        self.ended = False
+        self.broken = False
+        self.lock = threading.Lock()  # guards all of these; a leaf
+        self.changed = Waiters()
+        """Who waits for any change; both directions of a pair share it."""
+
+    def put(self, data: Buffer) -> int:
+        with self.lock:
+            if self.broken:
+                raise BrokenPipeError("the other end was closed")
+            room = self.size - self.held
+            if room <= 0:
+                raise BlockingIOError
+            chunk = bytes(memoryview(data)[:room])
+            self.chunks.append(chunk)
+            self.held += len(chunk)
+        self.changed.notify_all()
+        return len(chunk)
+
+    def get(self, max_bytes: int, target: deque[bytes]) -> None:
+        """Move a chunk to ``target``; ``b""`` for the end."""
+        with self.lock:
+            if not self.chunks:
+                if self.ended:
+                    target.append(b"")
+                    return
+                if self.broken:
+                    raise ConnectionResetError("the other end was aborted")
+                raise BlockingIOError
+            first = self.chunks[0]
+            target.append(first[:max_bytes])
+            if len(first) > max_bytes:
+                self.chunks[0] = first[max_bytes:]
+            else:
+                del self.chunks[0]
+            self.held -= min(len(first), max_bytes)
+        self.changed.notify_all()
+
+    def end(self) -> None:
+        self.ended = True
+        self.changed.notify_all()
+
+    def sever(self) -> None:
+        self.broken = True
+        self.changed.notify_all()
+
+
+class _MemoryTransport:
+    """One end of two pipes, as a `Transport`."""
+
+    handshaking = False
+    tls: TLSInfo | None = None
+    readable = False
+    unsent = False
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._received: deque[bytes] = deque()
+        self._taken: list[int] = []
+
+    def handshake(self) -> None:
+        """There is none."""
+
+    def receive(self, max_bytes: int, /) -> bytes:
+        received = self._received
+        if not received:
+            self._incoming.get(max_bytes, received)
+        chunk = received[0]
+        if len(chunk) > max_bytes:  # left by an interrupted call that wanted more
+            received[0] = chunk[max_bytes:]
+            return chunk[:max_bytes]
+        del received[0]
+        return chunk
+
+    def send_one(self, buffer: Buffer, /) -> int:
+        taken = self._taken
+        if not taken:
+            taken.append(self._outgoing.put(buffer))
+        count = taken[0]
+        del taken[0]
+        return count
+
+    def send_many(self, buffers: list[Buffer], /) -> int:
+        return self.send_one(buffers[0])
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._taken)
+
+    def flush(self) -> None:
+        """Nothing is ever kept back."""
+
+    def end_sending(self) -> None:
+        self._outgoing.end()
+
+
+class MemoryLink:
+    """One end of a connection inside this process."""
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self.transport: Transport = _MemoryTransport(incoming, outgoing)
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._woken = False
+
+    def _possible(self, events: int) -> int:
+        incoming, outgoing = self._incoming, self._outgoing
+        readable = incoming.chunks or incoming.ended or incoming.broken
+        writable = outgoing.held < outgoing.size or outgoing.broken
+        return (READ if events & READ and readable else 0) | (WRITE if events & WRITE and writable else 0)
+
+    def wait(self, events: int, deadline: Deadline) -> int:
+        if not self._incoming.changed.wait(lambda: self._woken or self._possible(events), deadline):
+            raise TimeoutError("timed out")
+        return 0 if self._woken else self._possible(events)
+
+    def linger(self, events: int, deadline: Deadline) -> None:
+        if not self._incoming.changed.wait(lambda: self._possible(events), deadline):
+            raise TimeoutError("timed out")
+
+    def wake(self) -> None:
+        self._woken = True
+        self._incoming.changed.notify_all()
+
+    def hurry(self) -> None:
+        self._incoming.sever()
+        self._outgoing.sever()
+
+    def settled(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._outgoing.end()
+        self._incoming.sever()
+
+    def reset(self) -> None:
+        self._outgoing.sever()
+
+
+def memory_links(buffer_size: int) -> tuple[MemoryLink, MemoryLink]:
+    one, other = _Pipe(buffer_size), _Pipe(buffer_size)
+    other.changed = one.changed
+    return MemoryLink(one, other), MemoryLink(other, one)

@@ -1,0 +1,277 @@
+"""Byte streams over sockets."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..deadline import Deadline
+from ..errors import ClosedError, ConnectionBrokenError, LocalProtocolError
+from ..sockets.addresses import host_and_port
+from .byte_stream import ByteStream, check_size
+from .links import READ, WRITE, SocketLink
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["PeerCredentials", "SocketProxy", "SocketStream", "prepare"]
+
+SENDFILE_PIECE: Final = 1 << 30
+
+
+class PeerCredentials(NamedTuple):
+    """The process at the other end of a UNIX stream, as the kernel vouches for it, at the time it connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class SocketProxy:
+    """What may be asked of a socket, and set, without getting into the way of the one who owns it.
+
+    Never waits for a call that is blocked. Raises `ClosedError` once that is closed.
+    """
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    @property
+    def family(self) -> int:
+        """Such as ``socket.AF_INET6``."""
+        return self._socket.family
+
+    @property
+    def type(self) -> int:
+        """Such as ``socket.SOCK_STREAM``."""
+        return self._socket.type
+
+    @property
+    def proto(self) -> int:
+        """The protocol number."""
+        return self._socket.proto
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._socket.fileno()
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        """As ``socket.socket.getsockopt``."""
+        self._check()
+        return self._socket.getsockopt(*arguments)
+
+    def setsockopt(self, *arguments: Any) -> None:
+        """As ``socket.socket.setsockopt``."""
+        self._check()
+        self._socket.setsockopt(*arguments)
+
+    def getsockname(self) -> Any:
+        """As ``socket.socket.getsockname``."""
+        self._check()
+        return self._socket.getsockname()
+
+    def getpeername(self) -> Any:
+        """As ``socket.socket.getpeername``."""
+        self._check()
+        return self._socket.getpeername()
+
+    def _check(self) -> None:
+        if self._socket.fileno() < 0:
+            raise ClosedError("the socket is closed")
+
+    def __repr__(self) -> str:
+        return f"<SocketProxy of {self._socket!r}>"
+
+
+def prepare(sock: socket.socket) -> None:
+    """The options of every TCP connection: no delay for small pieces, and a look now and then whether the other end is
+    still there."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class SocketStream(ByteStream):
+    """A `ByteStream` over TCP or a UNIX socket; see there."""
+
+    def __init__(self, sock: socket.socket, remote_address: Any = None) -> None:
+        self._socket = sock
+        self._local_address = host_and_port(sock.getsockname())
+        if remote_address is None:
+            try:
+                remote_address = sock.getpeername()
+            except OSError:  # gone already: the first use will tell
+                remote_address = None
+        self._remote_address = host_and_port(remote_address)
+        self._socket_link = SocketLink(sock)
+        super().__init__(self._socket_link)
+        self._proxy = SocketProxy(sock)
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> SocketStream:
+        """A stream over a connected ``SOCK_STREAM`` socket, which it takes over. ``TypeError`` or ``ValueError`` for
+        anything else, which then stays its owner's, untouched."""
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
+        if sock.fileno() < 0:
+            raise ValueError("the socket is closed")
+        if sock.type != socket.SOCK_STREAM:
+            raise ValueError("a socket of type SOCK_STREAM is needed")
+        if hasattr(sock, "_sslobj"):
+            raise ValueError("the socket is under TLS already: hand over the plain one, and use start_tls()")
+        try:
+            sock.getpeername()
+        except OSError as error:
+            raise ValueError(f"the socket is not connected: {error}") from error
+        if sock.timeout is not None or sock.getblocking():
+            sock.setblocking(False)
+        prepare(sock)
+        return cls(sock)
+
+    def fileno(self) -> int:
+        return -1 if self._closing else self._socket.fileno()
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or the path of a UNIX socket; also after close."""
+        return self._local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """The other end's."""
+        return self._remote_address
+
+    @property
+    def socket(self) -> SocketProxy:
+        """The socket's options and addresses."""
+        return self._proxy
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "open"
+        return f"<{type(self).__name__} {self._local_address!r} to {self._remote_address!r} {state}>"
+
+    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> int:
+        if not hasattr(os, "sendfile") or self._transport is not self._socket_link.transport:
+            return 0
+        try:
+            descriptor = file.fileno()
+        except (AttributeError, OSError):
+            return 0
+        counts: list[int] = []
+        sent = 0
+        try:
+            while sent < count:
+                try:
+                    counts.extend(map(os.sendfile, (self._socket.fileno(),), (descriptor,), (offset + sent,),
+                                      (min(count - sent, SENDFILE_PIECE),)))
+                except BlockingIOError:
+                    self._wait(WRITE, deadline)
+                    continue
+                if not counts[-1]:
+                    break  # not a file that it can read
+                sent += counts[-1]
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno and not counts and not isinstance(error, ConnectionError):
+                return 0  # not a file that it can read
+            failed = self._send_failed(error, sum(counts), count)
+            if failed is error:
+                raise
+            raise failed
+        self._has_sent = True
+        return sent
+
+    # UNIX streams
+
+    def _check_unix(self) -> None:
+        if self._socket.family != getattr(socket, "AF_UNIX", None):
+            raise LocalProtocolError("only UNIX streams can do this")
+        if self._transport is not self._socket_link.transport:
+            raise LocalProtocolError("descriptors cannot be passed under TLS")
+
+    def send_fds(self, data: ReadableBuffer, fds: Sequence[int], *, timeout: float | None = None) -> None:
+        """Pass open descriptors to the process at the other end, along with ``data``, which must not be empty."""
+        deadline = self._deadline(timeout)
+        octets = bytes(data)
+        if not octets:
+            raise ValueError("descriptors travel with at least one byte of data")
+        descriptors = array.array("i", [fd if isinstance(fd, int) else fd.fileno() for fd in fds])
+        self._check_unix()
+        self._send_in_turn(deadline, self._send_fds, octets, descriptors)
+
+    def _send_fds(self, deadline: Deadline, octets: bytes, descriptors: array.array[int]) -> None:
+        self._check_sending()
+        while True:
+            try:
+                sent = self._socket.sendmsg([octets], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+                break
+            except BlockingIOError:
+                self._wait(WRITE, deadline)
+            except OSError as error:
+                if isinstance(error, ConnectionError):
+                    raise self._send_failed(error, 0, len(octets))
+                raise
+        if sent < len(octets):
+            self._send_all(deadline, memoryview(octets)[sent:])
+
+    def receive_fds(self, max_bytes: int, max_fds: int, *, timeout: float | None = None) -> tuple[bytes, list[int]]:
+        """Some bytes, and the descriptors that came with them, close-on-exec; they belong to the caller.
+
+        What was read ahead is returned first, without descriptors; ``(b"", [])`` at the end.
+        """
+        deadline = self._deadline(timeout)
+        check_size("max_bytes", max_bytes)
+        check_size("max_fds", max_fds)
+        self._check_unix()
+        return self._in_turn(self._receiving, deadline, self._receive_fds, max_bytes, max_fds)
+
+    def _receive_fds(self, deadline: Deadline, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
+        ahead = self._ahead
+        if len(ahead):
+            size = min(ahead.front(), max_bytes)
+            ahead.searched()
+            start = ahead.position
+            ahead.position = start + size
+            return ahead.data[start:start + size], []
+        if self._ended:
+            return b"", []
+        if self._receive_error is not None:
+            raise self._receive_error
+        space = socket.CMSG_SPACE(max_fds * struct.calcsize("i"))
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        while True:
+            try:
+                data, messages, _, _ = self._socket.recvmsg(max_bytes, space, flags)
+                break
+            except BlockingIOError:
+                self._wait(READ, deadline)
+            except OSError as error:
+                if isinstance(error, ConnectionError) and not isinstance(error, ConnectionBrokenError):
+                    raise self._receive_failed(error)
+                raise
+        descriptors = array.array("i")
+        for level, kind, content in messages:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(content[:len(content) - len(content) % descriptors.itemsize])
+        found = list(descriptors)
+        for extra in found[max_fds:]:
+            os.close(extra)
+        self._ended = not data
+        return data, found[:max_fds]
+
+    @property
+    def peer_credentials(self) -> PeerCredentials:
+        """Who is at the other end of a UNIX stream (Linux)."""
+        self._check()
+        if self._socket.family != getattr(socket, "AF_UNIX", None):
+            raise LocalProtocolError("only UNIX streams can do this")
+        if not hasattr(socket, "SO_PEERCRED"):
+            raise NotImplementedError("this system does not tell the credentials of a peer")
+        form = struct.Struct("3i")
+        return PeerCredentials(*form.unpack(
+            self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)))
