@@ -42,6 +42,11 @@ from .messaging.receipts import Receipt
 from .messaging.routing import OnFull, SendMode
 from .messaging.smart_socket import Delivery, Socket, Søcket
 from .reactor.io_thread import IOThread
+from .streams.byte_stream import ByteStream
+from .streams.connecting import connect_tcp, connect_unix
+from .streams.listener import Listener, create_tcp_server, create_unix_server
+from .streams.memory import memory_stream_pair
+from .streams.socket_stream import PeerCredentials, SocketProxy, SocketStream
 from .tls import TLSInfo
 
 __version__ = "0.1.0"
@@ -49,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AcceptError",
     "AckMode",
+    "ByteStream",
     "ClosedError",
     "ConnectFailedError",
     "Connected",
@@ -67,6 +73,7 @@ __all__ = [
     "HandshakeFailed",
     "IOThread",
     "IncompleteReadError",
+    "Listener",
     "Listening",
     "LocalProtocolError",
     "NetmsgError",
@@ -74,6 +81,7 @@ __all__ = [
     "OnFull",
     "PacketDecodeError",
     "PacketEncodeError",
+    "PeerCredentials",
     "PeerInfo",
     "ProtocolError",
     "QueueFullError",
@@ -83,11 +91,18 @@ __all__ = [
     "SendMode",
     "SendTimeoutError",
     "Socket",
+    "SocketProxy",
     "SocketStats",
+    "SocketStream",
     "Søcket",
     "TLSHandshakeError",
     "TLSInfo",
     "Undelivered",
     "UndeliveredError",
     "UnknownPeerError",
+    "connect_tcp",
+    "connect_unix",
+    "create_tcp_server",
+    "create_unix_server",
+    "memory_stream_pair",
 ]

@@ -36,6 +36,7 @@ from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
+from .files import Readers, open_file
 from .links import READ, WRITE, Link
 from .read_ahead import ReadAhead
 from .turns import Claim, Turn
@@ -77,6 +78,7 @@ class ByteStream:
         self._finished_sending = False
         self._has_sent = False
         self._closing = False
+        self._aborted = False
         self._closed_by_last = False
         self._disposed = False
         self._linger = FOREVER
@@ -86,7 +88,7 @@ class ByteStream:
         self._server_hostname: str | None = None
         self._standard_compatible = True
         self._handshake_deadline = FOREVER
-        self._plaintext_pending: Callable[[], bytes] = bytes
+        self._readers = Readers()
         self._at_close: Callable[[], None] = _nothing
         _streams.add(self)
 
@@ -186,6 +188,7 @@ class ByteStream:
                 self._shake_hands(deadline)
             turn.take(claim, deadline)
             self._check()
+            ahead.unsplit()
             size, dropped = prepare(deadline, *arguments)
             # No call from here to the end of the block, and so no interrupt.
             start = ahead.position
@@ -269,6 +272,7 @@ class ByteStream:
         ahead.front()
         ahead.gather(at + len(delimiter))
         ahead.searched()
+        ahead.split(delimiter, at)
         return at, len(delimiter)
 
     def _too_early(self, expected: int | None) -> EOFError:
@@ -309,18 +313,13 @@ class ByteStream:
         At most ``max_bytes`` without it: `DelimiterNotFoundError` if more come, which can then still be read. If the
         peer finishes before, `EndOfStream`, or `IncompleteReadError` when some came.
         """
-        # The short way, for a line that is there already. What it has read is unchanged if it is the same objects
-        # afterwards; between the comparison and the return there is no call, and so no other thread.
+        # The short way. There is no call in it, and so no other thread and no interrupt: see `ReadAhead.split`.
         ahead = self._ahead
-        data = ahead.data
-        start = ahead.position
-        if type(delimiter) is bytes and timeout is None:
-            at = data.find(delimiter, start)
-            dropped = len(delimiter)
-            if (at >= 0 and dropped and ahead.position == start and ahead.data is data
-                    and self._receiving.holder is None and at - start <= max_bytes and not self._closing):
-                ahead.position = at + dropped
-                return data[start:at]
+        items = ahead.items
+        if items and delimiter is ahead.delimiter and ahead.longest <= max_bytes and timeout is None:
+            item = items[-1]
+            del items[-1]
+            return item
         deadline = self._deadline(timeout)
         check_size("max_bytes", max_bytes)
         return self._take(deadline, self._until, _check_delimiter(delimiter), max_bytes)
@@ -340,6 +339,27 @@ class ByteStream:
         check_size("max_bytes", max_bytes)
         delimiter = _check_delimiter(delimiter)
         return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
+
+    def receive_line(self, max_bytes: int, *, timeout: float | None = None) -> bytes:
+        """Like `receive`, but no further than the end of a line (``b"\\n"`` included)."""
+        return self._take(self._deadline(timeout), self._line, max_bytes)
+
+    def _line(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
+        size, _ = self._some(deadline, max_bytes)
+        start = self._ahead.position
+        end = self._ahead.data.find(b"\n", start, start + size)
+        return size if end < 0 else end - start + 1, 0
+
+    def makefile(self, mode: str = "rb", *, buffering: int = -1, encoding: str | None = None,
+                 errors: str | None = None, newline: str | None = None, timeout: float | None = None) -> Any:
+        """A file over the stream, for what works on files (``csv``, ``json``, ``pickle``, ``for line in file``).
+
+        As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write. Closing the file
+        leaves the stream open; a buffered reader keeps what it has read ahead, and what of a line it had when a
+        timeout struck is lost.
+        """
+        self._check()
+        return open_file(self, self._readers, mode, buffering, encoding, errors, newline, timeout)
 
     def receive_file(self, file: IO[bytes], count: int | None = None, *, timeout: float | None = None) -> int:
         """Write what comes to ``file``: exactly ``count`` bytes, or all to the end of the stream; how many it were.
@@ -375,8 +395,10 @@ class ByteStream:
         would take it for the rest. After `send_eof`: `LocalProtocolError`.
         """
         deadline = self._deadline(timeout)
-        with memoryview(data) as view, view.cast("B") as octets:
-            self._send_in_turn(deadline, self._send_all, octets)
+        with memoryview(data) as view:
+            octets = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+            with octets:
+                self._send_in_turn(deadline, self._send_all, octets)
 
     def _send_in_turn(self, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         try:
@@ -561,7 +583,7 @@ class ByteStream:
                  server_hostname: str | None) -> None:
         if self._receive_error is not None:
             raise self._receive_error
-        early = self._plaintext_pending() + self._ahead.take_all()
+        early = self._readers.pending() + self._ahead.take_all()
         if early and not server_side:
             self.abort()
             raise RemoteProtocolError(f"the peer sent {len(early)} bytes in the clear behind what asked for TLS: they "
@@ -641,7 +663,6 @@ class ByteStream:
 
     def _abandon(self) -> None:
         """The stream is of no use any more: close it, but for the alert that is on its way."""
-        self._has_sent = False
         self.close(timeout=0)
 
     # The end
@@ -656,6 +677,7 @@ class ByteStream:
         if self._closing:
             return
         self._closing = True
+        self._ahead.items = []
         self._linger = Deadline(timeout)
         self._link.wake()
         if self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
@@ -665,10 +687,12 @@ class ByteStream:
 
     def abort(self) -> None:
         """Close at once, dropping everything: the other end may see a reset."""
-        if self._process is current_process() and not self._disposed:
+        here = self._process is current_process() and not self._disposed
+        if here and self._closing:
+            self._link.hurry()  # who is lingering need not
+        elif here:
+            self._aborted = True
             self._link.reset()
-            self._link.hurry()
-        self._has_sent = False
         self.close(timeout=0)
 
     def _finish(self) -> None:
@@ -682,7 +706,8 @@ class ByteStream:
             for turn in turns:
                 turn.take(claim, leaving)
             if not self._disposed:
-                self._say_goodbye(self._linger)
+                if not self._aborted:
+                    self._say_goodbye(self._linger)
                 self._dispose()
         except TimeoutError:
             self._link.hurry()
@@ -723,6 +748,7 @@ class ByteStream:
     def forked(self) -> None:
         """In a forked child: close this process's copy of the descriptor, and say nothing to anybody."""
         self._closing = True
+        self._ahead.items = []
         self._dispose()
 
     def _dispose(self) -> None:
@@ -765,7 +791,8 @@ def check_size(name: str, size: int, *, least: int = 1) -> None:
 
 def _check_delimiter(delimiter: bytes) -> bytes:
     try:
-        delimiter = bytes(memoryview(delimiter))
+        if type(delimiter) is not bytes:
+            delimiter = bytes(memoryview(delimiter))
     except TypeError:
         raise TypeError(f"delimiter must be bytes, not {type(delimiter).__name__}") from None
     if not delimiter:

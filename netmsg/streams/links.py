@@ -137,7 +137,10 @@ class SocketLink:
         return unacknowledged[0] == 0
 
     def close(self) -> None:
-        self.sock.close()
+        try:
+            self.sock.close()
+        except OSError:
+            pass  # somebody else has closed the descriptor
         if self._signal is not None:
             self._signal.close()
 
@@ -180,11 +183,11 @@ class _Pipe:
         """Move a chunk to ``target``; ``b""`` for the end."""
         with self.lock:
             if not self.chunks:
+                if self.broken:
+                    raise ConnectionResetError("the other end was aborted")
                 if self.ended:
                     target.append(b"")
                     return
-                if self.broken:
-                    raise ConnectionResetError("the other end was aborted")
                 raise BlockingIOError
             first = self.chunks[0]
             target.append(first[:max_bytes])

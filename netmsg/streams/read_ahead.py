@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = ["ReadAhead"]
+
+STREAK: Final = 8
+"""After so many items in a row with the same delimiter, what has been received is split at once."""
 
 
 class ReadAhead:
-    """What is unread is ``data`` from ``position`` on, and then ``more``.
+    """What is unread is ``data`` from ``position`` on, then ``items``, and then ``more``.
 
     Received chunks are appended to ``more`` as they are. Taking moves ``position``: two plain assignments, which an
-    interrupt cannot come between.
+    interrupt cannot come between. ``items`` is only there while one item after the other is taken, and before anything
+    else is taken it has to go: `unsplit`.
     """
 
-    __slots__ = ("data", "more", "position", "_chunk", "_delimiter", "_scanned", "_tail")
+    __slots__ = ("data", "delimiter", "items", "longest", "more", "position", "_chunk", "_delimiter", "_joining",
+                 "_scanned", "_streak", "_tail")
 
     def __init__(self) -> None:
         self.data = b""
         self.position = 0
         self.more: list[bytes] = []
+        self.items: list[bytes] = []
+        """What stands between delimiters, without them, the first one last."""
+        self.delimiter = b""
+        """The one by which ``items`` were split."""
+        self.longest = 0
+        """The length of the longest of them."""
+        self._joining: list[bytes] = []
+        self._streak = 0
         self._delimiter = b""
         self._chunk = 0  # how many chunks have been searched for it, `data` among them
         self._scanned = 0  # how many unread bytes those are
@@ -25,6 +40,37 @@ class ReadAhead:
 
     def __len__(self) -> int:
         return len(self.data) - self.position + sum(map(len, self.more))
+
+    def split(self, delimiter: bytes, at: int) -> None:
+        """The first item ends ``at`` bytes from here: after a few in a row split what follows it too. By a rule that
+        keeps those who take turns between items and other things from splitting and joining all the time."""
+        if delimiter is not self.delimiter:
+            self.delimiter = delimiter
+            self._streak = 0
+        self._streak += 1
+        end = self.position + at + len(delimiter)
+        if self._streak < STREAK or len(self.data) - end <= at:
+            return
+        items = self.data[end:].split(delimiter)
+        first = self.data[self.position:end]
+        more = [items[-1], *self.more] if items[-1] else self.more
+        del items[-1]
+        items.reverse()
+        longest = max(map(len, items), default=0)
+        self.data, self.position, self.items, self.more, self.longest = first, 0, items, more, longest
+
+    def unsplit(self) -> None:
+        """Have everything in ``data`` and ``more`` again."""
+        if not self._joining:
+            if not self.items:
+                return
+            self._joining = self.items
+            self.items = []
+        items = self._joining[::-1]
+        items.append(b"")
+        more = [self.delimiter.join(items), *self.more]
+        self._streak = 0
+        self.more, self._joining = more, []
 
     def front(self) -> int:
         """How many bytes can be taken from ``data``, into which the next chunk is moved if it is exhausted."""
@@ -83,6 +129,7 @@ class ReadAhead:
 
     def take_all(self) -> bytes:
         """Everything that is unread."""
+        self.unsplit()
         taken = b"".join((self.data[self.position:], *self.more))
         self.data, self.position, self.more = b"", 0, []
         return taken

@@ -232,6 +232,7 @@ class SocketStream(ByteStream):
 
     def _receive_fds(self, deadline: Deadline, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
         ahead = self._ahead
+        ahead.unsplit()
         if len(ahead):
             size = min(ahead.front(), max_bytes)
             ahead.searched()

@@ -82,8 +82,9 @@ class TLSEngine:
             write(chunk)
 
     def take_ciphertext(self, ciphertext: deque[memoryview]) -> None:
-        """Append what has to be sent."""
-        ciphertext.extend(map(memoryview, map(self._outgoing.read, (self._outgoing.pending,))))
+        """Append what has to be sent, if there is anything."""
+        if self._outgoing.pending:
+            ciphertext.extend(map(memoryview, map(self._outgoing.read, (self._outgoing.pending,))))
 
     @property
     def has_ciphertext(self) -> bool:

@@ -1,0 +1,119 @@
+"""A file over a stream, so that what reads and writes files can use it."""
+
+from __future__ import annotations
+
+import io
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from ..deadline import check_timeout
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from .byte_stream import ByteStream
+
+__all__ = ["Readers", "open_file"]
+
+MODES: Final = {"r", "w", "rw", "rb", "wb", "rwb"}
+
+
+class StreamFile(io.RawIOBase):
+    """The unbuffered file. ``by_line``: hand over no more than the rest of a line, so that a buffer that cannot be
+    looked into has nothing of the next line, which may have to go into a TLS handshake."""
+
+    def __init__(self, stream: ByteStream, *, readable: bool, writable: bool, timeout: float | None,
+                 by_line: bool) -> None:
+        self._stream = stream
+        self._readable = readable
+        self._writable = writable
+        self._timeout = timeout
+        self._by_line = by_line
+        self._position = 0
+
+    def readable(self) -> bool:
+        return self._readable
+
+    def writable(self) -> bool:
+        return self._writable
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def tell(self) -> int:
+        """How many bytes have been read."""
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._check("read", self._readable)
+        view = memoryview(buffer).cast("B")
+        if self._by_line:
+            chunk = self._stream.receive_line(len(view), timeout=self._timeout)
+        else:
+            chunk = self._stream.receive(len(view), timeout=self._timeout)
+        view[:len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
+
+    def write(self, data: ReadableBuffer) -> int:
+        self._check("write", self._writable)
+        self._stream.send_all(data, timeout=self._timeout)
+        return memoryview(data).nbytes
+
+    def _check(self, what: str, possible: bool) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if not possible:
+            raise io.UnsupportedOperation(what)
+
+
+class Readers:
+    """The readers over one stream, and what they hold of it."""
+
+    def __init__(self) -> None:
+        self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def add(self, reader: io.BufferedReader) -> None:
+        self._readers.add(reader)
+
+    def pending(self) -> bytes:
+        """Take what they have read ahead."""
+        taken = b""
+        for reader in tuple(self._readers):
+            if not reader.closed:
+                held = reader.raw.tell() - reader.tell()
+                taken += reader.read(held) if held else b""
+        return taken
+
+
+def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, encoding: str | None,
+              errors: str | None, newline: str | None, timeout: float | None) -> Any:
+    """See `ByteStream.makefile`."""
+    if not isinstance(mode, str):
+        raise TypeError(f"mode must be a str, not {type(mode).__name__}")
+    kind = "".join(letter for letter in "rwb" if letter in mode)
+    if kind not in MODES or len(kind) != len(mode):
+        raise ValueError(f"mode must be made of r, w and b, not {mode!r}")
+    binary = "b" in kind
+    if binary and (encoding is not None or errors is not None or newline is not None):
+        raise ValueError("a binary file has no encoding, errors or newline")
+    if buffering == 0 and not binary:
+        raise ValueError("a text file is always buffered")
+    check_timeout(timeout)
+    both = kind.startswith("rw")
+    raw = StreamFile(stream, readable="r" in kind, writable="w" in kind, timeout=timeout,
+                     by_line=buffering != 0 and (both or not binary))
+    if buffering == 0:
+        return raw
+    size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering
+    file: Any
+    if both:
+        file = io.BufferedRWPair(raw, raw, size)
+    elif "r" in kind:
+        file = io.BufferedReader(raw, size)
+        readers.add(file)
+    else:
+        file = io.BufferedWriter(raw, size)
+    if binary:
+        return file
+    return io.TextIOWrapper(file, encoding or "utf-8", errors, newline, line_buffering=buffering == 1)

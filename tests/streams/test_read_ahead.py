@@ -1,0 +1,90 @@
+"""The read-ahead: whatever way bytes are cut up and taken, they come out in order and once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netmsg.streams.read_ahead import STREAK, ReadAhead
+
+
+def take(ahead: ReadAhead, size: int, dropped: int = 0) -> bytes:
+    start = ahead.position
+    taken = ahead.data[start:start + size]
+    ahead.position = start + size + dropped
+    return taken
+
+
+chunks = st.lists(st.binary(min_size=1, max_size=20).map(lambda data: data.replace(b"\1", b"\n")), max_size=20)
+
+
+@given(chunks, st.sampled_from([b"\n", b"\r\n", b"ab", b"aaa", b"\0\0"]))
+def test_a_delimiter_is_found_where_it_is(pieces: list[bytes], delimiter: bytes) -> None:
+    ahead = ReadAhead()
+    whole = b""
+    assert ahead.find(delimiter) == -1
+    for piece in pieces:
+        ahead.more.append(piece)
+        whole += piece
+        assert ahead.find(delimiter) == whole.find(delimiter)
+        assert len(ahead) == len(whole)
+
+
+@given(chunks, st.lists(st.tuples(st.sampled_from(["some", "exactly", "until", "append"]), st.integers(1, 30))))
+def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list[tuple[str, int]]) -> None:
+    ahead = ReadAhead()
+    whole = b"".join(pieces)
+    waiting = list(pieces)
+    out = b""
+    for step, size in steps:
+        if step == "append":
+            for piece in waiting[:size]:
+                ahead.more.append(piece)
+            del waiting[:size]
+            continue
+        if step == "until" and ahead.items and ahead.delimiter is NEWLINE:
+            out += ahead.items.pop() + NEWLINE
+            continue
+        ahead.unsplit()
+        if step == "some":
+            left = ahead.front()
+            ahead.searched()
+            out += take(ahead, min(left, size))
+        elif step == "exactly" and len(ahead) >= size:
+            ahead.front()
+            ahead.gather(size)
+            ahead.searched()
+            out += take(ahead, size)
+        elif step == "until" and (at := ahead.find(NEWLINE)) >= 0:
+            ahead.front()
+            ahead.gather(at + 1)
+            ahead.searched()
+            ahead.split(NEWLINE, at)
+            out += take(ahead, at, 1) + NEWLINE
+    assert out + ahead.take_all() + b"".join(waiting) == whole
+
+
+NEWLINE = b"\n"
+
+
+def test_items_are_split_only_after_a_few_in_a_row() -> None:
+    ahead = ReadAhead()
+    ahead.more.append(b"x\n" * 100)
+    for number in range(1, STREAK + 1):
+        ahead.unsplit()
+        at = ahead.find(NEWLINE)
+        ahead.front()
+        ahead.searched()
+        ahead.split(NEWLINE, at)
+        assert take(ahead, at, 1) == b"x"
+        assert bool(ahead.items) == (number == STREAK)
+    assert len(ahead.items) == 100 - STREAK and ahead.longest == 1
+
+
+def test_what_is_put_back_is_read_next() -> None:
+    ahead = ReadAhead()
+    ahead.more.append(b"abcdef")
+    ahead.front()
+    first = take(ahead, 2)
+    ahead.put_back(first)
+    assert ahead.take_all() == b"abcdef" and len(ahead) == 0
