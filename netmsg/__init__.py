@@ -1,5 +1,7 @@
 """Threaded, blocking networking and messaging, from the standard library alone."""
 
+from .datagrams.udp import UDPSocket, create_udp_socket
+from .datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from .errors import (
     ClosedError,
     ConnectFailedError,
@@ -97,12 +99,16 @@ __all__ = [
     "Søcket",
     "TLSHandshakeError",
     "TLSInfo",
+    "UDPSocket",
+    "UNIXDatagramSocket",
     "Undelivered",
     "UndeliveredError",
     "UnknownPeerError",
     "connect_tcp",
     "connect_unix",
     "create_tcp_server",
+    "create_udp_socket",
+    "create_unix_datagram_socket",
     "create_unix_server",
     "memory_stream_pair",
 ]

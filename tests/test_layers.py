@@ -21,6 +21,7 @@ LEVELS = {
     "messaging": 4,
     "reactor": 3,
     "streams": 3,
+    "datagrams": 3,
     "transports": 2,
     "sockets": 1,
     "tls": 1,

@@ -37,7 +37,8 @@ from ..tls.contexts import check_server_context, client_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
 from .files import Readers, open_file
-from .links import READ, WRITE, Link
+from ..sockets.waiting import READ, WRITE
+from .links import Link
 from .read_ahead import ReadAhead
 from .turns import Claim, Turn
 

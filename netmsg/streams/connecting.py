@@ -19,7 +19,7 @@ from ..sockets.addresses import Address, check_host, check_port, file_identity, 
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import client_context
-from .links import WRITE, wait_for_sockets
+from ..sockets.waiting import WRITE, wait_for_sockets
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["connect_tcp", "connect_unix"]

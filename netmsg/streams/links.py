@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import select
 import socket
 import struct
 import threading
@@ -11,7 +10,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from ..deadline import Deadline
-from ..errors import ConnectionBrokenError
+from ..sockets.waiting import READ, WRITE, wait_for_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport
 from ..waiting import Signal, Waiters
@@ -22,10 +21,7 @@ try:
 except ImportError:  # not POSIX
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Link", "MemoryLink", "READ", "SocketLink", "WRITE", "memory_links", "wait_for_sockets"]
-
-READ: Final = 1
-WRITE: Final = 2
+__all__ = ["Link", "MemoryLink", "SocketLink", "memory_links"]
 
 LINGER_STEP: Final = 0.01
 """Seconds between two looks at whether the other end has acknowledged everything: the kernel does not tell."""
@@ -57,33 +53,6 @@ class Link(Protocol):
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet."""
-
-
-def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
-                     deadline: Deadline) -> list[tuple[int, int]]:
-    """Wait for readiness: ``wanted`` and the result have descriptors and events. Empty once ``signal`` is set.
-
-    Raises ``TimeoutError``, `ConnectionBrokenError` for a descriptor that somebody else closed.
-    """
-    poll = select.poll()
-    if signal is not None:
-        poll.register(signal, select.POLLIN)
-    for descriptor, events in wanted.items():
-        mask = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
-        poll.register(descriptor, mask)
-    remaining = deadline.remaining()
-    ready = poll.poll(None if remaining is None else remaining * 1000)
-    if not ready:
-        raise TimeoutError("timed out")
-    found = []
-    for descriptor, happened in ready:
-        if signal is not None and descriptor == signal.fileno():
-            return []
-        if happened & select.POLLNVAL:
-            raise ConnectionBrokenError("the descriptor was closed by somebody else")
-        events = READ if happened & ~select.POLLOUT else 0
-        found.append((descriptor, events | WRITE if happened & ~select.POLLIN else events))
-    return found
 
 
 class SocketLink:

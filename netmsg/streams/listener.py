@@ -20,7 +20,7 @@ from ..sockets.resolving import resolve_within
 from ..tls.contexts import check_server_context
 from ..waiting import Signal
 from .byte_stream import check_size
-from .links import READ, wait_for_sockets
+from ..sockets.waiting import READ, wait_for_sockets
 from .socket_stream import SocketStream, prepare
 from .turns import Claim, Turn
 

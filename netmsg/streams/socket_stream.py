@@ -13,7 +13,8 @@ from ..deadline import Deadline
 from ..errors import ClosedError, ConnectionBrokenError, LocalProtocolError
 from ..sockets.addresses import host_and_port
 from .byte_stream import ByteStream, check_size
-from .links import READ, WRITE, SocketLink
+from ..sockets.waiting import READ, WRITE
+from .links import SocketLink
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -1,0 +1,284 @@
+"""What UDP and UNIX datagram sockets have in common: one datagram in, one datagram out, and waiting for either."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ..deadline import Deadline, check_timeout
+from ..errors import ClosedError, ForkedError, SendTimeoutError
+from ..forking import current_process
+from ..sockets.waiting import READ, WRITE, wait_for_sockets
+from ..waiting import Signal
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["DatagramSocket"]
+
+log = logging.getLogger("netmsg.datagrams")
+
+LARGEST: Final = 65_536
+"""No datagram is longer."""
+
+T = TypeVar("T")
+
+
+class DatagramSocket:
+    """May be used from any thread. Every ``timeout`` is in seconds, ``None`` for ever, 0 for one try; running out
+    raises ``TimeoutError``. Every member raises `ClosedError` once closed, also while it is blocked, and `ForkedError`
+    in a forked child. A context manager."""
+
+    def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._connected = connected
+        self._local_address = self._address(sock.getsockname())
+        self._signal: Signal | None = None
+        self._closing = False
+        self._inside = 0
+        self._process = current_process()
+        self._overlong = 0
+        _sockets.add(self)
+
+    # What differs
+
+    def _address(self, address: Any) -> Any:
+        """An address as users see it."""
+        raise NotImplementedError
+
+    def _dispose(self) -> None:
+        self._socket.close()
+        if self._signal is not None:
+            self._signal.close()
+
+    # State
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return -1 if self._closing else self._socket.fileno()
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or the path of a UNIX socket; also after close."""
+        return self._local_address
+
+    @property
+    def overlong_datagrams(self) -> int:
+        """How many datagrams `receive_packets` has skipped because they were longer than its ``max_bytes``."""
+        return self._overlong
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._local_address!r} {'closed' if self._closing else 'open'}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_closing", True) or self._process is not current_process():
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        self.close()
+
+    def _check(self) -> None:
+        if self._process is not current_process():
+            raise ForkedError("this socket belongs to the parent process")
+        if self._closing:
+            raise ClosedError("the socket is closed")
+
+    def close(self) -> None:
+        """Close; what was sent is on its way. Idempotent, from any thread or signal handler. Whoever waits in a call
+        gets `ClosedError`."""
+        if self._closing:
+            return
+        try:
+            self._inside += 1  # nobody else is the last as long as the signal is used here
+            self._closing = True
+            if self._signal is not None:
+                self._signal.set()
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._dispose()
+
+    def forked(self) -> None:
+        """In a forked child: close this process's copies."""
+        self._closing = True
+        self._dispose()
+
+    # One operation
+
+    def _do(self, events: int, deadline: Deadline, operation: Callable[[], T], waiting_for: Any = None) -> T:
+        """Try, wait until it may work, try again. The last to leave closes the descriptor, after `close`."""
+        try:
+            self._inside += 1
+            while True:
+                self._check()
+                try:
+                    return operation()
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    self._check()
+                    raise
+                if self._signal is None:
+                    signal = Signal()
+                    if self._signal is None:
+                        self._signal = signal
+                    continue  # and look whether it was closed before there was a signal to set
+                self._wait(events, self._signal, deadline, waiting_for)
+        finally:
+            self._inside -= 1
+            if self._closing and not self._inside:
+                self._dispose()
+
+    def _wait(self, events: int, signal: Signal, deadline: Deadline, target: Any) -> None:
+        """``target`` is what could not be sent to, if anything. Raises ``TimeoutError``."""
+        wait_for_sockets({self._socket.fileno(): events}, signal, deadline)
+
+    def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any]:
+        """Raises ``OSError(EMSGSIZE)`` for a longer datagram, which is gone then."""
+        data, _, flags, address = self._do(READ, deadline, lambda: self._socket.recvmsg(max_bytes))
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
+        return data, self._address(address)
+
+    def receive(self, max_bytes: int = LARGEST, *, timeout: float | None = None) -> tuple[bytes, Any]:
+        """The next datagram, and the address to answer it to.
+
+        One longer than ``max_bytes`` is lost, and an ``OSError(EMSGSIZE)``: it is never cut without a word. On a
+        connected socket ``ConnectionRefusedError`` says that nobody listened to an earlier `send`.
+        """
+        deadline = Deadline(timeout)
+        check_size(max_bytes)
+        self._check()
+        return self._receive(max_bytes, deadline)
+
+    def receive_packets(self, max_bytes: int = LARGEST, *,
+                        timeout: float | None = None) -> Iterator[tuple[bytes, Any]]:
+        """Iterate over the datagrams that come, until closed, or until ``timeout`` seconds in all have been spent
+        waiting. Longer ones are skipped, counted (`overlong_datagrams`) and logged."""
+        check_timeout(timeout)
+        check_size(max_bytes)
+        self._check()
+        return _Packets(self, max_bytes, timeout)
+
+    def _send(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> None:
+        octets = memoryview(data)
+        if not octets.c_contiguous:
+            octets = memoryview(octets.tobytes())
+        try:
+            if address is None:
+                self._do(WRITE, deadline, lambda: self._socket.send(octets))
+            else:
+                self._do(WRITE, deadline, lambda: self._socket.sendto(octets, address), address)
+        except TimeoutError:
+            raise SendTimeoutError("the datagram could not be sent in time") from None
+
+    # The client's half of an exchange
+
+    def request(self, data: ReadableBuffer, address: Any = None, *, timeout: float | None = None,
+                interval: float = 1.0, retries: int = 3, match: Callable[[bytes], Any] | None = None) -> bytes:
+        """Send ``data`` to ``address`` (none on a connected socket) and wait for the answer.
+
+        It is sent again every ``interval`` seconds, ``retries`` times at most, for datagrams get lost; so the other
+        end has to bear the same request twice. Datagrams from strangers, and those for which ``match(answer)`` is not
+        true, are passed over. ``TimeoutError`` when one more interval has passed in vain, or after ``timeout``
+        seconds in all. An exchange of which parts are received by another thread's `receive` does not work.
+        """
+        deadline = Deadline(timeout)
+        if isinstance(interval, (str, bytes)) or not 0 < interval < float("inf"):
+            raise ValueError(f"interval must be a positive number of seconds, not {interval!r}")
+        if isinstance(retries, bool) or not isinstance(retries, int):
+            raise TypeError(f"retries must be an int, not {type(retries).__name__}")
+        if retries < 0:
+            raise ValueError(f"retries must be at least 0, not {retries}")
+        self._check()
+        expected = self._target(address)
+        for _ in range(retries + 1):
+            self._send_request(data, expected, deadline)
+            step = deadline.sooner(interval)
+            while True:
+                try:
+                    answer, sender = self._receive(LARGEST, step)
+                except TimeoutError:
+                    break
+                except ConnectionRefusedError:
+                    continue  # nobody is there now: somebody may be when it is sent again
+                if self._is_from(sender, expected) and (match is None or match(answer)):
+                    return answer
+            if deadline.expired:
+                break
+        raise TimeoutError("no answer in time")
+
+    def _target(self, address: Any) -> Any:
+        """What to give to ``sendto`` for an address of the user's."""
+        raise NotImplementedError
+
+    def _is_from(self, sender: Any, expected: Any) -> bool:
+        return expected is None or sender == self._address(expected)
+
+    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> None:
+        try:
+            self._send(data, address, deadline)
+        except ConnectionRefusedError:
+            pass  # of an earlier one
+
+
+class _Packets(Iterator[tuple[bytes, Any]]):
+    """An iterator that may be asked again after it raised, which a generator may not."""
+
+    def __init__(self, owner: DatagramSocket, max_bytes: int, timeout: float | None) -> None:
+        self._owner = owner
+        self._max_bytes = max_bytes
+        self._left = timeout
+
+    def __next__(self) -> tuple[bytes, Any]:
+        while True:
+            started = time.monotonic()
+            try:
+                return self._owner.receive(self._max_bytes, timeout=self._left)
+            except (TimeoutError, ClosedError):
+                raise StopIteration from None
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                self._owner._overlong += 1
+                log.warning("%r: %s", self._owner, error)
+            finally:
+                if self._left is not None:
+                    self._left = max(0.0, self._left - (time.monotonic() - started))
+
+
+def check_size(max_bytes: int) -> None:
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int):
+        raise TypeError(f"max_bytes must be an int, not {type(max_bytes).__name__}")
+    if max_bytes < 1:
+        raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+
+
+_sockets: weakref.WeakSet[DatagramSocket] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for sock in tuple(_sockets):
+        sock.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,229 @@
+"""UDP: IPv4 and IPv6, connected or not, multicast and broadcast."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from ..deadline import Deadline
+from ..sockets.addresses import Address, check_host, check_port, host_and_port
+from ..sockets.resolving import resolve_within
+from .datagram_socket import DatagramSocket
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["UDPSocket", "create_udp_socket"]
+
+FAMILIES: Final = (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6)
+MAPPED: Final = "::ffff:"
+"""How a dual-stack socket shows the addresses of IPv4."""
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "<localhost with a port, unbound without>"
+
+
+DEFAULT: Final = _Default()
+
+
+class UDPSocket(DatagramSocket):
+    """A UDP socket; see `create_udp_socket` and, for what holds of all its members, `DatagramSocket`."""
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> UDPSocket:
+        """Take over a UDP socket that was made elsewhere. ``TypeError`` or ``ValueError`` for anything else, which then
+        stays its owner's."""
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
+        if sock.fileno() < 0:
+            raise ValueError("the socket is closed")
+        if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            raise ValueError("a UDP socket is needed")
+        try:
+            sock.getpeername()
+        except OSError:
+            return cls(sock, connected=False)
+        return cls(sock, connected=True)
+
+    def _address(self, address: Any) -> Any:
+        if isinstance(address, tuple) and address[0].startswith(MAPPED) and "." in address[0]:
+            return address[0].removeprefix(MAPPED), address[1]
+        return host_and_port(address)
+
+    def _resolved(self, host: str, port: int, deadline: Deadline) -> Any:
+        host = check_host(host)
+        check_port(port)
+        found = resolve_within(deadline, host, port)
+        family = self._socket.family
+        for candidate, address in found:
+            if candidate == family:
+                return address
+        if family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            return MAPPED + found[0][1][0], port, 0, 0
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this socket's family")
+
+    def _target(self, address: Any) -> Any:
+        if address is None:
+            if not self._connected:
+                raise ValueError("an address is needed: the socket is not connected")
+            return None
+        if self._connected:
+            raise ValueError("the socket is connected: no address may be given")
+        host, port = address[:2]
+        return self._resolved(host, port, Deadline(None))
+
+    def send(self, data: ReadableBuffer, host: str | None = None, port: int | None = None, *,
+             timeout: float | None = None) -> None:
+        """Send one datagram to ``host`` and ``port``, or without them to what the socket is connected to.
+
+        ``OSError(EMSGSIZE)`` if it is too long. On a connected socket ``ConnectionRefusedError`` says that nobody
+        listened to an earlier one.
+        """
+        deadline = Deadline(timeout)
+        self._check()
+        if (host is None) != (port is None):
+            raise ValueError("host and port go together")
+        if host is None or port is None:
+            self._send(data, self._target(None), deadline)
+            return
+        if self._connected:
+            raise ValueError("the socket is connected: no address may be given")
+        self._send(data, self._resolved(host, port, deadline), deadline)
+
+    def send_to(self, data: ReadableBuffer, address: tuple[str, int], *, timeout: float | None = None) -> None:
+        """`send` to an address as `receive` gave it."""
+        host, port = address[:2]
+        self.send(data, host, port, timeout=timeout)
+
+    # Multicast
+
+    def join_group(self, group: str, interface: str | None = None) -> None:
+        """Receive what is sent to a multicast ``group`` too, on ``interface`` (its name or, for IPv4, its address; by
+        default the system's choice)."""
+        self._membership(group, interface, join=True)
+
+    def leave_group(self, group: str, interface: str | None = None) -> None:
+        """Undo `join_group`."""
+        self._membership(group, interface, join=False)
+
+    def _membership(self, group: str, interface: str | None, *, join: bool) -> None:
+        self._check()
+        try:
+            family, packed = socket.AF_INET, socket.inet_pton(socket.AF_INET, group)
+        except OSError:
+            try:
+                family, packed = socket.AF_INET6, socket.inet_pton(socket.AF_INET6, group.partition("%")[0])
+            except OSError:
+                raise ValueError(f"{group!r} is no multicast group") from None
+        if family == socket.AF_INET:
+            option = socket.IP_ADD_MEMBERSHIP if join else socket.IP_DROP_MEMBERSHIP
+            address, index = _ipv4_interface(interface)
+            self._socket.setsockopt(socket.IPPROTO_IP, option, packed + address + struct.pack("@i", index))
+        else:
+            option = socket.IPV6_JOIN_GROUP if join else socket.IPV6_LEAVE_GROUP
+            index = 0 if interface is None else socket.if_nametoindex(interface)
+            self._socket.setsockopt(socket.IPPROTO_IPV6, option, packed + struct.pack("@I", index))
+
+
+def _ipv4_interface(interface: str | None) -> tuple[bytes, int]:
+    """The address and the index that name an interface to the kernel."""
+    if interface is None:
+        return bytes(4), 0
+    try:
+        return socket.inet_pton(socket.AF_INET, interface), 0
+    except OSError:
+        return bytes(4), socket.if_nametoindex(interface)
+
+
+def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAULT, target_host: str | None = None,
+                      target_port: int | None = None, family: int = socket.AF_UNSPEC, reuse_port: bool = False,
+                      broadcast: bool = False, multicast_ttl: int | None = None, multicast_loop: bool = True,
+                      multicast_interface: str | None = None, timeout: float | None = None) -> UDPSocket:
+    """A UDP socket.
+
+    With ``port``: bound to it on ``interface``, by default on localhost; ``None`` is every interface, of IPv4 and IPv6
+    at once (IPv4 senders are shown as IPv4). With ``target_host`` and ``target_port``: connected, so that it sends to
+    and receives from there alone. ``reuse_port`` lets several sockets share the port, as receivers of multicast do.
+    ``multicast_ttl`` is the number of networks that multicast may cross (1 by default), ``multicast_interface`` the
+    name (for IPv4 also the address) of the interface that it leaves by, and ``multicast_loop`` says whether this
+    machine gets it too. ``timeout`` is for resolving names.
+    """
+    deadline = Deadline(timeout)
+    check_port(port)
+    if family not in FAMILIES:
+        raise ValueError("family must be AF_UNSPEC, AF_INET or AF_INET6")
+    if (target_host is None) != (target_port is None):
+        raise ValueError("target_host and target_port go together")
+    if multicast_ttl is not None and not 0 <= multicast_ttl <= 255:
+        raise ValueError(f"multicast_ttl must be from 0 to 255, not {multicast_ttl}")
+    target = None
+    if target_host is not None and target_port is not None:
+        check_port(target_port)
+        target = _first(resolve_within(deadline, check_host(target_host), target_port), family, target_host)
+        family = target[0]
+    own: Address | None = None
+    dual = False
+    if isinstance(interface, _Default):
+        if port:
+            family = socket.AF_INET if family == socket.AF_UNSPEC else family
+            own = family, _with_port("127.0.0.1" if family == socket.AF_INET else "::1", port)
+            if target is not None:  # it may be anywhere
+                own = family, _with_port("0.0.0.0" if family == socket.AF_INET else "::", port)
+    elif interface is None:
+        dual = family == socket.AF_UNSPEC and socket.has_ipv6
+        family = socket.AF_INET6 if dual else family or socket.AF_INET
+        own = family, _with_port("0.0.0.0" if family == socket.AF_INET else "::", port)
+    else:
+        own = _first(resolve_within(deadline, check_host(interface), port), family, interface)
+        family = own[0]
+    sock = socket.socket(family or socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if broadcast:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        _set_multicast(sock, multicast_ttl, multicast_loop, multicast_interface)
+        if own is not None:
+            sock.bind(own[1])
+        elif target is None:  # so that it can be answered at once
+            sock.bind(_with_port("0.0.0.0" if sock.family == socket.AF_INET else "::", 0))
+        if target is not None:
+            sock.connect(target[1])
+        return UDPSocket(sock, connected=target is not None)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _with_port(host: str, port: int) -> Any:
+    return (host, port, 0, 0) if ":" in host else (host, port)
+
+
+def _first(addresses: list[Address], family: int, host: str) -> Address:
+    for address in addresses:
+        if family in (socket.AF_UNSPEC, address[0]):
+            return address
+    raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this family")
+
+
+def _set_multicast(sock: socket.socket, ttl: int | None, loop: bool, interface: str | None) -> None:
+    if sock.family == socket.AF_INET:
+        if ttl is not None:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
+        if interface is not None:
+            address, index = _ipv4_interface(interface)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF,
+                            bytes(4) + address + struct.pack("@i", index))
+    else:
+        if ttl is not None:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
+        if interface is not None:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(interface))

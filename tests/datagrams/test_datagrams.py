@@ -1,0 +1,460 @@
+"""UDP and UNIX datagram sockets. The numbers are those of the list of behaviours."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background
+
+from netmsg import (
+    ClosedError, ForkedError, SendTimeoutError, UDPSocket, create_udp_socket, create_unix_datagram_socket,
+)
+
+HOSTS = ["127.0.0.1", "::1"]
+
+
+def bound(host: str, **options: Any) -> UDPSocket:
+    return create_udp_socket(interface=host, **options)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_44_a_reply_goes_to_the_address_that_receive_gave(host: str) -> None:
+    with bound(host) as server, create_udp_socket(family=server_family(host)) as client:
+        client.send(b"ping", host, server.local_address[1])
+        data, address = server.receive(timeout=TIMEOUT)
+        assert data == b"ping" and address[0] == host and len(address) == 2
+        server.send_to(b"pong", address)
+        assert client.receive(timeout=TIMEOUT) == (b"pong", server.local_address)
+        server.send(b"again", *address)
+        assert client.receive(timeout=TIMEOUT)[0] == b"again"
+
+
+def server_family(host: str) -> int:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def test_45_an_unbound_socket_has_a_port() -> None:
+    with create_udp_socket() as sock:
+        assert sock.local_address[1] > 0
+    assert sock.local_address[1] > 0 and sock.closed and sock.fileno() == -1
+
+
+def test_45_a_port_is_bound_to_localhost() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with create_udp_socket(port=port) as sock:
+        assert sock.local_address == ("127.0.0.1", port)
+        with pytest.raises(OSError) as raised:
+            create_udp_socket(port=port)
+        assert raised.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_46_a_connected_socket_hears_no_strangers(host: str) -> None:
+    with bound(host) as server, bound(host) as stranger:
+        with create_udp_socket(target_host=host, target_port=server.local_address[1]) as client:
+            client.send(b"hello")
+            address = server.receive(timeout=TIMEOUT)[1]
+            stranger.send_to(b"intruder", address)
+            server.send_to(b"reply", address)
+            assert client.receive(timeout=TIMEOUT) == (b"reply", server.local_address)
+            with pytest.raises(TimeoutError):
+                client.receive(timeout=0.05)
+            with pytest.raises(ValueError):
+                client.send(b"x", host, 1)
+
+
+def test_46_refusal_is_told_on_a_connected_socket() -> None:
+    with bound("127.0.0.1") as server:
+        port = server.local_address[1]
+    with create_udp_socket(target_host="127.0.0.1", target_port=port) as client:
+        client.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            client.receive(timeout=TIMEOUT)
+
+
+def test_47_too_long_is_an_error_on_either_side() -> None:
+    with bound("127.0.0.1") as server, create_udp_socket() as client:
+        with pytest.raises(OSError) as raised:
+            client.send_to(bytes(70_000), server.local_address)
+        assert raised.value.errno == errno.EMSGSIZE
+        client.send_to(b"x" * 100, server.local_address)
+        client.send_to(b"short", server.local_address)
+        with pytest.raises(OSError) as raised:
+            server.receive(99, timeout=TIMEOUT)
+        assert raised.value.errno == errno.EMSGSIZE
+        assert server.receive(99, timeout=TIMEOUT)[0] == b"short"
+
+
+def test_47_an_iterator_skips_and_counts_them(caplog: pytest.LogCaptureFixture) -> None:
+    with bound("127.0.0.1") as server, create_udp_socket() as client:
+        for data in (b"1", b"x" * 100, b"2"):
+            client.send_to(data, server.local_address)
+        packets = server.receive_packets(99)
+        assert [next(packets)[0], next(packets)[0]] == [b"1", b"2"]
+        assert server.overlong_datagrams == 1 and "dropped" in caplog.text
+
+
+def test_47_the_largest_and_the_empty_one_arrive() -> None:
+    with bound("127.0.0.1") as server, create_udp_socket() as client:
+        for data in (bytes(65_507), b""):
+            client.send_to(data, server.local_address)
+            assert server.receive(timeout=TIMEOUT)[0] == data
+
+
+def test_48_multicast_reaches_all_who_joined() -> None:
+    group = "239.255.23.5"
+    with create_udp_socket(interface=None, reuse_port=True, family=socket.AF_INET) as one:
+        port = one.local_address[1]
+        with create_udp_socket(port=port, interface=None, reuse_port=True, family=socket.AF_INET) as other, \
+                create_udp_socket(multicast_ttl=0, multicast_interface="127.0.0.1") as sender:
+            for receiver in (one, other):
+                receiver.join_group(group, "127.0.0.1")
+            sender.send(b"to all", group, port)
+            for receiver in (one, other):
+                assert receiver.receive(timeout=TIMEOUT)[0] == b"to all"
+            one.leave_group(group, "127.0.0.1")
+            with pytest.raises(OSError):
+                one.leave_group(group, "127.0.0.1")
+            with pytest.raises(ValueError):
+                one.join_group("nonsense")
+
+
+def test_48_multicast_over_ipv6() -> None:
+    with create_udp_socket(interface="::") as receiver:
+        with create_udp_socket(family=socket.AF_INET6, multicast_ttl=0, multicast_interface="lo") as sender:
+            receiver.join_group("ff01::2305", "lo")
+            try:
+                sender.send(b"to all", "ff01::2305%lo", receiver.local_address[1])
+            except OSError as error:
+                if error.errno != errno.ENETUNREACH:
+                    raise
+                pytest.skip("this machine has no route for IPv6 multicast")
+            else:
+                assert receiver.receive(timeout=TIMEOUT)[0] == b"to all"
+            finally:
+                receiver.leave_group("ff01::2305", "lo")
+                with pytest.raises(OSError):
+                    receiver.leave_group("ff01::2305", "lo")
+
+
+def test_48_broadcast_has_to_be_asked_for() -> None:
+    with create_udp_socket(interface=None) as receiver:
+        port = receiver.local_address[1]
+        with create_udp_socket() as sender, pytest.raises(PermissionError):
+            sender.send(b"x", "127.255.255.255", port)
+        with create_udp_socket(broadcast=True) as sender:
+            sender.send(b"to all", "127.255.255.255", port)
+            assert receiver.receive(timeout=TIMEOUT)[0] == b"to all"
+
+
+def test_every_interface_is_dual_stack_and_shows_ipv4_as_ipv4() -> None:
+    with create_udp_socket(interface=None) as server:
+        port = server.local_address[1]
+        for host in HOSTS:
+            with bound(host) as client:
+                client.send(b"x", host, port)
+                data, address = server.receive(timeout=TIMEOUT)
+                assert address == client.local_address
+                server.send_to(b"reply", address)
+                assert client.receive(timeout=TIMEOUT)[0] == b"reply"
+
+
+# UNIX datagrams
+
+def test_49_datagrams_by_path(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(path=tmp_path / "server", mode=0o600) as server:
+        assert stat.S_IMODE(os.stat(tmp_path / "server").st_mode) == 0o600
+        with create_unix_datagram_socket(target_path=tmp_path / "server") as client:
+            client.send(b"ping")
+            data, address = server.receive(timeout=TIMEOUT)
+            assert data == b"ping" and address == client.local_address and address.startswith("\0")
+            server.send_to(b"pong", address)
+            assert client.receive(timeout=TIMEOUT) == (b"pong", str(tmp_path / "server"))
+            with pytest.raises(ValueError):
+                client.send(b"x", tmp_path / "other")
+        with pytest.raises(ValueError):
+            server.send(b"x")
+        with pytest.raises(OSError) as raised:
+            create_unix_datagram_socket(path=tmp_path / "server")
+        assert raised.value.errno == errno.EADDRINUSE
+    assert not (tmp_path / "server").exists()
+    with create_unix_datagram_socket() as client, pytest.raises(FileNotFoundError):
+        client.send(b"x", tmp_path / "server")
+
+
+def test_49_abstract_names_and_anonymous_senders() -> None:
+    name = "\0netmsg-" + secrets.token_hex(8)
+    with create_unix_datagram_socket(path=name) as server, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as anonymous:
+        anonymous.sendto(b"x", name)
+        assert server.receive(timeout=TIMEOUT) == (b"x", "")
+
+
+def test_49_a_receiver_may_restart(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(target_path=tmp_path / "server") as client:
+        for number in range(2):
+            with create_unix_datagram_socket(path=tmp_path / "server") as server:
+                client.send(b"%d" % number)
+                assert server.receive(timeout=TIMEOUT)[0] == b"%d" % number
+            with pytest.raises(FileNotFoundError):
+                client.send(b"nobody")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stale:
+        stale.bind(str(tmp_path / "server"))
+    with create_unix_datagram_socket(path=tmp_path / "server"):
+        pass
+
+
+def test_49_where_the_receiver_does_not_keep_up_sending_waits(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(path=tmp_path / "server") as server:
+        with create_unix_datagram_socket(target_path=tmp_path / "server") as client:
+            sent = 0
+            with pytest.raises(SendTimeoutError):
+                while True:
+                    client.send(b"x" * 1000, timeout=0.1)
+                    sent += 1
+            sending = Background(client.send, b"last", timeout=TIMEOUT)
+            for _ in range(sent):
+                assert server.receive(timeout=TIMEOUT)[0] == b"x" * 1000
+            sending.result()
+            assert server.receive(timeout=TIMEOUT)[0] == b"last"
+
+
+# What holds of both
+
+@pytest.fixture(params=["udp", "unix"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    """A server, and a client that is connected to it."""
+    if request.param == "udp":
+        server: Any = bound("127.0.0.1")
+        client: Any = create_udp_socket(target_host="127.0.0.1", target_port=server.local_address[1])
+    else:
+        server = create_unix_datagram_socket(path=tmp_path / "server")
+        client = create_unix_datagram_socket(target_path=tmp_path / "server")
+    with server, client:
+        yield server, client
+
+
+def test_50_close_wakes_who_receives(pair: tuple[Any, Any]) -> None:
+    server, _ = pair
+    waiting = [Background(server.receive) for _ in range(3)]
+    iterating = Background(lambda: list(server.receive_packets()))
+    waiting[0].join(0.05)
+    server.close()
+    for thread in waiting:
+        with pytest.raises(ClosedError):
+            thread.result()
+    assert iterating.result() == []
+    for call in (server.receive, lambda: server.send_to(b"x", server.local_address),
+                 lambda: server.request(b"x", server.local_address), server.receive_packets):
+        with pytest.raises(ClosedError):
+            call()
+    server.close()
+
+
+def test_a_timeout_is_kept(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    for timeout in (0, 0.05):
+        with pytest.raises(TimeoutError):
+            server.receive(timeout=timeout)
+    client.send(b"x", timeout=0)
+    assert server.receive(timeout=TIMEOUT)[0] == b"x"
+    for call in (lambda: server.receive(timeout=-1), lambda: server.receive_packets(timeout=float("nan")),
+                 lambda: client.send(b"x", timeout=-1), lambda: client.request(b"x", timeout=-1),
+                 lambda: server.receive(0), lambda: client.request(b"x", interval=0),
+                 lambda: client.request(b"x", retries=-1)):
+        with pytest.raises(ValueError):
+            call()
+    for call in (lambda: server.receive("5"), lambda: client.send("text"), lambda: client.request(b"x", retries=1.5)):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_an_iterator_has_a_budget_of_waiting(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    for number in range(3):
+        client.send(b"%d" % number)
+    started = time.monotonic()
+    packets = server.receive_packets(timeout=0.2)
+    assert [data for data, _ in packets] == [b"0", b"1", b"2"]
+    assert 0.2 <= time.monotonic() - started < 2
+    client.send(b"late")
+    assert [data for data, _ in packets] == [b"late"]  # asked again: what is there without waiting
+
+
+def answering(server: Any, function: Callable[[int, bytes], list[bytes]]) -> Background:
+    def answer() -> int:
+        count = 0
+        for data, address in server.receive_packets():
+            count += 1
+            for reply in function(count, data):
+                server.send_to(reply, address)
+        return count
+
+    return Background(answer)
+
+
+def test_51_a_request_is_answered(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    thread = answering(server, lambda count, data: [data.upper()])
+    assert client.request(b"hello", timeout=TIMEOUT) == b"HELLO"
+    server.close()
+    assert thread.result() == 1
+
+
+def test_51_a_lost_request_is_sent_again(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    thread = answering(server, lambda count, data: [data] if count == 3 else [])
+    assert client.request(b"again", interval=0.05) == b"again"
+    server.close()
+    assert thread.result() == 3
+
+
+def test_51_answers_that_do_not_match_are_passed_over(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    thread = answering(server, lambda count, data: [b"old answer", b"new answer"])
+    assert client.request(b"x", match=lambda answer: answer.startswith(b"new")) == b"new answer"
+    server.close()
+    thread.result()
+
+
+def test_51_it_gives_up_after_its_retries(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    thread = answering(server, lambda count, data: [])
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.request(b"x", interval=0.05, retries=2)
+    assert 0.15 <= time.monotonic() - started < 2
+    with pytest.raises(TimeoutError):
+        client.request(b"x", timeout=0.1)
+    server.close()
+    assert thread.result() == 4
+
+
+def test_51_strangers_are_ignored() -> None:
+    with bound("127.0.0.1") as server, bound("127.0.0.1") as stranger, bound("127.0.0.1") as client:
+        stranger.send_to(b"first!", client.local_address)
+        thread = answering(server, lambda count, data: [data])
+        assert client.request(b"x", server.local_address, timeout=TIMEOUT) == b"x"
+        with pytest.raises(ValueError):
+            client.request(b"x")
+        server.close()
+        thread.result()
+
+
+def test_51_a_server_that_is_not_there_yet_may_come() -> None:
+    with bound("127.0.0.1") as server:
+        port = server.local_address[1]
+    with create_udp_socket(target_host="127.0.0.1", target_port=port) as client:
+        asking = Background(client.request, b"x", interval=0.2, retries=20)
+        asking.join(0.1)
+        with create_udp_socket(port=port) as server:
+            thread = answering(server, lambda count, data: [data])
+            assert asking.result() == b"x"
+            server.close()
+            thread.result()
+
+
+def test_an_interrupt_ends_a_blocked_call(pair: tuple[Any, Any]) -> None:
+    import signal
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    server, client = pair
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupt):
+            server.receive()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    client.send(b"usable")
+    assert server.receive(timeout=TIMEOUT)[0] == b"usable"
+
+
+@pytest.mark.parametrize("options, error", [
+    ({"port": "5"}, TypeError), ({"port": 65536}, ValueError), ({"target_host": "localhost"}, ValueError),
+    ({"target_port": 5}, ValueError), ({"family": 99}, ValueError), ({"multicast_ttl": 256}, ValueError),
+    ({"interface": 5}, TypeError), ({"timeout": -1}, ValueError),
+])
+def test_wrong_arguments_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        create_udp_socket(**options)
+
+
+def test_only_udp_sockets_are_taken_over() -> None:
+    with socket.socket() as stream, pytest.raises(ValueError):
+        UDPSocket.from_socket(stream)
+    with pytest.raises(TypeError):
+        UDPSocket.from_socket("udp")  # type: ignore[arg-type]
+    raw = socket.socket(type=socket.SOCK_DGRAM)
+    raw.bind(("127.0.0.1", 0))
+    with UDPSocket.from_socket(raw) as server, create_udp_socket() as client:
+        client.send_to(b"x", server.local_address)
+        assert server.receive(timeout=TIMEOUT)[0] == b"x"
+
+
+def test_one_left_to_the_collector_warns() -> None:
+    sock = create_udp_socket()
+    with pytest.warns(ResourceWarning, match="unclosed <UDPSocket"):
+        del sock
+        gc.collect()
+
+
+def test_a_forked_child_cannot_use_it(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            server.receive(timeout=1)
+        except ForkedError:
+            status = 0
+        finally:
+            server.close()
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    client.send(b"unharmed")
+    assert server.receive(timeout=TIMEOUT)[0] == b"unharmed"
+    if isinstance(server.local_address, str):
+        assert os.path.exists(server.local_address)
+
+
+def test_many_threads_may_use_one(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    received = []
+
+    def receive() -> None:
+        for data, _ in server.receive_packets():
+            received.append(data)
+
+    threads = [Background(receive) for _ in range(4)]
+    for number in range(200):
+        client.send(b"%d" % number)
+    deadline = time.monotonic() + TIMEOUT
+    while len(received) < 200 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    server.close()
+    for thread in threads:
+        thread.result()
+    assert sorted(map(int, received)) == list(range(200))
