@@ -624,43 +624,44 @@ class ByteStream:
 
     def _do_handshake(self, deadline: Deadline) -> None:
         transport = self._transport
+        upgrading = self._sending.is_mine
         while transport.handshaking:
             try:
-                transport.handshake()
-            except BlockingIOError:
-                self._wait_for_handshake(deadline)
-            except OSError as error:
-                broken = self._broken(error)
-                if not isinstance(broken, (ClosedError, TLSHandshakeError)):
-                    failed = TLSHandshakeError(f"the connection broke during the TLS handshake: {error}")
-                    failed.__cause__ = error
-                    broken = failed
-                self._receive_error = self._send_error = broken
-                self._abandon()
-                raise broken
-            except BaseException:
-                if self._sending.is_mine:  # an upgrade that was interrupted leaves neither the one nor the other
-                    self._abandon()
+                try:
+                    transport.handshake()
+                except BlockingIOError:
+                    self._wait_for_handshake(deadline)
+            except BaseException as error:
+                late = isinstance(error, TimeoutError) and not error.errno
+                if isinstance(error, OSError) and not late:
+                    failed = self._handshake_failed(error)
+                    if failed is not error:
+                        raise failed
+                elif upgrading:
+                    self._abandon()  # it is neither in the clear nor under TLS
                 raise
+
+    def _handshake_failed(self, error: OSError) -> BaseException:
+        failed = self._broken(error)
+        if not isinstance(failed, (ClosedError, TLSHandshakeError)):
+            failed = TLSHandshakeError(f"the connection broke during the TLS handshake: {error}")
+            failed.__cause__ = error
+        if not isinstance(failed, ClosedError):
+            self._receive_error = self._send_error = failed
+            self._abandon()
+        return failed
 
     def _wait_for_handshake(self, deadline: Deadline) -> None:
         """Within the caller's time, and the handshake's own."""
         limit = self._handshake_deadline.remaining()
         remaining = deadline.remaining()
-        if limit is not None and (remaining is None or limit < remaining):
-            try:
-                self._wait(READ, self._handshake_deadline)
-            except TimeoutError as error:
-                failed = TLSHandshakeError("the TLS handshake was not finished in time")
-                failed.__cause__ = error
-                raise failed from error
+        if limit is None or (remaining is not None and remaining <= limit):
+            self._wait(READ, deadline)
             return
         try:
-            self._wait(READ, deadline)
-        except TimeoutError:
-            if self._sending.is_mine:
-                self._abandon()  # an upgrade half done
-            raise
+            self._wait(READ, self._handshake_deadline)
+        except TimeoutError as error:
+            raise TLSHandshakeError("the TLS handshake was not finished in time") from error
 
     def _abandon(self) -> None:
         """The stream is of no use any more: close it, but for the alert that is on its way."""

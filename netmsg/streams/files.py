@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import check_timeout
@@ -68,18 +67,19 @@ class StreamFile(io.RawIOBase):
 
 
 class Readers:
-    """The readers over one stream, and what they hold of it."""
+    """The readers over one stream, and what they hold of it; also those that the user has let go of."""
 
     def __init__(self) -> None:
-        self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._readers: list[Any] = []
 
     def add(self, reader: io.BufferedReader) -> None:
-        self._readers.add(reader)
+        self._readers = [other for other in self._readers if not other.closed]
+        self._readers.append(reader)
 
     def pending(self) -> bytes:
         """Take what they have read ahead."""
         taken = b""
-        for reader in tuple(self._readers):
+        for reader in self._readers:
             if not reader.closed:
                 held = reader.raw.tell() - reader.tell()
                 taken += reader.read(held) if held else b""

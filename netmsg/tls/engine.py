@@ -75,8 +75,8 @@ class TLSEngine:
         while received:
             chunk = received[0]
             if not chunk:
+                # OpenSSL is not told: it would take the whole connection for broken, and what is sent may still arrive.
                 self._cut_off = True
-                self._incoming.write_eof()
                 return
             del received[0]
             write(chunk)
@@ -98,6 +98,8 @@ class TLSEngine:
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
+            if self._cut_off:
+                raise TLSHandshakeError("the peer closed the connection during the TLS handshake") from None
             return False
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise TLSHandshakeError(*error.args) from error
@@ -112,22 +114,17 @@ class TLSEngine:
         try:
             plaintext.extend(map(self._read, (max_bytes,)))
         except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLZeroReturnError:
-            plaintext.append(b"")
-        except ssl.SSLEOFError as error:
+            if not self._cut_off:
+                return False
             if self._standard_compatible:
-                raise ConnectionBrokenError("the TLS connection ended without a close_notify") from error
+                raise ConnectionBrokenError("the TLS connection ended without a close_notify") from None
+            plaintext.append(b"")
+        except ssl.SSLZeroReturnError:
             plaintext.append(b"")
         except ssl.SSLError as error:
             if "ALERT" in (error.reason or ""):
                 raise TLSHandshakeError(*error.args) from error
             raise ConnectionBrokenError(f"TLS failed: {error}") from error
-        if not plaintext[-1] and self._cut_off and self._standard_compatible:
-            # OP_IGNORE_UNEXPECTED_EOF, which Python sets, shows the end of the connection as a goodbye. A real one
-            # would have been found before that end was handed over.
-            del plaintext[-1]
-            raise ConnectionBrokenError("the TLS connection ended without a close_notify")
         return True
 
     def write(self, data: bytes | memoryview) -> None:

@@ -63,19 +63,17 @@ class TLSTransport:
                 self._flush()
                 if complete:
                     break
-                self._receive_ciphertext("the peer closed the connection during the TLS handshake")
+                self._receive_ciphertext()
         except TLSHandshakeError:
             self._flush_quietly()  # the alert that tells the peer why
             raise
         self.tls = engine.info()
         self.handshaking = False
 
-    def _receive_ciphertext(self, complaint: str | None = None) -> None:
+    def _receive_ciphertext(self) -> None:
         received = self._received
         if not received:
             received.extend(map(self._below.receive, (CIPHERTEXT_SIZE,)))
-        if complaint is not None and not received[0]:
-            raise TLSHandshakeError(complaint)
         add = self._engine.add_ciphertext
         with self._state:
             add(received)

@@ -79,6 +79,10 @@ class Program:
         """What Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
 
+    def terminate(self) -> None:
+        """What a service manager does."""
+        self._process.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """End it without a chance to say goodbye."""
         self._process.kill()
