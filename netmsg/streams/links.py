@@ -159,12 +159,15 @@ class _Pipe:
                     return
                 raise BlockingIOError
             first = self.chunks[0]
-            target.append(first[:max_bytes])
-            if len(first) > max_bytes:
-                self.chunks[0] = first[max_bytes:]
+            piece, rest = first[:max_bytes], first[max_bytes:]
+            size = len(piece)
+            # No call from here on, and so no interrupt between the one and the other.
+            target += (piece,)
+            if rest:
+                self.chunks[0] = rest
             else:
                 del self.chunks[0]
-            self.held -= min(len(first), max_bytes)
+            self.held -= size
         self.changed.notify_all()
 
     def end(self) -> None:

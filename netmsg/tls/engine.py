@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from typing import Any, NamedTuple
+from threading import get_ident, main_thread
+from typing import Any, Final, NamedTuple
 
 from ..errors import ConnectionBrokenError, TLSHandshakeError
 
 __all__ = ["TLSEngine", "TLSInfo", "verified_hostname"]
+
+MAIN_THREAD: Final = main_thread().ident
+"""The one in which signal handlers run; fork makes another thread it, but nobody uses what the parent made then."""
+RECORD_SIZE: Final = 16_384
+"""Plaintext in one record at most, and what OpenSSL takes at a time."""
+UNREAD: Final = b"\xa5"
 
 
 class TLSInfo(NamedTuple):
@@ -47,9 +54,10 @@ def verified_hostname(context: ssl.SSLContext, name: str | None) -> str | None:
 class TLSEngine:
     """One TLS connection in memory.
 
-    Bytes go in and out through the caller's own lists, each time by one call into C that moves them as a whole: what an
-    interrupt (Ctrl-C) finds has been moved, or has not. That is why this calls the object behind ``ssl.SSLObject``,
-    where there is one: the methods of ``SSLObject`` itself can be interrupted after the fact, and the bytes be lost.
+    Bytes go in and out through the caller's own lists, and an interrupt (Ctrl-C) anywhere neither loses nor doubles
+    any. Of the object behind ``ssl.SSLObject``, which this uses where there is one, ``read`` and ``write`` see to
+    signals *after* they have worked, and their result is lost then; so what they did is found out at the next call, by
+    what they left behind. Threads other than the main one are never interrupted, and need none of that.
 
     Every method may leave ciphertext to be sent (alerts and key updates too): take it with `take_ciphertext` after
     each call, failed ones included.
@@ -65,7 +73,10 @@ class TLSEngine:
         core: Any = getattr(self._object, "_sslobj", self._object)
         self._read = core.read
         self._write = core.write
+        self._pending = core.pending
         self._cut_off = False
+        self._reading: tuple[bytearray, int] | None = None  # where to, and what was pending before
+        self._writing: tuple[int, int] | None = None  # how much ciphertext there was, how much plaintext is taken
         self.written: list[int] = []
         """How much plaintext `write` took each time; for the caller to take away."""
 
@@ -83,6 +94,7 @@ class TLSEngine:
 
     def take_ciphertext(self, ciphertext: deque[memoryview]) -> None:
         """Append what has to be sent, if there is anything."""
+        self._settle_write()
         if self._outgoing.pending:
             ciphertext.extend(map(memoryview, map(self._outgoing.read, (self._outgoing.pending,))))
 
@@ -112,7 +124,10 @@ class TLSEngine:
         `TLSHandshakeError` for a late refusal (under TLS 1.3 a rejected client certificate shows here).
         """
         try:
-            plaintext.extend(map(self._read, (max_bytes,)))
+            if get_ident() != MAIN_THREAD:
+                plaintext.extend(map(self._read, (max_bytes,)))
+            else:
+                self._read_interruptibly(plaintext, max_bytes)
         except ssl.SSLWantReadError:
             if not self._cut_off:
                 return False
@@ -127,14 +142,73 @@ class TLSEngine:
             raise ConnectionBrokenError(f"TLS failed: {error}") from error
         return True
 
+    def _read_interruptibly(self, plaintext: list[bytes], max_bytes: int) -> None:
+        """One byte, which makes OpenSSL decrypt a record, and then what it says is pending of that: of a read of known
+        size what is pending afterwards tells whether it happened. (For a record of that one byte alone the byte tells,
+        by not being what was there before: one in 256 such interrupts is not recognised.)"""
+        if self._reading is not None:
+            buffer, before = self._reading
+            read = self._pending() == before - len(buffer) if before else bool(self._pending()) or buffer != UNREAD
+            if read:
+                chunk = bytes(buffer)
+                plaintext += (chunk,)
+            self._reading = None
+            if read:
+                return
+        pending = self._pending()
+        if not pending:
+            buffer = bytearray(UNREAD)
+            self._reading = buffer, 0
+            try:
+                count = self._read(1, buffer)
+            except ssl.SSLError:
+                self._reading = None
+                raise
+            chunk = bytes(buffer[:count])
+            plaintext += (chunk,)
+            self._reading = None
+            pending = self._pending()
+            max_bytes -= 1
+        size = min(pending, max_bytes)
+        if size:
+            buffer = bytearray(size)
+            self._reading = buffer, pending
+            self._read(size, buffer)
+            chunk = bytes(buffer)
+            plaintext += (chunk,)
+            self._reading = None
+
     def write(self, data: bytes | memoryview) -> None:
         """Encrypt ``data``, and append to `written` how much was taken; nothing if ciphertext has to come first."""
+        self._settle_write()
+        if self.written:
+            return
+        written = self.written
+        self._writing = self._outgoing.pending, min(len(data), RECORD_SIZE)
         try:
-            self.written.extend(map(self._write, (data,)))
+            count = self._write(data)
         except ssl.SSLWantReadError:
-            pass
+            self._writing = None
+            return
         except ssl.SSLError as error:
+            self._writing = None
             raise ConnectionBrokenError(f"TLS failed: {error}") from error
+        written += (count,)
+        self._writing = None
+
+    def _settle_write(self) -> None:
+        """Find out what a `write` did that was interrupted: it takes one record's worth, or nothing."""
+        if self._writing is not None:
+            before, size = self._writing
+            written = self.written
+            if self._outgoing.pending > before:
+                written += (size,)
+            self._writing = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether `write` has, perhaps, taken plaintext whose amount was not taken away yet."""
+        return bool(self.written) or self._writing is not None
 
     @property
     def readable(self) -> bool:

@@ -143,7 +143,7 @@ class TLSTransport:
 
     @property
     def begun(self) -> bool:
-        return bool(self._engine.written)
+        return self._engine.begun
 
     def flush(self) -> None:
         self._below.flush()
