@@ -13,6 +13,7 @@ import importlib
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import trustme
 
 from support.aiomsg_process import reserved_port
+from support.pairs import until
 from support.processes import ROOT, Program, wait_until
 
 PORT = "25000"
@@ -68,6 +70,7 @@ class Stage:
 
     def __init__(self, page: str, directory: Path, port: int) -> None:
         self.directory = directory
+        self.port = port
         self._programs: list[Program] = []
         for block in NAMED:
             if block.path == ROOT / page:
@@ -166,6 +169,26 @@ def test_either_side_may_be_killed_and_started_again(stage: Stage) -> None:
     client.finish()
     client = stage.start("time_client.py")
     client.wait_for(A_TIME)
+
+
+@on_page("docs/howto/starttls.md")
+def test_the_starttls_server_and_its_client(stage: Stage, authority: trustme.CA) -> None:
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(str(stage.directory / "key.pem"))
+    for pem in (*issued.cert_chain_pems, authority.cert_pem):
+        pem.write_to_path(str(stage.directory / "cert.pem"), append=True)
+    server = stage.start("starttls_server.py")
+    until(lambda: _listens(stage.port))  # it prints nothing by which to know
+    client = stage.start("starttls_client.py")
+    assert client.finish() == 0
+    page = (ROOT / "docs/howto/starttls.md").read_text(encoding="utf-8")
+    assert client.lines and "\n".join(f"    {line}" for line in client.lines) in page
+    stage.interrupt(server)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @on_page("README.md")
