@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PEERS = $(VENV)/peers
+WORKERS ?= 2
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -24,7 +25,7 @@ $(PEERS)/aiomsg-2026.7.1: | $(VENV)/.test
 	then mv $@.tmp $@; else rm -rf $@.tmp; echo "aiomsg could not be installed: its tests will be skipped"; fi
 
 test: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## all tests
-	NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
+	NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 $(VENV)/.lint: setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

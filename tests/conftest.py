@@ -28,7 +28,14 @@ def _descriptors() -> set[str]:
             found.add(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")
         except OSError:
             pass  # the one of listdir itself
-    return {entry for entry in found if "socket:" in entry or "pipe:" in entry or "eventpoll" in entry}
+    kinds = ("socket:", "pipe:", "eventpoll", "eventfd")
+    return {entry for entry in found if any(kind in entry for kind in kinds)}
+
+
+def pytest_collection_finish() -> None:
+    """Every test collects garbage, twice: not what has been imported, which is most of it and stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def _threads() -> set[threading.Thread]:
