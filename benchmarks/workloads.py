@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .peers.contract import ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, SUBSCRIBERS
+from .peers.contract import ENCRYPTED, LINES, ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, STREAM, SUBSCRIBERS
 
 NETMSG, PYZMQ, PLAIN = "netmsg", "pyzmq", "plain"
 PEERS = {NETMSG: "netmsg_peer", PYZMQ: "zmq_peer", PLAIN: "plain_peer"}
@@ -43,6 +43,16 @@ def _everyone(pattern: str) -> tuple[Contender, ...]:
     return tuple(Contender(peer, peer, pattern) for peer in PEERS)
 
 
+def _encrypted(clear: str) -> tuple[Contender, ...]:
+    """Under TLS, against netmsg in the clear and ``ssl.SSLSocket``."""
+    return (Contender(NETMSG, NETMSG, ENCRYPTED), Contender(f"netmsg {clear}", NETMSG, ONE_WAY),
+            Contender(PLAIN, PLAIN, ENCRYPTED))
+
+
+def _against_plain(pattern: str) -> tuple[Contender, ...]:
+    return Contender(NETMSG, NETMSG, pattern), Contender(PLAIN, PLAIN, pattern)
+
+
 RELIABLE_AGAINST_ONE_WAY = (Contender(NETMSG, NETMSG, RELIABLE), Contender("netmsg P1", NETMSG, ONE_WAY))
 
 WORKLOADS = {workload.id: workload for workload in (
@@ -52,4 +62,8 @@ WORKLOADS = {workload.id: workload for workload in (
     Workload("P5", "round trip, 64 B, p50", 64, 20_000, "s", _everyone(ROUND_TRIP)),
     Workload("P6", "at least once, one way, 64 B", 64, 1_000_000, "msg/s", RELIABLE_AGAINST_ONE_WAY),
     Workload("P7", f"publish to {SUBSCRIBERS} subscribers, 64 B, deliveries", 64, 40_000, "msg/s", _everyone(PUBLISH)),
+    Workload("P8", "one way, 64 B, under TLS", 64, 1_000_000, "msg/s", _encrypted("P1")),
+    Workload("P8b", "one way, 64 KiB, under TLS", 2**16, 10_000, "msg/s", _encrypted("P3")),
+    Workload("P11", "byte stream, 1 GiB in pieces of 64 KiB", 2**16, 16_384, "pieces/s", _against_plain(STREAM)),
+    Workload("P11b", "lines of 64 B, one call each", 64, 1_000_000, "lines/s", _against_plain(LINES)),
 )}

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice, repeat
+
+import trustme
 
 HOST = "127.0.0.1"
 SUBSCRIBERS = 50
@@ -30,8 +33,11 @@ DEADLINE = 120
 SOURCE, SINK = "source", "sink"
 
 ONE_WAY, ROUND_TRIP, RELIABLE, PUBLISH = "one-way", "round-trip", "reliable", "publish"
-BINDS = {ONE_WAY: SINK, ROUND_TRIP: SINK, RELIABLE: SINK, PUBLISH: SOURCE}
+ENCRYPTED, STREAM, LINES = "encrypted", "stream", "lines"
+BINDS = {ONE_WAY: SINK, ROUND_TRIP: SINK, RELIABLE: SINK, PUBLISH: SOURCE, ENCRYPTED: SINK, STREAM: SINK, LINES: SINK}
 """Which side binds: a publisher, and everywhere else the receiver."""
+
+LINES_JOINED = 1000
 
 WARM_UP = 10
 """One round trip in so many comes before those that count."""
@@ -131,6 +137,59 @@ def answer_all(send: Callable[[bytes], object], recv: Callable[[], bytes], job: 
     for _ in repeat(None, job.count + job.count // WARM_UP - 1):
         send(recv())
     return Report(meter.stop()[1])
+
+
+def server_context() -> ssl.SSLContext:
+    """With a certificate of its own, which the other side does not look at: it would only cost time to hand over."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def send_bytes(send: Callable[[bytes], object], job: Job) -> Report:
+    """Send every piece of a stream."""
+    return send_all(send, job, bool)
+
+
+def send_lines(send: Callable[[bytes], object], job: Job) -> Report:
+    """Send lines of ``job.size`` bytes with their ends, `LINES_JOINED` at a time: the reading is what is measured."""
+    lines = (bytes(job.size - 1).replace(b"\0", b"x") + b"\n") * LINES_JOINED
+    meter = Meter()
+    for _ in range(job.count // LINES_JOINED):
+        send(lines)
+    return Report(meter.stop()[1])
+
+
+def receive_bytes(receive_into: Callable[[memoryview], int], job: Job) -> Report:
+    """Receive every piece of a stream, into one buffer of that size; the value is pieces a second."""
+    view = memoryview(bytearray(job.size))
+    received = receive_into(view)
+    meter = Meter()
+    total = job.count * job.size
+    while received < total:
+        count = receive_into(view)
+        if not count:
+            raise AssertionError("the stream ended early")
+        received += count
+    seconds, cpu = meter.stop()
+    return Report(cpu, job.count / seconds)
+
+
+def receive_lines(read: Callable[[int], object], job: Job) -> Report:
+    """Read every line, one call each: ``read(count)`` has the loop, for the calls differ in their arguments."""
+    count = job.count // LINES_JOINED * LINES_JOINED
+    read(1)
+    meter = Meter()
+    read(count - 1)
+    seconds, cpu = meter.stop()
+    return Report(cpu, (count - 1) / seconds)
 
 
 def main(roles: Mapping[tuple[str, str], Role]) -> None:

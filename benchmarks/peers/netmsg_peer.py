@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from netmsg import DeliveryGuarantee, IOThread, OnFull, SendMode, Søcket
+from itertools import repeat
 
-from .contract import (DEADLINE, HOST, ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, SUBSCRIBERS, Job, Report,
-                       answer_all, ask_all, main, receive_all, send_all)
+from netmsg import (DeliveryGuarantee, IOThread, OnFull, SendMode, SocketStream, Søcket, connect_tcp,
+                    create_tcp_server)
+
+from .contract import (DEADLINE, ENCRYPTED, HOST, LINES, ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, STREAM,
+                       SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all, receive_bytes,
+                       receive_lines, send_all, send_bytes, send_lines, server_context)
 
 
 def _connected(job: Job, guarantee: DeliveryGuarantee = DeliveryGuarantee.AT_MOST_ONCE) -> Søcket:
@@ -58,6 +62,55 @@ def publish(job: Job) -> Report:
     return _send(sock, job)
 
 
+def send_encrypted(job: Job) -> Report:
+    sock = Søcket().connect(HOST, job.port, ssl_context=client_context())
+    sock.wait_for_peers(timeout=DEADLINE)
+    return _send(sock, job)
+
+
+def receive_encrypted(job: Job) -> Report:
+    with Søcket() as sock:
+        sock.bind(HOST, job.port, ssl_context=server_context())
+        job.announce(sock.bound_port)
+        return receive_all([sock.recv], job)
+
+
+def _stream_to(job: Job) -> SocketStream:
+    return connect_tcp(HOST, job.port, timeout=DEADLINE)
+
+
+def _stream_from(job: Job) -> SocketStream:
+    with create_tcp_server(job.port, HOST) as listener:
+        job.announce(listener.port)
+        return listener.accept(timeout=DEADLINE)
+
+
+def stream(job: Job) -> Report:
+    with _stream_to(job) as stream:
+        return send_bytes(stream.send_all, job)
+
+
+def take_stream(job: Job) -> Report:
+    with _stream_from(job) as stream:
+        return receive_bytes(stream.receive_into, job)
+
+
+def write_lines(job: Job) -> Report:
+    with _stream_to(job) as stream:
+        return send_lines(stream.send_all, job)
+
+
+def read_lines(job: Job) -> Report:
+    with _stream_from(job) as stream:
+        receive_until = stream.receive_until
+
+        def read(count: int) -> None:
+            for _ in repeat(None, count):
+                receive_until(b"\n")
+
+        return receive_lines(read, job)
+
+
 def subscribe(job: Job) -> Report:
     with IOThread() as io:
         socks = [Søcket(io_thread=io).connect(HOST, job.port) for _ in range(SUBSCRIBERS)]
@@ -70,4 +123,7 @@ if __name__ == "__main__":
         (SOURCE, RELIABLE): send_reliably, (SINK, RELIABLE): receive,
         (SOURCE, ROUND_TRIP): ask, (SINK, ROUND_TRIP): answer,
         (SOURCE, PUBLISH): publish, (SINK, PUBLISH): subscribe,
+        (SOURCE, ENCRYPTED): send_encrypted, (SINK, ENCRYPTED): receive_encrypted,
+        (SOURCE, STREAM): stream, (SINK, STREAM): take_stream,
+        (SOURCE, LINES): write_lines, (SINK, LINES): read_lines,
     })

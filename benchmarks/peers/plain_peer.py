@@ -7,12 +7,15 @@ both sides know their size, so there is no framing at all. Round trips are one `
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import repeat
 
-from .contract import (HOST, ONE_WAY, PUBLISH, ROUND_TRIP, SINK, SOURCE, SUBSCRIBERS, Job, Meter, Report, answer_all,
-                       ask_all, main)
+from .contract import (ENCRYPTED, HOST, LINES, ONE_WAY, PUBLISH, ROUND_TRIP, SINK, SOURCE, STREAM, SUBSCRIBERS, Job,
+                       Meter, Report, answer_all, ask_all, client_context, main, receive_bytes, receive_lines,
+                       send_bytes, send_lines, server_context)
 
 JOINED = 256
 JOINED_BYTES = 2**18
@@ -60,7 +63,7 @@ def _receive(socks: Sequence[socket.socket], job: Job) -> Report:
     received = 0
     for portion in _portions(job, PIECE_BYTES):
         for sock in socks:
-            piece = sock.recv(portion * size, socket.MSG_WAITALL)
+            piece = _read(sock, portion * size)
             messages = [piece[start:start + size] for start in range(0, len(piece), size)]
             if len(piece) != portion * size:
                 raise AssertionError("the connection ended early")
@@ -71,6 +74,16 @@ def _receive(socks: Sequence[socket.socket], job: Job) -> Report:
     assert meter is not None
     seconds, cpu = meter.stop()
     return Report(cpu, received / seconds)
+
+
+def _read(sock: socket.socket, size: int) -> bytes:
+    if not isinstance(sock, ssl.SSLSocket):
+        return sock.recv(size, socket.MSG_WAITALL)
+    pieces = []
+    while size > 0 and (piece := sock.recv(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def send_one_way(job: Job) -> Report:
@@ -93,6 +106,46 @@ def answer(job: Job) -> Report:
         return answer_all(sock.send, partial(sock.recv, job.size, socket.MSG_WAITALL), job)
 
 
+def send_encrypted(job: Job) -> Report:
+    with client_context().wrap_socket(_connect(job)) as sock:
+        report = _send([sock], job)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(2**16):
+            pass  # closing with bytes unread would be a reset
+        return report
+
+
+def receive_encrypted(job: Job) -> Report:
+    with server_context().wrap_socket(_accept(job)[0], server_side=True) as sock:
+        return _receive([sock], job)
+
+
+def stream(job: Job) -> Report:
+    with _connect(job) as sock:
+        return send_bytes(sock.sendall, job)
+
+
+def take_stream(job: Job) -> Report:
+    with _accept(job)[0] as sock:
+        return receive_bytes(sock.recv_into, job)
+
+
+def write_lines(job: Job) -> Report:
+    with _connect(job) as sock:
+        return send_lines(sock.sendall, job)
+
+
+def read_lines(job: Job) -> Report:
+    with _accept(job)[0] as sock, sock.makefile("rb") as file:
+        readline = file.readline
+
+        def read(count: int) -> None:
+            for _ in repeat(None, count):
+                readline()
+
+        return receive_lines(read, job)
+
+
 def publish(job: Job) -> Report:
     with ExitStack() as stack:
         return _send([stack.enter_context(sock) for sock in _accept(job, SUBSCRIBERS)], job)
@@ -108,4 +161,7 @@ if __name__ == "__main__":
         (SOURCE, ONE_WAY): send_one_way, (SINK, ONE_WAY): receive,
         (SOURCE, ROUND_TRIP): ask, (SINK, ROUND_TRIP): answer,
         (SOURCE, PUBLISH): publish, (SINK, PUBLISH): subscribe,
+        (SOURCE, ENCRYPTED): send_encrypted, (SINK, ENCRYPTED): receive_encrypted,
+        (SOURCE, STREAM): stream, (SINK, STREAM): take_stream,
+        (SOURCE, LINES): write_lines, (SINK, LINES): read_lines,
     })

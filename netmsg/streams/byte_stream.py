@@ -24,6 +24,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from ..deadline import Deadline, check_timeout
@@ -40,7 +41,7 @@ from .files import Readers, open_file
 from ..sockets.waiting import READ, WRITE
 from .links import Link
 from .read_ahead import ReadAhead
-from .turns import Claim, Turn
+from .turns import Turn
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -161,7 +162,7 @@ class ByteStream:
 
     def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
-        claim = Claim()
+        claim = [get_ident()]
         try:
             turn.take(claim, deadline)
             self._check()
@@ -169,7 +170,8 @@ class ByteStream:
         finally:
             if turn.holder is claim:
                 turn.holder = None
-            self._left(turn)
+            if turn.waiters.waiting or self._closed_by_last:
+                self._left(turn)
 
     def _left(self, turn: Turn) -> None:
         turn.pass_on()
@@ -183,13 +185,18 @@ class ByteStream:
         front, and returns how many to take, and how many to drop behind them."""
         turn = self._receiving
         ahead = self._ahead
-        claim = Claim()
+        claim = [get_ident()]
         try:
             if self._transport.handshaking:
                 self._shake_hands(deadline)
-            turn.take(claim, deadline)
-            self._check()
-            ahead.unsplit()
+            if turn.holder is None:
+                turn.holder = claim
+            else:
+                turn.take(claim, deadline)
+            if self._closing:
+                self._check()
+            if ahead.items or ahead.joining:
+                ahead.unsplit()
             size, dropped = prepare(deadline, *arguments)
             # No call from here to the end of the block, and so no interrupt.
             start = ahead.position
@@ -273,7 +280,7 @@ class ByteStream:
         ahead.front()
         ahead.gather(at + len(delimiter))
         ahead.searched()
-        ahead.split(delimiter, at)
+        ahead.split(delimiter, at, max_bytes)
         return at, len(delimiter)
 
     def _too_early(self, expected: int | None) -> EOFError:
@@ -297,10 +304,39 @@ class ByteStream:
             raise TypeError("receive_into() needs a writable buffer")
         if not len(view):
             raise ValueError("the buffer is empty")
-        chunk = self._take(deadline, self._some, len(view))
+        counts: list[int] = []
+        try:
+            chunk = self._take(deadline, self._into, view, counts)
+            if counts:
+                return counts[0]
+        except BaseException:
+            if counts:
+                self._ahead.put_back(bytes(view[:counts[0]]))
+            raise
         size = len(chunk)
         view[:size] = chunk
         return size
+
+    def _into(self, deadline: Deadline, view: memoryview, counts: list[int]) -> tuple[int, int]:
+        """Past the read-ahead if there is nothing in it, and the transport can."""
+        ahead = self._ahead
+        receive_into = self._transport.receive_into
+        if (receive_into is None or ahead.more or ahead.position < len(ahead.data) or self._ended
+                or self._receive_error is not None):
+            return self._some(deadline, len(view))
+        while True:
+            try:
+                counts.extend(map(receive_into, (view,)))
+                break
+            except BlockingIOError:
+                self._wait(READ, deadline)
+            except OSError as error:
+                if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
+                    raise  # of the waiting
+                raise self._receive_failed(error)
+        if not counts[0]:
+            self._ended = True
+        return 0, 0
 
     def receive_exactly(self, nbytes: int, *, timeout: float | None = None) -> bytes:
         """``nbytes`` bytes. If the peer finishes before, `EndOfStream`, or `IncompleteReadError` when some came."""
@@ -396,16 +432,35 @@ class ByteStream:
         would take it for the rest. After `send_eof`: `LocalProtocolError`.
         """
         deadline = self._deadline(timeout)
-        with memoryview(data) as view:
-            octets = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
-            with octets:
-                self._send_in_turn(deadline, self._send_all, octets)
+        octets = data if type(data) is bytes else memoryview(data)
+        if type(octets) is memoryview:
+            octets = octets.cast("B") if octets.c_contiguous else octets.tobytes()
+        try:
+            self._send_in_turn(deadline, self._send_all, octets)
+        finally:
+            if type(octets) is memoryview:
+                octets.release()  # the caller may want to resize what it is of
 
     def _send_in_turn(self, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
+        """`_in_turn`, after the handshake, and with the error of a send for a timeout."""
+        turn = self._sending
+        claim = [get_ident()]
         try:
             if self._transport.handshaking:
                 self._shake_hands(deadline)
-            return self._in_turn(self._sending, deadline, work, *arguments)
+            try:
+                if turn.holder is None:
+                    turn.holder = claim
+                else:
+                    turn.take(claim, deadline)
+                if self._closing:
+                    self._check()
+                return work(deadline, *arguments)
+            finally:
+                if turn.holder is claim:
+                    turn.holder = None
+                if turn.waiters.waiting or self._closed_by_last:
+                    self._left(turn)
         except SendTimeoutError:
             raise
         except TimeoutError as error:
@@ -417,21 +472,26 @@ class ByteStream:
         if self._send_error is not None:
             raise self._send_error
 
-    def _send_all(self, deadline: Deadline, octets: memoryview) -> None:
-        self._check_sending()
+    def _send_all(self, deadline: Deadline, octets: bytes | memoryview) -> None:
+        if self._finished_sending or self._send_error is not None:
+            self._check_sending()
         transport = self._transport
         size = len(octets)
         sent: list[int] = []
         done = 0
         try:
-            if transport.tls is not None and size and deadline is not FOREVER:
+            if deadline is not FOREVER and transport.tls is not None and size:
                 self._wait(WRITE, deadline)  # what is encrypted has to go, so first see that something can
+            rest = octets
             while done < size:
                 try:
-                    sent.extend(map(transport.send_one, (octets[done:],)))
-                    done += sent[-1]
+                    sent.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
                 except BlockingIOError:
                     self._wait(WRITE, deadline)
+                    continue
+                done += sent[-1]
+                if done < size:
+                    rest = memoryview(octets)[done:]
             if size:
                 self._has_sent = True
         except BaseException as error:
@@ -701,7 +761,7 @@ class ByteStream:
         """The rest of `close`, once nobody is inside any more."""
         if self._disposed or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
             return
-        claim = Claim()
+        claim = [get_ident()]
         turns = (self._shaking, self._sending, self._receiving)
         try:
             leaving = Deadline(10.0)  # they have been woken: it takes no longer than they need to get up

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..deadline import Deadline
@@ -186,6 +187,7 @@ class _MemoryTransport:
     tls: TLSInfo | None = None
     readable = False
     unsent = False
+    receive_into: Callable[[memoryview], int] | None = None
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._incoming = incoming

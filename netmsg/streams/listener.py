@@ -9,6 +9,7 @@ import ssl
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from threading import get_ident
 from typing import Any, Final
 
 from ..deadline import Deadline, check_timeout
@@ -22,7 +23,7 @@ from ..waiting import Signal
 from .byte_stream import check_size
 from ..sockets.waiting import READ, wait_for_sockets
 from .socket_stream import SocketStream, prepare
-from .turns import Claim, Turn
+from .turns import Turn
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
 
@@ -92,7 +93,7 @@ class Listener:
         """
         deadline = Deadline(timeout)
         self._check()
-        claim = Claim()
+        claim = [get_ident()]
         try:
             self._turn.take(claim, deadline)
             self._check()

@@ -18,7 +18,7 @@ class ReadAhead:
     else is taken it has to go: `unsplit`.
     """
 
-    __slots__ = ("data", "delimiter", "items", "longest", "more", "position", "_chunk", "_delimiter", "_joining",
+    __slots__ = ("data", "delimiter", "items", "joining", "longest", "more", "position", "_chunk", "_delimiter",
                  "_scanned", "_streak", "_tail")
 
     def __init__(self) -> None:
@@ -30,8 +30,9 @@ class ReadAhead:
         self.delimiter = b""
         """The one by which ``items`` were split."""
         self.longest = 0
-        """The length of the longest of them."""
-        self._joining: list[bytes] = []
+        """None of them is longer."""
+        self.joining: list[bytes] = []
+        """Items on their way back, if that was interrupted."""
         self._streak = 0
         self._delimiter = b""
         self._chunk = 0  # how many chunks have been searched for it, `data` among them
@@ -41,7 +42,7 @@ class ReadAhead:
     def __len__(self) -> int:
         return len(self.data) - self.position + sum(map(len, self.more))
 
-    def split(self, delimiter: bytes, at: int) -> None:
+    def split(self, delimiter: bytes, at: int, max_bytes: int) -> None:
         """The first item ends ``at`` bytes from here: after a few in a row split what follows it too. By a rule that
         keeps those who take turns between items and other things from splitting and joining all the time."""
         if delimiter is not self.delimiter:
@@ -51,26 +52,27 @@ class ReadAhead:
         end = self.position + at + len(delimiter)
         if self._streak < STREAK or len(self.data) - end <= at:
             return
+        left = len(self.data) - end
         items = self.data[end:].split(delimiter)
         first = self.data[self.position:end]
         more = [items[-1], *self.more] if items[-1] else self.more
         del items[-1]
         items.reverse()
-        longest = max(map(len, items), default=0)
+        longest = left if left <= max_bytes else max(map(len, items), default=0)
         self.data, self.position, self.items, self.more, self.longest = first, 0, items, more, longest
 
     def unsplit(self) -> None:
         """Have everything in ``data`` and ``more`` again."""
-        if not self._joining:
+        if not self.joining:
             if not self.items:
                 return
-            self._joining = self.items
+            self.joining = self.items
             self.items = []
-        items = self._joining[::-1]
+        items = self.joining[::-1]
         items.append(b"")
         more = [self.delimiter.join(items), *self.more]
         self._streak = 0
-        self.more, self._joining = more, []
+        self.more, self.joining = more, []
 
     def front(self) -> int:
         """How many bytes can be taken from ``data``, into which the next chunk is moved if it is exhausted."""

@@ -10,13 +10,8 @@ from ..waiting import Waiters
 __all__ = ["Claim", "Turn"]
 
 
-class Claim:
-    """A call of one thread that wants its turn."""
-
-    __slots__ = ("thread",)
-
-    def __init__(self) -> None:
-        self.thread = get_ident()
+Claim = list[int]
+"""A call that wants its turn: a list of its own, ``[get_ident()]``, compared by identity."""
 
 
 class Turn:
@@ -24,7 +19,7 @@ class Turn:
 
     ::
 
-        claim = Claim()
+        claim = [get_ident()]
         try:
             turn.take(claim, deadline)
             ...
@@ -66,4 +61,4 @@ class Turn:
     def is_mine(self) -> bool:
         """Whether this thread has it, in a call that is being interrupted."""
         holder = self.holder
-        return holder is not None and holder.thread == get_ident()
+        return holder is not None and holder[0] == get_ident()

@@ -118,14 +118,14 @@ class TLSEngine:
         return True
 
     def read_to(self, plaintext: list[bytes], max_bytes: int) -> bool:
-        """Append up to ``max_bytes``, or ``b""`` once the peer said goodbye; false while nothing is there.
+        """Append up to ``max_bytes``, of one record at most, or ``b""`` once the peer said goodbye; false while nothing is there.
 
         Raises `ConnectionBrokenError` where the connection ended without a goodbye, unless that is allowed, and
         `TLSHandshakeError` for a late refusal (under TLS 1.3 a rejected client certificate shows here).
         """
         try:
             if get_ident() != MAIN_THREAD:
-                plaintext.extend(map(self._read, (max_bytes,)))
+                plaintext.extend(map(self._read, (min(max_bytes, RECORD_SIZE),)))
             else:
                 self._read_interruptibly(plaintext, max_bytes)
         except ssl.SSLWantReadError:
@@ -179,22 +179,26 @@ class TLSEngine:
             self._reading = None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Encrypt ``data``, and append to `written` how much was taken; nothing if ciphertext has to come first."""
+        """Encrypt ``data``, a record at a time, and append to `written` how much was taken each time: less than all of
+        it if ciphertext has to come first. Called again, it goes on behind what is `written` already."""
         self._settle_write()
-        if self.written:
-            return
         written = self.written
-        self._writing = self._outgoing.pending, min(len(data), RECORD_SIZE)
-        try:
-            count = self._write(data)
-        except ssl.SSLWantReadError:
+        done = sum(written)
+        octets = memoryview(data)
+        while done < len(octets):
+            piece = octets[done:done + RECORD_SIZE]
+            self._writing = self._outgoing.pending, len(piece)
+            try:
+                count = self._write(piece)
+            except ssl.SSLWantReadError:
+                self._writing = None
+                return
+            except ssl.SSLError as error:
+                self._writing = None
+                raise ConnectionBrokenError(f"TLS failed: {error}") from error
+            written += (count,)
             self._writing = None
-            return
-        except ssl.SSLError as error:
-            self._writing = None
-            raise ConnectionBrokenError(f"TLS failed: {error}") from error
-        written += (count,)
-        self._writing = None
+            done += count
 
     def _settle_write(self) -> None:
         """Find out what a `write` did that was interrupted: it takes one record's worth, or nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from ..errors import TLSHandshakeError
@@ -32,6 +33,8 @@ class TLSTransport:
 
     ``standard_compatible=False`` takes a connection that ends without a goodbye for one that ends with it.
     """
+
+    receive_into: Callable[[memoryview], int] | None = None
 
     def __init__(self, below: Transport, context: ssl.SSLContext, *, server_side: bool,
                  server_hostname: str | None = None, standard_compatible: bool = True) -> None:
@@ -128,8 +131,9 @@ class TLSTransport:
             self._flush()
         if self._ciphertext or not engine.written:
             raise BlockingIOError
-        sent = engine.written[0]
-        del engine.written[0]
+        sent = sum(engine.written)
+        fresh: list[int] = []
+        engine.written = fresh
         return sent
 
     @property

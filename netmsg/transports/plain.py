@@ -8,6 +8,7 @@ strike, so that nothing is lost and nothing is done twice: see `PlainTransport`.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Protocol, Union
 
 from ..tls import TLSInfo
@@ -23,6 +24,8 @@ class Transport(Protocol):
     handshaking: bool
     """True until `handshake` has returned."""
     tls: TLSInfo | None
+    receive_into: Callable[[memoryview], int] | None
+    """Like `receive`, into a buffer, where that saves a copy."""
 
     def handshake(self) -> None:
         """Go on with the TLS handshake, to its end. Raises `TLSHandshakeError`."""
@@ -72,6 +75,7 @@ class PlainTransport:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self.receive = sock.recv
+        self.receive_into: Callable[[memoryview], int] | None = sock.recv_into
         self.send_one = sock.send
         self.send_many = sock.sendmsg
 

@@ -59,7 +59,7 @@ def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list
             ahead.front()
             ahead.gather(at + 1)
             ahead.searched()
-            ahead.split(NEWLINE, at)
+            ahead.split(NEWLINE, at, 1)
             out += take(ahead, at, 1) + NEWLINE
     assert out + ahead.take_all() + b"".join(waiting) == whole
 
@@ -75,7 +75,7 @@ def test_items_are_split_only_after_a_few_in_a_row() -> None:
         at = ahead.find(NEWLINE)
         ahead.front()
         ahead.searched()
-        ahead.split(NEWLINE, at)
+        ahead.split(NEWLINE, at, 1)
         assert take(ahead, at, 1) == b"x"
         assert bool(ahead.items) == (number == STREAK)
     assert len(ahead.items) == 100 - STREAK and ahead.longest == 1

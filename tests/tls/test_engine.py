@@ -19,7 +19,7 @@ class Engine(TLSEngine):
 
     def read(self, max_bytes: int) -> bytes | None:
         plaintext: list[bytes] = []
-        return plaintext[0] if self.read_to(plaintext, max_bytes) else None
+        return b"".join(plaintext) if self.read_to(plaintext, max_bytes) else None
 
     def encrypt(self, data: bytes) -> bytes:
         self.write(data)
