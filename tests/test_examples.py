@@ -474,7 +474,7 @@ def to(server: Program, port: list[str]) -> list[str]:
     return ["--port", found] if port else []
 
 
-def test_smtp(start: Start, pem: tuple[Path, Path, Path]) -> None:
+def test_69_smtp(start: Start, pem: tuple[Path, Path, Path]) -> None:
     server = start("smtp_server.py", "--port", "0", *pem[:2])
     with smtplib.SMTP("localhost", int(port_of(server, "listening on port")), timeout=TIMEOUT) as client:
         client.starttls(context=ssl.create_default_context(cafile=str(pem[2])))
@@ -483,7 +483,7 @@ def test_smtp(start: Start, pem: tuple[Path, Path, Path]) -> None:
     end(server)
 
 
-def test_smtp_with_openssl(start: Start, pem: tuple[Path, Path, Path]) -> None:
+def test_69_smtp_with_openssl(start: Start, pem: tuple[Path, Path, Path]) -> None:
     server = start("smtp_server.py", "--port", "0", *pem[:2])
     port = port_of(server, "listening on port")
     done = subprocess.run(["openssl", "s_client", "-starttls", "smtp", "-connect", f"localhost:{port}", "-CAfile",
@@ -493,7 +493,7 @@ def test_smtp_with_openssl(start: Start, pem: tuple[Path, Path, Path]) -> None:
     end(server)
 
 
-def test_imap(start: Start, pem: tuple[Path, Path, Path]) -> None:
+def test_69_imap(start: Start, pem: tuple[Path, Path, Path]) -> None:
     server = start("imap_server.py", "--port", "0", *pem[:2])
     with imaplib.IMAP4("localhost", int(port_of(server, "listening on port")), timeout=TIMEOUT) as client:
         client.starttls(ssl.create_default_context(cafile=str(pem[2])))
@@ -502,7 +502,7 @@ def test_imap(start: Start, pem: tuple[Path, Path, Path]) -> None:
     end(server)
 
 
-def test_ftp(start: Start, pem: tuple[Path, Path, Path]) -> None:
+def test_69_ftp(start: Start, pem: tuple[Path, Path, Path]) -> None:
     server = start("ftp_server.py", "--port", "0", *pem[:2])
     with ftplib.FTP_TLS(context=ssl.create_default_context(cafile=str(pem[2])), timeout=TIMEOUT) as client:
         client.connect("127.0.0.1", int(port_of(server, "listening on port")))

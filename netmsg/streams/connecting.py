@@ -138,13 +138,15 @@ def _race(addresses: list[Address], local: Sequence[Address], delay: float, dead
     try:
         while True:
             while (address := race.start(time.monotonic())) is not None:
+                descriptor = -1
                 try:
                     sock = socket.socket(address[0], socket.SOCK_STREAM)
-                    running[sock.fileno()] = sock, address
+                    descriptor = sock.fileno()
+                    running[descriptor] = sock, address
                     if _begin(sock, address, local):
-                        return _won(running, sock)
-                except OSError as error:
-                    _lose(race, running, sock.fileno() if "sock" in locals() else -1, address, error)
+                        return running.pop(descriptor)[0]
+                except OSError as error:  # no such family here, out of descriptors, or refused at once
+                    _lose(race, running, descriptor, address, error)
             if race.lost:
                 raise _failed([(host_and_port(at[1]), error) for at, error in race.failures])
             next_at = race.next_at
@@ -161,7 +163,7 @@ def _race(addresses: list[Address], local: Sequence[Address], delay: float, dead
                 if not code and _connected_to_itself(sock):
                     code = errno.ECONNREFUSED
                 if not code:
-                    return _won(running, sock)
+                    return running.pop(descriptor)[0]
                 _lose(race, running, descriptor, address, OSError(code, os.strerror(code)))
     finally:
         for sock, _ in running.values():
@@ -185,11 +187,6 @@ def _begin(sock: socket.socket, address: Address, local: Sequence[Address]) -> b
     if code:
         raise OSError(code, os.strerror(code))
     return True
-
-
-def _won(running: dict[int, tuple[socket.socket, Address]], sock: socket.socket) -> socket.socket:
-    del running[sock.fileno()]
-    return sock
 
 
 def _lose(race: Race, running: dict[int, tuple[socket.socket, Address]], descriptor: int, address: Address,

@@ -97,7 +97,7 @@ class Mails:
         return "250 taken"
 
 
-def test_a_client_of_aiosmtpd(tls_contexts: Contexts, pem: dict[str, Path]) -> None:
+def test_69_a_client_of_aiosmtpd(tls_contexts: Contexts, pem: dict[str, Path]) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem["localhost"])
     mails = Mails()

@@ -188,6 +188,25 @@ def test_56_a_slow_handshake_may_go_on_at_the_next_call(contexts: Contexts) -> N
             Background(client.close)
 
 
+# 57: as an HTTPS proxy wants it
+
+def test_57_tls_inside_of_tls_shows_the_innermost(authority: trustme.CA, contexts: Contexts) -> None:
+    inner = server_context(authority, "inner.example")
+    with tls_pair(contexts) as (client, server):
+        outermost = client.tls
+        upgrading = Background(server.start_tls, inner, timeout=TIMEOUT)
+        client.start_tls(server_hostname="inner.example", timeout=TIMEOUT)
+        upgrading.result()
+        assert client.tls is not None and client.tls != outermost
+        assert client.tls.server_hostname == "inner.example"
+        client.send_all(b"x" * 200_000, timeout=TIMEOUT)
+        assert server.receive_exactly(200_000, timeout=TIMEOUT) == b"x" * 200_000
+        client.send_eof(timeout=TIMEOUT)
+        assert server.receive(timeout=TIMEOUT) == b""
+        server.send_all(b"still", timeout=TIMEOUT)
+        assert client.receive_exactly(5, timeout=TIMEOUT) == b"still"
+
+
 # 58-61: the end of a connection
 
 @pytest.mark.parametrize("server_strict", [True, False])
