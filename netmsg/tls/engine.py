@@ -118,7 +118,8 @@ class TLSEngine:
         return True
 
     def read_to(self, plaintext: list[bytes], max_bytes: int) -> bool:
-        """Append up to ``max_bytes``, of one record at most, or ``b""`` once the peer said goodbye; false while nothing is there.
+        """Append up to ``max_bytes``, of one record at most, or ``b""`` once the peer said goodbye; false while nothing
+        is there.
 
         Raises `ConnectionBrokenError` where the connection ended without a goodbye, unless that is allowed, and
         `TLSHandshakeError` for a late refusal (under TLS 1.3 a rejected client certificate shows here).

@@ -70,7 +70,7 @@ def use(stream: ByteStream, sends: int, receives: int) -> int:
 
 
 @pytest.mark.timeout(SECONDS + 300)
-def test_55_every_byte_arrives_in_full_duplex_on_every_connection(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_55_every_byte_arrives_on_every_connection(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     began = time.monotonic()
     done = 0
     with create_tcp_server(interface="127.0.0.1", ssl_context=tls_contexts[0]) as listener:
