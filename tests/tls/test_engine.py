@@ -23,7 +23,8 @@ class Engine(TLSEngine):
 
     def encrypt(self, data: bytes) -> bytes:
         self.write(data)
-        assert self.written.pop() == len(data)
+        assert sum(self.written) == len(data)
+        self.written.clear()
         return self.produced()
 
     def produced(self) -> bytes:
