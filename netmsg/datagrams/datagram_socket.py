@@ -197,9 +197,12 @@ class DatagramSocket:
         """Send ``data`` to ``address`` (none on a connected socket) and wait for the answer.
 
         It is sent again every ``interval`` seconds, ``retries`` times at most, for datagrams get lost; so the other
-        end has to bear the same request twice. Datagrams from strangers, and those for which ``match(answer)`` is not
-        true, are passed over. ``TimeoutError`` when one more interval has passed in vain, or after ``timeout``
-        seconds in all. An exchange of which parts are received by another thread's `receive` does not work.
+        end has to bear the same request twice, and its second answer may come during the next request: put something
+        into the request that the answer repeats, and look for it in ``match``, which is called with the data of each
+        answer. Those for which it is not true are passed over, and so are datagrams from strangers, and what had come
+        before the request. ``TimeoutError`` when one more interval has passed in vain, or after ``timeout`` seconds
+        in all; its ``__cause__`` is the ``ConnectionRefusedError`` if nobody was there. An exchange of which parts are
+        received by another thread's `receive` does not work.
         """
         deadline = Deadline(timeout)
         if isinstance(interval, (str, bytes)) or not 0 < interval < float("inf"):
@@ -210,6 +213,7 @@ class DatagramSocket:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
         expected = self._target(address)
+        refused = self._drop_what_is_there()
         for _ in range(retries + 1):
             self._send_request(data, expected, deadline)
             step = deadline.sooner(interval)
@@ -218,13 +222,22 @@ class DatagramSocket:
                     answer, sender = self._receive(LARGEST, step)
                 except TimeoutError:
                     break
-                except ConnectionRefusedError:
-                    continue  # nobody is there now: somebody may be when it is sent again
+                except ConnectionRefusedError as error:
+                    refused = error  # nobody is there now: somebody may be when it is sent again
+                    continue
                 if self._is_from(sender, expected) and (match is None or match(answer)):
                     return answer
             if deadline.expired:
                 break
-        raise TimeoutError("no answer in time")
+        raise TimeoutError("no answer in time") from refused
+
+    def _drop_what_is_there(self) -> ConnectionRefusedError | None:
+        """Late answers to former requests."""
+        try:
+            while True:
+                self._receive(LARGEST, Deadline(0))
+        except (TimeoutError, ConnectionRefusedError):
+            return None
 
     def _target(self, address: Any) -> Any:
         """What to give to ``sendto`` for an address of the user's."""

@@ -790,12 +790,13 @@ class ByteStream:
         try:
             if not transport.handshaking and self._send_error is None and not self._finished_sending:
                 transport.end_sending()
-            while transport.unsent:
+            while transport.unsent and (self._send_error is None or transport.handshaking):
                 self._link.linger(WRITE, deadline)
                 transport.flush()
             if transport.handshaking or self._receive_error is not None:
                 return
-            settled = transport.tls is None or not self._has_sent
+            # After a send that was cut short there is no goodbye: the other end is to notice.
+            settled = transport.tls is None or not self._has_sent or self._send_error is not None
             while not self._ended:
                 try:
                     if not transport.receive(CHUNK):

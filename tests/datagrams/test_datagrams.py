@@ -344,6 +344,25 @@ def test_51_it_gives_up_after_its_retries(pair: tuple[Any, Any]) -> None:
     assert thread.result() == 4
 
 
+def test_51_a_late_answer_to_one_request_is_none_to_the_next(pair: tuple[Any, Any]) -> None:
+    server, client = pair
+    thread = answering(server, lambda count, data: [data, data])
+    for number in range(5):
+        assert client.request(b"%d" % number, timeout=TIMEOUT) == b"%d" % number
+        threading.Event().wait(0.02)  # for the second answer to come
+    server.close()
+    thread.result()
+
+
+def test_51_nobody_there_is_the_cause_of_the_timeout() -> None:
+    with bound("127.0.0.1") as server:
+        port = server.local_address[1]
+    with create_udp_socket(target_host="127.0.0.1", target_port=port) as client:
+        with pytest.raises(TimeoutError) as raised:
+            client.request(b"x", interval=0.05, retries=1)
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
+
+
 def test_51_strangers_are_ignored() -> None:
     with bound("127.0.0.1") as server, bound("127.0.0.1") as stranger, bound("127.0.0.1") as client:
         stranger.send_to(b"first!", client.local_address)

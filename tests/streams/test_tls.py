@@ -270,6 +270,20 @@ def test_61_closing_against_a_silent_peer_keeps_its_timeout(contexts: Contexts) 
         assert time.monotonic() - started < 1
 
 
+def test_61_closing_in_the_middle_of_a_send_takes_no_longer(contexts: Contexts) -> None:
+    with tls_pair(contexts) as (client, server):
+        sending = Background(client.send_all, bytes(32 << 20))
+        sending.join(0.1)
+        reading = Background(lambda: [chunk for chunk in server])
+        started = time.monotonic()
+        client.close(timeout=30)
+        assert time.monotonic() - started < 10
+        with pytest.raises(ClosedError):
+            sending.result()
+        with pytest.raises(ConnectionBrokenError):  # the message was cut short, and the other end notices
+            reading.result()
+
+
 def test_61_where_nothing_can_be_lost_closing_returns_at_once(contexts: Contexts) -> None:
     with tls_pair(contexts) as (client, server):
         started = time.monotonic()
