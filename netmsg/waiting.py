@@ -42,6 +42,7 @@ class Signal:
     __slots__ = ("_receiver", "_sender")
 
     def __init__(self) -> None:
+        self._receiver = self._sender = -1
         if hasattr(os, "eventfd"):
             self._receiver = self._sender = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:

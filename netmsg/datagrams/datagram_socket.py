@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError, SendTimeoutError
 from ..forking import current_process
-from ..sockets.waiting import READ, WRITE, wait_for_sockets
-from ..waiting import Signal
+from ..sockets.waiting import READ, WRITE, WakeUp
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -25,6 +24,8 @@ __all__ = ["DatagramSocket"]
 
 log = logging.getLogger("netmsg.datagrams")
 
+PAUSE: Final = 0.001
+"""Seconds between two tries where no event tells when one may succeed."""
 LARGEST: Final = 65_536
 """No datagram is longer."""
 
@@ -41,7 +42,7 @@ class DatagramSocket:
         self._socket = sock
         self._connected = connected
         self._local_address = self._address(sock.getsockname())
-        self._signal: Signal | None = None
+        self._wake_up = WakeUp()
         self._closing = False
         self._inside = 0
         self._process = current_process()
@@ -56,8 +57,7 @@ class DatagramSocket:
 
     def _dispose(self) -> None:
         self._socket.close()
-        if self._signal is not None:
-            self._signal.close()
+        self._wake_up.close()
 
     # State
 
@@ -109,8 +109,7 @@ class DatagramSocket:
         try:
             self._inside += 1  # nobody else is the last as long as the signal is used here
             self._closing = True
-            if self._signal is not None:
-                self._signal.set()
+            self._wake_up.set()
         finally:
             self._inside -= 1
             if not self._inside:
@@ -127,6 +126,7 @@ class DatagramSocket:
         """Try, wait until it may work, try again. The last to leave closes the descriptor, after `close`."""
         try:
             self._inside += 1
+            tries = 0
             while True:
                 self._check()
                 try:
@@ -136,20 +136,26 @@ class DatagramSocket:
                 except OSError:
                     self._check()
                     raise
-                if self._signal is None:
-                    signal = Signal()
-                    if self._signal is None:
-                        self._signal = signal
-                    continue  # and look whether it was closed before there was a signal to set
-                self._wait(events, self._signal, deadline, waiting_for)
+                tries += 1
+                if tries > 1 and deadline.expired:
+                    raise TimeoutError("timed out")
+                self._wait(events, deadline, waiting_for)
+                if tries > 2:  # the kernel says that it could, and it cannot
+                    self._pause(deadline)
         finally:
             self._inside -= 1
             if self._closing and not self._inside:
                 self._dispose()
 
-    def _wait(self, events: int, signal: Signal, deadline: Deadline, target: Any) -> None:
+    def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
         """``target`` is what could not be sent to, if anything. Raises ``TimeoutError``."""
-        wait_for_sockets({self._socket.fileno(): events}, signal, deadline)
+        self._wake_up.wait({self._socket.fileno(): events}, deadline)
+
+    def _pause(self, deadline: Deadline) -> None:
+        try:
+            self._wake_up.wait({}, deadline.sooner(PAUSE))
+        except TimeoutError:
+            pass
 
     def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any]:
         """Raises ``OSError(EMSGSIZE)`` for a longer datagram, which is gone then."""
@@ -212,7 +218,7 @@ class DatagramSocket:
         if retries < 0:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
-        expected = self._target(address)
+        expected = self._target(address, deadline)
         refused = self._drop_what_is_there()
         for _ in range(retries + 1):
             self._send_request(data, expected, deadline)
@@ -239,7 +245,7 @@ class DatagramSocket:
         except (TimeoutError, ConnectionRefusedError):
             return None
 
-    def _target(self, address: Any) -> Any:
+    def _target(self, address: Any, deadline: Deadline) -> Any:
         """What to give to ``sendto`` for an address of the user's."""
         raise NotImplementedError
 

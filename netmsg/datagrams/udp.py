@@ -65,7 +65,7 @@ class UDPSocket(DatagramSocket):
             return MAPPED + found[0][1][0], port, 0, 0
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this socket's family")
 
-    def _target(self, address: Any) -> Any:
+    def _target(self, address: Any, deadline: Deadline) -> Any:
         if address is None:
             if not self._connected:
                 raise ValueError("an address is needed: the socket is not connected")
@@ -73,7 +73,7 @@ class UDPSocket(DatagramSocket):
         if self._connected:
             raise ValueError("the socket is connected: no address may be given")
         host, port = address[:2]
-        return self._resolved(host, port, Deadline(None))
+        return self._resolved(host, port, deadline)
 
     def send(self, data: ReadableBuffer, host: str | None = None, port: int | None = None, *,
              timeout: float | None = None) -> None:
@@ -87,7 +87,7 @@ class UDPSocket(DatagramSocket):
         if (host is None) != (port is None):
             raise ValueError("host and port go together")
         if host is None or port is None:
-            self._send(data, self._target(None), deadline)
+            self._send(data, self._target(None, deadline), deadline)
             return
         if self._connected:
             raise ValueError("the socket is connected: no address may be given")
@@ -195,10 +195,21 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
             sock.bind(_with_port("0.0.0.0" if sock.family == socket.AF_INET else "::", 0))
         if target is not None:
             sock.connect(target[1])
+            _drop_strangers(sock)
         return UDPSocket(sock, connected=target is not None)
     except BaseException:
         sock.close()
         raise
+
+
+def _drop_strangers(sock: socket.socket) -> None:
+    """What came between binding and connecting."""
+    sock.setblocking(False)
+    try:
+        while True:
+            sock.recv(1)
+    except OSError:
+        pass  # nothing more
 
 
 def _with_port(host: str, port: int) -> Any:

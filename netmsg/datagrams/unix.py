@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..deadline import Deadline, check_timeout
 from ..sockets.addresses import file_identity, unix_path
 from ..sockets.listening import bind_unix
-from ..sockets.waiting import wait_for_sockets
-from ..waiting import Signal
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ class UNIXDatagramSocket(DatagramSocket):
     def _address(self, address: Any) -> Any:
         return os.fsdecode(address) if isinstance(address, bytes) else address
 
-    def _target(self, address: Any) -> str:
+    def _target(self, address: Any, deadline: Deadline) -> str:
         if address is None:
             if self._path is None:
                 raise ValueError("a path is needed: the socket was made without a target_path")
@@ -59,7 +57,7 @@ class UNIXDatagramSocket(DatagramSocket):
         """
         deadline = Deadline(timeout)
         self._check()
-        self._send(data, self._target(path), deadline)
+        self._send(data, self._target(path, deadline), deadline)
 
     def send_to(self, data: ReadableBuffer, address: Path, *, timeout: float | None = None) -> None:
         """`send` to an address as `receive` gave it."""
@@ -70,15 +68,15 @@ class UNIXDatagramSocket(DatagramSocket):
         data, sender = super().receive(max_bytes, timeout=timeout)
         return data, "" if sender is None else sender
 
-    def _wait(self, events: int, signal: Signal, deadline: Deadline, target: Any) -> None:
-        if target is None:
-            super()._wait(events, signal, deadline, target)
+    def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
+        super()._wait(events, deadline, target)
+        if target is None or self.closed:
             return
         # Only to a connected socket does the kernel tell that its peer has room again; this one is not.
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             probe.setblocking(False)
             probe.connect(target)
-            wait_for_sockets({probe.fileno(): events}, signal, deadline)
+            self._wake_up.wait({probe.fileno(): events}, deadline)
 
     def _dispose(self) -> None:
         super()._dispose()

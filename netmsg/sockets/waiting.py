@@ -9,10 +9,15 @@ from ..deadline import Deadline
 from ..errors import ConnectionBrokenError
 from ..waiting import Signal
 
-__all__ = ["READ", "WRITE", "wait_for_sockets"]
+__all__ = ["READ", "WRITE", "WakeUp", "wait_for_sockets"]
 
 READ: Final = 1
 WRITE: Final = 2
+
+LONGEST: Final = 1e6
+"""Seconds that can be waited for at a time: the system counts milliseconds in 32 bits."""
+SLICE: Final = 0.05
+"""Seconds between two looks, when there is no descriptor left by which to be woken."""
 
 
 def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
@@ -28,8 +33,10 @@ def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
         mask = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
         poll.register(descriptor, mask)
     remaining = deadline.remaining()
-    ready = poll.poll(None if remaining is None else remaining * 1000)
+    ready = poll.poll(None if remaining is None else min(remaining, LONGEST) * 1000)
     if not ready:
+        if remaining is not None and remaining > LONGEST:
+            return []
         raise TimeoutError("timed out")
     found = []
     for descriptor, happened in ready:
@@ -40,3 +47,49 @@ def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
         events = READ if happened & ~select.POLLOUT else 0
         found.append((descriptor, events | WRITE if happened & ~select.POLLIN else events))
     return found
+
+
+class WakeUp:
+    """What wakes the threads that wait for the sockets of one object, once and for all.
+
+    It costs a descriptor only once somebody has to wait. When there is none left, that one looks every now and then.
+    """
+
+    __slots__ = ("_signal", "_woken")
+
+    def __init__(self) -> None:
+        self._signal: Signal | None = None
+        self._woken = False
+
+    def wait(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
+        """`wait_for_sockets`."""
+        if self._signal is None:
+            try:
+                signal = Signal()
+            except OSError:
+                return self._wait_in_slices(wanted, deadline)
+            if self._signal is None:
+                self._signal = signal
+        if self._woken:  # perhaps before there was a signal to set
+            return []
+        return wait_for_sockets(wanted, self._signal, deadline)
+
+    def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
+        while not self._woken:
+            try:
+                return wait_for_sockets(wanted, None, deadline.sooner(SLICE))
+            except TimeoutError:
+                if deadline.expired:
+                    raise
+        return []
+
+    def set(self) -> None:
+        """Wake all that wait, now or later. Callable from a signal handler."""
+        self._woken = True
+        if self._signal is not None:
+            self._signal.set()
+
+    def close(self) -> None:
+        """When nobody can be waiting any more."""
+        if self._signal is not None:
+            self._signal.close()

@@ -199,9 +199,10 @@ class ByteStream:
                 ahead.unsplit()
             size, dropped = prepare(deadline, *arguments)
             # No call from here to the end of the block, and so no interrupt.
+            data = ahead.data
             start = ahead.position
             end = start + size
-            taken = ahead.data[start:end]
+            taken = data[start:end]
             ahead.position = end + dropped
             turn.holder = None
         except BaseException:
@@ -213,7 +214,7 @@ class ByteStream:
             try:
                 self._left(turn)
             except BaseException:
-                ahead.put_back(taken)
+                ahead.put_back(data[start:end + dropped])
                 self._left(turn)
                 raise
         return taken
@@ -353,7 +354,8 @@ class ByteStream:
         # The short way. There is no call in it, and so no other thread and no interrupt: see `ReadAhead.split`.
         ahead = self._ahead
         items = ahead.items
-        if items and delimiter is ahead.delimiter and ahead.longest <= max_bytes and timeout is None:
+        if (items and delimiter is ahead.delimiter and ahead.longest <= max_bytes and timeout is None
+                and not self._closing):
             item = items[-1]
             del items[-1]
             return item
@@ -420,6 +422,8 @@ class ByteStream:
                 raise error
             file.write(chunk)
             received += len(chunk)
+            if deadline.expired and received != count:
+                raise TimeoutError(f"{received} bytes were received in time")
         return received
 
     # Sending
@@ -504,8 +508,7 @@ class ByteStream:
         """What to raise, and whether more may be sent."""
         part_way = (done or self._transport.begun) and done < size
         if part_way:
-            self._has_sent = True
-            self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done} of {size} bytes")
+            self._cut_short(done, size)
         if isinstance(error, TimeoutError) and not error.errno and not isinstance(error, NetmsgError):
             late = SendTimeoutError(f"{done} of {size} bytes were sent in time", bytes_sent=done)
             late.__suppress_context__ = True
@@ -540,26 +543,38 @@ class ByteStream:
             file.seek(offset)
         elif offset:
             raise ValueError("offset needs a file that can seek")
-        sent = self._send_by_kernel(deadline, file, offset, count) if count else 0
-        while count is None or sent < count:
-            piece = file.read(CHUNK if count is None else min(CHUNK, count - sent))
-            if not piece:
-                if count is None:
-                    break
-                raise EOFError(f"the file ended after {sent} of {count} bytes")
-            try:
-                self._send_all(deadline, memoryview(piece))
-            except SendTimeoutError as error:
+        sent = 0
+        try:
+            if count:
+                for sent in self._send_by_kernel(deadline, file, offset, count):
+                    pass  # so that it is known how far an exception let it come
+                if sent:
+                    file.seek(offset + sent)
+            while count is None or sent < count:
+                piece = file.read(CHUNK if count is None else min(CHUNK, count - sent))
+                if not piece:
+                    if count is None:
+                        break
+                    raise EOFError(f"the file ended after {sent} of {count} bytes")
+                self._send_all(deadline, piece)
+                sent += len(piece)
+        except BaseException as error:
+            if sent and self._send_error is None:
+                self._cut_short(sent, count)
+            if isinstance(error, SendTimeoutError):
                 error.bytes_sent += sent
-                raise
-            sent += len(piece)
-        if file.seekable():
-            file.seek(offset + sent)
+            raise
         return sent
 
-    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> int:
-        """As much as ``os.sendfile`` can."""
-        return 0
+    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> Iterator[int]:
+        """As much as ``os.sendfile`` can: yields how far it has come."""
+        yield 0
+
+    def _cut_short(self, done: int, size: int | None) -> None:
+        """Nothing more may be sent: the other end would take it for the rest."""
+        self._has_sent = True
+        of = "" if size is None else f" of {size}"
+        self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
 
     def send_eof(self, *, timeout: float | None = None) -> None:
         """Tell the peer that nothing more will be sent; receiving goes on. Idempotent."""
@@ -567,14 +582,13 @@ class ByteStream:
         self._send_in_turn(deadline, self._send_eof)
 
     def _send_eof(self, deadline: Deadline) -> None:
-        if self._finished_sending:
-            return
         if self._send_error is not None:
             raise self._send_error
         transport = self._transport
-        self._finished_sending = True
         try:
-            transport.end_sending()
+            if not self._finished_sending:
+                self._finished_sending = True
+                transport.end_sending()
             while transport.unsent:
                 self._wait(WRITE, deadline)
         except OSError as error:
@@ -634,9 +648,12 @@ class ByteStream:
                 context, self._server_hostname if server_hostname is None else server_hostname)
         if self._transport.handshaking:
             self._shake_hands(deadline)
-        self._in_turn(self._sending, deadline, self._start_tls, context, server_side, server_hostname)
+        self._in_turn(self._shaking, deadline, self._start_tls, context, server_side, server_hostname)
 
     def _start_tls(self, deadline: Deadline, *arguments: Any) -> None:
+        self._in_turn(self._sending, deadline, self._start_tls_alone, *arguments)
+
+    def _start_tls_alone(self, deadline: Deadline, *arguments: Any) -> None:
         self._check_sending()
         self._in_turn(self._receiving, deadline, self._upgrade, *arguments)
 
@@ -700,6 +717,7 @@ class ByteStream:
                 elif upgrading:
                     self._abandon()  # it is neither in the clear nor under TLS
                 raise
+        self._handshake_deadline = FOREVER
 
     def _handshake_failed(self, error: OSError) -> BaseException:
         failed = self._broken(error)
@@ -764,7 +782,8 @@ class ByteStream:
         claim = [get_ident()]
         turns = (self._shaking, self._sending, self._receiving)
         try:
-            leaving = Deadline(10.0)  # they have been woken: it takes no longer than they need to get up
+            # They have been woken, and leave at once, unless one is busy with something else than this stream.
+            leaving = Deadline(max(0.2, min(self._linger.remaining() or 0.0, 10.0)))
             for turn in turns:
                 turn.take(claim, leaving)
             if not self._disposed:
@@ -797,7 +816,7 @@ class ByteStream:
                 return
             # After a send that was cut short there is no goodbye: the other end is to notice.
             settled = transport.tls is None or not self._has_sent or self._send_error is not None
-            while not self._ended:
+            while not self._ended and not deadline.expired:
                 try:
                     if not transport.receive(CHUNK):
                         return

@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..deadline import Deadline
@@ -51,9 +51,8 @@ def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: i
     if isinstance(happy_eyeballs_delay, str) or not 0 <= happy_eyeballs_delay < math.inf:
         raise ValueError(f"happy_eyeballs_delay must be a number of seconds, not {happy_eyeballs_delay!r}")
     if local_address is not None:
-        local_host, local_port = local_address
-        check_host(local_host)
-        check_port(local_port)
+        local_address = check_host(local_address[0]), local_address[1]
+        check_port(local_address[1])
     context, name = client_context(ssl_context, host if server_hostname is None else server_hostname)
     local: Sequence[Address] = ()
     try:
@@ -95,10 +94,8 @@ def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None 
         if owned is not None:
             _remove(owned, file_identity(owned))
         raise
-    stream = _start(sock, context, name or server_hostname, deadline, autostart_tls, tls_standard_compatible)
-    if owned is not None:
-        stream.at_close(functools.partial(_remove, owned, file_identity(owned)))
-    return stream
+    remove = functools.partial(_remove, owned, file_identity(owned)) if owned is not None else None
+    return _start(sock, context, name or server_hostname, deadline, autostart_tls, tls_standard_compatible, remove)
 
 
 def _connect_unix(sock: socket.socket, path: str, deadline: Deadline) -> None:
@@ -107,9 +104,9 @@ def _connect_unix(sock: socket.socket, path: str, deadline: Deadline) -> None:
     if remaining == 0:
         sock.setblocking(False)
     elif remaining is not None:
-        seconds = int(remaining)
+        seconds = int(min(remaining, 1e9))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
-                        struct.pack("ll", seconds, max(1, int((remaining - seconds) * 1e6))))
+                        struct.pack("ll", seconds, max(1, int(remaining % 1 * 1e6))))
     try:
         sock.connect(path)
     except BlockingIOError:
@@ -239,13 +236,15 @@ def _reduce(error: ConnectFailedError) -> tuple[Any, ...]:
 
 
 def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None, deadline: Deadline,
-           autostart_tls: bool, standard_compatible: bool) -> SocketStream:
+           autostart_tls: bool, standard_compatible: bool, at_close: Callable[[], None] | None = None) -> SocketStream:
     try:
         prepare(sock)
         stream = SocketStream(sock)
     except BaseException:
         sock.close()
         raise
+    if at_close is not None:
+        stream.at_close(at_close)
     stream.expect_tls(context, server_side=False, server_hostname=name, standard_compatible=standard_compatible)
     if context is not None and autostart_tls:
         stream.begin_tls(None)

@@ -29,6 +29,8 @@ class StreamFile(io.RawIOBase):
         self._timeout = timeout
         self._by_line = by_line
         self._position = 0
+        self.cut_off = False
+        """Whether to behave as at the end."""
 
     def readable(self) -> bool:
         return self._readable
@@ -45,6 +47,8 @@ class StreamFile(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         self._check("read", self._readable)
+        if self.cut_off:
+            return 0
         view = memoryview(buffer).cast("B")
         if self._by_line:
             chunk = self._stream.receive_line(len(view), timeout=self._timeout)
@@ -70,19 +74,26 @@ class Readers:
     """The readers over one stream, and what they hold of it; also those that the user has let go of."""
 
     def __init__(self) -> None:
-        self._readers: list[Any] = []
+        self._readers: list[tuple[StreamFile, Any]] = []
 
-    def add(self, reader: io.BufferedReader) -> None:
-        self._readers = [other for other in self._readers if not other.closed]
-        self._readers.append(reader)
+    def add(self, raw: StreamFile, file: Any) -> None:
+        self._readers = [(other, reader) for other, reader in self._readers if not other.closed]
+        self._readers.append((raw, file))
 
     def pending(self) -> bytes:
-        """Take what they have read ahead."""
+        """Take what they have read ahead: what they still have to give when nothing more comes."""
         taken = b""
-        for reader in self._readers:
-            if not reader.closed:
-                held = reader.raw.tell() - reader.tell()
-                taken += reader.read(held) if held else b""
+        for raw, file in self._readers:
+            raw.cut_off = True
+            try:
+                held = file.read()
+                taken += held if isinstance(held, bytes) else held.encode(file.encoding, "surrogateescape")
+            except UnicodeError:
+                taken += b"\0"  # it holds something, and no text
+            except ValueError:
+                pass  # closed, or detached: it holds nothing
+            finally:
+                raw.cut_off = False
         return taken
 
 
@@ -111,9 +122,10 @@ def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, e
         file = io.BufferedRWPair(raw, raw, size)
     elif "r" in kind:
         file = io.BufferedReader(raw, size)
-        readers.add(file)
     else:
         file = io.BufferedWriter(raw, size)
-    if binary:
-        return file
-    return io.TextIOWrapper(file, encoding or "utf-8", errors, newline, line_buffering=buffering == 1)
+    if not binary:
+        file = io.TextIOWrapper(file, encoding or "utf-8", errors, newline, line_buffering=buffering == 1)
+    if "r" in kind:
+        readers.add(raw, file)
+    return file

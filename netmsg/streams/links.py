@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..deadline import Deadline
-from ..sockets.waiting import READ, WRITE, wait_for_sockets
+from ..sockets.waiting import READ, WRITE, WakeUp, wait_for_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport
-from ..waiting import Signal, Waiters
+from ..waiting import Waiters
 
 try:
     import fcntl
@@ -63,18 +63,10 @@ class SocketLink:
         sock.setblocking(False)
         self.sock = sock
         self.transport: Transport = PlainTransport(sock)
-        self._signal: Signal | None = None
-        self._woken = False
+        self._wake_up = WakeUp()
 
     def wait(self, events: int, deadline: Deadline) -> int:
-        if self._signal is None:
-            signal = Signal()
-            if self._signal is None:
-                self._signal = signal
-        if self._woken:  # perhaps before there was a signal to set
-            return 0
-        descriptor = self.sock.fileno()
-        ready = wait_for_sockets({descriptor: events}, self._signal, deadline)
+        ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
         return ready[0][1] if ready else 0
 
     def linger(self, events: int, deadline: Deadline) -> None:
@@ -86,9 +78,7 @@ class SocketLink:
             pass  # look again
 
     def wake(self) -> None:
-        self._woken = True
-        if self._signal is not None:
-            self._signal.set()
+        self._wake_up.set()
 
     def hurry(self) -> None:
         try:
@@ -111,8 +101,7 @@ class SocketLink:
             self.sock.close()
         except OSError:
             pass  # somebody else has closed the descriptor
-        if self._signal is not None:
-            self._signal.close()
+        self._wake_up.close()
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet, and tell the other end at once."""
@@ -132,11 +121,12 @@ class _Pipe:
         self.held = 0
         self.ended = False
         self.broken = False
-        self.lock = threading.Lock()  # guards all of these; a leaf
+        self.lock = threading.RLock()  # guards all of these; a leaf, but for a signal handler that closes
         self.changed = Waiters()
         """Who waits for any change; both directions of a pair share it."""
 
-    def put(self, data: Buffer) -> int:
+    def put(self, data: Buffer, taken: list[int]) -> None:
+        """Append to ``taken`` how much of ``data`` there was room for."""
         with self.lock:
             if self.broken:
                 raise BrokenPipeError("the other end was closed")
@@ -144,10 +134,13 @@ class _Pipe:
             if room <= 0:
                 raise BlockingIOError
             chunk = bytes(memoryview(data)[:room])
-            self.chunks.append(chunk)
-            self.held += len(chunk)
+            size = len(chunk)
+            chunks = self.chunks
+            # No call from here on, and so no interrupt between the one and the other.
+            chunks += (chunk,)
+            self.held += size
+            taken += (size,)
         self.changed.notify_all()
-        return len(chunk)
 
     def get(self, max_bytes: int, target: deque[bytes]) -> None:
         """Move a chunk to ``target``; ``b""`` for the end."""
@@ -212,7 +205,7 @@ class _MemoryTransport:
     def send_one(self, buffer: Buffer, /) -> int:
         taken = self._taken
         if not taken:
-            taken.append(self._outgoing.put(buffer))
+            self._outgoing.put(buffer, taken)
         count = taken[0]
         del taken[0]
         return count

@@ -81,8 +81,10 @@ class Listener:
         check_server_context(ssl_context)
         check_timeout(handshake_timeout)
         sock.setblocking(False)
-        return cls([sock], ssl_context=ssl_context, autostart_tls=autostart_tls,
-                   tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
+        listener = cls([sock], ssl_context=ssl_context, autostart_tls=autostart_tls,
+                       tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
+        listener._files = []  # whoever made them sees to them
+        return listener
 
     # Accepting
 
@@ -252,7 +254,7 @@ def create_tcp_server(port: int = 0, interface: str | None = "localhost", *, fam
     deadline = Deadline(timeout)
     check_port(port)
     if interface is not None:
-        check_host(interface)
+        interface = check_host(interface)
     _check_listening(backlog, ssl_context, handshake_timeout)
     if interface in (None, "localhost"):
         addresses = tcp_addresses(interface, port)

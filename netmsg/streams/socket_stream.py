@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import array
+import io
 import os
 import socket
+import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..deadline import Deadline
-from ..errors import ClosedError, ConnectionBrokenError, LocalProtocolError
+from ..errors import ClosedError, ConnectionBrokenError, ForkedError, LocalProtocolError, SendTimeoutError
+from ..forking import current_process
 from ..sockets.addresses import host_and_port
 from .byte_stream import ByteStream, check_size
 from ..sockets.waiting import READ, WRITE
@@ -38,10 +41,11 @@ class SocketProxy:
     Never waits for a call that is blocked. Raises `ClosedError` once that is closed.
     """
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_process", "_socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._process = current_process()
 
     @property
     def family(self) -> int:
@@ -83,6 +87,8 @@ class SocketProxy:
         return self._socket.getpeername()
 
     def _check(self) -> None:
+        if self._process is not current_process():
+            raise ForkedError("this socket belongs to the parent process")
         if self._socket.fileno() < 0:
             raise ClosedError("the socket is closed")
 
@@ -157,35 +163,34 @@ class SocketStream(ByteStream):
         state = "closed" if self._closing else "open"
         return f"<{type(self).__name__} {self._local_address!r} to {self._remote_address!r} {state}>"
 
-    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> int:
-        if not hasattr(os, "sendfile") or self._transport is not self._socket_link.transport:
-            return 0
-        try:
-            descriptor = file.fileno()
-        except (AttributeError, OSError):
-            return 0
+    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> Iterator[int]:
+        raw = getattr(file, "raw", file)
+        if (not hasattr(os, "sendfile") or self._transport is not self._socket_link.transport
+                or not isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO))
+                or not isinstance(raw, io.FileIO) or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)):
+            return  # what is read from anything else need not be what its descriptor has
         counts: list[int] = []
         sent = 0
         try:
             while sent < count:
                 try:
-                    counts.extend(map(os.sendfile, (self._socket.fileno(),), (descriptor,), (offset + sent,),
+                    counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
                                       (min(count - sent, SENDFILE_PIECE),)))
                 except BlockingIOError:
                     self._wait(WRITE, deadline)
                     continue
                 if not counts[-1]:
-                    break  # not a file that it can read
+                    return  # the file has become shorter
+                self._has_sent = True
                 sent += counts[-1]
+                yield sent
         except BaseException as error:
-            if isinstance(error, OSError) and error.errno and not counts and not isinstance(error, ConnectionError):
-                return 0  # not a file that it can read
             failed = self._send_failed(error, sum(counts), count)
             if failed is error:
                 raise
+            if isinstance(failed, SendTimeoutError):
+                failed.bytes_sent = 0  # whoever asked adds what it was told of
             raise failed
-        self._has_sent = True
-        return sent
 
     # UNIX streams
 
@@ -217,8 +222,16 @@ class SocketStream(ByteStream):
                 if isinstance(error, ConnectionError):
                     raise self._send_failed(error, 0, len(octets))
                 raise
+        self._has_sent = True
         if sent < len(octets):
-            self._send_all(deadline, memoryview(octets)[sent:])
+            try:
+                self._send_all(deadline, octets[sent:])
+            except BaseException as error:
+                if self._send_error is None:
+                    self._cut_short(sent, len(octets))
+                if isinstance(error, SendTimeoutError):
+                    error.bytes_sent += sent
+                raise
 
     def receive_fds(self, max_bytes: int, max_fds: int, *, timeout: float | None = None) -> tuple[bytes, list[int]]:
         """Some bytes, and the descriptors that came with them, close-on-exec; they belong to the caller.

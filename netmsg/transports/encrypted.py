@@ -88,6 +88,9 @@ class TLSTransport:
             try:
                 with self._state:
                     found = self._engine.read_to(plaintext, wanted)
+                    if found and not plaintext[-1]:
+                        del plaintext[-1]
+                        self._at_end = True
                 if not found:
                     if plaintext:
                         break
@@ -99,9 +102,6 @@ class TLSTransport:
             except OSError as error:
                 self._failure = error  # told after what came before it
                 break
-            if not plaintext[-1]:
-                del plaintext[-1]
-                self._at_end = True
             wanted = max_bytes - sum(map(len, plaintext))
         self._flush_quietly()
         if not plaintext:
@@ -113,9 +113,9 @@ class TLSTransport:
             chunk = plaintext[0]
             del plaintext[0]
             return chunk
-        joined = b"".join(plaintext)
-        empty: list[bytes] = []
-        self._plaintext = empty
+        count = len(plaintext)
+        joined = b"".join(plaintext[:count])
+        del plaintext[:count]  # and not what `end_sending` may have added
         return joined
 
     def send_one(self, buffer: Buffer, /) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import io
 import os
 import random
 import signal
@@ -12,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Pair
 from support.pairs import TIMEOUT, Background, until
+from support.streams import Pair
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, IncompleteReadError,
-    LocalProtocolError, SendTimeoutError,
+    LocalProtocolError, RemoteProtocolError, SendTimeoutError,
 )
 
 MIB = 1 << 20
@@ -513,3 +514,64 @@ def test_30_an_interrupt_ends_a_blocking_call_and_spoils_nothing(pair: Pair, how
             pair.client.send_all(b"spliced")
     pair.server.send_all(b"345\n")
     assert pair.client.receive_until(b"\n", timeout=TIMEOUT) == (b"345" if how == "receive" else b"12345")
+
+
+# What a review found
+
+@pytest.mark.parametrize("mode", ["rb", "rwb", "r", "rw"])
+def test_66_the_rest_of_a_line_that_a_file_holds_is_found(pair: Pair, mode: str, tls_contexts: Any) -> None:
+    pair.server.send_all(b"OK!!INJECTED\n")
+    file = pair.client.makefile(mode, timeout=TIMEOUT)
+    assert file.read(4) in (b"OK!!", "OK!!")
+    with pytest.raises(RemoteProtocolError):
+        pair.client.start_tls(tls_contexts[1], server_side=False, server_hostname="localhost", timeout=TIMEOUT)
+    assert pair.client.closed
+
+
+def test_9_a_file_that_was_sent_in_part_spoils_the_stream(pair: Pair) -> None:
+    with pytest.raises(SendTimeoutError) as raised:
+        pair.client.send_file(io.BytesIO(bytes(32 * MIB)), timeout=0.3)
+    assert raised.value.bytes_sent < 32 * MIB
+    assert raised.value.bytes_sent > 0 or pair.kind == "tls-memory"  # which holds less than the first piece
+    with pytest.raises(ConnectionBrokenError):
+        pair.client.send_all(b"spliced")
+
+
+def test_9_a_flood_does_not_prolong_receiving_a_file_or_closing(pair: Pair) -> None:
+    def flood() -> None:
+        with pytest.raises((ClosedError, ConnectionBrokenError)):
+            while True:
+                pair.client.send_all(bytes(100_000))
+
+    flooding = Background(flood)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        pair.server.receive_file(io.BytesIO(), timeout=0.2)
+    pair.server.close(timeout=0.2)
+    assert time.monotonic() - started < 3
+    pair.client.close(timeout=0)
+    flooding.result()
+
+
+def test_a_file_whose_reader_was_detached_hinders_nothing(pair: Pair) -> None:
+    pair.client.makefile("rb").detach()
+    pair.server.send_all(b"line\n")
+    assert pair.client.makefile("rb", timeout=TIMEOUT).readline() == b"line\n"
+
+
+def test_very_long_timeouts_are_taken(pair: Pair) -> None:
+    pair.server.send_all(b"x")
+    assert pair.client.receive(timeout=1e12) == b"x"
+    waiting = Background(pair.client.receive, timeout=3e6)
+    blocked(waiting)
+    pair.server.send_all(b"y")
+    assert waiting.result() == b"y"
+
+
+def test_59_receiving_while_the_other_half_is_closed_loses_nothing(pair: Pair) -> None:
+    data = random.Random(7).randbytes(MIB)
+    sending = Background(pair.server.send_all, data)
+    receiving = Background(pair.client.receive_exactly, MIB)
+    pair.client.send_eof(timeout=TIMEOUT)
+    assert receiving.result() == data
+    sending.result()

@@ -233,6 +233,16 @@ def test_49_where_the_receiver_does_not_keep_up_sending_waits(tmp_path: Path) ->
             assert server.receive(timeout=TIMEOUT)[0] == b"last"
 
 
+def test_49_a_full_buffer_of_ones_own_keeps_the_timeout(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(path=tmp_path / "server"):
+        with create_unix_datagram_socket(target_path=tmp_path / "server") as client:
+            started, cpu = time.monotonic(), time.process_time()
+            with pytest.raises(SendTimeoutError):
+                for _ in range(100):
+                    client.send(bytes(60_000), timeout=0.3)
+            assert time.monotonic() - started < 3 and time.process_time() - cpu < 0.3
+
+
 # What holds of both
 
 @pytest.fixture(params=["udp", "unix"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import gzip
 import os
 import resource
 import secrets
@@ -696,3 +697,115 @@ def test_abort_is_a_reset() -> None:
             client.abort()
             with pytest.raises(ConnectionBrokenError):
                 server.receive(timeout=TIMEOUT)
+
+
+# What a review found
+
+def test_31_an_attempt_that_cannot_begin_leaves_the_others_alone(deaf: Any,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved_to(monkeypatch, (socket.AF_INET, deaf), (255, ("nowhere", 1)))
+    with pytest.raises(TimeoutError):
+        connect_tcp("two.example", 1, timeout=0.3, happy_eyeballs_delay=0.01)
+
+
+def test_a_file_that_becomes_shorter_while_it_is_sent_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(30_000_000))
+    with create_tcp_server() as listener:
+        client, server = pair_over(listener)
+        with client, server, open(tmp_path / "file", "r+b") as file:
+            sending = Background(client.send_file, file)
+            sending.join(0.1)
+            os.truncate(tmp_path / "file", 15_000_000)
+            draining = Background(lambda: sum(map(len, server)))
+            with pytest.raises(EOFError):
+                sending.result()
+            with pytest.raises(ConnectionBrokenError):
+                client.send_all(b"spliced")
+            client.close()
+            assert draining.result() == 15_000_000
+
+
+def test_a_file_that_is_not_what_its_descriptor_has_is_read(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "file.gz", "wb") as packed:
+        packed.write(b"content" * 1000)
+    with create_tcp_server() as listener:
+        client, server = pair_over(listener)
+        with client, server, gzip.open(tmp_path / "file.gz") as unpacked:
+            assert client.send_file(unpacked, timeout=TIMEOUT) == 7000  # type: ignore[arg-type]
+            assert server.receive_exactly(7000, timeout=TIMEOUT) == b"content" * 1000
+
+
+def test_descriptors_whose_data_is_sent_in_part_spoil_the_stream() -> None:
+    one, other = unix_pair()
+    with other, one:
+        with pytest.raises(netmsg.SendTimeoutError) as raised:
+            one.send_fds(bytes(5_000_000), [0], timeout=0.2)
+        assert 0 < raised.value.bytes_sent < 5_000_000
+        with pytest.raises(ConnectionBrokenError):
+            one.send_all(b"spliced")
+        data, descriptors = other.receive_fds(10, 1, timeout=TIMEOUT)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_out_of_descriptors_a_stream_still_waits() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with create_tcp_server() as listener:
+        client, server = pair_over(listener)
+        with client, server:
+            highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+            held = []
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+                while True:
+                    try:
+                        held.append(os.dup(0))
+                    except OSError:
+                        break
+                with pytest.raises(TimeoutError):
+                    server.receive(timeout=0.1)
+                waiting = Background(server.receive)
+                waiting.join(0.05)
+                client.send_all(b"here")
+                assert waiting.result() == b"here"
+                waiting = Background(server.receive)
+                waiting.join(0.05)
+                server.close(timeout=0)
+                with pytest.raises(ClosedError):
+                    waiting.result()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for descriptor in held:
+                    os.close(descriptor)
+
+
+def test_close_does_not_wait_for_a_file_that_is_being_read() -> None:
+    with create_tcp_server() as listener:
+        client, server = pair_over(listener)
+        reading, writing = os.pipe()
+        with server, open(reading, "rb") as file:
+            sending = Background(client.send_file, file)
+            sending.join(0.05)
+            started = time.monotonic()
+            client.close(timeout=0.3)
+            assert time.monotonic() - started < 2
+            os.close(writing)
+            with pytest.raises((ClosedError, ConnectionBrokenError, OSError)):
+                sending.result()
+                raise ClosedError  # it had nothing to send
+
+
+def test_a_local_path_goes_when_tls_fails(tmp_path: Path, tls_contexts: Any) -> None:
+    with create_unix_server(tmp_path / "server") as listener:
+        connecting_now = Background(connect_unix, tmp_path / "server", local_path=tmp_path / "client",
+                                    ssl_context=tls_contexts[1], server_hostname="localhost", timeout=TIMEOUT)
+        with listener.accept(timeout=TIMEOUT) as server:
+            server.send_all(b"no TLS here")
+            with pytest.raises(netmsg.TLSHandshakeError):
+                connecting_now.result()
+    assert not (tmp_path / "client").exists()
+
+
+def test_brackets_are_no_part_of_an_address() -> None:
+    with create_tcp_server(interface="[::1]") as listener:
+        connect_tcp("[::1]", listener.port, local_address=("[::1]", 0), timeout=TIMEOUT).close()

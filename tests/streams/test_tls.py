@@ -494,6 +494,26 @@ def test_an_upgrade_waits_for_a_send_and_a_receive_of_other_threads(contexts: Co
         upgrading.result()
 
 
+def test_a_send_beside_an_upgrade_waits_for_it_and_no_longer(contexts: Contexts) -> None:
+    contexts[0].num_tickets = 0  # so that nothing else comes to wake it
+    with plain_pair(contexts) as (client, server):
+        upgrading = Background(client.start_tls, timeout=TIMEOUT)
+        upgrading.join(0.05)
+        sending = Background(client.send_all, b"hello")
+        server.start_tls(timeout=TIMEOUT)
+        assert server.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        upgrading.result()
+        sending.result()
+
+
+def test_the_handshake_timeout_is_for_the_first_handshake(authority: trustme.CA, contexts: Contexts) -> None:
+    with tls_pair(contexts, {"handshake_timeout": 0.3}) as (client, server):
+        threading.Event().wait(0.35)
+        upgrading = Background(server.start_tls, contexts[0], timeout=TIMEOUT)
+        client.start_tls(contexts[1], server_hostname="localhost", timeout=TIMEOUT)
+        upgrading.result()
+
+
 # makefile
 
 def test_files_over_a_stream(contexts: Contexts) -> None:
