@@ -34,7 +34,7 @@ class ReadAhead:
         self.joining: list[bytes] = []
         """Items on their way back, if that was interrupted."""
         self._streak = 0
-        self._delimiter = b""
+        self._delimiter = b""  # what is searched for; none whenever the chunks are changed, so that it begins anew
         self._chunk = 0  # how many chunks have been searched for it, `data` among them
         self._scanned = 0  # how many unread bytes those are
         self._tail = b""  # the last of these, in which the delimiter may have begun
@@ -72,6 +72,7 @@ class ReadAhead:
         items.append(b"")
         more = [self.delimiter.join(items), *self.more]
         self._streak = 0
+        self._delimiter = b""
         self.more, self.joining = more, []
 
     def front(self) -> int:
@@ -79,6 +80,7 @@ class ReadAhead:
         left = len(self.data) - self.position
         if left == 0 and self.more:
             left = len(self.more[0])
+            self._delimiter = b""
             self.data = self.more[0]
             self.position = 0
             del self.more[0]
@@ -89,6 +91,7 @@ class ReadAhead:
         if len(self.data) - self.position < size and self.more:
             joined = b"".join((self.data[self.position:], *self.more))
             empty: list[bytes] = []
+            self._delimiter = b""
             self.data = joined
             self.position = 0
             self.more = empty
@@ -133,12 +136,14 @@ class ReadAhead:
         """Everything that is unread."""
         self.unsplit()
         taken = b"".join((self.data[self.position:], *self.more))
+        self._delimiter = b""
         self.data, self.position, self.more = b"", 0, []
         return taken
 
     def put_back(self, chunk: bytes) -> None:
         """Have ``chunk`` read next."""
         rest = self.data[self.position:]
+        self._delimiter = b""
         if rest:
             self.more.insert(0, rest)
         self.data, self.position = chunk, 0

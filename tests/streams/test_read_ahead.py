@@ -67,6 +67,25 @@ def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list
 NEWLINE = b"\n"
 
 
+@given(chunks, st.lists(st.sampled_from(["front", "gather", "append", "find"])),
+       st.sampled_from([b"\n", b"\r\n", b"aa"]))
+def test_an_interrupt_before_the_search_is_forgotten_does_not_lead_it_astray(pieces: list[bytes], steps: list[str],
+                                                                             delimiter: bytes) -> None:
+    """`searched` may never be reached: whatever moves the chunks has to begin the search anew by itself."""
+    ahead = ReadAhead()
+    waiting = list(pieces)
+    whole = b""
+    for step in steps:
+        if step == "append" and waiting:
+            ahead.more.append(waiting[0])
+            whole += waiting.pop(0)
+        elif step == "front":
+            ahead.front()
+        elif step == "gather":
+            ahead.gather(len(ahead))
+        assert ahead.find(delimiter) == whole.find(delimiter)
+
+
 def test_items_are_split_only_after_a_few_in_a_row() -> None:
     ahead = ReadAhead()
     ahead.more.append(b"x\n" * 100)
