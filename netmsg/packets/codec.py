@@ -1,0 +1,139 @@
+"""What a codec is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any, Final, Generic, TypeVar
+
+from ..errors import PacketDecodeError, PacketEncodeError
+
+__all__ = ["Codec", "Decoder", "MAX_PACKET_SIZE", "MappedCodec"]
+
+MAX_PACKET_SIZE: Final = 2**20
+
+S = TypeVar("S")
+R = TypeVar("R")
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Decoder(Generic[R]):
+    """Cuts one stream of bytes into packets. Made by `Codec.decoder`, for one connection, and used by one thread at a
+    time.
+
+    Own ones keep what they remember in attributes to which `feed` assigns new values (``self.rest = ...``, not
+    ``self.rest.append(...)``): a copy made before it then undoes a call that Ctrl-C cuts short.
+    """
+
+    lost: PacketDecodeError | None = None
+    """After which error no packet can be told from the next any more; `feed` then ignores everything."""
+
+    def feed(self, data: bytes) -> list[R | PacketDecodeError]:
+        """The packets that ``data`` completes, however the stream was cut up; a `PacketDecodeError` in the place of a
+        bad one."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """The stream has ended: raises `IncompleteReadError` if that is in the middle of a packet."""
+        raise NotImplementedError
+
+
+class Codec(Generic[S, R]):
+    """Turns packets of type ``S`` into bytes, and bytes into packets of type ``R``.
+
+    A subclass defines `encode` and `decoder`, and `decode` if it is to be used with datagrams. It holds no state: one
+    object serves any number of connections and threads.
+    """
+
+    def encode(self, packet: S) -> bytes:
+        """What goes over the network. Raises `PacketEncodeError` for what cannot be expressed."""
+        raise NotImplementedError
+
+    def decode(self, data: bytes) -> R:
+        """The one packet that is all of ``data``, a datagram. Raises `PacketDecodeError`."""
+        raise NotImplementedError
+
+    def decoder(self) -> Decoder[R]:
+        """A new one, for one connection."""
+        raise NotImplementedError
+
+    def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
+        """The same format for other objects: ``encode`` makes what this codec can send of a user's object, ``decode``
+        a user's object of what was received; without one of them packets stay as they are in that direction. What
+        these functions raise becomes a `PacketEncodeError` or `PacketDecodeError`.
+
+        ::
+
+            points = JSONCodec().map(encode=dataclasses.asdict, decode=lambda fields: Point(**fields))
+        """
+        return MappedCodec(self, encode, decode)
+
+
+class MappedCodec(Codec[T, U]):
+    """See `Codec.map`."""
+
+    def __init__(self, inner: Codec[Any, Any], encode: Callable[[T], Any] | None,
+                 decode: Callable[[Any], U] | None) -> None:
+        for function in (encode, decode):
+            if function is not None and not callable(function):
+                raise TypeError(f"a function is needed, not {type(function).__name__}")
+        self._inner = inner
+        self._encode = encode
+        self._decode = decode
+
+    def encode(self, packet: T) -> bytes:
+        return self._inner.encode(self.reduced(packet))
+
+    def reduced(self, packet: T) -> Any:
+        """What the inner codec is to encode."""
+        if self._encode is None:
+            return packet
+        try:
+            return self._encode(packet)
+        except PacketEncodeError:
+            raise
+        except Exception as error:
+            raise PacketEncodeError(f"{packet!r:.100} cannot be encoded: {error!r}") from error
+
+    def decode(self, data: bytes) -> U:
+        return self.restored(self._inner.decode(data), data)
+
+    def restored(self, packet: Any, data: bytes = b"") -> U:
+        """A user's object."""
+        if self._decode is None:
+            restored: U = packet
+            return restored
+        try:
+            return self._decode(packet)
+        except PacketDecodeError:
+            raise
+        except Exception as error:
+            raise PacketDecodeError(f"{packet!r:.100} cannot be decoded: {error!r}", data) from error
+
+    def decoder(self) -> Decoder[U]:
+        return _MappedDecoder(self, self._inner.decoder())
+
+
+class _MappedDecoder(Decoder[U]):
+    def __init__(self, codec: MappedCodec[Any, U], inner: Decoder[Any]) -> None:
+        self._codec = codec
+        self._inner = inner
+
+    def __copy__(self) -> _MappedDecoder[U]:
+        return _MappedDecoder(self._codec, copy(self._inner))
+
+    def feed(self, data: bytes) -> list[U | PacketDecodeError]:
+        packets: list[U | PacketDecodeError] = []
+        for packet in self._inner.feed(data):
+            if not isinstance(packet, PacketDecodeError):
+                try:
+                    packet = self._codec.restored(packet)
+                except PacketDecodeError as error:
+                    packet = error
+            packets.append(packet)
+        self.lost = self._inner.lost
+        return packets
+
+    def end(self) -> None:
+        self._inner.end()

@@ -1,0 +1,226 @@
+"""Codecs that first cut the stream into frames of bytes and then, by itself, make a packet of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from ..errors import IncompleteReadError, PacketDecodeError
+from .codec import MAX_PACKET_SIZE, Codec, Decoder, MappedCodec
+
+__all__ = ["FrameDecoder", "FramedCodec", "PrefixDecoder", "content_of"]
+
+NOTHING: Final = bytearray()
+"""In the place of a buffer in which nothing counts."""
+
+S = TypeVar("S")
+R = TypeVar("R")
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class FramedCodec(Codec[S, R]):
+    """``max_packet_size`` bounds what stands in a frame, in bytes; a longer one is a `PacketDecodeError`."""
+
+    def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
+        if isinstance(max_packet_size, bool) or not isinstance(max_packet_size, int):
+            raise TypeError(f"max_packet_size must be an int, not {type(max_packet_size).__name__}")
+        if max_packet_size < 1:
+            raise ValueError(f"max_packet_size must be at least 1, not {max_packet_size}")
+        self.max_packet_size = max_packet_size
+
+    def pack(self, packet: S) -> bytes:
+        """What stands in the frame. Raises `PacketEncodeError`."""
+        raise NotImplementedError
+
+    def unpack(self, content: bytes) -> R:
+        """The packet. Anything that this raises says that ``content`` is none."""
+        raise NotImplementedError
+
+    def frame(self, content: bytes) -> bytes:
+        """``content`` with what marks where it begins and ends. Raises `PacketEncodeError`."""
+        raise NotImplementedError
+
+    def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
+        """What cuts out the frames, and makes packets of them with ``unpack``."""
+        raise NotImplementedError
+
+    def encode(self, packet: S) -> bytes:
+        return self.frame(self.pack(packet))
+
+    def decode(self, data: bytes) -> R:
+        return self.decode_with(self.unpack, data)
+
+    def decode_with(self, unpack: Callable[[bytes], U], data: bytes) -> U:
+        """One datagram, one packet."""
+        decoder = self.frame_decoder(unpack)
+        packets = decoder.feed(data)
+        try:
+            decoder.end()
+        except IncompleteReadError as error:
+            raise PacketDecodeError("the packet is not complete", bytes(data)) from error
+        if len(packets) != 1:
+            raise PacketDecodeError(f"one packet was expected, and there are {len(packets)}", bytes(data))
+        packet = packets[0]
+        if isinstance(packet, PacketDecodeError):
+            raise packet
+        return packet
+
+    def decoder(self) -> Decoder[R]:
+        return self.frame_decoder(self.unpack)
+
+    def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
+        return _MappedFrames(self, encode, decode)
+
+
+class _MappedFrames(MappedCodec[T, U]):
+    """So that errors can tell the bytes of the frame."""
+
+    def __init__(self, framed: FramedCodec[Any, Any], encode: Callable[[T], Any] | None,
+                 decode: Callable[[Any], U] | None) -> None:
+        super().__init__(framed, encode, decode)
+        self._framed = framed
+
+    def _unpack(self, content: bytes) -> U:
+        return self.restored(self._framed.unpack(content), content)
+
+    def decode(self, data: bytes) -> U:
+        return self._framed.decode_with(self._unpack, data)
+
+    def decoder(self) -> Decoder[U]:
+        return self._framed.frame_decoder(self._unpack)
+
+
+class FrameDecoder(Decoder[R]):
+    """Keeps the beginning of a frame until the rest has come.
+
+    It is kept in a buffer of which only the first `_kept` bytes count: a copy of this object shares it, and what a
+    call that was cut short has left behind them is overwritten by the next.
+    """
+
+    def __init__(self, unpack: Callable[[bytes], R], max_packet_size: int) -> None:
+        self._unpack = unpack
+        self._max_packet_size = max_packet_size
+        self._buffer = NOTHING
+        self._kept = 0
+
+    def feed(self, data: bytes) -> list[R | PacketDecodeError]:
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        if self.lost is not None:
+            return []
+        frames = self.split(data)
+        packets: list[R | PacketDecodeError] = []
+        contents = iter(frames)
+        while len(packets) < len(frames):
+            failure: Exception | None = None
+            try:
+                packets.extend(map(self._unpack, contents))  # type: ignore[arg-type]  # of an error it raises
+            except Exception as error:
+                failure = error
+            if len(packets) < len(frames):
+                packets.append(_decode_error(frames[len(packets)], failure))
+        return packets
+
+    def split(self, data: bytes) -> list[bytes | PacketDecodeError]:
+        """The frames' contents that ``data`` completes; an error in the place of one that is none."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        if self._kept:
+            raise IncompleteReadError(self.kept())
+
+    def keep(self, data: bytes) -> None:
+        """Remember ``data`` behind what is kept already."""
+        if not self._kept:
+            self._buffer = bytearray(data)
+        else:
+            del self._buffer[self._kept:]
+            self._buffer += data
+        self._kept = len(self._buffer)
+
+    def kept(self) -> bytes:
+        return bytes(self._buffer[:self._kept])
+
+    def forget(self) -> None:
+        self._buffer = NOTHING
+        self._kept = 0
+
+
+class PrefixDecoder(FrameDecoder[R]):
+    """For frames that begin with how long they are."""
+
+    def __init__(self, unpack: Callable[[bytes], R], max_packet_size: int, trailer: bytes = b"") -> None:
+        super().__init__(unpack, max_packet_size)
+        self._trailer = trailer
+        self._missing = 0  # at least so many bytes have to come before there is anything to do
+        self._skipping = 0  # the rest of a frame that is too long
+
+    def header(self, data: bytes, at: int) -> tuple[int, int] | None:
+        """Where the content of the frame that begins ``at`` begins, and its length; ``None`` if that cannot be told
+        yet. Raises ``ValueError`` for what is no beginning of a frame."""
+        raise NotImplementedError
+
+    def split(self, data: bytes) -> list[bytes | PacketDecodeError]:
+        if self._kept:
+            if len(data) < self._missing:
+                self.keep(data)
+                self._missing -= len(data)
+                return []
+            data = self.kept() + data
+            self.forget()
+        frames: list[bytes | PacketDecodeError] = []
+        trailer, longest, size = self._trailer, self._max_packet_size, len(data)
+        at = min(self._skipping, size)
+        self._skipping -= at
+        while at < size:
+            try:
+                header = self.header(data, at)
+            except ValueError as error:
+                return [*frames, self._lose(str(error), data[at:at + longest])]
+            if header is None:
+                self._missing = 1
+                break
+            start, length = header
+            end = start + length + len(trailer)
+            if length > longest:
+                frames.append(PacketDecodeError(f"a packet of {length} bytes, where {longest} are allowed",
+                                                data[at:start]))
+                self._skipping = max(0, end - size)
+            elif end > size:
+                self._missing = end - size
+                break
+            elif trailer and data[end - len(trailer):end] != trailer:
+                return [*frames, self._lose(f"{trailer!r} does not follow the packet", data[at:end])]
+            else:
+                frames.append(data[start:start + length])
+            at = end
+        if at < size:
+            self.keep(data[at:])
+        return frames
+
+    def _lose(self, message: str, data: bytes) -> PacketDecodeError:
+        self.lost = PacketDecodeError(message, data)
+        return self.lost
+
+    def end(self) -> None:
+        super().end()
+        if self._skipping:
+            raise IncompleteReadError(b"", self._skipping)
+
+
+def content_of(packet: Any) -> bytes:
+    """For codecs whose packets are bytes. Raises ``TypeError``, which says that it is none."""
+    return packet if type(packet) is bytes else bytes(memoryview(packet))
+
+
+def _decode_error(content: bytes | PacketDecodeError, failure: Exception | None) -> PacketDecodeError:
+    if isinstance(content, PacketDecodeError):
+        return content
+    if isinstance(failure, PacketDecodeError):
+        if not failure.data:
+            failure.data = content
+        return failure
+    error = PacketDecodeError(f"no packet: {failure!r:.200}", content)
+    error.__cause__ = failure
+    return error
