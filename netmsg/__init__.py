@@ -1,5 +1,7 @@
 """Threaded, blocking networking and messaging, from the standard library alone."""
 
+from .clients.datagram_client import DatagramClient
+from .clients.packet_client import PacketClient
 from .datagrams.udp import UDPSocket, create_udp_socket
 from .datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from .errors import (
@@ -43,12 +45,20 @@ from .messaging.peers import PeerInfo
 from .messaging.receipts import Receipt
 from .messaging.routing import OnFull, SendMode
 from .messaging.smart_socket import Delivery, Socket, Søcket
+from .packets.codec import Codec, Decoder
+from .packets.delimited import DelimitedCodec
+from .packets.json_lines import JSONCodec
+from .packets.length_prefixed import LengthPrefixedCodec
+from .packets.lines import LineCodec
+from .packets.netstrings import NetstringCodec
+from .packets.structs import StructCodec
 from .reactor.io_thread import IOThread
+from .sockets.proxy import SocketProxy
 from .streams.byte_stream import ByteStream
 from .streams.connecting import connect_tcp, connect_unix
 from .streams.listener import Listener, create_tcp_server, create_unix_server
 from .streams.memory import memory_stream_pair
-from .streams.socket_stream import PeerCredentials, SocketProxy, SocketStream
+from .streams.socket_stream import PeerCredentials, SocketStream
 from .tls import TLSInfo
 
 __version__ = "0.1.0"
@@ -58,10 +68,14 @@ __all__ = [
     "AckMode",
     "ByteStream",
     "ClosedError",
+    "Codec",
     "ConnectFailedError",
     "Connected",
     "Connecting",
     "ConnectionBrokenError",
+    "DatagramClient",
+    "Decoder",
+    "DelimitedCodec",
     "DelimiterNotFoundError",
     "Delivery",
     "DeliveryGuarantee",
@@ -75,12 +89,17 @@ __all__ = [
     "HandshakeFailed",
     "IOThread",
     "IncompleteReadError",
+    "JSONCodec",
+    "LengthPrefixedCodec",
+    "LineCodec",
     "Listener",
     "Listening",
     "LocalProtocolError",
     "NetmsgError",
+    "NetstringCodec",
     "OnDuplicate",
     "OnFull",
+    "PacketClient",
     "PacketDecodeError",
     "PacketEncodeError",
     "PeerCredentials",
@@ -96,6 +115,7 @@ __all__ = [
     "SocketProxy",
     "SocketStats",
     "SocketStream",
+    "StructCodec",
     "Søcket",
     "TLSHandshakeError",
     "TLSInfo",

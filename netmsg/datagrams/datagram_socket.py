@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError, SendTimeoutError
 from ..forking import current_process
+from ..sockets.proxy import SocketProxy
 from ..sockets.waiting import READ, WRITE, WakeUp
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class DatagramSocket:
         self._socket = sock
         self._connected = connected
         self._local_address = self._address(sock.getsockname())
+        self._proxy = SocketProxy(sock)
         self._wake_up = WakeUp()
         self._closing = False
         self._inside = 0
@@ -74,6 +76,20 @@ class DatagramSocket:
     def local_address(self) -> Any:
         """(host, port), or the path of a UNIX socket; also after close."""
         return self._local_address
+
+    @property
+    def target(self) -> Any:
+        """(host, port), or the path, of what the socket is connected to; ``None`` if it is not."""
+        raise NotImplementedError
+
+    def is_target(self, sender: Any) -> bool:
+        """Whether ``sender``, as `receive` gave it, is the `target`."""
+        raise NotImplementedError
+
+    @property
+    def socket(self) -> SocketProxy:
+        """The socket's options and addresses."""
+        return self._proxy
 
     @property
     def overlong_datagrams(self) -> int:
@@ -183,6 +199,11 @@ class DatagramSocket:
         check_size(max_bytes)
         self._check()
         return _Packets(self, max_bytes, timeout)
+
+    def wait_readable(self, deadline: Deadline) -> None:
+        """Wait until `receive` has something to return or to raise. Raises ``TimeoutError``. For whoever builds on
+        sockets."""
+        self._do(READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
 
     def _send(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> None:
         octets = memoryview(data)

@@ -48,6 +48,17 @@ class UDPSocket(DatagramSocket):
             return cls(sock, connected=False)
         return cls(sock, connected=True)
 
+    def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        super().__init__(sock, connected=connected)
+        self._peer = self._address(sock.getpeername()) if connected else None
+
+    @property
+    def target(self) -> Any:
+        return self._peer
+
+    def is_target(self, sender: Any) -> bool:
+        return self._connected  # the kernel sees to it
+
     def _address(self, address: Any) -> Any:
         if isinstance(address, tuple) and address[0].startswith(MAPPED) and "." in address[0]:
             return address[0].removeprefix(MAPPED), address[1]

@@ -34,6 +34,13 @@ class UNIXDatagramSocket(DatagramSocket):
         super().__init__(sock, connected=target is not None)
         self._file = file_identity(self._local_address)
 
+    @property
+    def target(self) -> str | None:
+        return self._path
+
+    def is_target(self, sender: Any) -> bool:
+        return self._path is not None and bool(sender == self._path)
+
     def _address(self, address: Any) -> Any:
         return os.fsdecode(address) if isinstance(address, bytes) else address
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
 from .codec import MAX_PACKET_SIZE
-from .framed import FrameDecoder, FramedCodec, content_of
+from .framed import FrameDecoder, FramedCodec, PlainFrames
 
 __all__ = ["DelimitedCodec", "DelimitedFrames"]
 
@@ -20,7 +20,7 @@ class DelimitedFrames(FramedCodec[S, R]):
     """The framing; what stands in the frames is a subclass's business."""
 
     def __init__(self, delimiter: bytes, max_packet_size: int) -> None:
-        super().__init__(max_packet_size)
+        FramedCodec.__init__(self, max_packet_size)
         self.delimiter = bytes(memoryview(delimiter))
         if not self.delimiter:
             raise ValueError("the delimiter is empty")
@@ -40,19 +40,11 @@ class DelimitedFrames(FramedCodec[S, R]):
         return _DelimitedDecoder(unpack, self.max_packet_size, self.delimiter)
 
 
-class DelimitedCodec(DelimitedFrames[bytes, bytes]):
+class DelimitedCodec(PlainFrames, DelimitedFrames[bytes, bytes]):
     """Packets are ``bytes``, each followed by ``delimiter``, which must not occur in them."""
 
     def __init__(self, delimiter: bytes, *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
-        super().__init__(delimiter, max_packet_size)
-
-    def pack(self, packet: bytes) -> bytes:
-        try:
-            return content_of(packet)
-        except TypeError:
-            raise PacketEncodeError(f"packets are bytes, not {type(packet).__name__}") from None
-
-    unpack = bytes
+        DelimitedFrames.__init__(self, delimiter, max_packet_size)
 
 
 class _DelimitedDecoder(FrameDecoder[R]):

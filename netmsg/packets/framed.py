@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from ..errors import IncompleteReadError, PacketDecodeError
+from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
 from .codec import MAX_PACKET_SIZE, Codec, Decoder, MappedCodec
 
-__all__ = ["FrameDecoder", "FramedCodec", "PrefixDecoder", "content_of"]
+__all__ = ["FrameDecoder", "FramedCodec", "PlainFrames", "PrefixDecoder"]
 
 NOTHING: Final = bytearray()
 """In the place of a buffer in which nothing counts."""
@@ -89,6 +89,18 @@ class _MappedFrames(MappedCodec[T, U]):
 
     def decoder(self) -> Decoder[U]:
         return self._framed.frame_decoder(self._unpack)
+
+
+class PlainFrames(FramedCodec[bytes, bytes]):
+    """Packets are what stands in the frames."""
+
+    unpack = bytes  # type: ignore[assignment]  # no frame of our own: the hot path
+
+    def pack(self, packet: bytes) -> bytes:
+        try:
+            return packet if type(packet) is bytes else bytes(memoryview(packet))
+        except TypeError:
+            raise PacketEncodeError(f"packets are bytes, not {type(packet).__name__}") from None
 
 
 class FrameDecoder(Decoder[R]):
@@ -209,11 +221,6 @@ class PrefixDecoder(FrameDecoder[R]):
             raise IncompleteReadError(b"", self._skipping)
 
 
-def content_of(packet: Any) -> bytes:
-    """For codecs whose packets are bytes. Raises ``TypeError``, which says that it is none."""
-    return packet if type(packet) is bytes else bytes(memoryview(packet))
-
-
 def _decode_error(content: bytes | PacketDecodeError, failure: Exception | None) -> PacketDecodeError:
     if isinstance(content, PacketDecodeError):
         return content
@@ -221,6 +228,6 @@ def _decode_error(content: bytes | PacketDecodeError, failure: Exception | None)
         if not failure.data:
             failure.data = content
         return failure
-    error = PacketDecodeError(f"no packet: {failure!r:.200}", content)
+    error = PacketDecodeError(f"not a packet: {failure!r:.200}", content)
     error.__cause__ = failure
     return error

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..errors import PacketEncodeError
 from .codec import MAX_PACKET_SIZE
-from .framed import FrameDecoder, FramedCodec, PrefixDecoder, content_of
+from .framed import FrameDecoder, PlainFrames, PrefixDecoder
 
 __all__ = ["LengthPrefixedCodec"]
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 U = TypeVar("U")
 
 
-class LengthPrefixedCodec(FramedCodec[bytes, bytes]):
+class LengthPrefixedCodec(PlainFrames):
     """Packets are ``bytes``, each behind its length, an integer in the ``struct`` format given."""
 
     def __init__(self, format: str = "!I", *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
@@ -28,14 +28,6 @@ class LengthPrefixedCodec(FramedCodec[bytes, bytes]):
             raise ValueError(f"no struct format: {error}") from error
         if len(fields) != 1 or type(fields[0]) is not int:
             raise ValueError(f"one integer is needed, and {format!r} is not that")
-
-    def pack(self, packet: bytes) -> bytes:
-        try:
-            return content_of(packet)
-        except TypeError:
-            raise PacketEncodeError(f"packets are bytes, not {type(packet).__name__}") from None
-
-    unpack = bytes
 
     def frame(self, content: bytes) -> bytes:
         try:

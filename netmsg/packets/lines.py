@@ -26,7 +26,7 @@ class LineCodec(DelimitedFrames[str, str]):
         super().__init__(delimiter, max_packet_size)
         self.encoding = encoding
         if encoding.lower().replace("_", "-") == "utf-8":
-            self.unpack = bytes.decode  # type: ignore[method-assign]  # no frame of our own: the hot path
+            self.unpack = bytes.decode  # type: ignore[method-assign, assignment]  # no frame of our own: the hot path
 
     def pack(self, packet: str) -> bytes:
         try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from ..errors import PacketEncodeError
 from .codec import MAX_PACKET_SIZE
-from .framed import FrameDecoder, FramedCodec, PrefixDecoder, content_of
+from .framed import FrameDecoder, PlainFrames, PrefixDecoder
 
 __all__ = ["NetstringCodec"]
 
@@ -17,19 +16,11 @@ R = TypeVar("R")
 U = TypeVar("U")
 
 
-class NetstringCodec(FramedCodec[bytes, bytes]):
+class NetstringCodec(PlainFrames):
     """Packets are ``bytes``, sent as ``5:hello,`` (https://cr.yp.to/proto/netstrings.txt)."""
 
     def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
         super().__init__(max_packet_size)
-
-    def pack(self, packet: bytes) -> bytes:
-        try:
-            return content_of(packet)
-        except TypeError:
-            raise PacketEncodeError(f"packets are bytes, not {type(packet).__name__}") from None
-
-    unpack = bytes
 
     def frame(self, content: bytes) -> bytes:
         return b"%d:%b," % (len(content), content)

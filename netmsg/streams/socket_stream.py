@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..deadline import Deadline
-from ..errors import ClosedError, ConnectionBrokenError, ForkedError, LocalProtocolError, SendTimeoutError
-from ..forking import current_process
+from ..errors import ConnectionBrokenError, LocalProtocolError, SendTimeoutError
 from ..sockets.addresses import host_and_port
+from ..sockets.proxy import SocketProxy
 from .byte_stream import ByteStream, check_size
 from ..sockets.waiting import READ, WRITE
 from .links import SocketLink
@@ -22,7 +22,7 @@ from .links import SocketLink
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["PeerCredentials", "SocketProxy", "SocketStream", "prepare"]
+__all__ = ["PeerCredentials", "SocketStream", "prepare"]
 
 SENDFILE_PIECE: Final = 1 << 30
 
@@ -33,67 +33,6 @@ class PeerCredentials(NamedTuple):
     pid: int
     uid: int
     gid: int
-
-
-class SocketProxy:
-    """What may be asked of a socket, and set, without getting into the way of the one who owns it.
-
-    Never waits for a call that is blocked. Raises `ClosedError` once that is closed.
-    """
-
-    __slots__ = ("_process", "_socket")
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._process = current_process()
-
-    @property
-    def family(self) -> int:
-        """Such as ``socket.AF_INET6``."""
-        return self._socket.family
-
-    @property
-    def type(self) -> int:
-        """Such as ``socket.SOCK_STREAM``."""
-        return self._socket.type
-
-    @property
-    def proto(self) -> int:
-        """The protocol number."""
-        return self._socket.proto
-
-    def fileno(self) -> int:
-        """The descriptor; -1 once closed."""
-        return self._socket.fileno()
-
-    def getsockopt(self, *arguments: Any) -> Any:
-        """As ``socket.socket.getsockopt``."""
-        self._check()
-        return self._socket.getsockopt(*arguments)
-
-    def setsockopt(self, *arguments: Any) -> None:
-        """As ``socket.socket.setsockopt``."""
-        self._check()
-        self._socket.setsockopt(*arguments)
-
-    def getsockname(self) -> Any:
-        """As ``socket.socket.getsockname``."""
-        self._check()
-        return self._socket.getsockname()
-
-    def getpeername(self) -> Any:
-        """As ``socket.socket.getpeername``."""
-        self._check()
-        return self._socket.getpeername()
-
-    def _check(self) -> None:
-        if self._process is not current_process():
-            raise ForkedError("this socket belongs to the parent process")
-        if self._socket.fileno() < 0:
-            raise ClosedError("the socket is closed")
-
-    def __repr__(self) -> str:
-        return f"<SocketProxy of {self._socket!r}>"
 
 
 def prepare(sock: socket.socket) -> None:
@@ -142,7 +81,7 @@ class SocketStream(ByteStream):
         return cls(sock)
 
     def fileno(self) -> int:
-        return -1 if self._closing else self._socket.fileno()
+        return -1 if self.closed else self._socket.fileno()
 
     @property
     def local_address(self) -> Any:
@@ -160,7 +99,7 @@ class SocketStream(ByteStream):
         return self._proxy
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "open"
+        state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self._local_address!r} to {self._remote_address!r} {state}>"
 
     def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> Iterator[int]:

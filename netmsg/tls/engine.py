@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from threading import get_ident, main_thread
 from typing import Any, Final, NamedTuple
 
 from ..errors import ConnectionBrokenError, TLSHandshakeError
+from ..interrupts import in_main_thread
 
 __all__ = ["TLSEngine", "TLSInfo", "verified_hostname"]
 
-MAIN_THREAD: Final = main_thread().ident
-"""The one in which signal handlers run; fork makes another thread it, but nobody uses what the parent made then."""
 RECORD_SIZE: Final = 16_384
 """Plaintext in one record at most, and what OpenSSL takes at a time."""
 UNREAD: Final = b"\xa5"
@@ -125,7 +123,7 @@ class TLSEngine:
         `TLSHandshakeError` for a late refusal (under TLS 1.3 a rejected client certificate shows here).
         """
         try:
-            if get_ident() != MAIN_THREAD:
+            if not in_main_thread():
                 plaintext.extend(map(self._read, (min(max_bytes, RECORD_SIZE),)))
             else:
                 self._read_interruptibly(plaintext, max_bytes)

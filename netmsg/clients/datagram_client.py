@@ -1,0 +1,134 @@
+"""Packets over datagrams, one in each."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, Final, Generic, TypeVar, Union
+
+from ..datagrams.datagram_socket import DatagramSocket
+from ..datagrams.udp import UDPSocket, create_udp_socket
+from ..datagrams.unix import create_unix_datagram_socket
+from ..deadline import Deadline, check_timeout
+from ..errors import ClosedError
+from ..packets.codec import Codec
+from ..sockets.proxy import SocketProxy
+from .packet_client import check_codec
+from .received import ReceivedPackets
+
+__all__ = ["DatagramClient"]
+
+LARGEST: Final = 262_144
+"""Bytes in a UNIX datagram; those of UDP are shorter."""
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+class DatagramClient(Generic[S, R]):
+    """Sends packets to one other end, and receives packets from it alone, each in a datagram of its own, as ``codec``
+    has them. Datagrams over UDP may get lost, be doubled, and overtake each other.
+
+    :param target: a (host, port), the path of a UNIX datagram socket, a connected UDP ``socket.socket`` (which belongs
+        to the client from then on; ``OSError`` if it is not connected, and then it stays its owner's), or a `UDPSocket`
+        or `UNIXDatagramSocket` that has a target.
+    :param connect_timeout: seconds for name resolution.
+
+    May be used from any thread. Every ``timeout`` is in seconds, ``None`` for ever, 0 for one try; running out raises
+    ``TimeoutError``. After `close`, also while a call is blocked, `ClosedError`. A context manager.
+    """
+
+    def __init__(self, target: Union[tuple[str, int], str, bytes, os.PathLike[str], socket.socket, DatagramSocket],
+                 codec: Codec[S, R], *, connect_timeout: float | None = None) -> None:
+        check_codec(codec)
+        check_timeout(connect_timeout)
+        self._codec = codec
+        self._socket: Any = _open(target, connect_timeout)
+
+    def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
+        """Send one packet. `PacketEncodeError` if the codec cannot express it, ``OSError(EMSGSIZE)`` if it is too long
+        for a datagram; ``ConnectionRefusedError`` says that nobody listened, to an earlier one over UDP."""
+        check_timeout(timeout)
+        self._socket.send(self._codec.encode(packet), timeout=timeout)
+
+    def recv_packet(self, *, timeout: float | None = None) -> R:
+        """The next packet; `PacketDecodeError` for a datagram that is none. ``ConnectionRefusedError`` says that nobody
+        listened to an earlier `send_packet` over UDP."""
+        deadline = Deadline(timeout)
+        while True:
+            data, sender = self._socket.receive(LARGEST, timeout=deadline.remaining())
+            if self._socket.is_target(sender):
+                return self._codec.decode(data)
+            if deadline.expired:
+                raise TimeoutError("timed out")
+
+    def wait_for_packet(self, deadline: Deadline) -> None:
+        """Wait until a datagram is there. Raises ``TimeoutError``."""
+        self._socket.wait_readable(deadline)
+
+    def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
+        """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there
+        already; ``None``: for ever). A `PacketDecodeError` comes through, and the iterator may be asked again."""
+        return ReceivedPackets(self, timeout)
+
+    def __iter__(self) -> Iterator[R]:
+        return ReceivedPackets(self, None)
+
+    @property
+    def socket(self) -> SocketProxy:
+        """The socket's options and addresses."""
+        proxy: SocketProxy = self._socket.socket
+        return proxy
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or the path of a UNIX socket; also after close."""
+        return self._socket.local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """The other end's."""
+        return self._socket.target
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return bool(self._socket.closed)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return int(self._socket.fileno())
+
+    def close(self) -> None:
+        """Close; what was sent is on its way. Idempotent, from any thread or signal handler."""
+        self._socket.close()
+
+    def __enter__(self) -> DatagramClient[S, R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._socket!r}>"
+
+
+def _open(target: Any, timeout: float | None) -> DatagramSocket:
+    if isinstance(target, DatagramSocket):
+        if target.closed:
+            raise ClosedError("the socket is closed")
+        if target.target is None:
+            raise ValueError("the socket is not connected: packets need somebody to go to")
+        return target
+    if isinstance(target, socket.socket):
+        target.getpeername()  # raises OSError if it is not connected
+        return UDPSocket.from_socket(target)
+    if isinstance(target, tuple):
+        if len(target) != 2:
+            raise ValueError(f"a (host, port) is needed, not {target!r}")
+        return create_udp_socket(target_host=target[0], target_port=target[1], timeout=timeout)
+    if isinstance(target, (str, bytes, os.PathLike)):
+        return create_unix_datagram_socket(target_path=target)
+    raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket, a UDPSocket or a "
+                    f"UNIXDatagramSocket, not {type(target).__name__}")

@@ -1,0 +1,340 @@
+"""Whole packets over a byte stream."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from copy import copy
+from threading import get_ident
+from typing import Any, Final, Generic, TypeVar, Union
+
+from ..deadline import Deadline, check_timeout
+from ..errors import ClosedError, EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError
+from ..interrupts import in_main_thread
+from ..packets.codec import Codec
+from ..streams.byte_stream import ByteStream, check_size
+from ..streams.connecting import connect_tcp, connect_unix
+from ..streams.socket_stream import SocketStream
+from ..streams.turns import Turn
+from ..tls import TLSInfo
+from ..tls.contexts import client_context
+from .received import ReceivedPackets
+
+__all__ = ["PacketClient", "Target", "check_codec"]
+
+Target = Union[tuple[str, int], str, bytes, "os.PathLike[str]", socket.socket]
+
+USUAL_SIZE: Final = 65_536
+"""Bytes to ask for at a time; more, up to ``max_recv_size``, as long as so much comes."""
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+class PacketClient(Generic[S, R]):
+    """Sends and receives whole packets, as ``codec`` has them, over a connection.
+
+    :param target: a (host, port), the path of a UNIX socket, a connected ``socket.socket`` (which belongs to the client
+        from then on; ``OSError`` if it is not connected, and then it stays its owner's), or a `ByteStream`, with which
+        there is nothing to connect, and any of the options for that is a ``ValueError``.
+    :param connect_timeout: seconds for name resolution, connecting and the TLS handshake together.
+    :param max_recv_size: bytes to ask the network for at a time, at most.
+    :param ssl_context: as with `connect_tcp`; ``True`` for the default one.
+    :param local_address: a (host, port) or a path to connect from.
+
+    Raises what `connect_tcp` and `connect_unix` raise. May be used from any thread: one may send while another
+    receives, and each packet goes to one of several that receive. Every ``timeout`` is in seconds, ``None`` for ever, 0
+    for one try; running out raises ``TimeoutError`` and loses nothing. A clean end is `EndOfStream`, one in the middle
+    of a packet `IncompleteReadError`, a break `ConnectionBrokenError`; after `close`, also while a call is blocked,
+    `ClosedError`. A context manager; ``for packet in client`` goes on to the end.
+    """
+
+    def __init__(self, target: Target | ByteStream, codec: Codec[S, R], *, connect_timeout: float | None = None,
+                 max_recv_size: int = 262_144, ssl_context: ssl.SSLContext | bool | None = None,
+                 server_hostname: str | None = None,
+                 local_address: tuple[str, int] | str | bytes | os.PathLike[str] | None = None) -> None:
+        check_codec(codec)
+        check_size("max_recv_size", max_recv_size)
+        check_timeout(connect_timeout)
+        self._codec = codec
+        self._decoder = codec.decoder()
+        self._receiving = Turn()
+        self._chunks: list[bytes] = []  # received and not decoded
+        self._ready: list[R] = []  # the next one last
+        self._mixed: list[R | PacketDecodeError] = []  # what comes behind them, if an error is among it
+        self._ending: EOFError | None = None
+        self._recv_size = self._usual_size = min(USUAL_SIZE, max_recv_size)
+        self._max_recv_size = max_recv_size
+        self._stream: Any = _open(target, connect_timeout, ssl_context, server_hostname, local_address)
+
+    # Sending
+
+    def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
+        """Send one packet. `PacketEncodeError` if the codec cannot express it; timeouts are those of
+        `ByteStream.send_all`."""
+        check_timeout(timeout)
+        self._stream.send_all(self._codec.encode(packet), timeout=timeout)
+
+    def send_eof(self, *, timeout: float | None = None) -> None:
+        """Tell the peer that nothing more will be sent; receiving goes on. Idempotent."""
+        self._stream.send_eof(timeout=timeout)
+
+    # Receiving
+
+    def recv_packet(self, *, timeout: float | None = None) -> R:
+        """The next packet. `PacketDecodeError` for a bad one, in its place: the next call returns what follows, or
+        raises `RemoteProtocolError` where the format does not allow to find that."""
+        # The short way. There is no call in it, and so no other thread and no interrupt.
+        ready = self._ready
+        if ready and timeout is None and not self._stream.closed:
+            packet = ready[-1]
+            del ready[-1]
+            return packet
+        return self._recv(Deadline(timeout))
+
+    def _recv(self, deadline: Deadline) -> R:
+        turn = self._receiving
+        claim = [get_ident()]
+        try:
+            turn.take(claim, deadline)
+            while not self._ready:  # another thread may be faster, by the short way
+                self._prepare(deadline)
+            # No call from here to the end of the block, and so no interrupt.
+            ready = self._ready
+            packet = ready[-1]
+            del ready[-1]
+            turn.holder = None
+        finally:
+            if turn.holder is claim:
+                turn.holder = None
+                turn.pass_on()
+        if turn.waiters.waiting:
+            try:
+                turn.pass_on()
+            except BaseException:
+                ready += (packet,)
+                turn.pass_on()
+                raise
+        return packet
+
+    def wait_for_packet(self, deadline: Deadline) -> None:
+        """Wait until `recv_packet` has something to return or to raise. Raises ``TimeoutError``."""
+        turn = self._receiving
+        claim = [get_ident()]
+        try:
+            turn.take(claim, deadline)
+            self._check()
+            while not self._ready and not self._mixed:
+                self._decode(deadline)
+        finally:
+            if turn.holder is claim:
+                turn.holder = None
+            turn.pass_on()
+
+    def _check(self) -> None:
+        if self._stream.closed:
+            self._stream.receive(timeout=0)  # says why
+
+    def _prepare(self, deadline: Deadline) -> None:
+        """Have something `_ready`, or raise what stands in the place of the next packet."""
+        self._check()
+        mixed = self._mixed
+        if not mixed:
+            self._decode(deadline)
+            return
+        if isinstance(mixed[-1], PacketDecodeError):
+            error = mixed[-1]
+            del mixed[-1]
+            raise error
+        start = len(mixed) - 1
+        while start and not isinstance(mixed[start - 1], PacketDecodeError):
+            start -= 1
+        ready: Any = mixed[start:]
+        # No call between the one and the other, and so no interrupt.
+        self._ready = ready
+        del mixed[start:]
+
+    def _decode(self, deadline: Deadline) -> None:
+        """Receive once, and decode what has come. What a call that is interrupted does to the decoder is done to a
+        copy: only the main thread is ever interrupted."""
+        chunks = self._chunks
+        decoder = self._decoder
+        if not chunks:
+            if self._ending is not None:
+                raise self._ending
+            if decoder.lost is not None:
+                raise RemoteProtocolError("after what was received no packet can be told from another") \
+                    from decoder.lost
+            self._stream.receive_to(chunks, self._recv_size, timeout=deadline.remaining())
+        chunk = chunks[0]
+        if not chunk:
+            try:
+                decoder.end()
+            except IncompleteReadError as error:
+                self._ending = error
+            else:
+                self._ending = EndOfStream("the peer has finished sending")
+            raise self._ending
+        if len(chunk) == self._recv_size:
+            self._recv_size = min(2 * self._recv_size, self._max_recv_size)
+        else:
+            self._recv_size = self._usual_size
+        if in_main_thread():
+            decoder = copy(decoder)
+        packets: Any = decoder.feed(chunk)
+        packets.reverse()
+        good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
+        # No call from here on, and so no interrupt.
+        self._decoder = decoder
+        if good:
+            self._ready = packets
+        else:
+            self._mixed = packets
+        del chunks[0]
+
+    def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
+        """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there
+        already; ``None``: until the end). A `PacketDecodeError` comes through, and the iterator may be asked again."""
+        return ReceivedPackets(self, timeout)
+
+    def __iter__(self) -> Iterator[R]:
+        return ReceivedPackets(self, None)
+
+    # TLS
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What TLS agreed on; ``None`` in the clear."""
+        info: TLSInfo | None = self._stream.tls
+        return info
+
+    def start_tls(self, ssl_context: ssl.SSLContext | bool | None = None, *, server_side: bool | None = None,
+                  server_hostname: str | None = None, timeout: float | None = None) -> None:
+        """Go on under TLS, after both ends agreed to: see `ByteStream.start_tls`.
+
+        Anything that has been received by then, and was not returned, may have been injected: `RemoteProtocolError`,
+        and the client is closed.
+        """
+        deadline = Deadline(timeout)
+        turn = self._receiving
+        claim = [get_ident()]
+        try:
+            turn.take(claim, deadline)
+            self._check()
+            if self._pending():
+                self._stream.abort()
+                raise RemoteProtocolError("the peer sent something in the clear behind what asked for TLS: it may have "
+                                          "been injected")
+            self._stream.start_tls(ssl_context, server_side=server_side, server_hostname=server_hostname,
+                                   timeout=deadline.remaining())
+        finally:
+            if turn.holder is claim:
+                turn.holder = None
+            turn.pass_on()
+
+    def _pending(self) -> bool:
+        if self._ready or self._mixed or self._chunks:
+            return True
+        try:
+            self._decoder.end()
+        except IncompleteReadError:
+            return True
+        return False
+
+    # State
+
+    @property
+    def socket(self) -> Any:
+        """A `SocketProxy`: the socket's options and addresses."""
+        return self._stream.socket
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or the path of a UNIX socket; also after close."""
+        return self._stream.local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """The other end's."""
+        return self._stream.remote_address
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return bool(self._stream.closed)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed. Packets that have been received already do not make it readable."""
+        return int(self._stream.fileno())
+
+    def close(self, *, timeout: float | None = 1.0) -> None:
+        """Close, and see to it that what was sent is not lost: see `ByteStream.close`."""
+        self._stream.close(timeout=timeout)
+
+    def abort(self) -> None:
+        """Close at once, dropping everything."""
+        self._stream.abort()
+
+    def __enter__(self) -> PacketClient[S, R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._stream!r}>"
+
+
+def check_codec(codec: Codec[Any, Any]) -> None:
+    if not isinstance(codec, Codec):
+        raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
+
+
+def _open(target: Target | ByteStream, timeout: float | None, context: ssl.SSLContext | bool | None,
+          server_hostname: str | None, local_address: Any) -> ByteStream:
+    if isinstance(target, ByteStream):
+        if any(option is not None for option in (timeout, context, server_hostname, local_address)):
+            raise ValueError("the stream is connected: the options for connecting do not go with it")
+        if target.closed:
+            raise ClosedError("the stream is closed")
+        return target
+    if isinstance(target, socket.socket):
+        if local_address is not None:
+            raise ValueError("the socket is connected: local_address does not go with it")
+        return _adopt(target, timeout, context, server_hostname)
+    if isinstance(target, tuple):
+        if len(target) != 2:
+            raise ValueError(f"a (host, port) is needed, not {target!r}")
+        return connect_tcp(*target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
+                           local_address=local_address)
+    if isinstance(target, (str, bytes, os.PathLike)):
+        return connect_unix(target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
+                            local_path=local_address)
+    raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket or a ByteStream, not "
+                    f"{type(target).__name__}")
+
+
+def _adopt(sock: socket.socket, timeout: float | None, context: ssl.SSLContext | bool | None,
+           server_hostname: str | None) -> ByteStream:
+    """Take over a socket, which is its owner's, and open, if that fails."""
+    context, name = client_context(context, server_hostname)
+    sock.getpeername()  # raises OSError if it is not connected
+    if context is None:
+        return SocketStream.from_socket(sock)
+    before = sock.gettimeout()
+    twin = sock.dup()
+    try:
+        stream = SocketStream.from_socket(twin)
+    except BaseException:
+        twin.close()
+        raise
+    try:
+        stream.start_tls(context, server_side=False, server_hostname=name, timeout=timeout)
+    except BaseException:
+        stream.close(timeout=0)
+        sock.settimeout(before)
+        raise
+    sock.close()
+    return stream

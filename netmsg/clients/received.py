@@ -1,0 +1,63 @@
+"""The packets that a client receives, as an iterator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
+
+from ..deadline import Deadline, check_timeout
+from ..errors import EndOfStream
+
+__all__ = ["ReceivedPackets"]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Source(Protocol[R_co]):
+    """A client."""
+
+    def wait_for_packet(self, deadline: Deadline) -> None:
+        """Wait until `recv_packet` need not wait, unless another thread is faster. Raises ``TimeoutError``."""
+
+    def recv_packet(self, *, timeout: float | None = None) -> R_co:
+        """The next packet."""
+
+
+class ReceivedPackets(Iterator[R]):
+    """Ends at the end of the stream, or once ``timeout`` seconds in all have been spent waiting (``None``: never).
+
+    It may be asked again after it raised, which a generator may not. Where time counts, waiting, counting and taking
+    are three steps, so that an interrupt loses no packet.
+    """
+
+    def __init__(self, source: Source[R], timeout: float | None) -> None:
+        check_timeout(timeout)
+        self._source = source
+        self._left = timeout
+
+    def __next__(self) -> R:
+        if self._left is None:
+            try:
+                return self._source.recv_packet()
+            except EndOfStream:
+                raise StopIteration from None
+        while True:
+            self._wait()
+            try:
+                return self._source.recv_packet(timeout=0)
+            except EndOfStream:
+                raise StopIteration from None
+            except TimeoutError:
+                pass  # another thread has taken it, or it was not for us
+
+    def _wait(self) -> None:
+        started = time.monotonic()
+        try:
+            self._source.wait_for_packet(Deadline(self._left))
+        except (TimeoutError, EndOfStream):
+            raise StopIteration from None
+        finally:
+            assert self._left is not None
+            self._left = max(0.0, self._left - (time.monotonic() - started))
