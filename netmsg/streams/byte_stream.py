@@ -760,6 +760,11 @@ class ByteStream:
         """The stream is of no use any more: close it, but for the alert that is on its way."""
         self.close(timeout=0)
 
+    @property
+    def transport(self) -> Transport:
+        """What the bytes go through. For whoever made the stream, before it is used."""
+        return self._transport
+
     # The end
 
     def close(self, *, timeout: float | None = 1.0) -> None:
@@ -789,6 +794,19 @@ class ByteStream:
             self._aborted = True
             self._link.reset()
         self.close(timeout=0)
+
+    def cut(self) -> None:
+        """`close` without waiting for anybody, nor for what was sent to arrive: the last call inside closes the
+        descriptor. For event loops."""
+        if self.closed:
+            self._link.hurry()  # who is lingering need not
+            return
+        self._aborted = self.closed = True
+        self._ahead.items = []
+        self._link.wake()
+        self._closed_by_last = True
+        if self._shaking.holder is self._sending.holder is self._receiving.holder is None:
+            self._finish()
 
     def _finish(self) -> None:
         """The rest of `close`, once nobody is inside any more."""

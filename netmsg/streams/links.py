@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import socket
 import struct
 import threading
@@ -11,16 +10,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..deadline import Deadline
+from ..sockets.lingering import all_acknowledged
 from ..sockets.waiting import READ, WRITE, WakeUp, wait_for_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport
 from ..waiting import Waiters
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # not POSIX
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Link", "MemoryLink", "SocketLink", "memory_links"]
 
@@ -87,14 +81,7 @@ class SocketLink:
             pass  # it is not connected any more
 
     def settled(self) -> bool:
-        if fcntl is None or self.sock.family == getattr(socket, "AF_UNIX", None):
-            return True  # a UNIX socket delivers as it sends
-        unacknowledged = array.array("i", [0])
-        try:
-            fcntl.ioctl(self.sock, termios.TIOCOUTQ, unacknowledged)
-        except OSError:
-            return True
-        return unacknowledged[0] == 0
+        return all_acknowledged(self.sock)
 
     def close(self) -> None:
         try:

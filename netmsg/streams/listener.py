@@ -48,15 +48,15 @@ class Listener:
     def __init__(self, sockets: list[socket.socket], *, ssl_context: ssl.SSLContext | None = None,
                  autostart_tls: bool = True, tls_standard_compatible: bool = True,
                  handshake_timeout: float | None = 10.0) -> None:
-        self._sockets = sockets
+        self.sockets = sockets
         self._addresses = [host_and_port(sock.getsockname()) for sock in sockets]
         self._families = [sock.family for sock in sockets]
         self._files = [(address, identity) for address in self._addresses
                        if (identity := file_identity(address)) is not None]
-        self._ssl_context = ssl_context
-        self._autostart_tls = autostart_tls
-        self._standard_compatible = tls_standard_compatible
-        self._handshake_timeout = handshake_timeout
+        self.ssl_context = ssl_context
+        self.autostart_tls = autostart_tls
+        self.tls_standard_compatible = tls_standard_compatible
+        self.handshake_timeout = handshake_timeout
         self._turn = Turn()
         self._ready: deque[socket.socket] = deque()
         self._signal = Signal()
@@ -121,12 +121,12 @@ class Listener:
                         raise
                 else:
                     self._ready.rotate(-1)
-                    return self._stream(sock, address)
-            ready = wait_for_sockets({sock.fileno(): READ for sock in self._sockets}, self._signal, deadline)
+                    return self.stream(sock, address)
+            ready = wait_for_sockets({sock.fileno(): READ for sock in self.sockets}, self._signal, deadline)
             if self._closing:
                 raise ClosedError("the listener was closed meanwhile")
             descriptors = {descriptor for descriptor, _ in ready}
-            self._ready.extend(sock for sock in self._sockets if sock.fileno() in descriptors)
+            self._ready.extend(sock for sock in self.sockets if sock.fileno() in descriptors)
 
     def _pause(self, deadline: Deadline) -> None:
         if deadline.expired:
@@ -137,16 +137,17 @@ class Listener:
             return
         raise ClosedError("the listener was closed meanwhile")
 
-    def _stream(self, sock: socket.socket, address: Any) -> SocketStream:
+    def stream(self, sock: socket.socket, address: Any) -> SocketStream:
+        """The stream over a socket that was accepted. For whoever accepts in this object's place."""
         try:
             prepare(sock)
             stream = SocketStream(sock, address)
         except BaseException:
             sock.close()
             raise
-        stream.expect_tls(self._ssl_context, server_side=True, standard_compatible=self._standard_compatible)
-        if self._ssl_context is not None and self._autostart_tls:
-            stream.begin_tls(self._handshake_timeout)
+        stream.expect_tls(self.ssl_context, server_side=True, standard_compatible=self.tls_standard_compatible)
+        if self.ssl_context is not None and self.autostart_tls:
+            stream.begin_tls(self.handshake_timeout)
         return stream
 
     def accept_connections(self) -> Iterator[SocketStream]:
@@ -176,7 +177,7 @@ class Listener:
 
     def fileno(self) -> int:
         """The descriptor of the first socket; -1 once closed."""
-        return -1 if self._closing else self._sockets[0].fileno()
+        return -1 if self._closing else self.sockets[0].fileno()
 
     @property
     def addresses(self) -> list[Any]:
@@ -219,7 +220,7 @@ class Listener:
             return
         self._closing = True
         if self._process is not current_process():
-            for sock in self._sockets:
+            for sock in self.sockets:
                 sock.close()
             return
         for path, identity in self._files:
@@ -236,7 +237,7 @@ class Listener:
         """By whoever is last inside."""
         if self._turn.holder is None and not self._disposed:
             self._disposed = True
-            for sock in self._sockets:
+            for sock in self.sockets:
                 sock.close()
             self._signal.close()
 

@@ -1,0 +1,168 @@
+"""What servers of connections have in common: listeners, limits, and which errors are the peer's."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import socket
+from typing import Any, Final, Protocol
+
+from ..errors import (
+    ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, RemoteProtocolError, SendTimeoutError,
+    TLSHandshakeError,
+)
+from ..reactor.accepting import Acceptor
+from ..reactor.io_thread import IOThread
+from ..streams.byte_stream import check_size
+from ..streams.listener import Listener
+from .server import Server
+
+__all__ = ["Connection", "ConnectionServer"]
+
+log = logging.getLogger("netmsg.servers")
+
+OF_THE_CONNECTION: Final = (ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, RemoteProtocolError,
+                            SendTimeoutError, TLSHandshakeError)
+"""What peers, the network and the end of the server do to a handler, and what is no fault of its own."""
+
+
+class Connection(Protocol):
+    """One client, on the loop."""
+
+    def start(self) -> None:
+        """Begin, with the TLS handshake if there is one."""
+
+    def finish(self) -> None:
+        """Close if idle, and otherwise as soon as it is."""
+
+    def cut(self) -> None:
+        """Close at once."""
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy."""
+
+
+class ConnectionServer(Server):
+    """Accepts while there are fewer than ``max_connections``; the others wait in the backlog."""
+
+    def __init__(self, listeners: tuple[Listener, ...], max_workers: int, max_connections: int,
+                 io_thread: IOThread | None) -> None:
+        check_size("max_connections", max_connections)
+        if not listeners:
+            raise ValueError("a server needs a listener")
+        for listener in listeners:
+            if not isinstance(listener, Listener):
+                raise TypeError(f"a Listener is needed, not {type(listener).__name__}")
+            if listener.closed:
+                raise ClosedError("the listener is closed")
+        super().__init__(max_workers, io_thread)
+        self._listeners = listeners
+        self._max_connections = max_connections
+        self._acceptors = [
+            Acceptor(self.io, sock, functools.partial(self._admit, listener), self._accept_failed)
+            for listener in listeners for sock in listener.sockets]
+        self.connections: set[Any] = set()
+        """On the loop."""
+        self.accepted = 0
+        self.handshakes_failed = 0
+        self.accept_errors = 0
+        self.accept_pauses = 0
+        self._full = False
+
+    def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> Connection:
+        """Make a connection of a socket, which calls `forget` in the end. On the loop."""
+        raise NotImplementedError
+
+    # The life of the server
+
+    def _open(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.start()
+
+    def _close_listeners(self) -> None:
+        if self.started:
+            for acceptor in self._acceptors:
+                acceptor.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def _finish_idle(self) -> None:
+        for connection in tuple(self.connections):
+            connection.finish()
+
+    def _idle(self) -> bool:
+        return not self.connections
+
+    def _cut(self) -> None:
+        for connection in tuple(self.connections):
+            connection.cut()
+
+    def _abandon(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.abandon()
+        for connection in tuple(self.connections):
+            connection.abandon()
+
+    # Accepting, on the loop
+
+    def _admit(self, listener: Listener, sock: socket.socket, address: Any) -> None:
+        self.accepted += 1
+        try:
+            connection = self._accept(listener, sock, address)
+        except OSError as error:  # it is gone already
+            sock.close()
+            log.debug("%s: %s", address, error)
+            return
+        self.connections.add(connection)
+        connection.start()
+        if len(self.connections) >= self._max_connections and not self._full:
+            self._full = True
+            self.accept_pauses += 1
+            log.warning("%r: %d connections, and no more are accepted", self, len(self.connections))
+            for acceptor in self._acceptors:
+                acceptor.pause()
+
+    def _accept_failed(self, error: OSError) -> None:
+        self.accept_errors += 1
+        log.warning("%r cannot accept: %s", self, error)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed. On the loop."""
+        self.connections.discard(connection)
+        if self._full and len(self.connections) < self._max_connections:
+            self._full = False
+            if not self.stopping:
+                for acceptor in self._acceptors:
+                    acceptor.resume()
+        self.settle()
+
+    # Errors
+
+    def handshake_failed(self, address: Any, error: OSError) -> None:
+        self.handshakes_failed += 1
+        log.info("TLS handshake with %s failed: %s", address, error)
+
+    def handler_failed(self, address: Any, error: BaseException) -> None:
+        """Tell of an exception that has left a handler, unless the connection is the cause."""
+        if isinstance(error, OF_THE_CONNECTION):
+            log.debug("%s: %s", address, error)
+            return
+        self.handler_errors += 1
+        log.error("the handler of %s failed", address, exc_info=error)
+
+    # For users
+
+    @property
+    def addresses(self) -> list[Any]:
+        return [address for listener in self._listeners for address in listener.addresses]
+
+    @property
+    def port(self) -> int:
+        """The TCP port of the first listener that has one."""
+        for address in self.addresses:
+            if isinstance(address, tuple):
+                return int(address[1])
+        raise AttributeError("a UNIX socket has no port")
+
+    def fileno(self) -> int:
+        return -1 if self.stopping else self._listeners[0].fileno()

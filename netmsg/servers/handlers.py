@@ -1,0 +1,115 @@
+"""How the user's handler is driven, packet by packet: a function, or a generator. Pure."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+from ..errors import PacketDecodeError
+
+__all__ = ["FunctionHandler", "GeneratorHandler", "Handler", "is_generator"]
+
+
+class Handler(Protocol):
+    """One connection's. Whatever a method raises comes from the user, and is the end."""
+
+    hears_errors: bool
+    """Whether `error` has anything to do but to finish."""
+    finished: bool
+    timeout: float | None
+    """How many seconds it wants to wait for the next packet."""
+
+    def begin(self) -> None:
+        """The connection is there."""
+
+    def packet(self, packet: Any) -> None:
+        """The next packet."""
+
+    def error(self, error: Exception) -> None:
+        """What `recv_packet` would have raised in its place: a bad packet, the time is up, the end."""
+
+
+class FunctionHandler:
+    """``handler(client, packet)``."""
+
+    __slots__ = ("finished", "packet")
+    hears_errors = False
+    timeout: float | None = None
+
+    def __init__(self, function: Callable[[Any, Any], Any], client: Any) -> None:
+        self.finished = False
+        self.packet: Callable[[Any], Any] = function.__get__(client) if inspect.isfunction(function) \
+            else lambda packet: function(client, packet)
+
+    def begin(self) -> None:
+        """Nothing to do before the first packet."""
+
+    def error(self, error: Exception) -> None:
+        self.finished = True
+        if isinstance(error, PacketDecodeError):
+            raise error
+
+
+class GeneratorHandler:
+    """``handler(client)``, in which ``packet = yield`` waits for the next packet, or ``packet = yield 5.0`` so many
+    seconds for it."""
+
+    __slots__ = ("finished", "timeout", "_function", "_client", "_generator")
+    hears_errors = True
+
+    def __init__(self, function: Callable[[Any], Generator[Any, Any, Any]], client: Any) -> None:
+        self.finished = False
+        self.timeout: float | None = None
+        self._function = function
+        self._client = client
+        self._generator: Generator[Any, Any, Any] | None = None
+
+    def begin(self) -> None:
+        self._generator = self._function(self._client)
+        self._go_on(self._generator.__next__)
+
+    def packet(self, packet: Any) -> None:
+        assert self._generator is not None
+        self._go_on(self._generator.send, packet)
+
+    def error(self, error: Exception) -> None:
+        if self._generator is None:
+            self.finished = True  # before it has begun
+        else:
+            self._go_on(self._generator.throw, error)
+
+    def _go_on(self, step: Callable[..., Any], *arguments: Any) -> None:
+        """Up to the next ``yield``, or to the end."""
+        try:
+            while True:
+                wanted = step(*arguments)
+                try:
+                    self.timeout = check_wait(wanted)
+                    return
+                except (TypeError, ValueError) as error:  # which is raised where it was made
+                    assert self._generator is not None
+                    step, arguments = self._generator.throw, (error,)
+        except StopIteration:
+            self.finished = True
+        except BaseException:
+            self.finished = True
+            raise
+
+
+def check_wait(wanted: Any) -> float | None:
+    """What a handler yields: ``None``, or a number of seconds."""
+    if wanted is None:
+        return None
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
+        raise TypeError(f"yield nothing, or for how many seconds to wait, not {wanted!r:.100}")
+    if math.isnan(wanted) or wanted < 0:
+        raise ValueError(f"yield nothing, or at least 0 seconds, not {wanted!r}")
+    return wanted
+
+
+def is_generator(function: Any) -> bool:
+    """Whether calling ``function`` makes a generator, as far as can be told: methods, partials and objects with a
+    ``__call__`` included."""
+    return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(getattr(function, "__call__", None))

@@ -1,0 +1,662 @@
+"""One client of a packet server."""
+
+from __future__ import annotations
+
+import logging
+import math
+import ssl
+import time
+from socket import socket as KernelSocket
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from ..deadline import Deadline, check_timeout
+from ..errors import (
+    ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, LocalProtocolError, NetmsgError,
+    PacketDecodeError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
+)
+from ..reactor.handshaking import Handshake
+from ..reactor.io_thread import READ, WRITE, Timer
+from ..sockets.addresses import host_and_port
+from ..sockets.lingering import all_acknowledged
+from ..sockets.proxy import SocketProxy
+from ..tls import TLSInfo
+from ..tls.contexts import check_server_context
+from ..transports.encrypted import TLSTransport
+from ..transports.plain import PlainTransport, Transport
+from ..waiting import Waiters
+from .handlers import Handler
+from .send_queue import SendQueue
+
+if TYPE_CHECKING:
+    from ..streams.listener import Listener
+    from .packet_server import PacketServer
+
+__all__ = ["PacketConnection"]
+
+log = logging.getLogger("netmsg.servers")
+
+READ_SIZE: Final = 65_536
+LINGER: Final = 1.0
+"""Seconds that the other end gets, after all was sent, to have it and to finish too."""
+LINGER_STEP: Final = 0.01
+
+S = TypeVar("S")
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "<the server's send_timeout>"
+
+
+DEFAULT: Final = _Default()
+
+
+class PacketConnection(Generic[S]):
+    """One client of a `PacketServer`, as its handler sees it. May be used from any thread.
+
+    A *step* is the handler with what has been received; it runs in a worker (or on the loop, if there are no workers),
+    and there is one at a time. What comes while it runs is read once and not decoded: after a ``start_tls`` it is not
+    to be taken for packets, and a client that floods is to fill the kernel's buffers and not ours. Everything else
+    happens on the loop.
+    """
+
+    __slots__ = (
+        "server", "state", "closed", "remote_address", "packets_received", "handshake", "_io", "_socket", "_listener",
+        "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
+        "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
+        "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_timeout", "__weakref__")
+
+    def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
+        self.server = server
+        """The `PacketServer`."""
+        self.state: Any = None
+        """For the handler's own use."""
+        self.closed = False
+        """Whether `close` was called, or the connection is over."""
+        self.remote_address = host_and_port(address)
+        """(host, port), or the path of a UNIX socket (``""`` if it has none)."""
+        self.packets_received = 0
+        self.handshake: Handshake | None = None
+        self._io = server.io
+        self._socket = sock
+        self._listener = listener
+        self._local_address = host_and_port(sock.getsockname())
+        transport: Transport = PlainTransport(sock)
+        if listener.ssl_context is not None and listener.autostart_tls:
+            transport = TLSTransport(transport, listener.ssl_context, server_side=True,
+                                     standard_compatible=listener.tls_standard_compatible)
+        self._transport = transport
+        self._queue = SendQueue(transport)
+        self._decoder = server.codec.decoder()
+        self._handler: Handler = server.make_handler(self)
+        self._packets: list[Any] = []  # for the handler, the next one last
+        self._ending: Exception | None = None  # what comes after them
+        self._begun = False
+        self._busy = True  # in a step, or about to be; until TLS is established nobody may begin one
+        self._unread: bytes | None = None  # came meanwhile; b"" for the end
+        self._paused = False  # and so did more
+        self._more = False  # TLS has plaintext that no selector tells of
+        self._late = False  # the time is up in which the handler wanted a packet
+        self._corked = False  # what is sent waits for the end of the step, which is on the loop
+        self._watched = 0
+        self._wake_at = math.inf
+        self._timer: Timer | None = None
+        self._upgrade: TLSTransport | None = None
+        self._upgrade_timeout: float | None = None
+        self._changed: Waiters | None = None  # who waits for room in the queue, or for a handshake
+        self._slow: Timer | None = None  # since when a handler on the loop has been ahead of the client
+        self._winding_up: Timer | None = None
+        self._goodbye = False
+        self._disposed = False
+        self._forgotten = False
+
+    # The handler's side: any thread
+
+    def send_packet(self, packet: S, *, timeout: float | None | _Default = DEFAULT) -> None:
+        """Send a packet, or queue it: above ``send_hwm_bytes`` of the server this waits, up to ``timeout`` seconds, and
+        raises `SendTimeoutError`. By default it waits for the server's ``send_timeout``, and then this client is closed
+        as well. On a server without workers the handler never waits: with a ``timeout`` it raises at once, without one
+        the client has the time of ``send_timeout`` to catch up.
+
+        Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`.
+        """
+        if not isinstance(timeout, _Default):
+            check_timeout(timeout)
+        data = self.server.codec.encode(packet)
+        queue = self._queue
+        if self.closed or queue.failure is not None:
+            raise self._refusal()
+        if queue.size >= self.server.send_hwm_bytes:
+            self._wait_for_room(timeout)
+        queue.put(data, flush=not self._corked)
+        if queue.blocked or queue.failure is not None:
+            self._io.call(self._look)
+            if queue.failure is not None:
+                raise self._refusal()
+
+    def _refusal(self) -> OSError:
+        failure = self._queue.failure
+        if self.closed or failure is None:
+            return ClosedError("the connection is closed")
+        return _broken(failure)
+
+    def _wait_for_room(self, timeout: float | None | _Default) -> None:
+        queue, mark = self._queue, self.server.send_hwm_bytes
+        if self._io.is_current:
+            if not queue.blocked:
+                queue.flush()
+            if queue.size >= mark and not isinstance(timeout, _Default):
+                raise SendTimeoutError(f"{queue.size} bytes wait to be sent to this client")
+            if queue.size >= mark and self._slow is None:
+                self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
+            return
+        deadline = Deadline(self.server.send_timeout if isinstance(timeout, _Default) else timeout)
+        if not self._waiters().wait(
+                lambda: queue.size < mark or self.closed or queue.failure is not None, deadline):
+            if isinstance(timeout, _Default):
+                self.abort()
+            raise SendTimeoutError(f"{queue.size} bytes have been waiting to be sent to this client")
+        if self.closed or queue.failure is not None:
+            raise self._refusal()
+
+    def _waiters(self) -> Waiters:
+        """They cost too much memory to have them in every connection."""
+        with self._queue.lock:
+            if self._changed is None:
+                self._changed = Waiters()
+            return self._changed
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.notify_all()
+
+    def start_tls(self, ssl_context: ssl.SSLContext | None = None, *, timeout: float | None = None) -> None:
+        """Go on under TLS. For the handler, after the last packet in the clear was sent: that told the client to begin.
+
+        ``ssl_context`` defaults to the listener's, ``timeout`` to its ``handshake_timeout``. Anything that the client
+        has sent behind the packet that asked for TLS may have been injected: `RemoteProtocolError`. Raises
+        `TLSHandshakeError`; whatever goes wrong closes the connection.
+
+        On a server without workers it returns at once, and what is sent waits for the handshake; if that fails, the
+        error comes in the place of the next packet.
+        """
+        check_timeout(timeout)
+        context = self._listener.ssl_context if ssl_context is None else ssl_context
+        if context is None:
+            raise ValueError("ssl_context is required: the listener was made without one")
+        check_server_context(context)
+        if self.closed:
+            raise self._refusal()
+        if not self._busy or self._upgrade is not None:
+            raise LocalProtocolError("start_tls() is for the handler, once at a time")
+        if self._packets or self._undecoded():
+            self.abort()
+            raise RemoteProtocolError("the client sent something in the clear behind what asked for TLS: it may have "
+                                      "been injected")
+        upgrade = TLSTransport(self._transport, context, server_side=True,
+                               standard_compatible=self._listener.tls_standard_compatible)
+        timeout = self._listener.handshake_timeout if timeout is None else timeout
+        deadline = Deadline(timeout)
+        self._upgrade_timeout = timeout
+        self._upgrade = upgrade
+        self._queue.hold()
+        self._io.call(self._look)
+        if self._io.is_current:
+            return
+        if not self._waiters().wait(lambda: self._upgrade is None or self.closed or self._ending, deadline):
+            self.abort()
+            raise TLSHandshakeError("the TLS handshake was not finished in time")
+        if self._ending is not None:
+            raise self._ending
+        if self._upgrade is not None:
+            raise self._refusal()
+
+    def _undecoded(self) -> bool:
+        try:
+            self._decoder.end()
+        except IncompleteReadError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close, once what was sent has gone; a generator handler gets `ClosedError` at its ``yield``. Idempotent, from
+        any thread; never waits."""
+        self.closed = True
+        self._tell()
+        self._io.call(self._look)
+
+    def abort(self) -> None:
+        """Close at once, dropping everything."""
+        self.closed = True
+        self._tell()
+        self._io.call(self.cut)
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What TLS agreed on; ``None`` in the clear. `LocalProtocolError` before the handshake is over."""
+        if self._upgrade is not None or self._transport.handshaking:
+            raise LocalProtocolError("the TLS handshake is not over")
+        return self._transport.tls
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or the path of a UNIX socket."""
+        return self._local_address
+
+    @property
+    def socket(self) -> SocketProxy:
+        """The socket's options and addresses."""
+        return SocketProxy(self._socket)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return -1 if self.closed else self._socket.fileno()
+
+    @property
+    def packets_sent(self) -> int:
+        """How many packets `send_packet` has accepted."""
+        return self._queue.packets
+
+    @property
+    def established(self) -> bool:
+        """Whether the handler has begun, or is about to."""
+        return self._begun
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.remote_address!r} {'closed' if self.closed else 'open'}>"
+
+    # Steps: in a worker, or on the loop
+
+    def _schedule(self) -> None:
+        """Have a step. On the loop."""
+        self._busy = True
+        if self.server.has_workers:
+            self.server.run_by_worker(self._step)
+            return
+        self._corked = True
+        try:
+            self._step()
+        finally:
+            self._corked = False
+            self._queue.flush()
+            if self._queue.blocked or self._queue.failure is not None:
+                self._io.call(self._look)
+
+    def _step(self) -> None:
+        handler = self._handler
+        tasks = self.server.pool.tasks
+        given: Any = None
+        try:
+            if not self._begun:
+                self._begun = True
+                handler.begin()
+            while not handler.finished:
+                packets = self._packets
+                if self.closed:
+                    given = ClosedError("the connection was closed")
+                elif packets:
+                    given = packets.pop()
+                    if not isinstance(given, PacketDecodeError):
+                        self.packets_received += 1
+                        handler.packet(given)
+                        if tasks and packets and self.server.has_workers:
+                            self.server.pool.put(self._step)  # behind the others: one packet each
+                            return
+                        continue
+                    self.server.bad_packets += 1
+                elif self._late:
+                    self._late = False
+                    given = TimeoutError("no packet in time")
+                elif self._unread is not None and self._upgrade is None:
+                    chunk, self._unread = self._unread, None
+                    self._decode(chunk)
+                    continue
+                elif self._ending is not None:
+                    given = self._ending
+                else:
+                    break
+                handler.error(given)
+        except BaseException as error:
+            handler.finished = True
+            self.server.step_failed(self, error, expected=error is given)
+        if handler.finished or self.server.stopping:
+            self.closed = True
+        self._expect_packet()
+        timer = self._timer
+        self._busy = False
+        if (self.closed or self._paused or self._more or self._unread is not None or self._ending is not None
+                or self._upgrade is not None
+                or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
+            self._io.call(self._look)
+
+    def _expect_packet(self) -> None:
+        wait = self._handler.timeout
+        if wait is None:
+            wait = self.server.idle_timeout
+        self._wake_at = math.inf if wait is None else time.monotonic() + wait
+
+    def _decode(self, chunk: bytes) -> None:
+        """What was received becomes packets, or the end. In a step, or on the loop while there is none."""
+        if not chunk:
+            try:
+                self._decoder.end()
+            except IncompleteReadError as error:
+                self._ending = error
+            else:
+                self._ending = EndOfStream("the client has finished sending")
+            return
+        packets: list[Any] = self._decoder.feed(chunk)
+        packets.reverse()
+        self._packets = packets
+        if self._decoder.lost is not None:
+            self._ending = RemoteProtocolError("after what was received no packet can be told from another")
+            self._ending.__cause__ = self._decoder.lost
+
+    # On the loop
+
+    def start(self) -> None:
+        """Begin, with the TLS handshake if there is one."""
+        if self._transport.handshaking:
+            self._shake_hands(self._transport, self._listener.handshake_timeout)
+        else:
+            self._schedule_begin()
+
+    def _schedule_begin(self) -> None:
+        if self._handler.hears_errors:
+            self._schedule()
+        else:
+            self._begun = True
+            self._busy = False
+            self._expect_packet()
+            self._look()
+
+    def _shake_hands(self, transport: Transport, timeout: float | None) -> None:
+        self._unwatch()
+        self.handshake = Handshake(self._io, self._socket, transport, timeout, self._shaken)
+        self.handshake.start()
+
+    def _shaken(self, error: OSError | None) -> None:
+        self.handshake = None
+        if error is None and self._upgrade is None:
+            self._schedule_begin()
+            return
+        if error is None and self._upgrade is not None:
+            self._transport, self._upgrade = self._upgrade, None
+            self._queue.release(self._transport)
+        elif error is not None:
+            self.server.handshake_failed(self.remote_address, error)
+            self._ending = error if isinstance(error, NetmsgError) else _broken(error)
+            self._queue.failure = error
+            if not self._begun:
+                self.cut()
+                return
+        self._tell()
+        self._look()
+
+    def _look(self) -> None:
+        """Do what there is to do, after anything has changed."""
+        if self._disposed:
+            self._end_handler()
+            return
+        if self._queue.failure is not None and self._ending is None:
+            self._ending = _broken(self._queue.failure)
+            self._tell()
+        if (self._upgrade is not None and self.handshake is None and self._ending is None and not self.closed
+                and not self._queue.in_the_clear):
+            if self._unread is not None:
+                self._upgrade.feed(self._unread)  # a ClientHello that did not wait
+                self._unread = None
+            self._shake_hands(self._upgrade, self._upgrade_timeout)
+        elif self._busy or self.handshake is not None:
+            self._watch()
+        elif self.closed:
+            self._finish_handler()
+        elif self._unread is not None and self._upgrade is None:
+            chunk, self._unread = self._unread, None
+            self._received(chunk)
+        elif self._ending is not None:
+            self._finish_handler()
+        else:
+            self._arm()
+            self._paused = False
+            if self._more:
+                self._read()
+            else:
+                self._watch()
+
+    def _finish_handler(self) -> None:
+        """Tell it, if it wants to know, and then let what was sent arrive."""
+        if self._handler.finished or not self._handler.hears_errors:
+            self._handler.finished = True
+            self.closed = True
+            self._wind_up()
+        else:
+            self._schedule()
+
+    def _arm(self) -> None:
+        """One timer, which looks again when it fires: most waits end before, and need not touch it."""
+        if self._wake_at == math.inf or self._timer is not None and self._timer.at <= self._wake_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._io.call_later(max(0.0, self._wake_at - time.monotonic()), self._timed_out)
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        if self._busy or self._disposed or self.closed or self._upgrade is not None:
+            return
+        if self._wake_at > time.monotonic():
+            self._arm()
+            return
+        self._read()  # one try, for a handler that would not wait
+        if self._busy or self._disposed or self._ending is not None:
+            return
+        if self._handler.hears_errors:
+            self._late = True
+            self._schedule()
+        else:
+            self._finish_handler()
+
+    def _watch(self) -> None:
+        if self.handshake is not None or self._disposed:
+            return
+        events = 0
+        if self._goodbye or not (self._paused or self.closed or self._ending is not None or self._upgrade is not None
+                                 or self._queue.size >= self.server.send_hwm_bytes):
+            events = READ
+        if self._queue.blocked and self._queue.failure is None or self._transport.unsent:
+            events |= WRITE
+        if events != self._watched:
+            self._io.watch(self._socket, events, self)
+            self._watched = events
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._io.watch(self._socket, 0, self)
+            self._watched = 0
+
+    def on_event(self, events: int) -> None:
+        if events & WRITE:
+            self._write()
+        if events & READ and self._watched & READ:
+            if self._goodbye:
+                self._discard()
+            else:
+                self._read()
+
+    def _write(self) -> None:
+        queue = self._queue
+        queue.flush()
+        if not queue.blocked and self._transport.unsent:
+            try:
+                self._transport.flush()
+            except OSError:
+                pass  # reading tells
+        if queue.size < self.server.send_hwm_bytes:
+            if self._slow is not None:
+                self._slow.cancel()
+                self._slow = None
+            self._tell()
+        if self._winding_up is not None:
+            self._say_goodbye()
+        else:
+            self._look()
+
+    def _too_slow(self) -> None:
+        self._slow = None
+        if not self._disposed:
+            log.info("%s does not receive what it is sent", self.remote_address)
+            self.cut()
+
+    def _read(self) -> None:
+        if self._busy and self._unread is not None or self._queue.size >= self.server.send_hwm_bytes:
+            self._paused = True
+            self._watch()
+            if not self._busy:
+                self._io.call(self._look)  # it has come to its end meanwhile
+            return
+        transport = self._transport
+        try:
+            chunk = transport.receive(READ_SIZE)
+        except BlockingIOError:
+            self._more = False
+            self._watch()
+            return
+        except OSError as error:
+            self._more = False
+            self._ending = _broken(error)
+            self._look()
+            return
+        self._more = bool(chunk) and transport.readable
+        if self._busy:
+            self._unread = chunk
+            if not self._busy:
+                self._look()  # it has come to its end meanwhile
+        else:
+            self._received(chunk)
+
+    def _received(self, chunk: bytes) -> None:
+        self._decode(chunk)
+        if self._packets:
+            self._schedule()
+        elif self._ending is not None or self._more:
+            self._io.call(self._look)
+        if not self._watched or self._queue.blocked or self._transport.unsent:
+            self._watch()
+
+    # The end, on the loop
+
+    def finish(self) -> None:
+        """The server is stopping: close if idle, and otherwise after the step."""
+        if not self._begun:
+            self.cut()
+        elif not self._busy:
+            self.closed = True
+            self._look()
+
+    def _wind_up(self) -> None:
+        """The handler has finished: let what was sent arrive."""
+        if self._ending is not None and not isinstance(self._ending, EOFError) or self._queue.failure is not None:
+            self.cut()
+            return
+        if self._winding_up is None:
+            self._winding_up = self._io.call_later(self.server.send_timeout, self.cut)
+            self._queue.flush()
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        queue = self._queue
+        if queue.failure is not None:
+            self.cut()
+        elif queue.buffers or queue.later:
+            self._watch()
+        elif not self._goodbye:
+            self._goodbye = True
+            try:
+                self._transport.end_sending()
+            except OSError:
+                self.cut()
+                return
+            if isinstance(self._ending, EOFError) and not self._transport.unsent:
+                self.cut()
+                return
+            if self._winding_up is not None:
+                self._winding_up.cancel()
+            self._winding_up = self._io.call_later(LINGER, self.cut)
+            self._linger()
+
+    def _linger(self) -> None:
+        """Closing with bytes unread is a reset, which can destroy what the other end has not read yet."""
+        if self._disposed:
+            return
+        if self._transport.tls is None or not self._queue.packets:
+            if all_acknowledged(self._socket):
+                self._discard()
+                self.cut()
+                return
+            self._io.call_later(LINGER_STEP, self._linger)  # no event tells of it
+        self._watch()
+
+    def _discard(self) -> None:
+        try:
+            if self._transport.receive(READ_SIZE):
+                self._watch()
+                return
+        except BlockingIOError:
+            self._watch()
+            return
+        except OSError:
+            pass
+        self.cut()
+
+    def cut(self) -> None:
+        """Close the socket now."""
+        self.closed = True
+        if not self._disposed:
+            self._disposed = True
+            if self.handshake is not None:
+                self.handshake.cancel()
+                self.handshake = None
+            for timer in (self._timer, self._slow, self._winding_up):
+                if timer is not None:
+                    timer.cancel()
+            self._unwatch()
+            self._io.bury(self._close_socket)
+            self._tell()
+        if not self._begun:
+            self._handler.finished = True
+            self._busy = False
+        self._end_handler()
+
+    def _close_socket(self) -> None:
+        queue = self._queue
+        with queue.lock:  # nobody is to meet a stranger's descriptor
+            if queue.failure is None:
+                queue.failure = ClosedError("the connection is closed")
+            self._socket.close()
+
+    def _end_handler(self) -> None:
+        """And then nothing is left of the connection."""
+        if self._busy or self._forgotten:
+            return
+        if self._handler.hears_errors and not self._handler.finished:
+            self._schedule()
+        else:
+            self._forgotten = True
+            self.server.forget(self)
+
+    def crashed(self, error: Exception) -> None:
+        self.cut()
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy."""
+        self.closed = True
+        self._socket.close()
+
+
+def _broken(error: OSError) -> OSError:
+    if isinstance(error, NetmsgError):
+        return error
+    broken = ConnectionBrokenError(error.errno, error.strerror or str(error))
+    broken.__cause__ = error
+    return broken

@@ -1,0 +1,122 @@
+"""A handler for each packet: connections cost no thread while they wait for one."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import socket
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar, Union
+
+from ..deadline import check_timeout
+from ..errors import PacketDecodeError
+from ..packets.codec import Codec
+from ..reactor.io_thread import IOThread
+from ..streams.byte_stream import check_size
+from ..streams.listener import Listener
+from .connection_server import ConnectionServer
+from .handlers import FunctionHandler, GeneratorHandler, Handler, is_generator
+from .packet_connection import PacketConnection
+from .stats import ServerStats
+
+__all__ = ["PacketServer"]
+
+log = logging.getLogger("netmsg.servers")
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+class PacketServer(ConnectionServer, Generic[S, R]):
+    """Calls ``handler`` with each packet that a client sends, in one of a few worker threads.
+
+    :param handler: a function ``handler(client, packet)``; or a generator function ``handler(client)``, called when a
+        client connects, in which ``packet = yield`` waits for that client's next packet without holding a thread, or
+        ``packet = yield 5.0`` so many seconds for it, and raises what `PacketClient.recv_packet` would:
+        `PacketDecodeError`, ``TimeoutError``, `EndOfStream`, `ConnectionBrokenError`, and `ClosedError` when the server
+        shuts down. When it returns the connection is closed. ``client`` is a `PacketConnection`; the steps of one
+        client never overlap, those of different ones do. What else a handler raises than what happened to the
+        connection is logged, with the peer's address, and closes that connection only; and so is a bad packet for a
+        function.
+    :param listeners: `Listener` objects, which belong to the server from then on. TLS is established before the handler
+        begins, unless they were made with ``autostart_tls=False``.
+    :param codec: a `Codec`.
+    :param max_workers: steps that run at a time. With 0 they run on the selector thread itself: the fastest, for
+        handlers that never block.
+    :param max_connections: when there are so many, accepting pauses.
+    :param idle_timeout: seconds without a packet after which a client is closed; a generator gets ``TimeoutError``.
+    :param send_hwm_bytes: when more than so many bytes wait to be sent to a client, `PacketConnection.send_packet`
+        waits, and nothing is read from that client.
+    :param send_timeout: for how many seconds at most.
+    :param generator: whether ``handler`` is a generator function, where that cannot be told by looking at it.
+    :param io_thread: an `IOThread` to share; by default the server has its own.
+
+    A context manager, which starts the server and shuts it down. May be used from any thread.
+    """
+
+    def __init__(self, handler: Union[Callable[[PacketConnection[S], R], Any],
+                                      Callable[[PacketConnection[S]], Generator[float | None, R, Any]]],
+                 *listeners: Listener, codec: Codec[S, R], max_workers: int = 8, max_connections: int = 100_000,
+                 idle_timeout: float | None = None, send_hwm_bytes: int = 2**20, send_timeout: float = 30.0,
+                 generator: bool | None = None, io_thread: IOThread | None = None) -> None:
+        if not callable(handler):
+            raise TypeError(f"handler must be a function, not {type(handler).__name__}")
+        if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError("handler must be a function or a generator function, not an asynchronous one")
+        if not isinstance(codec, Codec):
+            raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
+        check_size("max_workers", max_workers, least=0)
+        check_size("send_hwm_bytes", send_hwm_bytes)
+        check_timeout(idle_timeout)
+        check_timeout(send_timeout)
+        super().__init__(listeners, max_workers, max_connections, io_thread)
+        self.codec = codec
+        self.has_workers = max_workers > 0
+        self.idle_timeout = idle_timeout
+        self.send_hwm_bytes = send_hwm_bytes
+        self.send_timeout = send_timeout if send_timeout is not None else math.inf
+        self._user_handler: Callable[..., Any] = handler
+        self._handler_type: Callable[[Any, Any], Handler] = \
+            GeneratorHandler if (is_generator(handler) if generator is None else generator) else FunctionHandler
+        self.bad_packets = 0
+        self._packets_received = self._packets_sent = 0  # of the connections that are gone
+
+    def make_handler(self, connection: PacketConnection[S]) -> Handler:
+        return self._handler_type(self._user_handler, connection)
+
+    def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> PacketConnection[S]:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return PacketConnection(self, listener, sock, address)
+
+    def clients(self) -> list[PacketConnection[S]]:
+        """Those that are connected now, TLS established."""
+        return [connection for connection in tuple(self.connections) if connection.established
+                and not connection.closed]
+
+    def step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
+        """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
+        if isinstance(error, PacketDecodeError):
+            log.warning("a bad packet from %s: %s", connection.remote_address, error)
+        elif expected:
+            log.debug("%s: %s", connection.remote_address, error)
+        else:
+            self.handler_failed(connection.remote_address, error)
+
+    def forget(self, connection: Any) -> None:
+        self._packets_received += connection.packets_received
+        self._packets_sent += connection.packets_sent
+        super().forget(connection)
+
+    def stats(self) -> ServerStats:
+        connections = tuple(self.connections)
+        return ServerStats(
+            connections=len(connections), accepted=self.accepted,
+            handshakes=sum(connection.handshake is not None for connection in connections),
+            handshakes_failed=self.handshakes_failed, waiting=len(self.pool.tasks), workers=self.pool.workers,
+            packets_received=self._packets_received + sum(one.packets_received for one in connections),
+            packets_sent=self._packets_sent + sum(one.packets_sent for one in connections),
+            bad_packets=self.bad_packets, handler_errors=self.handler_errors, accept_pauses=self.accept_pauses,
+            accept_errors=self.accept_errors)

@@ -1,0 +1,113 @@
+"""What waits to be sent to one client."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from ..transports.plain import Buffer, Transport
+
+__all__ = ["SendQueue"]
+
+PIECE: Final = 65_536
+"""Small buffers are joined up to this size: one system call instead of many."""
+
+
+class SendQueue:
+    """Packets go out in order, as far as they go at once; any thread may put and flush.
+
+    Under ``lock`` nothing blocks. The count of bytes that have gone is stored by one call into C, so that an interrupt
+    (Ctrl-C) neither loses nor doubles any.
+    """
+
+    __slots__ = ("transport", "lock", "buffers", "size", "packets", "blocked", "failure", "later", "_counts")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.lock = threading.Lock()  # guards all of this; a leaf
+        self.buffers: list[Buffer] = []
+        self.size = 0
+        """Bytes that wait."""
+        self.packets = 0
+        """How many have been put so far."""
+        self.blocked = False
+        """The kernel takes no more for now."""
+        self.failure: OSError | None = None
+        """What sending has failed with: nothing is sent any more."""
+        self.later: list[Buffer] | None = None
+        """What is to go under TLS, once what is in ``buffers`` has gone in the clear and the handshake is over."""
+        self._counts: list[int] = []
+
+    def put(self, data: bytes, *, flush: bool) -> None:
+        with self.lock:
+            self.size += len(data)
+            self.packets += 1
+            if self.later is not None:
+                self.later.append(data)
+            else:
+                self.buffers.append(data)
+                if flush and not self.blocked:
+                    self._flush()
+
+    def flush(self) -> None:
+        """Send as much as goes at once."""
+        with self.lock:
+            self.blocked = False
+            self._flush()
+
+    def _flush(self) -> None:
+        buffers, counts = self.buffers, self._counts
+        while (buffers or counts) and self.failure is None:
+            if not counts:
+                if len(buffers) > 1:
+                    self._join()
+                try:
+                    counts.extend(map(self.transport.send_one, (buffers[0],)))
+                except BlockingIOError:
+                    self.blocked = True
+                    return
+                except OSError as error:
+                    self.failure = error
+                    return
+            count = counts[0]
+            rest = memoryview(buffers[0])[count:]
+            # No call from here on, and so no interrupt.
+            if rest:
+                buffers[0] = rest
+            else:
+                del buffers[0]
+            self.size -= count
+            del counts[0]
+
+    def _join(self) -> None:
+        size = number = 0
+        for buffer in self.buffers:
+            size += len(buffer)
+            if size > PIECE:
+                break
+            number += 1
+        if number > 1:
+            joined = b"".join(self.buffers[:number])
+            self.buffers[:number] = (joined,)
+
+    # STARTTLS
+
+    def hold(self) -> None:
+        """What is put from now on waits for `release`."""
+        with self.lock:
+            self.later = []
+            self._flush()
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether something that was put before `hold` has not gone yet."""
+        return bool(self.buffers)
+
+    def release(self, transport: Transport) -> None:
+        """Go on through another transport."""
+        with self.lock:
+            assert self.later is not None and not self.buffers
+            self.transport = transport
+            self.buffers, self.later = self.later, None
+            self.blocked = False
+            self._flush()

@@ -1,0 +1,254 @@
+"""The life of a server, of whatever kind."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from typing import Any, Final
+
+from ..deadline import Deadline
+from ..errors import ClosedError, ForkedError
+from ..forking import current_process
+from ..reactor.io_thread import IOThread, Timer
+from ..waiting import Waiters
+from .stats import ServerStats
+from .worker_pool import WorkerPool
+
+__all__ = ["Server"]
+
+GRACE: Final = 2.0
+"""Seconds that threads get to end in, once they have nothing to do any more."""
+
+
+class Server:
+    """A server is new, then serving from `start` on, then stopping from `shutdown` on, then over.
+
+    ======================  ==========================================================================
+    thread                  does
+    ======================  ==========================================================================
+    any                     `start`, `shutdown` and what a server's user may call
+    ``netmsg-io-N``         all that is named ``on_…`` or marked "on the loop"
+    ``netmsg-worker-N-M``   the handlers
+    ======================  ==========================================================================
+    """
+
+    def __init__(self, max_workers: int, io_thread: IOThread | None) -> None:
+        self.io = io_thread if io_thread is not None else IOThread.private()
+        self.pool = WorkerPool(max_workers)
+        self.started = False
+        self.stopping = False
+        self._over = False
+        self._process = current_process()
+        self._changed = Waiters()
+        """Who waits for the end of the server."""
+        self._cut_timer: Timer | None = None
+        self._noticed = False
+        self.handler_errors = 0
+        _servers.add(self)
+
+    # What differs
+
+    def _open(self) -> None:
+        """Begin to serve. On the loop."""
+        raise NotImplementedError
+
+    def _close_listeners(self) -> None:
+        """Take on nothing new. On the loop, or before `start`."""
+        raise NotImplementedError
+
+    def _finish_idle(self) -> None:
+        """Close what is idle, and have the rest close when it is. On the loop."""
+        raise NotImplementedError
+
+    def _idle(self) -> bool:
+        """Whether nothing is left to be done. On the loop."""
+        raise NotImplementedError
+
+    def _cut(self) -> None:
+        """Close everything there is. On the loop."""
+        raise NotImplementedError
+
+    def _abandon(self) -> None:
+        """In a forked child: close this process's copies of the descriptors, and nothing else."""
+        raise NotImplementedError
+
+    @property
+    def addresses(self) -> list[Any]:
+        """(host, port), or path, of each socket; also after the end."""
+        raise NotImplementedError
+
+    def stats(self) -> ServerStats:
+        """A snapshot of the counters."""
+        raise NotImplementedError
+
+    # For users
+
+    def start(self) -> None:
+        """Begin to serve, in the background. Does nothing the second time; `ClosedError` after `shutdown`."""
+        self._check()
+        if self.started:
+            return
+        self.io.attach(self)
+        self.started = True
+        self.io.call(self._begin)
+
+    def serve_forever(self) -> None:
+        """Serve until `shutdown`, called by another thread, a handler or a signal handler. Started if it is not yet.
+
+        An exception, such as Ctrl-C, shuts the server down as `shutdown` does by default.
+        """
+        try:
+            self.start()
+            self._changed.wait(lambda: self._over, Deadline(None))
+        except BaseException:
+            self.shutdown()
+            raise
+        self._join(Deadline(GRACE))
+
+    def shutdown(self, *, timeout: float | None = 5.0, wait: bool = True) -> None:
+        """Stop: accept nothing new, close idle connections at once, let handlers finish for ``timeout`` seconds
+        (``None``: however long it takes), and then close what is left: their next call raises `ClosedError`.
+
+        With ``wait=False`` it returns at once, whatever is left goes on in the background, and it may be called in a
+        signal handler. It does not wait in a handler either. Idempotent: another call with less time cuts it short.
+        """
+        deadline = Deadline(timeout)
+        if self._process is not current_process():
+            return
+        self.stopping = True
+        if not self.started:
+            self._close_listeners()
+            self._ended()
+            return
+        self.io.call(self._stop, deadline)
+        if not wait or self.io.is_current or self.pool.is_current:
+            return
+        # Once it is over, at the latest at the deadline, the threads end.
+        if not self._changed.wait(lambda: self._over, deadline):
+            self._changed.wait(lambda: self._over, Deadline(GRACE))
+        self._join(Deadline(GRACE) if deadline.expired else deadline.sooner(GRACE))
+
+    def close(self) -> None:
+        """Stop at once: every connection is cut, and what is blocked in a handler raises `ClosedError`. Idempotent,
+        from any thread, handler or signal handler; does not wait for handlers to return."""
+        self.shutdown(timeout=0, wait=False)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `shutdown` or `close` was called."""
+        return self.stopping
+
+    def fileno(self) -> int:
+        """The descriptor of the first listening socket; -1 once closed."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        state = "over" if self._over else "stopping" if self.stopping else "serving" if self.started else "new"
+        return f"<{type(self).__name__} on {self.addresses!r} {state}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "stopping", True) or self.started or self._process is not current_process():
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        self._close_listeners()
+
+    # For its own
+
+    def _check(self) -> None:
+        if self._process is not current_process():
+            raise ForkedError("this server belongs to the parent process")
+        if self.stopping:
+            raise ClosedError("the server is closed")
+
+    def run_by_worker(self, task: Any) -> None:
+        """Have a worker run ``task`` soon. On the loop: the workers are woken once it has nothing else to do."""
+        self.pool.put(task)
+        if not self._noticed:
+            self._noticed = True
+            self.io.notices.append(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._noticed = False
+        self.pool.dispatch()
+
+    def _begin(self) -> None:
+        if self._over:  # by a shutdown() during start()
+            self.io.detach(self)
+        elif not self.stopping:
+            self._open()
+
+    def _stop(self, deadline: Deadline) -> None:
+        if self._over:
+            return
+        self._close_listeners()
+        self._finish_idle()
+        remaining = deadline.remaining()
+        if remaining is not None and not self._over:
+            timer = self._cut_timer
+            if timer is None or timer.at > self.io.now + remaining:
+                if timer is not None:
+                    timer.cancel()
+                self._cut_timer = self.io.call_later(remaining, self._cut_short)
+        self.settle()
+
+    def settle(self) -> None:
+        """Something has ended: perhaps it was the last. On the loop."""
+        if self.stopping and not self._over and self._idle():
+            self._ended()
+
+    def _cut_short(self) -> None:
+        if not self._over:
+            self._cut()
+            self._ended()
+
+    def _ended(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._cut_timer is not None:
+            self._cut_timer.cancel()
+        self.pool.close()
+        if self.started:
+            self.io.detach(self)
+        self._changed.notify_all()
+
+    def _join(self, deadline: Deadline) -> None:
+        self.pool.join(deadline)
+        self.io.join(deadline.remaining())
+
+    def io_closing(self, deadline: Deadline) -> None:
+        self.stopping = True
+        self._stop(deadline)
+
+    def io_failed(self, cause: BaseException | None) -> None:
+        self.stopping = True
+        self._close_listeners()
+        self._cut_short()
+
+    def crashed(self, error: Exception) -> None:
+        self.stopping = True
+        self.io_failed(error)
+
+    def forked(self) -> None:
+        """In a forked child."""
+        self._abandon()
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for server in tuple(_servers):
+        server.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,35 @@
+"""What a server tells about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ServerStats"]
+
+
+@dataclass(frozen=True)
+class ServerStats:
+    """A snapshot of a server's counters, since its start; those that do not apply to it are 0."""
+
+    connections: int = 0
+    """Now, in every state."""
+    accepted: int = 0
+    handshakes: int = 0
+    """Connections in their TLS handshake now."""
+    handshakes_failed: int = 0
+    waiting: int = 0
+    """Handler calls that wait for a worker now."""
+    workers: int = 0
+    """Worker threads now."""
+    packets_received: int = 0
+    """Packets or datagrams that were handed to a handler."""
+    packets_sent: int = 0
+    """Packets or datagrams that were accepted for sending."""
+    bad_packets: int = 0
+    overlong_datagrams: int = 0
+    handler_errors: int = 0
+    """Exceptions of handlers that were logged."""
+    accept_pauses: int = 0
+    """How often accepting paused because of ``max_connections``."""
+    accept_errors: int = 0
+    """How often accepting failed, for want of descriptors among others."""

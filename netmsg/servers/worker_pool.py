@@ -1,0 +1,125 @@
+"""Threads that come and go with the work."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from _thread import LockType, allocate_lock
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from ..deadline import Deadline
+
+__all__ = ["WorkerPool"]
+
+log = logging.getLogger("netmsg.servers")
+
+IDLE: Final = 1.0
+"""Seconds after which a worker without work goes away."""
+
+_numbers = itertools.count(1)
+
+
+class WorkerPool:
+    """Runs tasks in up to ``max_workers`` threads (``netmsg-worker-N-M``), in the order in which they come.
+
+    The worker that has been idle for the shortest time is woken first, so that those beyond need stay idle and go.
+    A task must not raise. `put` and `dispatch` are two steps so that many tasks can be put before any worker wakes: the
+    workers would only wait for the interpreter lock.
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        self.number = next(_numbers)
+        self.tasks: deque[Callable[[], None]] = deque()
+        """What waits for a worker."""
+        self._max_workers = max_workers
+        self._threads: dict[int, threading.Thread] = {}
+        self._idle: list[LockType] = []  # what the idle ones wait by, the longest idle first
+        self._closed = False
+        self._lock = threading.Lock()  # guards the three above; a leaf
+        self._thread_numbers = itertools.count(1)
+
+    def put(self, task: Callable[[], None]) -> None:
+        """Add a task, to be run after the next `dispatch`."""
+        self.tasks.append(task)
+
+    def dispatch(self) -> None:
+        """See to it that there are workers for the tasks. Never blocks."""
+        with self._lock:
+            wanted = len(self.tasks)
+            while wanted and self._idle:
+                self._idle.pop().release()
+                wanted -= 1
+            while wanted and len(self._threads) < self._max_workers and not self._closed:
+                if not self._start():
+                    return
+                wanted -= 1
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._work, name=f"netmsg-worker-{self.number}-{next(self._thread_numbers)}",
+                                  daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("no more worker threads than %d: %s", len(self._threads), error)
+            return False
+        assert thread.ident is not None
+        self._threads[thread.ident] = thread
+        return True
+
+    def _work(self) -> None:
+        """Ends when there is nothing to do and either the pool is closed or nothing comes for a while."""
+        tasks = self.tasks
+        while True:
+            try:
+                task = tasks.popleft()
+            except IndexError:
+                if not self._wait():
+                    return
+            else:
+                task()
+                del task  # and what it belongs to, while there is nothing to do
+
+    def _wait(self) -> bool:
+        """Woken by `dispatch` and `close`."""
+        ticket = allocate_lock()
+        ticket.acquire()
+        with self._lock:
+            if self.tasks:
+                return True
+            if not self._closed:
+                self._idle.append(ticket)
+        if not self._closed and ticket.acquire(timeout=IDLE):
+            return True
+        with self._lock:
+            if ticket in self._idle:
+                self._idle.remove(ticket)
+            if self.tasks:
+                return True
+            del self._threads[threading.get_ident()]
+            return False
+
+    @property
+    def workers(self) -> int:
+        """How many threads there are."""
+        return len(self._threads)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a worker of this pool."""
+        return threading.get_ident() in self._threads
+
+    def close(self) -> None:
+        """Have every worker end once there are no more tasks. Never blocks."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().release()
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait for the workers of a closed pool to end."""
+        for thread in tuple(self._threads.values()):
+            if thread is not threading.current_thread():
+                thread.join(deadline.remaining())
