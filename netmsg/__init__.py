@@ -53,6 +53,11 @@ from .packets.lines import LineCodec
 from .packets.netstrings import NetstringCodec
 from .packets.structs import StructCodec
 from .reactor.io_thread import IOThread
+from .servers.datagram_server import DatagramPeer, DatagramServer
+from .servers.packet_connection import PacketConnection
+from .servers.packet_server import PacketServer
+from .servers.stats import ServerStats
+from .servers.stream_server import StreamServer
 from .sockets.proxy import SocketProxy
 from .streams.byte_stream import ByteStream
 from .streams.connecting import connect_tcp, connect_unix
@@ -74,6 +79,8 @@ __all__ = [
     "Connecting",
     "ConnectionBrokenError",
     "DatagramClient",
+    "DatagramPeer",
+    "DatagramServer",
     "Decoder",
     "DelimitedCodec",
     "DelimiterNotFoundError",
@@ -100,8 +107,10 @@ __all__ = [
     "OnDuplicate",
     "OnFull",
     "PacketClient",
+    "PacketConnection",
     "PacketDecodeError",
     "PacketEncodeError",
+    "PacketServer",
     "PeerCredentials",
     "PeerInfo",
     "ProtocolError",
@@ -111,10 +120,12 @@ __all__ = [
     "Retrying",
     "SendMode",
     "SendTimeoutError",
+    "ServerStats",
     "Socket",
     "SocketProxy",
     "SocketStats",
     "SocketStream",
+    "StreamServer",
     "StructCodec",
     "Søcket",
     "TLSHandshakeError",

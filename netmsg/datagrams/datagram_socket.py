@@ -159,9 +159,12 @@ class DatagramSocket:
                 if tries > 2:  # the kernel says that it could, and it cannot
                     self._pause(deadline)
         finally:
-            self._inside -= 1
-            if self._closing and not self._inside:
-                self._dispose()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        if self._closing and not self._inside:
+            self._dispose()
 
     def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
         """``target`` is what could not be sent to, if anything. Raises ``TimeoutError``."""
@@ -175,10 +178,22 @@ class DatagramSocket:
 
     def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any]:
         """Raises ``OSError(EMSGSIZE)`` for a longer datagram, which is gone then."""
-        data, _, flags, address = self._do(READ, deadline, lambda: self._socket.recvmsg(max_bytes))
+        return self._received(max_bytes, self._do(READ, deadline, lambda: self._socket.recvmsg(max_bytes)))
+
+    def _received(self, max_bytes: int, result: tuple[bytes, Any, int, Any]) -> tuple[bytes, Any]:
+        data, _, flags, address = result
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
         return data, self._address(address)
+
+    def receive_now(self, max_bytes: int = LARGEST) -> tuple[bytes, Any]:
+        """`receive`, with ``BlockingIOError`` where it would wait. For whoever waits in a selector."""
+        try:
+            self._inside += 1
+            self._check()
+            return self._received(max_bytes, self._socket.recvmsg(max_bytes))
+        finally:
+            self._leave()
 
     def receive(self, max_bytes: int = LARGEST, *, timeout: float | None = None) -> tuple[bytes, Any]:
         """The next datagram, and the address to answer it to.

@@ -58,6 +58,13 @@ class Handler(Protocol):
         """A method of this object raised on the loop: close what it stands for."""
 
 
+class HasFileno(Protocol):
+    """A socket, or an object that stands for one."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
 class Worker(Protocol):
     """What may be put into `IOThread.work`."""
 
@@ -230,7 +237,7 @@ class IOThread:
 
     # On the loop
 
-    def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
+    def watch(self, sock: HasFileno, events: int, handler: Handler) -> None:
         """Tell ``handler`` of these events of ``sock`` from now on; 0 for none.
 
         A mask of 0 is never left registered: epoll reports errors and hang-ups regardless, and would spin.

@@ -111,7 +111,7 @@ class ConnectionServer(Server):
             connection = self._accept(listener, sock, address)
         except OSError as error:  # it is gone already
             sock.close()
-            log.debug("%s: %s", address, error)
+            log.debug("%r: %s", address, error)
             return
         self.connections.add(connection)
         connection.start()
@@ -140,15 +140,15 @@ class ConnectionServer(Server):
 
     def handshake_failed(self, address: Any, error: OSError) -> None:
         self.handshakes_failed += 1
-        log.info("TLS handshake with %s failed: %s", address, error)
+        log.info("TLS handshake with %r failed: %s", address, error)
 
     def handler_failed(self, address: Any, error: BaseException) -> None:
         """Tell of an exception that has left a handler, unless the connection is the cause."""
         if isinstance(error, OF_THE_CONNECTION):
-            log.debug("%s: %s", address, error)
+            log.debug("%r: %s", address, error)
             return
         self.handler_errors += 1
-        log.error("the handler of %s failed", address, exc_info=error)
+        log.error("the handler of %r failed", address, exc_info=error)
 
     # For users
 

@@ -505,7 +505,7 @@ class PacketConnection(Generic[S]):
     def _too_slow(self) -> None:
         self._slow = None
         if not self._disposed:
-            log.info("%s does not receive what it is sent", self.remote_address)
+            log.info("%r does not receive what it is sent", self.remote_address)
             self.cut()
 
     def _read(self) -> None:

@@ -99,9 +99,9 @@ class PacketServer(ConnectionServer, Generic[S, R]):
     def step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
         """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
         if isinstance(error, PacketDecodeError):
-            log.warning("a bad packet from %s: %s", connection.remote_address, error)
+            log.warning("a bad packet from %r: %s", connection.remote_address, error)
         elif expected:
-            log.debug("%s: %s", connection.remote_address, error)
+            log.debug("%r: %s", connection.remote_address, error)
         else:
             self.handler_failed(connection.remote_address, error)
 

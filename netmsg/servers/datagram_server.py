@@ -1,0 +1,244 @@
+"""A handler for each datagram."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from ..datagrams.datagram_socket import DatagramSocket
+from ..errors import ClosedError, PacketDecodeError
+from ..packets.codec import Codec
+from ..reactor.io_thread import READ, IOThread
+from ..streams.byte_stream import check_size
+from .server import Server
+from .stats import ServerStats
+
+__all__ = ["DatagramPeer", "DatagramServer"]
+
+log = logging.getLogger("netmsg.servers")
+
+LARGEST: Final = 65_536
+"""Bytes in a datagram that is received."""
+AT_A_TIME: Final = 64
+"""Datagrams taken from one socket before others get their turn."""
+MOST_WAITING: Final = 1000
+"""Datagrams that may wait for a worker: while there are so many the kernel keeps the others, or drops them."""
+
+S = TypeVar("S")
+
+
+class DatagramPeer(Generic[S]):
+    """Who has sent a datagram, as the handler sees it."""
+
+    __slots__ = ("server", "remote_address", "_socket")
+
+    def __init__(self, server: DatagramServer[S], sock: Any, address: Any) -> None:
+        self.server = server
+        """The `DatagramServer`."""
+        self.remote_address = address
+        """(host, port), or the path of a UNIX socket (``""`` if it has none, and then it cannot be answered)."""
+        self._socket = sock
+
+    def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
+        """Send a datagram to it (``bytes``, if the server has no codec), within ``timeout`` seconds: that of a UNIX
+        socket has to have room. On a server without workers this is tried once.
+
+        Raises `PacketEncodeError`, `SendTimeoutError`, ``OSError(EMSGSIZE)`` for one that is too long, and for UNIX
+        sockets ``ConnectionRefusedError`` or ``FileNotFoundError`` if nobody is there any more.
+        """
+        data: Any = packet if self.server.codec is None else self.server.codec.encode(packet)
+        if not self.remote_address:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
+        if self.server.io.is_current:
+            timeout = 0
+        self._socket.send_to(data, self.remote_address, timeout=timeout)
+        self.server.sent()
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or path, that it has sent to."""
+        return self._socket.local_address
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.remote_address!r}>"
+
+
+class DatagramServer(Server, Generic[S]):
+    """Calls ``handler(client, packet)`` with each datagram, in one of a few worker threads.
+
+    :param handler: ``client`` is a `DatagramPeer`. What it raises is logged, with the peer's address. Datagrams of one
+        peer may be handled at the same time, in any order.
+    :param sockets: `UDPSocket` and `UNIXDatagramSocket` objects, which belong to the server from then on.
+    :param codec: makes packets of the datagrams; without one they are ``bytes``. A bad one is counted and logged, and
+        so is one of more than 64 KiB.
+    :param max_workers: handlers that run at a time. With 0 they run on the selector thread itself: for handlers that
+        never block.
+    :param io_thread: an `IOThread` to share; by default the server has its own.
+
+    A context manager, which starts the server and shuts it down. May be used from any thread.
+    """
+
+    def __init__(self, handler: Callable[[DatagramPeer[S], Any], Any], *sockets: DatagramSocket,
+                 codec: Codec[S, Any] | None = None, max_workers: int = 8, io_thread: IOThread | None = None) -> None:
+        if not callable(handler):
+            raise TypeError(f"handler must be a function, not {type(handler).__name__}")
+        check_size("max_workers", max_workers, least=0)
+        if codec is not None and not isinstance(codec, Codec):
+            raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
+        if not sockets:
+            raise ValueError("a server needs a socket")
+        for sock in sockets:
+            if not isinstance(sock, DatagramSocket):
+                raise TypeError(f"a UDPSocket or UNIXDatagramSocket is needed, not {type(sock).__name__}")
+            if sock.closed:
+                raise ClosedError("the socket is closed")
+        super().__init__(max_workers, io_thread)
+        self.codec = codec
+        self._handler = handler
+        self._has_workers = max_workers > 0
+        self._receivers = [_Receiver(self, sock) for sock in sockets]
+        self._paused = False
+        self._lock = threading.Lock()  # guards the counters; a leaf
+        self._unfinished = 0
+        self._received = self._sent = self._bad = self._overlong = 0
+
+    # The life of the server
+
+    def _open(self) -> None:
+        for receiver in self._receivers:
+            self.io.watch(receiver.sock, READ, receiver)
+
+    def _close_listeners(self) -> None:
+        if self.started:
+            for receiver in self._receivers:
+                self.io.watch(receiver.sock, 0, receiver)
+        else:
+            self._cut()
+
+    def _finish_idle(self) -> None:
+        """Handlers that run may still answer."""
+
+    def _idle(self) -> bool:
+        return not self._unfinished
+
+    def _cut(self) -> None:
+        for receiver in self._receivers:
+            receiver.sock.close()
+
+    def _ended(self) -> None:
+        self._cut()
+        super()._ended()
+
+    def _abandon(self) -> None:
+        """Sockets see to a fork themselves."""
+
+    # Datagrams
+
+    def received(self, sock: DatagramSocket, data: bytes, address: Any) -> bool:
+        """On the loop. Whether more may come."""
+        with self._lock:
+            self._received += 1
+            self._unfinished += 1
+        task = functools.partial(self._handle, DatagramPeer(self, sock, address), data)
+        if not self._has_workers:
+            task()
+            return True
+        self.run_by_worker(task)
+        if len(self.pool.tasks) < MOST_WAITING:
+            return True
+        self._paused = True
+        for receiver in self._receivers:
+            self.io.watch(receiver.sock, 0, receiver)
+        if len(self.pool.tasks) < MOST_WAITING // 2:  # and perhaps nobody is left who would see it
+            self._resume()
+        return False
+
+    def overlong(self, error: OSError) -> None:
+        with self._lock:
+            self._overlong += 1
+        log.warning("%r: %s", self, error)
+
+    def sent(self) -> None:
+        with self._lock:
+            self._sent += 1
+
+    def _handle(self, peer: DatagramPeer[S], data: bytes) -> None:
+        """In a worker, or on the loop."""
+        try:
+            packet = data if self.codec is None else self.codec.decode(data)
+            self._handler(peer, packet)
+        except PacketDecodeError as error:
+            with self._lock:
+                self._bad += 1
+            log.warning("a bad packet from %r: %s", peer.remote_address, error)
+        except ClosedError as error:
+            log.debug("%r: %s", peer.remote_address, error)
+        except BaseException as error:
+            with self._lock:
+                self.handler_errors += 1
+            log.error("the handler of a datagram from %r failed", peer.remote_address, exc_info=error)
+        with self._lock:
+            self._unfinished -= 1
+        if self.stopping and not self._unfinished:
+            self.io.call(self.settle)
+        if self._paused and len(self.pool.tasks) < MOST_WAITING // 2:
+            self.io.call(self._resume)
+
+    def _resume(self) -> None:
+        if self._paused and not self.stopping:
+            self._paused = False
+            self._open()
+
+    # For users
+
+    @property
+    def addresses(self) -> list[Any]:
+        return [receiver.sock.local_address for receiver in self._receivers]
+
+    @property
+    def port(self) -> int:
+        """The UDP port of the first socket that has one."""
+        for address in self.addresses:
+            if isinstance(address, tuple):
+                return int(address[1])
+        raise AttributeError("a UNIX socket has no port")
+
+    def fileno(self) -> int:
+        return -1 if self.stopping else self._receivers[0].sock.fileno()
+
+    def stats(self) -> ServerStats:
+        return ServerStats(
+            waiting=len(self.pool.tasks), workers=self.pool.workers, packets_received=self._received,
+            packets_sent=self._sent, bad_packets=self._bad, overlong_datagrams=self._overlong,
+            handler_errors=self.handler_errors)
+
+
+class _Receiver:
+    """One socket on the loop."""
+
+    def __init__(self, server: DatagramServer[Any], sock: DatagramSocket) -> None:
+        self._server = server
+        self.sock = sock
+
+    def on_event(self, events: int) -> None:
+        for _ in range(AT_A_TIME):
+            try:
+                data, address = self.sock.receive_now(LARGEST)
+            except BlockingIOError:
+                return
+            except ClosedError:
+                self._server.io.watch(self.sock, 0, self)
+                return
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    self._server.overlong(error)
+                continue  # such as that nobody listened to an answer
+            if not self._server.received(self.sock, data, address):
+                return
+
+    def crashed(self, error: Exception) -> None:
+        self._server.crashed(error)
