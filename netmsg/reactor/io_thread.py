@@ -19,7 +19,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import os
+import select
 import selectors
 import socket
 import threading
@@ -38,6 +40,9 @@ log = logging.getLogger("netmsg.reactor")
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
+
+EPOLLIN: Final = getattr(select, "EPOLLIN", 0)
+EPOLLOUT: Final = getattr(select, "EPOLLOUT", 0)
 
 PACE: Final = 0.001
 """Seconds between two looks at a worker whose producer is writing by itself."""
@@ -130,6 +135,8 @@ class IOThread:
         self._users: set[User] = set()
         self._lock = threading.Lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
         self._thread: threading.Thread | None = None
+        self.ident: int | None = None
+        """The thread's."""
         self._closed = False
         self._private = False
         self._forked = False
@@ -169,10 +176,16 @@ class IOThread:
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._epoll: Any = None
+        if hasattr(select, "epoll") and isinstance(self._selector, selectors.EpollSelector):
+            # The same epoll through a descriptor of its own: what the selector does for each event takes as long as
+            # many handlers.
+            self._epoll = select.epoll.fromfd(os.dup(self._selector.fileno()))
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._selector.register(self._wake_receiver, READ, None)
+        self._handlers: dict[int, tuple[Handler | None, int]] = {self._wake_receiver.fileno(): (None, READ)}
 
     def detach(self, user: User) -> None:
         """Let a user go; a private thread ends with it. On the loop."""
@@ -203,7 +216,7 @@ class IOThread:
     @property
     def is_current(self) -> bool:
         """Whether the caller is this thread."""
-        return self._thread is threading.current_thread()
+        return threading.get_ident() == self.ident
 
     def close(self, *, timeout: float | None = 5.0) -> None:
         """Close every user, giving them ``timeout`` seconds together, and end the thread. Idempotent.
@@ -243,12 +256,12 @@ class IOThread:
         A mask of 0 is never left registered: epoll reports errors and hang-ups regardless, and would spin.
         """
         known = sock in self._selector.get_map()
-        if events and known:
-            self._selector.modify(sock, events, handler)
-        elif events:
-            self._selector.register(sock, events, handler)
+        if events:
+            key = self._selector.modify(sock, events, handler) if known \
+                else self._selector.register(sock, events, handler)
+            self._handlers[key.fd] = handler, events
         elif known:
-            self._selector.unregister(sock)
+            del self._handlers[self._selector.unregister(sock).fd]
 
     def bury(self, close: Callable[[], None]) -> None:
         """Call ``close`` once this round's events are dealt with, so that none of them meets a reused descriptor."""
@@ -274,6 +287,7 @@ class IOThread:
         # Allocating and freeing 16 MiB once raises glibc's mmap threshold: otherwise every read of 256 KiB maps and
         # unmaps its buffer, at five times the cost of the read.
         bytearray(16 << 20)
+        self.ident = threading.get_ident()
         try:
             while not (self._closed and not self._users and not self._calls):
                 self._round()
@@ -286,6 +300,7 @@ class IOThread:
         finally:
             self._dig()
             self._release()
+            self.ident = None
 
     def _round(self) -> None:
         if self.notices:
@@ -301,14 +316,13 @@ class IOThread:
             timeout = None if not self._timers else max(0.0, self._timers[0][0] - time.monotonic())
         if self._calls or (self.asleep and self.work):
             timeout = 0.0
-        ready = self._selector.select(timeout)
+        ready = self._poll(timeout)
         self.asleep = self._polling = False
         self.now = time.monotonic()
         self.handshake_steps = HANDSHAKE_STEPS
         if self._calls:
             self._make_calls()  # first: what the network brings now may be the answer to what they say
-        for key, events in ready:
-            handler = key.data
+        for handler, events in ready:
             if handler is None:
                 self._drain_wake_ups()
                 continue
@@ -322,6 +336,21 @@ class IOThread:
             self._do_work()
         if self._graves:
             self._dig()
+
+    def _poll(self, timeout: float | None) -> list[tuple[Handler | None, int]]:
+        """Who is to be told of which events."""
+        if self._epoll is None:
+            return [(key.data, events) for key, events in self._selector.select(timeout)]
+        handlers = self._handlers
+        if timeout is not None:
+            timeout = math.ceil(timeout * 1e3) * 1e-3  # or it would look again and again in the last millisecond
+        ready = []
+        for descriptor, happened in self._epoll.poll(timeout):
+            handler, wanted = handlers[descriptor]
+            # Errors and hang-ups are told of as whatever was asked for.
+            ready.append((handler, (READ if happened & ~EPOLLOUT else 0) & wanted
+                          | (WRITE if happened & ~EPOLLIN else 0) & wanted))
+        return ready
 
     def _make_calls(self) -> None:
         calls = self._calls
@@ -374,7 +403,10 @@ class IOThread:
             pass
 
     def _release(self) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
         self._selector.close()
+        self._handlers.clear()
         self._wake_receiver.close()
         self._wake_sender.close()
         self._timers.clear()  # they keep alive what they were for

@@ -46,7 +46,7 @@ class ConnectionServer(Server):
     """Accepts while there are fewer than ``max_connections``; the others wait in the backlog."""
 
     def __init__(self, listeners: tuple[Listener, ...], max_workers: int, max_connections: int,
-                 io_thread: IOThread | None) -> None:
+                 io_thread: IOThread | None, *, patient: bool) -> None:
         check_size("max_connections", max_connections)
         if not listeners:
             raise ValueError("a server needs a listener")
@@ -55,7 +55,7 @@ class ConnectionServer(Server):
                 raise TypeError(f"a Listener is needed, not {type(listener).__name__}")
             if listener.closed:
                 raise ClosedError("the listener is closed")
-        super().__init__(max_workers, io_thread)
+        super().__init__(max_workers, io_thread, patient=patient)
         self._listeners = listeners
         self._max_connections = max_connections
         self._acceptors = [

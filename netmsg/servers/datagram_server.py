@@ -96,7 +96,7 @@ class DatagramServer(Server, Generic[S]):
                 raise TypeError(f"a UDPSocket or UNIXDatagramSocket is needed, not {type(sock).__name__}")
             if sock.closed:
                 raise ClosedError("the socket is closed")
-        super().__init__(max_workers, io_thread)
+        super().__init__(max_workers, io_thread, patient=True)
         self.codec = codec
         self._handler = handler
         self._has_workers = max_workers > 0

@@ -7,6 +7,7 @@ import math
 import ssl
 import time
 from socket import socket as KernelSocket
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ..deadline import Deadline, check_timeout
@@ -36,6 +37,8 @@ __all__ = ["PacketConnection"]
 log = logging.getLogger("netmsg.servers")
 
 READ_SIZE: Final = 65_536
+MOST_CORKED: Final = 64
+LONGEST_CORKED: Final = 4096
 LINGER: Final = 1.0
 """Seconds that the other end gets, after all was sent, to have it and to finish too."""
 LINGER_STEP: Final = 0.01
@@ -97,7 +100,7 @@ class PacketConnection(Generic[S]):
         self._paused = False  # and so did more
         self._more = False  # TLS has plaintext that no selector tells of
         self._late = False  # the time is up in which the handler wanted a packet
-        self._corked = False  # what is sent waits for the end of the step, which is on the loop
+        self._corked: list[bytes] | None = None  # what a step on the loop sends, to go all at once in the end
         self._watched = 0
         self._wake_at = math.inf
         self._timer: Timer | None = None
@@ -120,15 +123,22 @@ class PacketConnection(Generic[S]):
 
         Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`.
         """
-        if not isinstance(timeout, _Default):
-            check_timeout(timeout)
-        data = self.server.codec.encode(packet)
+        if timeout is not DEFAULT:
+            check_timeout(timeout)  # type: ignore[arg-type]
+        data = self.server.encode(packet)
         queue = self._queue
         if self.closed or queue.failure is not None:
             raise self._refusal()
         if queue.size >= self.server.send_hwm_bytes:
             self._wait_for_room(timeout)
-        queue.put(data, flush=not self._corked)
+        corked = self._corked
+        if corked is not None and get_ident() == self._io.ident:
+            corked.append(data)
+            if len(corked) >= MOST_CORKED or len(data) > LONGEST_CORKED:
+                self._uncork()
+                self._corked = []
+            return
+        queue.put(data)
         if queue.blocked or queue.failure is not None:
             self._io.call(self._look)
             if queue.failure is not None:
@@ -143,8 +153,6 @@ class PacketConnection(Generic[S]):
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
         queue, mark = self._queue, self.server.send_hwm_bytes
         if self._io.is_current:
-            if not queue.blocked:
-                queue.flush()
             if queue.size >= mark and not isinstance(timeout, _Default):
                 raise SendTimeoutError(f"{queue.size} bytes wait to be sent to this client")
             if queue.size >= mark and self._slow is None:
@@ -199,6 +207,9 @@ class PacketConnection(Generic[S]):
         deadline = Deadline(timeout)
         self._upgrade_timeout = timeout
         self._upgrade = upgrade
+        if self._corked is not None:
+            self._uncork()
+            self._corked = []
         self._queue.hold()
         self._io.call(self._look)
         if self._io.is_current:
@@ -273,18 +284,21 @@ class PacketConnection(Generic[S]):
         if self.server.has_workers:
             self.server.run_by_worker(self._step)
             return
-        self._corked = True
-        try:
-            self._step()
-        finally:
-            self._corked = False
-            self._queue.flush()
-            if self._queue.blocked or self._queue.failure is not None:
+        self._corked = []
+        self._step()
+        self._uncork()
+
+    def _uncork(self) -> None:
+        corked, self._corked = self._corked, None
+        if corked:
+            queue = self._queue
+            queue.put(corked[0] if len(corked) == 1 else b"".join(corked), len(corked))
+            if queue.blocked or queue.failure is not None:
                 self._io.call(self._look)
 
     def _step(self) -> None:
         handler = self._handler
-        tasks = self.server.pool.tasks
+        tasks = self.server.tasks
         given: Any = None
         try:
             if not self._begun:
@@ -292,36 +306,41 @@ class PacketConnection(Generic[S]):
                 handler.begin()
             while not handler.finished:
                 packets = self._packets
-                if self.closed:
-                    given = ClosedError("the connection was closed")
-                elif packets:
+                while packets and not self.closed:
                     given = packets.pop()
-                    if not isinstance(given, PacketDecodeError):
+                    if isinstance(given, PacketDecodeError):
+                        self.server.bad_packets += 1
+                        handler.error(given)
+                    else:
                         self.packets_received += 1
                         handler.packet(given)
-                        if tasks and packets and self.server.has_workers:
-                            self.server.pool.put(self._step)  # behind the others: one packet each
-                            return
-                        continue
-                    self.server.bad_packets += 1
-                elif self._late:
-                    self._late = False
-                    given = TimeoutError("no packet in time")
-                elif self._unread is not None and self._upgrade is None:
-                    chunk, self._unread = self._unread, None
-                    self._decode(chunk)
-                    continue
-                elif self._ending is not None:
-                    given = self._ending
+                    if tasks and packets:
+                        self.server.pool.put(self._step)  # behind the others: one packet each
+                        return
+                    if handler.finished:
+                        break
                 else:
-                    break
-                handler.error(given)
+                    if self.closed:
+                        given = ClosedError("the connection was closed")
+                    elif self._late:
+                        self._late = False
+                        given = TimeoutError("no packet in time")
+                    elif self._unread is not None and self._upgrade is None:
+                        chunk, self._unread = self._unread, None
+                        self._decode(chunk)
+                        continue
+                    elif self._ending is not None:
+                        given = self._ending
+                    else:
+                        break
+                    handler.error(given)
         except BaseException as error:
             handler.finished = True
             self.server.step_failed(self, error, expected=error is given)
         if handler.finished or self.server.stopping:
             self.closed = True
-        self._expect_packet()
+        if handler.timeout is not None or self.server.idle_timeout is not None:
+            self._expect_packet()
         timer = self._timer
         self._busy = False
         if (self.closed or self._paused or self._more or self._unread is not None or self._ending is not None
@@ -330,6 +349,7 @@ class PacketConnection(Generic[S]):
             self._io.call(self._look)
 
     def _expect_packet(self) -> None:
+        """Have the time begin in which the handler wants a packet."""
         wait = self._handler.timeout
         if wait is None:
             wait = self.server.idle_timeout
@@ -541,7 +561,7 @@ class PacketConnection(Generic[S]):
             self._schedule()
         elif self._ending is not None or self._more:
             self._io.call(self._look)
-        if not self._watched or self._queue.blocked or self._transport.unsent:
+        if self._watched != READ or self._queue.blocked or self._transport.unsent:
             self._watch()
 
     # The end, on the loop

@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Any, Generic, TypeVar, Union
 
 from ..deadline import check_timeout
@@ -70,9 +70,12 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         check_size("send_hwm_bytes", send_hwm_bytes)
         check_timeout(idle_timeout)
         check_timeout(send_timeout)
-        super().__init__(listeners, max_workers, max_connections, io_thread)
+        super().__init__(listeners, max_workers, max_connections, io_thread, patient=True)
         self.codec = codec
+        self.encode = codec.encode
         self.has_workers = max_workers > 0
+        self.tasks: Collection[Any] = self.pool.tasks if self.has_workers else ()
+        """Who else waits for a worker."""
         self.idle_timeout = idle_timeout
         self.send_hwm_bytes = send_hwm_bytes
         self.send_timeout = send_timeout if send_timeout is not None else math.inf

@@ -38,16 +38,29 @@ class SendQueue:
         """What is to go under TLS, once what is in ``buffers`` has gone in the clear and the handshake is over."""
         self._counts: list[int] = []
 
-    def put(self, data: bytes, *, flush: bool) -> None:
+    def put(self, data: bytes, packets: int = 1) -> None:
+        """Send ``data``, so many packets, as far as it goes, behind what waits already."""
         with self.lock:
             self.size += len(data)
-            self.packets += 1
+            self.packets += packets
             if self.later is not None:
                 self.later.append(data)
             else:
-                self.buffers.append(data)
-                if flush and not self.blocked:
-                    self._flush()
+                buffers, counts = self.buffers, self._counts
+                buffers.append(data)
+                if self.blocked or self.failure is not None:
+                    return
+                if len(buffers) == 1 and not counts:
+                    self._send(data)
+                    if not counts:
+                        return
+                    if counts[0] == len(data):  # the usual case
+                        # No call from here on, and so no interrupt.
+                        del buffers[0]
+                        self.size -= counts[0]
+                        del counts[0]
+                        return
+                self._flush()
 
     def flush(self) -> None:
         """Send as much as goes at once."""
@@ -61,13 +74,8 @@ class SendQueue:
             if not counts:
                 if len(buffers) > 1:
                     self._join()
-                try:
-                    counts.extend(map(self.transport.send_one, (buffers[0],)))
-                except BlockingIOError:
-                    self.blocked = True
-                    return
-                except OSError as error:
-                    self.failure = error
+                self._send(buffers[0])
+                if not counts:
                     return
             count = counts[0]
             rest = memoryview(buffers[0])[count:]
@@ -78,6 +86,14 @@ class SendQueue:
                 del buffers[0]
             self.size -= count
             del counts[0]
+
+    def _send(self, buffer: Buffer) -> None:
+        try:
+            self._counts.extend(map(self.transport.send_one, (buffer,)))
+        except BlockingIOError:
+            self.blocked = True
+        except OSError as error:
+            self.failure = error
 
     def _join(self) -> None:
         size = number = 0

@@ -33,9 +33,9 @@ class Server:
     ======================  ==========================================================================
     """
 
-    def __init__(self, max_workers: int, io_thread: IOThread | None) -> None:
+    def __init__(self, max_workers: int, io_thread: IOThread | None, *, patient: bool = False) -> None:
         self.io = io_thread if io_thread is not None else IOThread.private()
-        self.pool = WorkerPool(max_workers)
+        self.pool = WorkerPool(max_workers, patient=patient)
         self.started = False
         self.stopping = False
         self._over = False
@@ -177,7 +177,9 @@ class Server:
 
     def _dispatch(self) -> None:
         self._noticed = False
-        self.pool.dispatch()
+        if self.pool.dispatch():
+            self._noticed = True
+            self.io.call(self._dispatch)
 
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()

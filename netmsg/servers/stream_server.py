@@ -47,7 +47,7 @@ class StreamServer(ConnectionServer):
             raise TypeError(f"handler must be a function, not {type(handler).__name__}")
         check_size("max_workers", max_workers)
         check_timeout(idle_timeout)
-        super().__init__(listeners, max_workers, max_connections, io_thread)
+        super().__init__(listeners, max_workers, max_connections, io_thread, patient=False)
         self.handler = handler
         self.wait_for_data = wait_for_data
         self.idle_timeout = idle_timeout

@@ -19,6 +19,9 @@ log = logging.getLogger("netmsg.servers")
 IDLE: Final = 1.0
 """Seconds after which a worker without work goes away."""
 
+PATIENCE: Final = 0.001
+"""Seconds."""
+
 _numbers = itertools.count(1)
 
 
@@ -26,36 +29,66 @@ class WorkerPool:
     """Runs tasks in up to ``max_workers`` threads (``netmsg-worker-N-M``), in the order in which they come.
 
     The worker that has been idle for the shortest time is woken first, so that those beyond need stay idle and go.
-    A task must not raise. `put` and `dispatch` are two steps so that many tasks can be put before any worker wakes: the
-    workers would only wait for the interpreter lock.
+    A task must not raise.
+
+    A ``patient`` pool expects short tasks: it lets one worker take them all, and wakes another only when there are
+    still some after `PATIENCE`, because that one has to wait for something. Workers that run at the same time would only
+    take the interpreter lock from each other, at every system call.
     """
 
-    def __init__(self, max_workers: int) -> None:
+    def __init__(self, max_workers: int, *, patient: bool) -> None:
         self.number = next(_numbers)
         self.tasks: deque[Callable[[], None]] = deque()
         """What waits for a worker."""
         self._max_workers = max_workers
+        self._patient = patient
         self._threads: dict[int, threading.Thread] = {}
         self._idle: list[LockType] = []  # what the idle ones wait by, the longest idle first
         self._closed = False
-        self._lock = threading.Lock()  # guards the three above; a leaf
+        self._draining = False  # one has been woken, and the tasks were never all taken since
+        self._saturated = False  # all are at work, and nobody is left to be woken
+        self._taken = allocate_lock()  # held, until all tasks have been taken
+        self._lock = threading.Lock()  # guards all of these; a leaf
+        self._warned = False
         self._thread_numbers = itertools.count(1)
 
     def put(self, task: Callable[[], None]) -> None:
         """Add a task, to be run after the next `dispatch`."""
         self.tasks.append(task)
 
-    def dispatch(self) -> None:
-        """See to it that there are workers for the tasks. Never blocks."""
-        with self._lock:
-            wanted = len(self.tasks)
-            while wanted and self._idle:
-                self._idle.pop().release()
-                wanted -= 1
-            while wanted and len(self._threads) < self._max_workers and not self._closed:
-                if not self._start():
-                    return
-                wanted -= 1
+    def dispatch(self) -> bool:
+        """See to it that there are workers for the tasks. Whether to be called again soon, for more of them.
+
+        A patient pool blocks until all have been taken, or for `PATIENCE`.
+        """
+        if not self._patient:
+            with self._lock:
+                self._wake(len(self.tasks))
+            return False
+        while self.tasks:
+            with self._lock:
+                if self._saturated:
+                    return False
+                self._taken.acquire(False)
+                if not self._draining:
+                    self._draining = self._wake(1)
+            if not self._taken.acquire(timeout=PATIENCE):
+                with self._lock:
+                    self._draining = self._wake(1)
+                    self._saturated = not self._draining and len(self._threads) >= self._max_workers
+                    return not self._saturated
+        return False
+
+    def _wake(self, wanted: int) -> bool:
+        """Have up to ``wanted`` more workers at work, under the lock. Whether there is one more at least."""
+        wanted = min(wanted, len(self.tasks))
+        before = wanted
+        while wanted and self._idle:
+            self._idle.pop().release()
+            wanted -= 1
+        while wanted and len(self._threads) < self._max_workers and not self._closed and self._start():
+            wanted -= 1
+        return wanted < before
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._work, name=f"netmsg-worker-{self.number}-{next(self._thread_numbers)}",
@@ -63,7 +96,9 @@ class WorkerPool:
         try:
             thread.start()
         except RuntimeError as error:
-            log.warning("no more worker threads than %d: %s", len(self._threads), error)
+            if not self._warned:
+                self._warned = True
+                log.warning("there cannot be more worker threads than %d: %s", len(self._threads), error)
             return False
         assert thread.ident is not None
         self._threads[thread.ident] = thread
@@ -79,8 +114,17 @@ class WorkerPool:
                 if not self._wait():
                     return
             else:
+                if not tasks and self._taken.locked():
+                    self._tell()
                 task()
                 del task  # and what it belongs to, while there is nothing to do
+
+    def _tell(self) -> None:
+        """All have been taken."""
+        with self._lock:
+            if not self.tasks and self._taken.locked():
+                self._draining = False
+                self._taken.release()
 
     def _wait(self) -> bool:
         """Woken by `dispatch` and `close`."""
@@ -91,6 +135,9 @@ class WorkerPool:
                 return True
             if not self._closed:
                 self._idle.append(ticket)
+            self._draining = self._saturated = False
+            if self._taken.locked():
+                self._taken.release()
         if not self._closed and ticket.acquire(timeout=IDLE):
             return True
         with self._lock:
