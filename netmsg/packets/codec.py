@@ -94,7 +94,7 @@ class MappedCodec(Codec[T, U]):
         except PacketEncodeError:
             raise
         except Exception as error:
-            raise PacketEncodeError(f"{packet!r:.100} cannot be encoded: {error!r}") from error
+            raise PacketEncodeError(f"this {type(packet).__name__} cannot be encoded: {error!r:.200}") from error
 
     def decode(self, data: bytes) -> U:
         return self.restored(self._inner.decode(data), data)
@@ -109,7 +109,7 @@ class MappedCodec(Codec[T, U]):
         except PacketDecodeError:
             raise
         except Exception as error:
-            raise PacketDecodeError(f"{packet!r:.100} cannot be decoded: {error!r}", data) from error
+            raise PacketDecodeError(f"this {type(packet).__name__} cannot be decoded: {error!r:.200}", data) from error
 
     def decoder(self) -> Decoder[U]:
         return _MappedDecoder(self, self._inner.decoder())

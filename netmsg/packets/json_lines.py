@@ -31,7 +31,7 @@ class JSONCodec(DelimitedFrames[Any, Any]):
         try:
             return _encode(packet).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise PacketEncodeError(f"{packet!r:.100} cannot be expressed in JSON: {error}") from error
+            raise PacketEncodeError(f"this {type(packet).__name__} cannot be expressed in JSON: {error}") from error
 
     def unpack(self, content: bytes) -> Any:
         return _decode(content.decode())
