@@ -99,6 +99,7 @@ class PacketClient(Generic[S, R]):
         claim = [get_ident()]
         try:
             turn.take(claim, deadline)
+            self._check()
             while not self._ready:  # another thread may be faster, by the short way
                 self._prepare(deadline)
             # No call from here to the end of the block, and so no interrupt.
@@ -135,11 +136,10 @@ class PacketClient(Generic[S, R]):
 
     def _check(self) -> None:
         if self._stream.closed:
-            self._stream.receive(timeout=0)  # says why
+            self._stream.receive(timeout=0)  # raises ClosedError, or ForkedError
 
     def _prepare(self, deadline: Deadline) -> None:
         """Have something `_ready`, or raise what stands in the place of the next packet."""
-        self._check()
         mixed = self._mixed
         if not mixed:
             self._decode(deadline)
