@@ -58,9 +58,7 @@ class ConnectionServer(Server):
         super().__init__(max_workers, io_thread, patient=patient)
         self._listeners = listeners
         self._max_connections = max_connections
-        self._acceptors = [
-            Acceptor(self.io, sock, functools.partial(self._admit, listener), self._accept_failed)
-            for listener in listeners for sock in listener.sockets]
+        self._acceptors: list[Acceptor] = []
         self.connections: set[Any] = set()
         """On the loop."""
         self.accepted = 0
@@ -76,13 +74,15 @@ class ConnectionServer(Server):
     # The life of the server
 
     def _open(self) -> None:
+        self._acceptors = [
+            Acceptor(self.io, sock, functools.partial(self._admit, listener), self._accept_failed)
+            for listener in self._listeners for sock in listener.sockets]
         for acceptor in self._acceptors:
             acceptor.start()
 
     def _close_listeners(self) -> None:
-        if self.started:
-            for acceptor in self._acceptors:
-                acceptor.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for listener in self._listeners:
             listener.close()
 
@@ -98,8 +98,8 @@ class ConnectionServer(Server):
             connection.cut()
 
     def _abandon(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.abandon()
+        for listener in self._listeners:
+            listener.close()
         for connection in tuple(self.connections):
             connection.abandon()
 

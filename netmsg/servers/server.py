@@ -44,6 +44,7 @@ class Server:
         """Who waits for the end of the server."""
         self._cut_timer: Timer | None = None
         self._noticed = False
+        self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
         self.handler_errors = 0
         _servers.add(self)
 
@@ -191,6 +192,7 @@ class Server:
         if self._over:
             return
         self._close_listeners()
+        self._finishing = True
         self._finish_idle()
         remaining = deadline.remaining()
         if remaining is not None and not self._over:
@@ -203,7 +205,7 @@ class Server:
 
     def settle(self) -> None:
         """Something has ended: perhaps it was the last. On the loop."""
-        if self.stopping and not self._over and self._idle():
+        if self._finishing and not self._over and self._idle():
             self._ended()
 
     def _cut_short(self) -> None:

@@ -42,7 +42,7 @@ class WorkerPool:
         """What waits for a worker."""
         self._max_workers = max_workers
         self._patient = patient
-        self._threads: dict[int, threading.Thread] = {}
+        self._threads: set[threading.Thread] = set()
         self._idle: list[LockType] = []  # what the idle ones wait by, the longest idle first
         self._closed = False
         self._draining = False  # one has been woken, and the tasks were never all taken since
@@ -93,15 +93,15 @@ class WorkerPool:
     def _start(self) -> bool:
         thread = threading.Thread(target=self._work, name=f"netmsg-worker-{self.number}-{next(self._thread_numbers)}",
                                   daemon=True)
+        self._threads.add(thread)  # before it begins, so that it knows itself
         try:
             thread.start()
         except RuntimeError as error:
+            self._threads.discard(thread)
             if not self._warned:
                 self._warned = True
                 log.warning("there cannot be more worker threads than %d: %s", len(self._threads), error)
             return False
-        assert thread.ident is not None
-        self._threads[thread.ident] = thread
         return True
 
     def _work(self) -> None:
@@ -145,7 +145,7 @@ class WorkerPool:
                 self._idle.remove(ticket)
             if self.tasks:
                 return True
-            del self._threads[threading.get_ident()]
+            self._threads.discard(threading.current_thread())
             return False
 
     @property
@@ -156,7 +156,7 @@ class WorkerPool:
     @property
     def is_current(self) -> bool:
         """Whether the caller is a worker of this pool."""
-        return threading.get_ident() in self._threads
+        return threading.current_thread() in self._threads
 
     def close(self) -> None:
         """Have every worker end once there are no more tasks. Never blocks."""
@@ -167,6 +167,6 @@ class WorkerPool:
 
     def join(self, deadline: Deadline) -> None:
         """Wait for the workers of a closed pool to end."""
-        for thread in tuple(self._threads.values()):
+        for thread in tuple(self._threads):
             if thread is not threading.current_thread():
                 thread.join(deadline.remaining())

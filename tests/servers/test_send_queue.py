@@ -1,0 +1,105 @@
+"""What is to be sent, with a transport that takes as much as the test lets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from netmsg.servers.send_queue import SendQueue
+
+
+class Scripted:
+    """Takes as many bytes at a time as the script says; 0 for "would block", and everything behind its end."""
+
+    def __init__(self, script: list[int | OSError]) -> None:
+        self.script = script
+        self.sent = b""
+
+    def send_one(self, buffer: Any) -> int:
+        step = self.script.pop(0) if self.script else len(buffer)
+        if isinstance(step, OSError):
+            raise step
+        if not step:
+            raise BlockingIOError
+        taken = bytes(buffer[:step])
+        self.sent += taken
+        return len(taken)
+
+
+def queue_of(script: list[int | OSError]) -> tuple[SendQueue, Scripted]:
+    transport = Scripted(script)
+    return SendQueue(transport), transport  # type: ignore[arg-type]
+
+
+def test_what_goes_at_once_does_not_wait() -> None:
+    queue, transport = queue_of([])
+    queue.put(b"hello")
+    assert transport.sent == b"hello"
+    assert not queue.buffers and queue.size == 0 and not queue.blocked and queue.packets == 1
+
+
+def test_the_rest_waits_in_order() -> None:
+    queue, transport = queue_of([2, 0])
+    queue.put(b"hello")
+    queue.put(b" world")
+    assert transport.sent == b"he"
+    assert queue.blocked and queue.size == 9
+    queue.flush()
+    assert transport.sent == b"hello world"
+    assert not queue.blocked and queue.size == 0
+
+
+@given(packets=st.lists(st.binary(min_size=1, max_size=20), max_size=10), script=st.lists(st.integers(0, 30), max_size=30))
+def test_nothing_is_lost_doubled_or_reordered(packets: list[bytes], script: list[int]) -> None:
+    queue, transport = queue_of(list(script))
+    for packet in packets:
+        queue.put(packet)
+        assert transport.sent + b"".join(bytes(buffer) for buffer in queue.buffers) == b"".join(
+            packets[:queue.packets])
+        assert queue.size == sum(map(len, queue.buffers))
+    while queue.buffers:
+        queue.flush()
+    assert transport.sent == b"".join(packets)
+    assert queue.size == 0
+
+
+def test_small_ones_are_joined_and_large_ones_are_not() -> None:
+    queue, transport = queue_of([0])
+    large = bytes(100_000)
+    for packet in (b"a", b"b", large, b"c", b"d"):
+        queue.put(packet)
+    sizes: list[int] = []
+    send = transport.send_one
+    queue.transport.send_one = lambda buffer: sizes.append(len(buffer)) or send(buffer)  # type: ignore[method-assign]
+    queue.flush()
+    assert sizes == [2, 100_000, 2]
+    assert transport.sent == b"ab" + large + b"cd"
+
+
+def test_a_failure_is_kept_and_nothing_follows() -> None:
+    error = BrokenPipeError()
+    queue, transport = queue_of([1, error])
+    queue.put(b"hello")
+    queue.put(b"more")
+    queue.flush()
+    assert queue.failure is error
+    assert transport.sent == b"h"
+
+
+@pytest.mark.parametrize("script", [[], [0], [2, 0]])
+def test_what_is_put_after_an_upgrade_waits_for_the_other_transport(script: list[int | OSError]) -> None:
+    queue, clear = queue_of(script)
+    queue.put(b"in the clear")
+    queue.hold()
+    queue.put(b"secret")
+    while queue.in_the_clear:
+        queue.flush()
+    assert clear.sent == b"in the clear"
+    encrypted = Scripted([])
+    queue.release(encrypted)  # type: ignore[arg-type]
+    queue.put(b" too")
+    assert clear.sent == b"in the clear"
+    assert encrypted.sent == b"secret too"
+    assert queue.size == 0

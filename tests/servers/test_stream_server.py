@@ -1,0 +1,495 @@
+"""StreamServer: a handler for each connection."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background
+from support.servers import eventually
+
+from netmsg import (
+    ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer, TLSHandshakeError,
+    connect_tcp, connect_unix, create_tcp_server, create_unix_server,
+)
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+def echo(stream: ByteStream) -> None:
+    for chunk in stream:
+        stream.send_all(chunk)
+
+
+def ask(port: int, data: bytes = b"hello") -> bytes:
+    with connect_tcp("127.0.0.1", port, timeout=TIMEOUT) as stream:
+        stream.send_all(data)
+        return stream.receive_exactly(len(data), timeout=TIMEOUT)
+
+
+def test_it_serves_every_client_and_closes_when_the_handler_returns() -> None:
+    with StreamServer(lambda stream: stream.send_all(b"bye"), create_tcp_server()) as server:
+        for host in ("127.0.0.1", "::1"):
+            with connect_tcp(host, server.port) as stream:
+                assert stream.receive_exactly(3, timeout=TIMEOUT) == b"bye"
+                assert stream.receive(timeout=TIMEOUT) == b""
+        assert server.stats().accepted == 2
+        assert [address[1] for address in server.addresses] == [server.port] * 2
+    assert server.closed and server.fileno() == -1
+
+
+def test_several_listeners_of_several_kinds(tmp_path: Path) -> None:
+    with StreamServer(echo, create_tcp_server(), create_unix_server(tmp_path / "socket")) as server:
+        assert ask(server.port) == b"hello"
+        with connect_unix(tmp_path / "socket") as stream:
+            stream.send_all(b"hello")
+            assert stream.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+    assert not (tmp_path / "socket").exists()
+
+
+def test_89_the_server_may_speak_first() -> None:
+    def greet(stream: ByteStream) -> None:
+        stream.send_all(b"220 ready\r\n")
+        stream.receive_until(b"\r\n")
+
+    with StreamServer(greet, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as stream:
+        assert stream.receive_until(b"\r\n", timeout=TIMEOUT) == b"220 ready"
+
+
+def test_85_what_a_handler_raises_is_logged_and_closes_its_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        if stream.receive(timeout=TIMEOUT) == b"fail":
+            raise KeyError("the handler's own")
+        stream.send_all(b"fine")
+        stream.receive(timeout=TIMEOUT)
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as good, connect_tcp("127.0.0.1", server.port) as bad:
+            good.send_all(b"ok")
+            assert good.receive(timeout=TIMEOUT) == b"fine"
+            bad.send_all(b"fail")
+            assert bad.receive(timeout=TIMEOUT) == b""
+            good.send_all(b"ok")
+            address = bad.local_address
+        assert server.stats().handler_errors == 1
+    records = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(records) == 1
+    assert repr(address) in records[0].getMessage()
+    assert records[0].exc_info is not None and records[0].exc_info[0] is KeyError
+
+
+def test_85_what_clients_and_networks_do_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Semaphore(0)
+
+    def handler(stream: ByteStream) -> None:
+        try:
+            stream.receive_exactly(10)
+        finally:
+            over.release()
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            stream.send_all(b"five.")
+        stream = connect_tcp("127.0.0.1", server.port)
+        stream.send_all(b"five.")
+        stream.abort()
+        with connect_tcp("127.0.0.1", server.port):
+            pass
+        for _ in range(3):
+            assert over.acquire(timeout=TIMEOUT)
+    assert server.stats().handler_errors == 0
+    assert not [record for record in caplog.records if record.levelno >= 30]
+
+
+def test_workers_are_as_many_as_allowed_and_the_others_wait_accepted() -> None:
+    gate = threading.Event()
+    running = threading.Semaphore(0)
+
+    def handler(stream: ByteStream) -> None:
+        running.release()
+        gate.wait(TIMEOUT)
+        stream.send_all(b"done")
+
+    with StreamServer(handler, create_tcp_server(), max_workers=2) as server:
+        streams = [connect_tcp("127.0.0.1", server.port) for _ in range(5)]
+        for _ in range(2):
+            assert running.acquire(timeout=TIMEOUT)
+        eventually(lambda: server.stats().connections == 5)
+        stats = server.stats()
+        assert (stats.workers, stats.waiting) == (2, 3)
+        gate.set()
+        for stream in streams:
+            assert stream.receive_exactly(4, timeout=TIMEOUT) == b"done"
+            stream.close()
+
+
+def test_90_workers_beyond_need_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.IDLE", 0.05)
+    with StreamServer(echo, create_tcp_server()) as server:
+        streams = [connect_tcp("127.0.0.1", server.port) for _ in range(20)]
+        eventually(lambda: server.stats().workers == 20)
+        for stream in streams[1:]:
+            stream.close()
+        eventually(lambda: server.stats().workers == 1)
+        streams[0].send_all(b"still here")
+        assert streams[0].receive_exactly(10, timeout=TIMEOUT) == b"still here"
+        streams[0].close()
+        eventually(lambda: server.stats().workers == 0)
+
+
+def test_wait_for_data_keeps_silent_clients_from_costing_threads() -> None:
+    with StreamServer(echo, create_tcp_server(), wait_for_data=True) as server:
+        streams = [connect_tcp("127.0.0.1", server.port) for _ in range(20)]
+        eventually(lambda: server.stats().connections == 20)
+        assert server.stats().workers == 0
+        streams[7].send_all(b"hello")
+        assert streams[7].receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        assert server.stats().workers == 1
+        for stream in streams:
+            stream.close()
+        eventually(lambda: server.stats().connections == 0)
+
+
+def test_wait_for_data_under_tls_with_the_first_bytes_behind_the_handshake(tls_contexts: Contexts) -> None:
+    with StreamServer(echo, create_tcp_server(ssl_context=tls_contexts[0]), wait_for_data=True) as server:
+        for _ in range(5):
+            with connect_tcp("localhost", server.port, ssl_context=tls_contexts[1], timeout=TIMEOUT) as stream:
+                stream.send_all(b"hello")
+                assert stream.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+
+
+def test_idle_timeout_is_for_calls_without_one(caplog: pytest.LogCaptureFixture) -> None:
+    results: list[Any] = []
+
+    def handler(stream: ByteStream) -> None:
+        try:
+            results.append(stream.receive(timeout=TIMEOUT))
+        except TimeoutError:
+            results.append("too early")
+        stream.receive()
+
+    with StreamServer(handler, create_tcp_server(), idle_timeout=0.1) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            time.sleep(0.2)
+            stream.send_all(b"late")
+            assert stream.receive(timeout=TIMEOUT) == b""
+    assert results == [b"late"]
+    assert not [record for record in caplog.records if record.levelno >= 30]
+
+
+def test_tls_is_established_before_the_handler_runs(tls_contexts: Contexts) -> None:
+    seen: list[Any] = []
+
+    def handler(stream: ByteStream) -> None:
+        seen.append(stream.tls)
+        stream.send_all(b"secret")
+
+    with StreamServer(handler, create_tcp_server(ssl_context=tls_contexts[0])) as server:
+        with connect_tcp("localhost", server.port, ssl_context=tls_contexts[1], timeout=TIMEOUT) as stream:
+            assert stream.receive_exactly(6, timeout=TIMEOUT) == b"secret"
+    assert seen[0].version == "TLSv1.3"
+    assert seen[0].peer_certificate["subjectAltName"] == (("email", "client@example.org"),)
+
+
+def test_without_autostart_the_handler_decides(tls_contexts: Contexts) -> None:
+    def handler(stream: ByteStream) -> None:
+        assert stream.tls is None
+        stream.receive_until(b"\n")
+        stream.start_tls()
+        stream.send_all(b"secret")
+
+    with StreamServer(handler, create_tcp_server(ssl_context=tls_contexts[0], autostart_tls=False)) as server:
+        with connect_tcp("localhost", server.port, ssl_context=tls_contexts[1], autostart_tls=False) as stream:
+            stream.send_all(b"please\n")
+            stream.start_tls(timeout=TIMEOUT)
+            assert stream.receive_exactly(6, timeout=TIMEOUT) == b"secret"
+
+
+def test_clients_that_do_not_finish_their_handshake_cost_no_worker_and_are_gone_in_time(
+        tls_contexts: Contexts) -> None:
+    with StreamServer(echo, create_tcp_server(ssl_context=tls_contexts[0], handshake_timeout=0.3),
+                      max_workers=1) as server:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+        silent[0].send(b"GET / HTTP/1.0\r\n\r\n")
+        silent[1].close()
+        with connect_tcp("localhost", server.port, ssl_context=tls_contexts[1], timeout=TIMEOUT) as stream:
+            stream.send_all(b"hello")
+            assert stream.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+            eventually(lambda: server.stats().connections == 1)
+            assert server.stats().handshakes_failed == 20
+            for sock in silent[2:]:
+                sock.settimeout(TIMEOUT)
+                try:
+                    assert sock.recv(100) == b""
+                except ConnectionResetError:
+                    pass
+        for sock in silent:
+            sock.close()
+
+
+def test_at_max_connections_clients_wait_in_the_backlog() -> None:
+    with StreamServer(echo, create_tcp_server(interface="127.0.0.1"), max_connections=3) as server:
+        streams = [connect_tcp("127.0.0.1", server.port) for _ in range(5)]
+        eventually(lambda: server.stats().connections == 3)
+        late = streams[4]
+        late.send_all(b"hello")
+        with pytest.raises(TimeoutError):
+            late.receive(timeout=0.1)
+        assert server.stats().connections == 3
+        for stream in streams[:2]:
+            stream.close()
+        assert late.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        assert server.stats().accepted == 5
+        assert server.stats().accept_pauses >= 1
+        for stream in streams[2:]:
+            stream.close()
+
+
+# The end
+
+def test_86_shutdown_lets_handlers_finish() -> None:
+    started, finished = threading.Event(), []
+
+    def handler(stream: ByteStream) -> None:
+        started.set()
+        stream.receive_exactly(4)
+        stream.send_all(b"answer")
+        finished.append(True)
+
+    server = StreamServer(handler, create_tcp_server())
+    server.start()
+    with connect_tcp("127.0.0.1", server.port) as stream:
+        assert started.wait(TIMEOUT)
+        stopping = Background(server.shutdown, timeout=TIMEOUT)
+        eventually(lambda: server.closed)
+        stream.send_all(b"more")
+        assert stream.receive_exactly(6, timeout=TIMEOUT) == b"answer"
+        stopping.result()
+    assert finished == [True]
+
+
+def test_86_and_cuts_them_at_the_deadline() -> None:
+    errors: list[Any] = []
+
+    def handler(stream: ByteStream) -> None:
+        try:
+            stream.receive()
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            eventually(lambda: server.stats().workers == 1)
+            start = time.monotonic()
+            server.shutdown(timeout=0.2)
+            assert 0.15 < time.monotonic() - start < 5
+            try:
+                assert stream.receive(timeout=TIMEOUT) == b""
+            except ConnectionBrokenError:
+                pass
+    assert isinstance(errors[0], ClosedError)
+
+
+def test_86_a_handler_that_does_not_look_is_not_waited_for_longer() -> None:
+    gate, over = threading.Event(), threading.Event()
+
+    def handler(stream: ByteStream) -> None:
+        gate.wait(TIMEOUT)
+        over.set()
+
+    with StreamServer(handler, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port):
+        eventually(lambda: server.stats().workers == 1)
+        start = time.monotonic()
+        server.shutdown(timeout=0.1)
+        assert time.monotonic() - start < 8
+        gate.set()
+        assert over.wait(TIMEOUT)
+
+
+def test_86_idle_connections_are_closed_at_once(tls_contexts: Contexts) -> None:
+    with StreamServer(echo, create_tcp_server(ssl_context=tls_contexts[0]),
+                      create_tcp_server(), wait_for_data=True) as server:
+        silent = [socket.create_connection(address) for address in server.addresses if address[0] == "127.0.0.1"]
+        eventually(lambda: server.stats().connections == 2)
+        start = time.monotonic()
+        server.shutdown(timeout=TIMEOUT)
+        assert time.monotonic() - start < 5
+        for sock in silent:
+            sock.settimeout(TIMEOUT)
+            assert sock.recv(10) == b""
+            sock.close()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_86_from_a_handler(wait: bool) -> None:
+    def handler(stream: ByteStream) -> None:
+        if stream.receive() == b"stop":
+            server.shutdown(wait=wait)
+        stream.send_all(b"done")
+
+    server = StreamServer(handler, create_tcp_server())
+    serving = Background(server.serve_forever)
+    eventually(lambda: server.started)
+    assert ask(server.port, b"stop") == b"done"
+    serving.result()
+    assert server.closed
+
+
+def test_86_twice_and_before_the_start() -> None:
+    server = StreamServer(echo, create_tcp_server())
+    server.shutdown()
+    server.shutdown()
+    server.close()
+    with pytest.raises(ClosedError):
+        server.start()
+    with pytest.raises(ClosedError):
+        server.serve_forever()
+    again = StreamServer(echo, create_tcp_server())
+    again.start()
+    again.start()
+    assert ask(again.port) == b"hello"
+    again.shutdown()
+    again.shutdown()
+
+
+def test_86_another_shutdown_may_be_in_more_of_a_hurry() -> None:
+    with StreamServer(echo, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port):
+        eventually(lambda: server.stats().workers == 1)
+        patient = Background(server.shutdown, timeout=None)
+        eventually(lambda: server.closed)
+        assert patient.is_alive()
+        server.shutdown(timeout=0.05)
+        patient.result()
+
+
+def test_86_a_port_in_use_is_told_in_the_caller() -> None:
+    with StreamServer(echo, create_tcp_server(interface="127.0.0.1")) as server:
+        with pytest.raises(OSError):
+            create_tcp_server(server.port, interface="127.0.0.1")
+
+
+def test_close_does_not_wait() -> None:
+    with StreamServer(echo, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            eventually(lambda: server.stats().workers == 1)
+            server.close()
+            try:
+                assert stream.receive(timeout=TIMEOUT) == b""
+            except ConnectionBrokenError:
+                pass
+
+
+def test_serving_inside_with_and_interrupted() -> None:
+    """Ctrl-C in `serve_forever` shuts the server down."""
+    with StreamServer(echo, create_tcp_server()) as server:
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            server.serve_forever()
+        assert server.closed
+
+
+def test_a_shared_io_thread() -> None:
+    with IOThread() as io:
+        one, other = (StreamServer(echo, create_tcp_server(), io_thread=io) for _ in range(2))
+        with one, other:
+            assert ask(one.port) == ask(other.port) == b"hello"
+            one.shutdown()
+            assert ask(other.port) == b"hello"
+        with StreamServer(echo, create_tcp_server(), io_thread=io) as last:
+            assert ask(last.port) == b"hello"
+            io.close(timeout=TIMEOUT)
+            eventually(lambda: last.closed)
+
+
+def test_an_unused_server_is_told_of() -> None:
+    server = StreamServer(echo, create_tcp_server())
+    with pytest.warns(ResourceWarning, match="unclosed <StreamServer"):
+        del server
+        gc.collect()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> None:
+    with StreamServer(echo, create_tcp_server(interface="127.0.0.1")) as server:
+        port = server.port
+        with connect_tcp("127.0.0.1", port) as stream:
+            eventually(lambda: server.stats().workers == 1)
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    server.start()
+                except ForkedError:
+                    code = 42
+                os.read(reader, 1)
+                os._exit(code)
+            stream.send_all(b"hello")
+            assert stream.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+    try:
+        with create_tcp_server(port, interface="127.0.0.1"):  # the child keeps no copy of the listener
+            pass
+    finally:
+        os.write(writer, b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+        os.close(reader), os.close(writer)
+
+
+@pytest.mark.parametrize("make", [
+    lambda listener: StreamServer("no handler", listener), lambda listener: StreamServer(echo, "no listener"),
+    lambda listener: StreamServer(echo, listener, max_workers="many"), lambda listener: StreamServer(echo, 5),
+])
+def test_bad_types(make: Callable[[Any], Any]) -> None:
+    with create_tcp_server() as listener, pytest.raises(TypeError):
+        make(listener)
+
+
+@pytest.mark.parametrize("make", [
+    lambda listener: StreamServer(echo), lambda listener: StreamServer(echo, listener, max_workers=0),
+    lambda listener: StreamServer(echo, listener, max_connections=0),
+    lambda listener: StreamServer(echo, listener, idle_timeout=-1),
+])
+def test_bad_values(make: Callable[[Any], Any]) -> None:
+    with create_tcp_server() as listener:
+        with pytest.raises(ValueError):
+            make(listener)
+        assert not listener.closed
+
+
+def test_a_closed_listener_is_refused() -> None:
+    listener = create_tcp_server()
+    listener.close()
+    with pytest.raises(ClosedError):
+        StreamServer(echo, listener)
+
+
+def test_a_refused_client_certificate_is_the_clients_error(tls_contexts: Contexts, authority: Any) -> None:
+    anonymous = ssl.create_default_context()
+    authority.configure_trust(anonymous)
+    with StreamServer(echo, create_tcp_server(ssl_context=tls_contexts[0])) as server:
+        with pytest.raises((TLSHandshakeError, ConnectionBrokenError)):
+            with connect_tcp("localhost", server.port, ssl_context=anonymous, timeout=TIMEOUT) as stream:
+                stream.receive(timeout=TIMEOUT)
+        eventually(lambda: server.stats().handshakes_failed == 1)
+
+
+def test_streams_are_socket_streams_with_addresses() -> None:
+    seen: list[Any] = []
+
+    def handler(stream: SocketStream) -> None:
+        seen.extend((stream.remote_address, stream.local_address))
+        stream.send_all(b"x")
+
+    with StreamServer(handler, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as stream:
+        stream.receive_exactly(1, timeout=TIMEOUT)
+        assert seen == [stream.local_address, ("127.0.0.1", server.port)]

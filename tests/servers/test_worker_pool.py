@@ -1,0 +1,164 @@
+"""Workers come with the work and go without it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.pairs import TIMEOUT
+
+from netmsg.deadline import Deadline
+from netmsg.servers import worker_pool
+from netmsg.servers.worker_pool import WorkerPool
+
+
+@pytest.fixture(params=[True, False], ids=["patient", "eager"])
+def patient(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def pool(patient: bool) -> Iterator[WorkerPool]:
+    pool = WorkerPool(4, patient=patient)
+    yield pool
+    pool.close()
+    pool.join(Deadline(TIMEOUT))
+    assert pool.workers == 0
+
+
+def run(pool: WorkerPool) -> None:
+    """What a server does with `WorkerPool.dispatch`."""
+    deadline = time.monotonic() + TIMEOUT
+    while pool.dispatch():
+        assert time.monotonic() < deadline
+
+
+def test_all_tasks_are_run_in_the_end(pool: WorkerPool) -> None:
+    done = threading.Semaphore(0)
+    for _ in range(1000):
+        pool.put(done.release)
+        if _ % 7 == 0:
+            run(pool)
+    run(pool)
+    for _ in range(1000):
+        assert done.acquire(timeout=TIMEOUT)
+    assert 1 <= pool.workers <= 4
+
+
+def test_tasks_that_wait_for_each_other_get_a_worker_each(pool: WorkerPool) -> None:
+    barrier = threading.Barrier(5)
+    for _ in range(4):
+        pool.put(lambda: barrier.wait(TIMEOUT))
+    run(pool)
+    barrier.wait(TIMEOUT)
+    assert pool.workers == 4
+
+
+def test_never_more_than_the_most(pool: WorkerPool) -> None:
+    gate, running, most = threading.Event(), [0], [0]
+    lock = threading.Lock()
+    done = threading.Semaphore(0)
+
+    def task() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        gate.wait(TIMEOUT)
+        with lock:
+            running[0] -= 1
+        done.release()
+
+    for _ in range(20):
+        pool.put(task)
+        run(pool)
+    gate.set()
+    for _ in range(20):
+        assert done.acquire(timeout=TIMEOUT)
+    assert most[0] == 4
+
+
+def test_90_workers_beyond_need_go_away(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "IDLE", 0.05)
+    barrier = threading.Barrier(5)
+    for _ in range(4):
+        pool.put(lambda: barrier.wait(TIMEOUT))
+    run(pool)
+    barrier.wait(TIMEOUT)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(f"netmsg-worker-{pool.number}-")]
+    assert len(threads) == 4
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+    assert pool.workers == 0
+    again = threading.Event()
+    pool.put(again.set)
+    run(pool)
+    assert again.wait(TIMEOUT)
+
+
+def test_one_worker_does_what_one_can_do() -> None:
+    """A patient pool's short tasks do not make workers take the interpreter lock from each other."""
+    pool = WorkerPool(8, patient=True)
+    idents = set()
+    done = threading.Semaphore(0)
+
+    def task() -> None:
+        idents.add(threading.get_ident())
+        done.release()
+
+    try:
+        for _ in range(100):
+            pool.put(task)
+        while pool.tasks:
+            pool.dispatch()
+        for _ in range(100):
+            assert done.acquire(timeout=TIMEOUT)
+        assert len(idents) < 8
+    finally:
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_a_task_that_is_put_while_the_last_is_taken_is_not_forgotten(pool: WorkerPool) -> None:
+    """The race that the lock around looking and falling idle is for."""
+    for _ in range(2000):
+        first, second = threading.Event(), threading.Event()
+        pool.put(first.set)
+        run(pool)
+        pool.put(second.set)
+        run(pool)
+        assert first.wait(TIMEOUT) and second.wait(TIMEOUT)
+
+
+def test_a_closed_pool_finishes_its_tasks(patient: bool) -> None:
+    pool = WorkerPool(2, patient=patient)
+    gate, done = threading.Event(), []
+    pool.put(lambda: done.append(gate.wait(TIMEOUT)))
+    run(pool)
+    pool.put(lambda: done.append(True))
+    run(pool)
+    pool.close()
+    gate.set()
+    pool.join(Deadline(TIMEOUT))
+    assert done == [True, True]
+    assert pool.workers == 0
+
+
+def test_no_more_threads_to_be_had(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch,
+                                   caplog: pytest.LogCaptureFixture) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    done = threading.Event()
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    pool.put(done.set)
+    pool.dispatch()
+    pool.dispatch()
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(threading.Thread, "start", start)
+    run(pool)
+    assert done.wait(TIMEOUT)
