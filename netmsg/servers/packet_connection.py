@@ -339,7 +339,7 @@ class PacketConnection(Generic[S]):
             self.server.step_failed(self, error, expected=error is given)
         if handler.finished or self.server.stopping:
             self.closed = True
-        if handler.timeout is not None or self.server.idle_timeout is not None:
+        if handler.timeout is not None or self.server.idle_timeout is not None or self._wake_at != math.inf:
             self._expect_packet()
         timer = self._timer
         self._busy = False
@@ -384,6 +384,7 @@ class PacketConnection(Generic[S]):
     def _schedule_begin(self) -> None:
         if self._handler.hears_errors:
             self._schedule()
+            self._watch()
         else:
             self._begun = True
             self._busy = False
@@ -398,10 +399,12 @@ class PacketConnection(Generic[S]):
     def _shaken(self, error: OSError | None) -> None:
         self.handshake = None
         if error is None and self._upgrade is None:
+            self._more = self._transport.readable
             self._schedule_begin()
             return
         if error is None and self._upgrade is not None:
             self._transport, self._upgrade = self._upgrade, None
+            self._more = self._transport.readable
             self._queue.release(self._transport)
         elif error is not None:
             self.server.handshake_failed(self.remote_address, error)

@@ -1,0 +1,1057 @@
+"""PacketServer: a handler for each packet, or a conversation."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background
+from support.servers import eventually
+
+from netmsg import (
+    ClosedError, ConnectionBrokenError, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError, IOThread,
+    JSONCodec, LengthPrefixedCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
+    PacketConnection, PacketDecodeError, PacketEncodeError, PacketServer, RemoteProtocolError, SendTimeoutError,
+    TLSHandshakeError, create_tcp_server, create_unix_server,
+)
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+Conversation = Generator[Any, str, None]
+Serve = Callable[..., "PacketServer[Any, Any]"]
+
+
+@pytest.fixture(params=[8, 0], ids=["workers", "inline"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    def make(handler: Any, *listeners: Listener, **options: Any) -> PacketServer[Any, Any]:
+        return PacketServer(handler, *(listeners or [create_tcp_server(interface="127.0.0.1")]),
+                            **{"codec": LineCodec(), "max_workers": request.param, **options})
+    make.workers = request.param  # type: ignore[attr-defined]
+    return make
+
+
+def client_of(server: PacketServer[Any, Any], **options: Any) -> PacketClient[str, str]:
+    return PacketClient(("localhost", server.port), LineCodec(), connect_timeout=TIMEOUT, **options)
+
+
+def echo(client: PacketConnection[str], packet: str) -> None:
+    client.send_packet(packet)
+
+
+def raw(server: PacketServer[Any, Any]) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port))
+    sock.settimeout(TIMEOUT)
+    return sock
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+# Functions
+
+def test_each_packet_is_answered_in_order(serve: Serve) -> None:
+    with serve(echo) as server, client_of(server) as client:
+        for number in range(100):
+            client.send_packet(f"one {number}")
+            assert client.recv_packet(timeout=TIMEOUT) == f"one {number}"
+        for number in range(1000):
+            client.send_packet(f"many {number}")
+        assert [client.recv_packet(timeout=TIMEOUT) for _ in range(1000)] == [f"many {n}" for n in range(1000)]
+        stats = server.stats()
+        assert stats.packets_received == stats.packets_sent == 1100
+    assert server.stats().packets_received == 1100
+    assert server.stats().connections == 0
+
+
+def test_the_client_object(serve: Serve) -> None:
+    seen: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.state = (client.state or 0) + 1
+        seen.append(client)
+        client.send_packet(f"{packet} {client.state}")
+
+    with serve(handler) as server, client_of(server) as client, client_of(server) as other:
+        for expected in ("x 1", "x 2"):
+            client.send_packet("x")
+            assert client.recv_packet(timeout=TIMEOUT) == expected
+        other.send_packet("y")
+        assert other.recv_packet(timeout=TIMEOUT) == "y 1"
+        connection = seen[0]
+        assert connection.server is server
+        assert connection.remote_address == client.local_address
+        assert connection.local_address == client.remote_address
+        assert connection.tls is None
+        assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not connection.closed and connection.fileno() >= 0
+        assert set(server.clients()) == {connection, seen[2]}
+    assert connection.closed and connection.fileno() == -1
+    assert server.clients() == []
+    with pytest.raises(ClosedError):
+        connection.send_packet("late")
+
+
+def test_half_closed_clients_get_their_answers(serve: Serve) -> None:
+    with serve(echo) as server, client_of(server) as client:
+        for number in range(100):
+            client.send_packet(str(number))
+        client.send_eof()
+        assert list(client) == [str(number) for number in range(100)]
+        eventually(lambda: server.stats().connections == 0)
+
+
+def test_85_what_a_handler_raises_is_logged_and_closes_its_connection_only(
+        serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet(f"got {packet}")
+        if packet == "fail":
+            raise KeyError("the handler's own")
+
+    with serve(handler) as server, client_of(server) as good, client_of(server) as bad:
+        bad.send_packet("fail")
+        assert list(bad) == ["got fail"]
+        good.send_packet("fine")
+        assert good.recv_packet(timeout=TIMEOUT) == "got fine"
+        assert server.stats().handler_errors == 1
+        address = bad.local_address
+    assert [repr(address) in message for message in errors_in(caplog)] == [True]
+
+
+def test_85_a_bad_packet_is_logged_and_closes(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(echo) as server, raw(server) as bad, client_of(server) as good:
+        bad.sendall(b"first\n\xff\nnever\n")
+        assert bad.makefile("rb").read() == b"first\n"
+        good.send_packet("fine")
+        assert good.recv_packet(timeout=TIMEOUT) == "fine"
+        assert server.stats().bad_packets == 1
+        assert server.stats().handler_errors == 0
+    assert not errors_in(caplog)
+    assert any("bad packet" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_85_what_clients_do_is_not_logged_as_an_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    gone = threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet == "wait":
+            gone.wait(TIMEOUT)
+        for _ in range(100):
+            client.send_packet("x" * 10_000)
+
+    with serve(handler, send_hwm_bytes=1000, send_timeout=0.2) as server:
+        for last_words in (b"half a pack", b"", b"reset"):
+            sock = raw(server)
+            sock.sendall(last_words)
+            if last_words == b"reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.close()
+        sock = raw(server)
+        sock.sendall(b"wait\n")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        gone.set()
+        eventually(lambda: server.stats().accepted == 4 and server.stats().connections == 0)
+        assert server.stats().handler_errors == 0
+    assert not errors_in(caplog)
+
+
+def test_85_a_handler_that_sleeps_holds_up_nobody_else() -> None:
+    gate = threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet == "sleep":
+            gate.wait(TIMEOUT)
+        client.send_packet(packet)
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec(), max_workers=3) as server:
+        sleepers = [client_of(server) for _ in range(2)]
+        for sleeper in sleepers:
+            sleeper.send_packet("sleep")
+        with client_of(server) as client:
+            for number in range(50):
+                client.send_packet(str(number))
+                assert client.recv_packet(timeout=TIMEOUT) == str(number)
+        gate.set()
+        for sleeper in sleepers:
+            assert sleeper.recv_packet(timeout=TIMEOUT) == "sleep"
+            sleeper.close()
+
+
+def test_85_floods_do_not_fill_the_memory_and_starve_nobody() -> None:
+    handled = threading.Semaphore(0)
+    gate = threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet == "flood":
+            gate.wait(0.001)
+        else:
+            client.send_packet(packet)
+        handled.release()
+
+    over = threading.Event()
+
+    def flood(sock: socket.socket) -> int:
+        sock.settimeout(0.2)
+        sent = 0
+        while not over.is_set():
+            try:
+                sent += sock.send(b"flood\n" * 10_000)
+            except TimeoutError:
+                pass
+        return sent
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec(), max_workers=2) as server:
+        floods = [raw(server) for _ in range(4)]
+        flooding = [Background(flood, sock) for sock in floods]
+        for _ in range(20):
+            assert handled.acquire(timeout=TIMEOUT)
+        with client_of(server) as client:
+            for number in range(10):
+                client.send_packet(str(number))
+                assert client.recv_packet(timeout=TIMEOUT) == str(number)
+        connections = server.clients()
+        assert len(connections) >= 4
+        assert max(len(connection._packets) for connection in connections) <= 65_536
+        over.set()
+        gate.set()
+        for thread in flooding:
+            thread.result()
+        for sock in floods:
+            sock.close()
+        server.shutdown(timeout=0.1)
+
+
+# Conversations
+
+def test_87_a_conversation(serve: Serve) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        client.send_packet("220 ready")  # 89: the server speaks first
+        name = yield
+        while True:
+            client.send_packet(f"hello {name}")
+            answer = yield
+            if answer == "bye":
+                client.send_packet("221 bye")
+                return
+            name = answer
+
+    with serve(converse) as server, client_of(server) as client, client_of(server) as other:
+        assert client.recv_packet(timeout=TIMEOUT) == "220 ready"
+        assert other.recv_packet(timeout=TIMEOUT) == "220 ready"
+        for name in ("Ann", "Bob"):
+            client.send_packet(name)
+            assert client.recv_packet(timeout=TIMEOUT) == f"hello {name}"
+        client.send_packet("bye")
+        assert list(client) == ["221 bye"]
+        other.send_packet("Zoe")
+        assert other.recv_packet(timeout=TIMEOUT) == "hello Zoe"
+
+
+def test_87_steps_never_overlap(serve: Serve) -> None:
+    inside: dict[Any, int] = {}
+    overlaps = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        inside[client] = 0
+        while True:
+            packet = yield
+            inside[client] += 1
+            if inside[client] != 1:
+                overlaps.append(packet)
+            time.sleep(0.0005)
+            inside[client] -= 1
+            client.send_packet(packet)
+
+    with serve(converse) as server:
+        clients = [client_of(server) for _ in range(4)]
+        for number in range(50):
+            for client in clients:
+                client.send_packet(str(number))
+        for client in clients:
+            assert [client.recv_packet(timeout=TIMEOUT) for _ in range(50)] == [str(n) for n in range(50)]
+            client.close()
+        eventually(lambda: server.stats().connections == 0)
+    assert not overlaps
+
+
+def test_87_timeouts_and_bad_packets_are_thrown_in(serve: Serve) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        wait = None
+        while True:
+            try:
+                packet = yield wait
+                client.send_packet(f"got {packet}")
+                wait = float(packet) if packet[0].isdigit() else None
+            except PacketDecodeError as error:
+                client.send_packet(f"bad {error.data!r}")
+            except TimeoutError:
+                client.send_packet("late")
+                wait = None
+
+    with serve(converse) as server, raw(server) as sock, sock.makefile("r") as lines:
+        sock.sendall(b"a\n\xff\nb\n")
+        assert [lines.readline().strip() for _ in range(3)] == ["got a", "bad b'\\xff'", "got b"]
+        sock.sendall(b"0.05\n")
+        assert [lines.readline().strip() for _ in range(2)] == ["got 0.05", "late"]
+        sock.sendall(b"0\n")
+        assert [lines.readline().strip() for _ in range(2)] == ["got 0", "late"]
+        sock.sendall(b"30\nc\n")
+        assert [lines.readline().strip() for _ in range(2)] == ["got 30", "got c"]
+        sock.sendall(b"0.05\nd\n")
+        time.sleep(0.1)  # a wait that was over in time does not strike later
+        sock.sendall(b"e\n")
+        assert [lines.readline().strip() for _ in range(3)] == ["got 0.05", "got d", "got e"]
+
+
+def test_87_yielding_0_takes_what_is_there_already(serve: Serve) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        first = yield
+        got = [first]
+        time.sleep(0.1)  # meanwhile the others arrive, in the kernel
+        while True:
+            try:
+                got.append((yield 0))
+            except TimeoutError:
+                break
+        client.send_packet(" ".join(got))
+
+    with serve(converse) as server, client_of(server) as client:
+        for packet in "abc":
+            client.send_packet(packet)
+            time.sleep(0.01)
+        assert client.recv_packet(timeout=TIMEOUT) == "a b c"
+
+
+@pytest.mark.parametrize(("last_words", "error"), [(b"", EndOfStream), (b"ha", IncompleteReadError),
+                                                   (b"RST", ConnectionBrokenError)])
+def test_87_a_disconnect_ends_it(serve: Serve, last_words: bytes, error: type[Exception],
+                                 caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+    over = threading.Event()
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            while True:
+                heard.append((yield))
+        except BaseException as error:
+            heard.append(error)
+            raise
+        finally:
+            over.set()
+
+    with serve(converse) as server:
+        sock = raw(server)
+        sock.sendall(b"hello\n" + last_words.replace(b"RST", b""))
+        eventually(lambda: heard)
+        if last_words == b"RST":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        assert over.wait(TIMEOUT)
+        eventually(lambda: server.stats().connections == 0)
+    assert heard[0] == "hello"
+    assert isinstance(heard[1], error)
+    assert not errors_in(caplog)
+    assert server.stats().handler_errors == 0
+
+
+def test_87_after_the_end_sending_still_works(serve: Serve) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        got = []
+        try:
+            while True:
+                got.append((yield))
+        except EndOfStream:
+            client.send_packet(" ".join(got))
+
+    with serve(converse) as server, client_of(server) as client:
+        for packet in "abc":
+            client.send_packet(packet)
+        client.send_eof()
+        assert list(client) == ["a b c"]
+
+
+def test_87_a_generator_that_does_not_take_the_end_for_one_hears_it_again(serve: Serve) -> None:
+    heard = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        for _ in range(3):
+            try:
+                yield
+            except EndOfStream:
+                heard.append("end")
+
+    with serve(converse) as server:
+        client_of(server).close()
+        eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
+    assert heard == ["end"] * 3
+
+
+def test_87_a_failing_conversation_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        raise KeyError("the handler's own")
+
+    with serve(converse) as server, client_of(server) as client:
+        client.send_packet("x")
+        assert list(client) == []
+    assert len(errors_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("kind", ["method", "partial", "object", "flag"])
+def test_87_generators_of_every_kind(serve: Serve, kind: str) -> None:
+    def converse(client: PacketConnection[str], prefix: str = "hello") -> Conversation:
+        while True:
+            client.send_packet(f"{prefix} {(yield)}")
+
+    class Conversations:
+        def converse(self, client: PacketConnection[str]) -> Conversation:
+            return (yield from converse(client))
+
+        def __call__(self, client: PacketConnection[str]) -> Conversation:
+            return (yield from converse(client))
+
+    handler: Any = {"method": Conversations().converse, "partial": functools.partial(converse, prefix="hello"),
+                    "object": Conversations(), "flag": lambda client: converse(client)}[kind]
+    with serve(handler, generator=True if kind == "flag" else None) as server, client_of(server) as client:
+        client.send_packet("you")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello you"
+
+
+def test_a_bad_wait_is_an_error_of_the_handlers(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield "soon"
+
+    with serve(converse) as server, client_of(server) as client:
+        assert list(client) == []
+    assert len(errors_in(caplog)) == 1
+
+
+# Sending
+
+def test_88_a_slow_reader_blocks_only_the_worker_that_writes_to_it() -> None:
+    blocked: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet == "flood me":
+            try:
+                while True:
+                    client.send_packet("x" * 100_000)
+            except BaseException as error:
+                blocked.append(error)
+                raise
+        client.send_packet(packet)
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec(), max_workers=2, send_hwm_bytes=200_000,
+                      send_timeout=1.0) as server:
+        with client_of(server) as slow, client_of(server) as client:
+            slow.send_packet("flood me")
+            start = time.monotonic()
+            while not blocked and time.monotonic() - start < TIMEOUT:
+                client.send_packet("hello")
+                assert client.recv_packet(timeout=TIMEOUT) == "hello"
+                for connection in server.clients():
+                    assert connection._queue.size <= 200_000 + 100_001
+            assert isinstance(blocked[0], SendTimeoutError)
+            with pytest.raises((ConnectionBrokenError, EOFError)):
+                while True:
+                    slow.recv_packet(timeout=TIMEOUT)
+            client.send_packet("still here")
+            assert client.recv_packet(timeout=TIMEOUT) == "still here"
+
+
+def test_88_an_explicit_timeout_only_raises() -> None:
+    raised: list[Any] = []
+    gate = threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        sent = 0
+        try:
+            while True:
+                client.send_packet("x" * 100_000, timeout=0.05)
+                sent += 1
+        except SendTimeoutError as error:
+            raised.append(error)
+        gate.set()
+        client.send_packet(f"after {sent}")
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec(), send_hwm_bytes=200_000) as server:
+        with client_of(server) as client:
+            client.send_packet("go")
+            assert gate.wait(TIMEOUT)
+            got = client.recv_packet(timeout=TIMEOUT)
+            count = 0
+            while not got.startswith("after"):
+                count += 1
+                got = client.recv_packet(timeout=TIMEOUT)
+            assert got == f"after {count}"
+
+
+def test_88_closing_wakes_whoever_waits_to_send() -> None:
+    raised: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        try:
+            while True:
+                client.send_packet("x" * 100_000, timeout=None)
+        except ClosedError as error:
+            raised.append(error)
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec()) as server, client_of(server) as client:
+        client.send_packet("go")
+        eventually(lambda: server.clients() and server.clients()[0]._queue.size >= server.send_hwm_bytes)
+        time.sleep(0.05)
+        server.clients()[0].abort()
+        eventually(lambda: raised)
+
+
+def test_88_without_workers_sending_never_blocks() -> None:
+    raised: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet != "flood me":
+            client.send_packet(packet)
+            return
+        for _ in range(200):
+            client.send_packet("x" * 100_000)
+        try:
+            client.send_packet("y", timeout=5)
+        except SendTimeoutError as error:
+            raised.append(error)
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec(), max_workers=0, send_timeout=0.3) as server:
+        with client_of(server) as slow, client_of(server) as client:
+            slow.send_packet("flood me")
+            slow.send_packet("and this waits, for a client above its mark is not read")
+            client.send_packet("hello")
+            assert client.recv_packet(timeout=TIMEOUT) == "hello"
+            assert raised
+            with pytest.raises((ConnectionBrokenError, EOFError)):
+                time.sleep(0.5)  # it does not read in time
+                while True:
+                    slow.recv_packet(timeout=TIMEOUT)
+        with client_of(server) as quick:
+            quick.send_packet("flood me")
+            assert [len(quick.recv_packet(timeout=TIMEOUT)) for _ in range(200)] == [100_000] * 200
+            quick.send_packet("fine")
+            assert quick.recv_packet(timeout=TIMEOUT) == "fine"
+
+
+def test_broadcasting_from_any_thread(serve: Serve) -> None:
+    with serve(echo) as server:
+        clients = [client_of(server) for _ in range(10)]
+        eventually(lambda: len(server.clients()) == 10)
+
+        def broadcast(name: str) -> None:
+            for number in range(50):
+                for connection in server.clients():
+                    connection.send_packet(f"{name} {number}")
+
+        threads = [Background(broadcast, name) for name in "abc"]
+        broadcast("d")
+        for thread in threads:
+            thread.result()
+        for client in clients:
+            got = [client.recv_packet(timeout=TIMEOUT) for _ in range(200)]
+            for name in "abcd":
+                assert [line for line in got if line[0] == name] == [f"{name} {number}" for number in range(50)]
+            client.close()
+
+
+def test_what_cannot_be_encoded_is_the_handlers_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        try:
+            client.send_packet("two\nlines")
+        except PacketEncodeError:
+            client.send_packet("refused")
+        with pytest.raises(ValueError, match="timeout"):
+            client.send_packet("x", timeout=-1)
+
+    with serve(handler) as server, client_of(server) as client:
+        client.send_packet("go")
+        assert client.recv_packet(timeout=TIMEOUT) == "refused"
+    assert not errors_in(caplog)
+
+
+def test_closing_a_client_from_its_handler_delivers_what_was_sent(serve: Serve) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        for number in range(100):
+            client.send_packet(f"{number} " + "x" * 10_000)
+        client.close()
+        with pytest.raises(ClosedError):
+            client.send_packet("late")
+
+    with serve(handler) as server:
+        for _ in range(5):
+            with client_of(server) as client:
+                for packet in "go", "never", "looked", "at":
+                    client.send_packet(packet)
+                time.sleep(0.02)
+                assert [packet.split()[0] for packet in client] == [str(number) for number in range(100)]
+        assert server.stats().handler_errors == 0
+
+
+def test_closing_a_client_from_elsewhere_ends_a_conversation(serve: Serve) -> None:
+    heard: list[Any] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            yield
+        except ClosedError as error:
+            heard.append(error)
+
+    with serve(converse) as server, client_of(server) as client:
+        eventually(lambda: server.clients())
+        server.clients()[0].close()
+        assert list(client) == []
+        eventually(lambda: heard)
+
+
+# TLS
+
+def test_tls_is_established_before_the_handler_begins(serve: Serve, tls_contexts: Contexts) -> None:
+    seen: list[Any] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        seen.append(client.tls)
+        client.send_packet("secret")
+        while True:
+            client.send_packet((yield) * 10_000)
+
+    with serve(converse, create_tcp_server(ssl_context=tls_contexts[0])) as server:
+        with client_of(server, ssl_context=tls_contexts[1]) as client:
+            assert client.recv_packet(timeout=TIMEOUT) == "secret"
+            for letter in "abc":
+                client.send_packet(letter)
+            for letter in "abc":
+                assert client.recv_packet(timeout=TIMEOUT) == letter * 10_000
+    assert seen[0].version == "TLSv1.3"
+
+
+def test_large_packets_both_ways_under_tls(serve: Serve, tls_contexts: Contexts) -> None:
+    with serve(echo, create_tcp_server(ssl_context=tls_contexts[0])) as server:
+        with client_of(server, ssl_context=tls_contexts[1]) as client:
+            packets = [letter * 700_000 for letter in "abcde"]
+            sending = Background(lambda: [client.send_packet(packet) for packet in packets])
+            assert [client.recv_packet(timeout=TIMEOUT) for _ in packets] == packets
+            sending.result()
+
+
+def test_clients_that_do_not_finish_their_handshake_are_gone_in_time(serve: Serve, tls_contexts: Contexts) -> None:
+    with serve(echo, create_tcp_server(ssl_context=tls_contexts[0], handshake_timeout=0.3)) as server:
+        silent = [raw(server) for _ in range(20)]
+        silent[0].sendall(b"GET / HTTP/1.0\r\n\r\n")
+        silent[1].close()
+        eventually(lambda: server.stats().accepted == 20)
+        with client_of(server, ssl_context=tls_contexts[1]) as client:
+            client.send_packet("hello")
+            assert client.recv_packet(timeout=TIMEOUT) == "hello"
+            assert len(server.clients()) == 1
+            eventually(lambda: server.stats().connections == 1)
+        assert server.stats().handshakes_failed == 20
+        for sock in silent:
+            sock.close()
+
+
+def starttls(client: PacketConnection[str]) -> Conversation:
+    while True:
+        packet = yield
+        if packet == "STARTTLS":
+            client.send_packet("go ahead")
+            client.start_tls()
+        elif packet == "secure?":
+            client.send_packet(str(client.tls is not None))
+
+
+def test_starttls_in_a_conversation(serve: Serve, tls_contexts: Contexts) -> None:
+    listener = create_tcp_server(ssl_context=tls_contexts[0], autostart_tls=False)
+    with serve(starttls, listener) as server:
+        for _ in range(10):
+            with client_of(server) as client:
+                client.send_packet("secure?")
+                assert client.recv_packet(timeout=TIMEOUT) == "False"
+                client.send_packet("STARTTLS")
+                assert client.recv_packet(timeout=TIMEOUT) == "go ahead"
+                client.start_tls(tls_contexts[1], timeout=TIMEOUT)
+                client.send_packet("secure?")
+                assert client.recv_packet(timeout=TIMEOUT) == "True"
+        assert server.stats().handler_errors == 0
+
+
+def test_starttls_with_a_function(serve: Serve, tls_contexts: Contexts) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet == "STARTTLS":
+            client.send_packet("go ahead")
+            client.start_tls(tls_contexts[0])
+            client.send_packet("welcome")  # under TLS
+        else:
+            client.send_packet(str(client.tls is not None))
+
+    with serve(handler) as server, client_of(server) as client:
+        client.send_packet("STARTTLS")
+        assert client.recv_packet(timeout=TIMEOUT) == "go ahead"
+        client.start_tls(tls_contexts[1], timeout=TIMEOUT)
+        assert client.recv_packet(timeout=TIMEOUT) == "welcome"
+        client.send_packet("secure?")
+        assert client.recv_packet(timeout=TIMEOUT) == "True"
+
+
+@pytest.mark.parametrize("injected", [b"secure?\n", b"sec", b"\xff\n"])
+def test_plaintext_behind_starttls_never_reaches_the_handler(serve: Serve, tls_contexts: Contexts, injected: bytes,
+                                                             caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            while True:
+                packet = yield
+                heard.append(packet)
+                client.send_packet("go ahead")
+                client.start_tls(tls_contexts[0])
+        except BaseException as error:
+            heard.append(error)
+            raise
+
+    with serve(converse) as server, raw(server) as sock:
+        sock.sendall(b"STARTTLS\n" + injected)
+        try:
+            assert sock.makefile("rb").read() in (b"go ahead\n", b"")
+        except ConnectionResetError:
+            pass
+        eventually(lambda: server.stats().connections == 0)
+    assert heard[0] == "STARTTLS"
+    assert isinstance(heard[1], (RemoteProtocolError, TLSHandshakeError))
+    assert not errors_in(caplog)
+
+
+def test_a_client_hello_that_does_not_wait(serve: Serve, tls_contexts: Contexts) -> None:
+    """It comes while the handler is still at the packet that asked for TLS."""
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        time.sleep(0.1)
+        client.start_tls(tls_contexts[0])
+        client.send_packet("welcome")
+        yield
+
+    with serve(converse) as server, client_of(server) as client:
+        client.send_packet("STARTTLS")
+        time.sleep(0.03)
+        client.start_tls(tls_contexts[1], timeout=TIMEOUT)
+        assert client.recv_packet(timeout=TIMEOUT) == "welcome"
+
+
+def test_a_failed_upgrade_closes_the_connection(serve: Serve, tls_contexts: Contexts,
+                                                caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        client.send_packet("go ahead")
+        try:
+            client.start_tls(tls_contexts[0], timeout=0.3)
+            yield
+        except TLSHandshakeError as error:
+            heard.append(error)
+            with pytest.raises(LocalProtocolError):
+                client.tls
+            with pytest.raises((ClosedError, ConnectionBrokenError, TLSHandshakeError)):
+                client.send_packet("in the clear")
+                client.send_packet("in the clear")
+
+    for nonsense in (b"this is not TLS\n", b""):
+        with serve(converse) as server, raw(server) as sock, sock.makefile("rb") as lines:
+            sock.sendall(b"STARTTLS\n")
+            assert lines.readline() == b"go ahead\n"
+            sock.sendall(nonsense)
+            try:
+                assert b"clear" not in lines.read()
+            except ConnectionResetError:
+                pass
+            eventually(lambda: server.stats().connections == 0)
+            assert server.stats().handler_errors == 0
+    assert len(heard) == 2
+
+
+def test_starttls_wants_a_context_and_a_handler(serve: Serve, tls_contexts: Contexts) -> None:
+    problems: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        for arguments in ((), (tls_contexts[1],)):
+            try:
+                client.start_tls(*arguments)
+            except ValueError as error:
+                problems.append(error)
+        client.send_packet("ok")
+
+    with serve(handler) as server, client_of(server) as client:
+        client.send_packet("go")
+        assert client.recv_packet(timeout=TIMEOUT) == "ok"
+        assert len(problems) == 2
+        with pytest.raises(LocalProtocolError):
+            server.clients()[0].start_tls(tls_contexts[0])
+
+
+# Limits
+
+def test_idle_clients_are_closed(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(echo, idle_timeout=0.2) as server, client_of(server) as idle, client_of(server) as busy:
+        start = time.monotonic()
+        while time.monotonic() - start < 0.5:
+            busy.send_packet("busy")
+            assert busy.recv_packet(timeout=TIMEOUT) == "busy"
+            time.sleep(0.02)
+        assert list(idle) == []
+        assert len(server.clients()) == 1
+        assert list(busy) == []
+    assert not errors_in(caplog)
+
+
+def test_idle_conversations_get_a_timeout(serve: Serve) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            yield
+        except TimeoutError:
+            client.send_packet("too slow")
+
+    with serve(converse, idle_timeout=0.1) as server, client_of(server) as client:
+        assert list(client) == ["too slow"]
+
+
+def test_at_max_connections_clients_wait_in_the_backlog(serve: Serve) -> None:
+    with serve(echo, max_connections=2) as server:
+        clients = [client_of(server) for _ in range(4)]
+        eventually(lambda: server.stats().connections == 2)
+        clients[3].send_packet("hello")
+        with pytest.raises(TimeoutError):
+            clients[3].recv_packet(timeout=0.1)
+        clients[0].close()
+        clients[1].close()
+        assert clients[3].recv_packet(timeout=TIMEOUT) == "hello"
+        assert server.stats().accept_pauses >= 1
+        for client in clients[2:]:
+            client.close()
+
+
+def test_a_format_that_is_lost_ends_the_connection(serve: Serve) -> None:
+    heard: list[Any] = []
+
+    def converse(client: PacketConnection[bytes]) -> Generator[Any, bytes, None]:
+        while True:
+            try:
+                heard.append((yield))
+            except PacketDecodeError as error:
+                heard.append(error)
+            except RemoteProtocolError as error:
+                heard.append(error)
+                return
+
+    with serve(converse, codec=NetstringCodec()) as server, raw(server) as sock:
+        sock.sendall(b"2:ok,nonsense")
+        assert sock.recv(10) == b""
+    assert heard[0] == b"ok"
+    assert [type(error) for error in heard[1:]] == [PacketDecodeError, RemoteProtocolError]
+
+
+@pytest.mark.parametrize(("codec", "packet"), [(JSONCodec(), {"a": [1, None]}), (LengthPrefixedCodec(), b"x" * 200_000),
+                                               (DelimitedCodec(b"--"), b"abc")])
+def test_other_codecs_over_unix_sockets(serve: Serve, codec: Any, packet: Any, tmp_path: Path) -> None:
+    with serve(echo, create_unix_server(tmp_path / "socket"), codec=codec) as server:
+        with PacketClient(tmp_path / "socket", codec) as client:
+            client.send_packet(packet)
+            assert client.recv_packet(timeout=TIMEOUT) == packet
+            assert server.clients()[0].remote_address == ""
+        with pytest.raises(AttributeError):
+            server.port
+
+
+# The end
+
+def test_86_shutdown_closes_idle_clients_and_lets_steps_finish() -> None:
+    started, gate = threading.Event(), threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        started.set()
+        gate.wait(TIMEOUT)
+        client.send_packet(packet)
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec()) as server:
+        with client_of(server) as idle, client_of(server) as busy:
+            for packet in ("first", "second"):
+                busy.send_packet(packet)
+            assert started.wait(TIMEOUT)
+            stopping = Background(server.shutdown, timeout=TIMEOUT)
+            assert list(idle) == []
+            assert stopping.is_alive()
+            gate.set()
+            assert list(busy) == ["first", "second"]
+            stopping.result()
+
+
+def test_86_and_cuts_them_at_the_deadline() -> None:
+    gate, over = threading.Event(), threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        gate.wait(TIMEOUT)
+        with pytest.raises(ClosedError):
+            client.send_packet("late")
+        over.set()
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec()) as server, client_of(server) as client:
+        client.send_packet("go")
+        eventually(lambda: server.stats().packets_received == 1)
+        start = time.monotonic()
+        server.shutdown(timeout=0.2)
+        assert 0.15 < time.monotonic() - start < 8
+        with pytest.raises((EOFError, ConnectionBrokenError)):
+            client.recv_packet(timeout=TIMEOUT)
+        gate.set()
+        assert over.wait(TIMEOUT)
+
+
+def test_86_idle_conversations_hear_of_it(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            yield
+        except BaseException as error:
+            heard.append(error)
+            raise
+
+    with serve(converse) as server:
+        clients = [client_of(server) for _ in range(5)]
+        eventually(lambda: len(server.clients()) == 5)
+        start = time.monotonic()
+        server.shutdown(timeout=TIMEOUT)
+        assert time.monotonic() - start < 5
+        for client in clients:
+            assert list(client) == []
+            client.close()
+    assert [type(error) for error in heard] == [ClosedError] * 5
+    assert not errors_in(caplog)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_86_from_a_handler(serve: Serve, wait: bool) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        server.shutdown(wait=wait)
+        client.send_packet("done")
+
+    server = serve(handler)
+    serving = Background(server.serve_forever)
+    eventually(lambda: server.started)
+    with client_of(server) as client:
+        client.send_packet("stop")
+        assert list(client) == ["done"]
+    serving.result()
+
+
+def test_86_twice_and_before_the_start(serve: Serve) -> None:
+    server = serve(echo)
+    server.shutdown()
+    server.shutdown()
+    with pytest.raises(ClosedError):
+        server.start()
+
+
+def test_86_while_clients_come_and_go(serve: Serve) -> None:
+    over = threading.Event()
+
+    def knock(port: int) -> None:
+        while not over.is_set():
+            try:
+                with PacketClient(("127.0.0.1", port), LineCodec(), connect_timeout=TIMEOUT) as client:
+                    client.send_packet("hello")
+                    client.recv_packet(timeout=TIMEOUT)
+            except (OSError, EOFError):
+                pass
+
+    for _ in range(5):
+        over.clear()
+        server = serve(echo)
+        server.start()
+        knocking = [Background(knock, server.port) for _ in range(3)]
+        eventually(lambda: server.stats().packets_received > 20)
+        start = time.monotonic()
+        server.shutdown(timeout=TIMEOUT)
+        assert time.monotonic() - start < 8
+        over.set()
+        for thread in knocking:
+            thread.result()
+
+
+def test_a_shared_io_thread(serve: Serve) -> None:
+    with IOThread() as io:
+        with serve(echo, io_thread=io) as one, serve(echo, io_thread=io) as other:
+            for server in (one, other):
+                with client_of(server) as client:
+                    client.send_packet("hello")
+                    assert client.recv_packet(timeout=TIMEOUT) == "hello"
+            threads = {thread.name for thread in threading.enumerate() if thread.name.startswith("netmsg-io")}
+            assert len(threads) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_in_a_forked_child_it_is_refused_and_nothing_is_kept(serve: Serve) -> None:
+    with serve(echo) as server, client_of(server) as client:
+        client.send_packet("hello")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        connection = server.clients()[0]
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            code = 0
+            try:
+                server.start()
+            except ForkedError:
+                code += 40
+            try:
+                connection.send_packet("from the child")
+            except (ForkedError, ClosedError):
+                code += 2
+            os.read(reader, 1)
+            os._exit(code)
+        client.send_packet("again")
+        assert client.recv_packet(timeout=TIMEOUT) == "again"
+        connection.close()
+        assert list(client) == []  # no copy in the child keeps it open
+    os.write(writer, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+    os.close(reader), os.close(writer)
+
+
+@pytest.mark.parametrize("options", [{"handler": 5}, {"codec": LineCodec}, {"max_workers": "8"},
+                                     {"send_hwm_bytes": 1.5}], ids=str)
+def test_bad_types(options: dict[str, Any]) -> None:
+    with create_tcp_server() as listener, pytest.raises(TypeError):
+        PacketServer(options.pop("handler", echo), listener, **{"codec": LineCodec(), **options})
+
+
+@pytest.mark.parametrize("options", [{"max_workers": -1}, {"send_hwm_bytes": 0}, {"max_connections": 0},
+                                     {"idle_timeout": -1}, {"send_timeout": float("nan")}], ids=str)
+def test_bad_values(options: dict[str, Any]) -> None:
+    with create_tcp_server() as listener, pytest.raises(ValueError):
+        PacketServer(echo, listener, **{"codec": LineCodec(), **options})
+
+
+def test_asynchronous_handlers_are_refused() -> None:
+    async def handler(client: Any, packet: Any) -> None:
+        pass
+
+    with create_tcp_server() as listener, pytest.raises(TypeError, match="asynchronous"):
+        PacketServer(handler, listener, codec=LineCodec())
