@@ -25,7 +25,7 @@ class UNIXDatagramSocket(DatagramSocket):
     """A UNIX datagram socket; see `create_unix_datagram_socket` and, for what holds of all its members,
     `DatagramSocket`.
 
-    Its target is looked up at each send, so that a receiver may be restarted. Datagrams are neither lost nor
+    `receive` gives ``""`` as the address of a sender that has none. The target is looked up at each send, so that a receiver may be restarted. Datagrams are neither lost nor
     reordered; where the receiver does not keep up, sending waits.
     """
 
@@ -42,7 +42,7 @@ class UNIXDatagramSocket(DatagramSocket):
         return self._path is not None and bool(sender == self._path)
 
     def _address(self, address: Any) -> Any:
-        return os.fsdecode(address) if isinstance(address, bytes) else address
+        return os.fsdecode(address) if isinstance(address, bytes) else address or ""
 
     def _target(self, address: Any, deadline: Deadline) -> str:
         if address is None:
@@ -69,11 +69,6 @@ class UNIXDatagramSocket(DatagramSocket):
     def send_to(self, data: ReadableBuffer, address: Path, *, timeout: float | None = None) -> None:
         """`send` to an address as `receive` gave it."""
         self.send(data, address, timeout=timeout)
-
-    def receive(self, max_bytes: int = 65_536, *, timeout: float | None = None) -> tuple[bytes, Any]:
-        """The next datagram, and the path to answer it to (``""`` if its sender has none); see `DatagramSocket`."""
-        data, sender = super().receive(max_bytes, timeout=timeout)
-        return data, "" if sender is None else sender
 
     def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
         super()._wait(events, deadline, target)
