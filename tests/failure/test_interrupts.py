@@ -180,13 +180,21 @@ def feed():
 
 feeder = threading.Thread(target=feed, daemon=True)
 lines = receiver.receive_delimited_chunks(b"\\n", timeout=10)
-buffer = bytearray(1000)
+if "packet" in how:
+    client = PacketClient(receiver, LineCodec(), max_recv_size=777)
+    packets = client.iter_received_packets(timeout=60)
 got = b""
 feeder.start()
 thread.start()
 while len(got) < 10 * COUNT:
     try:
-        if how == "until":
+        if how == "packet":
+            got += client.recv_packet().encode() + b"\\n"
+        elif how == "packet in time":
+            got += client.recv_packet(timeout=10).encode() + b"\\n"
+        elif how == "iterate packets":
+            got += next(packets).encode() + b"\\n"
+        elif how == "until":
             got += receiver.receive_until(b"\\n") + b"\\n"
         elif how == "exactly":
             got += receiver.receive_exactly(10, timeout=10)
@@ -230,6 +238,7 @@ def test_a_storm_on_a_conversation_loses_nothing(guarantee: str) -> None:
 
 @pytest.mark.timeout(ROUNDS * 100)
 @pytest.mark.parametrize("kind, how", [("tcp", "until"), ("tcp", "exactly"), ("tcp", "receive"), ("memory", "iterate"),
+                                       ("tcp", "packet"), ("tls", "packet in time"), ("memory", "iterate packets"),
                                        ("tls", "until"), ("tls", "receive"), ("tls in tls", "exactly")])
 def test_a_storm_on_a_stream_loses_nothing(kind: str, how: str) -> None:
     for _ in range(max(1, ROUNDS // 8)):
