@@ -1,4 +1,4 @@
-"""The list of behaviours of streams, datagrams, TLS, packets and servers is numbered, and each number has a test that names it."""
+"""The list of behaviours is numbered, and each number has a test that names it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Echo servers of every kind, of lines, and what drives them: `echo_load.c`, compiled when it is first needed.
 
-The ``sink`` is the server, its pattern says which; SIZE is that of a line, and how many connections there are is part of
-the pattern: ``inline:50``. It ends when it is sent the line ``quit``.
+The ``sink`` is the server, its pattern says which; SIZE is that of a line, and how many connections there are is part
+of the pattern: ``inline:50``. It ends when it is sent the line ``quit``.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ class UNIXDatagramSocket(DatagramSocket):
     """A UNIX datagram socket; see `create_unix_datagram_socket` and, for what holds of all its members,
     `DatagramSocket`.
 
-    `receive` gives ``""`` as the address of a sender that has none. The target is looked up at each send, so that a receiver may be restarted. Datagrams are neither lost nor
-    reordered; where the receiver does not keep up, sending waits.
+    `receive` gives ``""`` as the address of a sender that has none. The target is looked up at each send, so that a
+    receiver may be restarted. Datagrams are neither lost nor reordered; where the receiver does not keep up, sending
+    waits.
     """
 
     def __init__(self, sock: socket.socket, target: str | None) -> None:

@@ -32,7 +32,7 @@ class LineCodec(DelimitedFrames[str, str]):
         try:
             return packet.encode(self.encoding)
         except (AttributeError, UnicodeError) as error:
-            raise PacketEncodeError(f"this {type(packet).__name__} is not a line of {self.encoding}: {error}") from error
+            raise PacketEncodeError(f"this {type(packet).__name__} is no line of {self.encoding}: {error}") from error
 
     def encode(self, packet: str) -> bytes:
         # One step instead of three: the hot path of whoever answers requests.

@@ -32,7 +32,8 @@ class StructCodec(FramedCodec[Sequence[Any], tuple[Any, ...]]):
         try:
             return self._struct.pack(*packet)
         except (struct.error, TypeError) as error:
-            raise PacketEncodeError(f"this {type(packet).__name__} does not fit {self._struct.format!r}: {error}") from error
+            raise PacketEncodeError(
+                f"this {type(packet).__name__} does not fit {self._struct.format!r}: {error}") from error
 
     def unpack(self, content: bytes) -> tuple[Any, ...]:
         return self._struct.unpack(content)

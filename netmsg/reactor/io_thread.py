@@ -134,6 +134,11 @@ class IOThread:
         self._graves: list[Callable[[], None]] = []
         self._users: set[User] = set()
         self._lock = threading.Lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
+        self._selector: Any = None
+        self._epoll: Any = None
+        self._wake_receiver: Any = None
+        self._wake_sender: Any = None
+        self._handlers: dict[int, tuple[Handler | None, int]] = {}
         self._thread: threading.Thread | None = None
         self.ident: int | None = None
         """The thread's."""
@@ -164,9 +169,9 @@ class IOThread:
             if self._closed:
                 raise ClosedError("the IOThread is closed")
             if self._thread is None:
-                self._open()
-                thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
                 try:
+                    self._open()
+                    thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
                     thread.start()
                 except BaseException:
                     self._release()
@@ -176,7 +181,6 @@ class IOThread:
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._epoll: Any = None
         if hasattr(select, "epoll") and isinstance(self._selector, selectors.EpollSelector):
             # The same epoll through a descriptor of its own: what the selector does for each event takes as long as
             # many handlers.
@@ -185,7 +189,7 @@ class IOThread:
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._selector.register(self._wake_receiver, READ, None)
-        self._handlers: dict[int, tuple[Handler | None, int]] = {self._wake_receiver.fileno(): (None, READ)}
+        self._handlers[self._wake_receiver.fileno()] = None, READ
 
     def detach(self, user: User) -> None:
         """Let a user go; a private thread ends with it. On the loop."""
@@ -403,12 +407,10 @@ class IOThread:
             pass
 
     def _release(self) -> None:
-        if self._epoll is not None:
-            self._epoll.close()
-        self._selector.close()
+        for resource in (self._epoll, self._selector, self._wake_receiver, self._wake_sender):
+            if resource is not None:
+                resource.close()
         self._handlers.clear()
-        self._wake_receiver.close()
-        self._wake_sender.close()
         self._timers.clear()  # they keep alive what they were for
 
     def forked(self) -> None:

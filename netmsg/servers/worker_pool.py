@@ -32,8 +32,8 @@ class WorkerPool:
     A task must not raise.
 
     A ``patient`` pool expects short tasks: it lets one worker take them all, and wakes another only when there are
-    still some after `PATIENCE`, because that one has to wait for something. Workers that run at the same time would only
-    take the interpreter lock from each other, at every system call.
+    still some after `PATIENCE`, because that one has to wait for something. Workers that run at the same time would
+    only take the interpreter lock from each other, at every system call.
     """
 
     def __init__(self, max_workers: int, *, patient: bool) -> None:

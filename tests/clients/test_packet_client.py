@@ -18,9 +18,9 @@ from support.streams import connect
 
 from netmsg import (
     ByteStream, ClosedError, ConnectFailedError, ConnectionBrokenError, DelimitedCodec, EndOfStream, ForkedError,
-    IncompleteReadError, JSONCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient, PacketDecodeError,
-    PacketEncodeError, RemoteProtocolError, SendTimeoutError, SocketStream, TLSHandshakeError, connect_tcp, create_tcp_server,
-    create_unix_server, memory_stream_pair,
+    IncompleteReadError, JSONCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
+    PacketDecodeError, PacketEncodeError, RemoteProtocolError, SendTimeoutError, SocketStream, TLSHandshakeError,
+    connect_tcp, create_tcp_server, create_unix_server, memory_stream_pair,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]

@@ -106,7 +106,7 @@ def test_84_idle_conversations_cost_none_either() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_1000_connections_on_a_stream_server() -> None:
+def test_a_thousand_connections_on_a_stream_server() -> None:
     def handler(stream: Any) -> None:
         for line in stream.receive_delimited_chunks(b"\n"):
             stream.send_all(line + b"\n")
@@ -126,7 +126,7 @@ def test_1000_connections_on_a_stream_server() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_1000_silent_ones_that_wait_for_data_cost_no_thread() -> None:
+def test_a_thousand_silent_ones_that_wait_for_data_cost_no_thread() -> None:
     with StreamServer(lambda stream: None, create_tcp_server(interface="127.0.0.1"), wait_for_data=True) as server:
         with idle_clients(server.port, 1000):
             eventually(lambda: server.stats().connections == 1000, LOAD_TIMEOUT)

@@ -33,7 +33,8 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 FORMATS: dict[str, tuple[Codec[Any, Any], Any, list[Any]]] = {
     "lines": (LineCodec(), StringLineSerializer, ["hello", "wörld", "x" * 20_000]),
-    "json": (JSONCodec(), lambda: JSONSerializer(use_lines=True), [{"a": [1, None, "ü"]}, [], "text", {"x": "y" * 20_000}]),
+    "json": (JSONCodec(), lambda: JSONSerializer(use_lines=True),
+             [{"a": [1, None, "ü"]}, [], "text", {"x": "y" * 20_000}]),
 }
 
 

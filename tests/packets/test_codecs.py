@@ -62,7 +62,8 @@ CODECS: dict[str, tuple[Codec[Any, Any], st.SearchStrategy[Any]]] = {
     "crlf": (LineCodec(newline="\r\n"), text),
     "latin-1": (LineCodec("latin-1"), st.text(st.characters(max_codepoint=255, blacklist_characters="\n"))),
     "json": (JSONCodec(), documents),
-    "struct": (StructCodec("!HbQ"), st.tuples(st.integers(0, 65535), st.integers(-128, 127), st.integers(0, 2**64 - 1))),
+    "struct": (StructCodec("!HbQ"),
+               st.tuples(st.integers(0, 65535), st.integers(-128, 127), st.integers(0, 2**64 - 1))),
     "length": (LengthPrefixedCodec(), data),
     "short-length": (LengthPrefixedCodec("!B"), data),
     "delimited": (DelimitedCodec(b"--"), data.filter(lambda packet: b"-" not in packet)),
@@ -320,7 +321,8 @@ def test_79_bytes_like_objects_are_bytes() -> None:
 
 
 @pytest.mark.parametrize("wire", [b"[" * 100_000, b"\xff", b"NaN", b"[Infinity]", b"-Infinity", b"{", b"", b"1 2",
-                                  b"'a'", b"{\"a\":}", b"\xef\xbb\xbf1", b"1" * 10_000], ids=lambda wire: repr(wire[:10]))
+                                  b"'a'", b"{\"a\":}", b"\xef\xbb\xbf1", b"1" * 10_000],
+                         ids=lambda wire: repr(wire[:10]))
 def test_80_what_is_not_json_is_an_error(wire: bytes) -> None:
     codec = JSONCodec()
     first, second = codec.decoder().feed(wire + b"\n[1]\n")
@@ -382,8 +384,9 @@ def test_decoding_is_linear_in_the_size_of_a_packet() -> None:
 @pytest.mark.parametrize("make", [
     lambda: LineCodec(newline=""), lambda: LineCodec("no-such-encoding"), lambda: LineCodec("ascii", newline="ü"),
     lambda: DelimitedCodec(b""), lambda: StructCodec("!"), lambda: StructCodec("what"), lambda: StructCodec(""),
-    lambda: StructCodec("!8s", max_packet_size=7), lambda: LengthPrefixedCodec("!II"), lambda: LengthPrefixedCodec("!f"),
-    lambda: LengthPrefixedCodec("!s"), lambda: LengthPrefixedCodec("!?"), lambda: LengthPrefixedCodec("what"),
+    lambda: StructCodec("!8s", max_packet_size=7), lambda: LengthPrefixedCodec("!II"),
+    lambda: LengthPrefixedCodec("!f"), lambda: LengthPrefixedCodec("!s"), lambda: LengthPrefixedCodec("!?"),
+    lambda: LengthPrefixedCodec("what"),
     lambda: LineCodec(max_packet_size=0), lambda: JSONCodec(max_packet_size=-1),
 ])
 def test_bad_values_are_refused_at_once(make: Any) -> None:

@@ -232,7 +232,8 @@ def test_in_a_forked_child_it_is_refused(serve: Serve, client: Any) -> None:
 
 @pytest.mark.parametrize("make", [
     lambda sock: DatagramServer(5, sock), lambda sock: DatagramServer(reverse, 5),
-    lambda sock: DatagramServer(reverse, sock, codec=LineCodec), lambda sock: DatagramServer(reverse, sock, max_workers="8"),
+    lambda sock: DatagramServer(reverse, sock, codec=LineCodec),
+    lambda sock: DatagramServer(reverse, sock, max_workers="8"),
 ])
 def test_bad_types(make: Any) -> None:
     with create_udp_socket() as sock, pytest.raises(TypeError):

@@ -51,7 +51,8 @@ def test_the_rest_waits_in_order() -> None:
     assert not queue.blocked and queue.size == 0
 
 
-@given(packets=st.lists(st.binary(min_size=1, max_size=20), max_size=10), script=st.lists(st.integers(0, 30), max_size=30))
+@given(packets=st.lists(st.binary(min_size=1, max_size=20), max_size=10),
+       script=st.lists(st.integers(0, 30), max_size=30))
 def test_nothing_is_lost_doubled_or_reordered(packets: list[bytes], script: list[int]) -> None:
     queue, transport = queue_of(list(script))
     for packet in packets:

@@ -18,8 +18,8 @@ from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
 from netmsg import (
-    ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer, TLSHandshakeError,
-    connect_tcp, connect_unix, create_tcp_server, create_unix_server,
+    ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer,
+    TLSHandshakeError, connect_tcp, connect_unix, create_tcp_server, create_unix_server,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
