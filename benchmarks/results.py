@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import netmsg
@@ -112,7 +113,33 @@ def table(measured: list[Measured]) -> str:
     rows = [comparison.cells for done in measured for comparison in done.comparisons]
     if not rows:
         return "There was nobody to compare with."
-    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADINGS, ("---",) * len(HEADINGS), *rows))
+    return _markdown(HEADINGS, rows)
+
+
+def _markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, ("---",) * len(headings), *rows))
+
+
+def latencies(measured: list[Measured]) -> list[str]:
+    """The p99 of the echo servers as a Markdown table, if any were measured."""
+    rows = []
+    for done in measured:
+        own, *others = (contender.name for contender in done.workload.contenders if contender.name in done.runs)
+        for other in others:
+            ours, theirs = (median_p99(done.runs[name]) for name in (own, other))
+            if ours and theirs:
+                rows.append((done.workload.id, done.workload.title, other, f"**{ours / theirs:.2f}**",
+                             format_value(ours, "s"), format_value(theirs, "s")))
+    if not rows:
+        return []
+    headings = ("", "the time in which 99 of 100 answers came (less is better)", "against", "**ratio**", "netmsg",
+                "the other")
+    return [_markdown(headings, rows), ""]
+
+
+def median_p99(runs: list[Run | None]) -> float | None:
+    times = [run.source.p99 for run in runs if run and run.source.p99 is not None]
+    return statistics.median(times) if times else None
 
 
 def document(measured: list[Measured], conditions: dict[str, str], rounds: int, quick: bool) -> str:
@@ -125,5 +152,6 @@ def document(measured: list[Measured], conditions: dict[str, str], rounds: int, 
         "it are medians too, and hold for this machine at that time only. Bottleneck: the side that had no time to "
         "spare, and the share of a core that the sending and the receiving process used. `benchmarks/README.md` says "
         "what is measured and how.",
-        "", table(measured), "", ", ".join(f"{name} {value}" for name, value in conditions.items()), ""]
+        "", table(measured), "", *latencies(measured),
+        ", ".join(f"{name} {value}" for name, value in conditions.items()), ""]
     return "\n".join(lines)

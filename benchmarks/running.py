@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from .peers.contract import BINDS, SINK, SOURCE, Report
+from .peers.contract import BINDERS, SINK, SOURCE, Report
 from .workloads import PEERS, Contender
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +91,7 @@ class Side:
 def run(contender: Contender, size: int, count: int, seconds: float) -> Run:
     """Run both sides to their end. Raises `RunFailed`: when one fails or ``seconds`` are over the other is killed."""
     deadline = time.monotonic() + seconds
-    binder = BINDS[contender.pattern]
+    binder = BINDERS.get(contender.pattern, SINK)
     with Side(contender, binder, size, count, 0) as first, selectors.DefaultSelector() as selector:
         selector.register(first.stdout, selectors.EVENT_READ, first)
         while not first.lines:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .peers.contract import ENCRYPTED, LINES, ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, STREAM, SUBSCRIBERS
+from .peers.contract import (
+    ENCRYPTED, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, STREAM, SUBSCRIBERS,
+)
 
 NETMSG, PYZMQ, PLAIN = "netmsg", "pyzmq", "plain"
-PEERS = {NETMSG: "netmsg_peer", PYZMQ: "zmq_peer", PLAIN: "plain_peer"}
+EASYNETWORK, ECHO = "easynetwork", "echo"
+PEERS = {NETMSG: "netmsg_peer", PYZMQ: "zmq_peer", PLAIN: "plain_peer", EASYNETWORK: "easynetwork_peer",
+         ECHO: "echo_peer"}
 """The peers, and the module in `benchmarks.peers` of each."""
 
 QUICK = 100
@@ -40,7 +44,7 @@ class Workload:
 
 
 def _everyone(pattern: str) -> tuple[Contender, ...]:
-    return tuple(Contender(peer, peer, pattern) for peer in PEERS)
+    return tuple(Contender(peer, peer, pattern) for peer in (NETMSG, PYZMQ, PLAIN))
 
 
 def _encrypted(clear: str) -> tuple[Contender, ...]:
@@ -53,6 +57,13 @@ def _against_plain(pattern: str) -> tuple[Contender, ...]:
     return Contender(NETMSG, NETMSG, pattern), Contender(PLAIN, PLAIN, pattern)
 
 
+def _echo(connections: int, own: str, *others: str) -> tuple[Contender, ...]:
+    """Echo servers of lines: ``own`` is one of netmsg's."""
+    return (Contender(NETMSG, ECHO, f"{own}:{connections}"),
+            *(Contender(other, ECHO, f"{other}:{connections}") for other in others))
+
+
+_INLINE_RIVALS = "uvloop", "asyncio", EASYNETWORK
 RELIABLE_AGAINST_ONE_WAY = (Contender(NETMSG, NETMSG, RELIABLE), Contender("netmsg P1", NETMSG, ONE_WAY))
 
 WORKLOADS = {workload.id: workload for workload in (
@@ -64,6 +75,14 @@ WORKLOADS = {workload.id: workload for workload in (
     Workload("P7", f"publish to {SUBSCRIBERS} subscribers, 64 B, deliveries", 64, 40_000, "msg/s", _everyone(PUBLISH)),
     Workload("P8", "one way, 64 B, under TLS", 64, 1_000_000, "msg/s", _encrypted("P1")),
     Workload("P8b", "one way, 64 KiB, under TLS", 2**16, 10_000, "msg/s", _encrypted("P3")),
+    Workload("P10a", "echo, 1 connection, inline", 64, 40_000, "req/s", _echo(1, "inline", *_INLINE_RIVALS)),
+    Workload("P10b", "echo, 50 connections, inline", 64, 100_000, "req/s", _echo(50, "inline", *_INLINE_RIVALS)),
+    Workload("P10c", "echo, 1000 connections, inline", 64, 100_000, "req/s", _echo(1000, "inline", *_INLINE_RIVALS)),
+    Workload("P10d", "echo, 1 connection, 8 workers", 64, 40_000, "req/s", _echo(1, "workers", "threading")),
+    Workload("P10e", "echo, 50 connections, 8 workers", 64, 100_000, "req/s", _echo(50, "workers", "threading")),
+    Workload("P10f", "echo, 1000 connections, 8 workers", 64, 100_000, "req/s", _echo(1000, "workers", "threading")),
     Workload("P11", "byte stream, 1 GiB in pieces of 64 KiB", 2**16, 16_384, "pieces/s", _against_plain(STREAM)),
     Workload("P11b", "lines of 64 B, one call each", 64, 1_000_000, "lines/s", _against_plain(LINES)),
+    Workload("P11c", "packets of lines of 64 B, one call each", 64, 1_000_000, "lines/s",
+             (*_against_plain(PACKETS), Contender(EASYNETWORK, EASYNETWORK, PACKETS))),
 )}

@@ -4,8 +4,8 @@ A peer is a module that is run as two processes::
 
     python -m benchmarks.peers.netmsg_peer ROLE PATTERN SIZE COUNT PORT
 
-with ROLE ``source`` or ``sink``. The side that binds for this pattern (`BINDS`) is started with port 0, is given a free
-one by the kernel and prints it on a line of its own; then the other side is started with it. At its end each side
+with ROLE ``source`` or ``sink``. The side that binds for this pattern (`BINDERS`) is started with port 0, is given a
+free one by the kernel and prints it on a line of its own; then the other side is started with it. At its end each side
 prints its `Report` as one line of JSON.
 
 The peers share the loops below, so that they are timed alike: one call of ``send`` or ``recv`` a message.
@@ -33,9 +33,9 @@ DEADLINE = 120
 SOURCE, SINK = "source", "sink"
 
 ONE_WAY, ROUND_TRIP, RELIABLE, PUBLISH = "one-way", "round-trip", "reliable", "publish"
-ENCRYPTED, STREAM, LINES = "encrypted", "stream", "lines"
-BINDS = {ONE_WAY: SINK, ROUND_TRIP: SINK, RELIABLE: SINK, PUBLISH: SOURCE, ENCRYPTED: SINK, STREAM: SINK, LINES: SINK}
-"""Which side binds: a publisher, and everywhere else the receiver."""
+ENCRYPTED, STREAM, LINES, PACKETS = "encrypted", "stream", "lines", "packets"
+BINDERS = {PUBLISH: SOURCE}
+"""Which side binds: a publisher, and everywhere else the sink."""
 
 LINES_JOINED = 1000
 
@@ -51,6 +51,8 @@ class Report:
     """Its share of a core while it worked, all of its threads and the kernel's work for them included."""
     value: float | None = None
     """What was measured, from the side that measures: messages a second, or seconds."""
+    p99: float | None = None
+    """Seconds within which 99 of 100 answers came, where requests a second are measured."""
 
 
 @dataclass(frozen=True)

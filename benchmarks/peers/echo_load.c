@@ -2,7 +2,7 @@
  * back, over and over, until COUNT have. One thread and one epoll: in C, so that it is not what limits the server.
  *
  * echo_load PORT CONNECTIONS SIZE COUNT: prints one line of JSON, {"cpu": share of a core, "value": requests a second,
- * "p99": seconds}, and leaves a last connection on which it has sent "quit". */
+ * "p99": seconds}, and leaves a last connection on which it has sent "quit" and how many seconds it took. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -115,7 +115,9 @@ int main(int argc, char **argv)
     double seconds = now() - start;
     used = cpu() - used;
     int last = dial(port);
-    if (send(last, "quit\n", 5, MSG_NOSIGNAL) != 5)
+    char quit[32];
+    int length = snprintf(quit, sizeof quit, "quit %.6f\n", seconds);
+    if (send(last, quit, length, MSG_NOSIGNAL) != length)
         fail("send");
     qsort(times, count, sizeof *times, compare);
     printf("{\"cpu\": %f, \"value\": %f, \"p99\": %f}\n", used / seconds, count / seconds, times[count * 99 / 100]);

@@ -1,7 +1,7 @@
 """Echo servers of every kind, of lines, and what drives them: `echo_load.c`, compiled when it is first needed.
 
 The ``sink`` is the server, its pattern says which; SIZE is that of a line, and how many connections there are is part
-of the pattern: ``inline:50``. It ends when it is sent the line ``quit``.
+of the pattern: ``inline:50``. It ends when it is sent the line ``quit``, with the seconds that it was busy for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,9 +24,10 @@ from typing import Any
 
 from netmsg import LineCodec, PacketServer, StreamServer, create_tcp_server
 
-from .contract import DEADLINE, HOST, SINK, Job, Meter, Report
+from .contract import DEADLINE, HOST, SINK, Job, Report
 
-QUIT = "quit"
+QUIT = "quit "
+QUIT_BYTES = QUIT.encode()
 SOURCE_FILE = Path(__file__).with_name("echo_load.c")
 
 
@@ -37,18 +39,22 @@ class _Run:
         self.over = threading.Event()
 
     def begin(self, port: int) -> None:
-        self._meter = Meter()
+        self._cpu = time.process_time()
         self._job.announce(port)
 
+    def finish(self, line: str) -> None:
+        self._seconds = float(line.removeprefix(QUIT))
+        self.over.set()
+
     def report(self) -> Report:
-        return Report(self._meter.stop()[1])
+        return Report((time.process_time() - self._cpu) / self._seconds)
 
 
 def _packets(workers: int) -> Callable[[_Run], None]:
     def serve(run: _Run) -> None:
         def handler(client: Any, packet: str) -> None:
-            if packet == QUIT:
-                run.over.set()
+            if packet.startswith(QUIT):
+                run.finish(packet)
             client.send_packet(packet)
 
         with PacketServer(handler, create_tcp_server(interface=HOST), codec=LineCodec(), max_workers=workers) as server:
@@ -61,8 +67,8 @@ def _packets(workers: int) -> Callable[[_Run], None]:
 def _streams(run: _Run) -> None:
     def handler(stream: Any) -> None:
         for line in stream.receive_delimited_chunks(b"\n"):
-            if line == QUIT.encode():
-                run.over.set()
+            if line.startswith(QUIT_BYTES):
+                run.finish(line.decode())
             stream.send_all(line + b"\n")
 
     with StreamServer(handler, create_tcp_server(interface=HOST)) as server:
@@ -77,8 +83,8 @@ def _threading(run: _Run) -> None:
 
         def handle(self) -> None:
             while line := self.rfile.readline():
-                if line == b"quit\n":
-                    run.over.set()
+                if line.startswith(QUIT_BYTES):
+                    run.finish(line.decode())
                 self.wfile.write(line)
 
     class Server(socketserver.ThreadingTCPServer):
@@ -97,7 +103,8 @@ async def _serve_asyncio(run: _Run) -> None:
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
-            if line == b"quit\n":
+            if line.startswith(QUIT_BYTES):
+                run.finish(line.decode())
                 over.set()
             writer.write(line)
 
@@ -126,7 +133,8 @@ def _easynetwork(run: _Run) -> None:
     class Handler(AsyncStreamRequestHandler[str, str]):
         async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
             packet = yield
-            if packet == QUIT:
+            if packet.startswith(QUIT):
+                run.finish(packet)
                 os._exit(_print(run.report()))
             await client.send_packet(packet)
 

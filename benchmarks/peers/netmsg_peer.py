@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import repeat
 
-from netmsg import (DeliveryGuarantee, IOThread, OnFull, SendMode, SocketStream, Søcket, connect_tcp,
-                    create_tcp_server)
+from netmsg import (DeliveryGuarantee, IOThread, LineCodec, OnFull, PacketClient, SendMode, SocketStream, Søcket,
+                    connect_tcp, create_tcp_server)
 
-from .contract import (DEADLINE, ENCRYPTED, HOST, LINES, ONE_WAY, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, STREAM,
-                       SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all, receive_bytes,
-                       receive_lines, send_all, send_bytes, send_lines, server_context)
+from .contract import (DEADLINE, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE,
+                       STREAM, SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all,
+                       receive_bytes, receive_lines, send_all, send_bytes, send_lines, server_context)
 
 
 def _connected(job: Job, guarantee: DeliveryGuarantee = DeliveryGuarantee.AT_MOST_ONCE) -> Søcket:
@@ -111,6 +111,17 @@ def read_lines(job: Job) -> Report:
         return receive_lines(read, job)
 
 
+def read_packets(job: Job) -> Report:
+    with PacketClient(_stream_from(job), LineCodec()) as client:
+        recv_packet = client.recv_packet
+
+        def read(count: int) -> None:
+            for _ in repeat(None, count):
+                recv_packet()
+
+        return receive_lines(read, job)
+
+
 def subscribe(job: Job) -> Report:
     with IOThread() as io:
         socks = [Søcket(io_thread=io).connect(HOST, job.port) for _ in range(SUBSCRIBERS)]
@@ -126,4 +137,5 @@ if __name__ == "__main__":
         (SOURCE, ENCRYPTED): send_encrypted, (SINK, ENCRYPTED): receive_encrypted,
         (SOURCE, STREAM): stream, (SINK, STREAM): take_stream,
         (SOURCE, LINES): write_lines, (SINK, LINES): read_lines,
+        (SOURCE, PACKETS): write_lines, (SINK, PACKETS): read_packets,
     })

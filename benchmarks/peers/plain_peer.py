@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 
-from .contract import (ENCRYPTED, HOST, LINES, ONE_WAY, PUBLISH, ROUND_TRIP, SINK, SOURCE, STREAM, SUBSCRIBERS, Job,
-                       Meter, Report, answer_all, ask_all, client_context, main, receive_bytes, receive_lines,
-                       send_bytes, send_lines, server_context)
+from .contract import (ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, ROUND_TRIP, SINK, SOURCE, STREAM,
+                       SUBSCRIBERS, Job, Meter, Report, answer_all, ask_all, client_context, main, receive_bytes,
+                       receive_lines, send_bytes, send_lines, server_context)
 
 JOINED = 256
 JOINED_BYTES = 2**18
@@ -164,4 +164,5 @@ if __name__ == "__main__":
         (SOURCE, ENCRYPTED): send_encrypted, (SINK, ENCRYPTED): receive_encrypted,
         (SOURCE, STREAM): stream, (SINK, STREAM): take_stream,
         (SOURCE, LINES): write_lines, (SINK, LINES): read_lines,
+        (SOURCE, PACKETS): write_lines, (SINK, PACKETS): read_lines,
     })
