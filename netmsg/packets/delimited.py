@@ -9,7 +9,7 @@ from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
 from .codec import MAX_PACKET_SIZE
 from .framed import FrameDecoder, FramedCodec, PlainFrames
 
-__all__ = ["DelimitedCodec", "DelimitedFrames"]
+__all__ = ["DelimitedCodec", "DelimitedDecoder", "DelimitedFrames"]
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -37,7 +37,7 @@ class DelimitedFrames(FramedCodec[S, R]):
         return super().decode_with(unpack, data if data.endswith(self.delimiter) else data + self.delimiter)
 
     def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
-        return _DelimitedDecoder(unpack, self.max_packet_size, self.delimiter)
+        return DelimitedDecoder(unpack, self.max_packet_size, self.delimiter)
 
 
 class DelimitedCodec(PlainFrames, DelimitedFrames[bytes, bytes]):
@@ -47,7 +47,7 @@ class DelimitedCodec(PlainFrames, DelimitedFrames[bytes, bytes]):
         DelimitedFrames.__init__(self, delimiter, max_packet_size)
 
 
-class _DelimitedDecoder(FrameDecoder[R]):
+class DelimitedDecoder(FrameDecoder[R]):
     def __init__(self, unpack: Callable[[bytes], R], max_packet_size: int, delimiter: bytes) -> None:
         super().__init__(unpack, max_packet_size)
         self._delimiter = delimiter

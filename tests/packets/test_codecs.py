@@ -70,6 +70,7 @@ CODECS: dict[str, tuple[Codec[Any, Any], st.SearchStrategy[Any]]] = {
     "netstrings": (NetstringCodec(), data),
     "mapped": (JSONCodec().map(encode=dataclasses.asdict, decode=make_point),
                st.builds(Point, st.integers(), st.integers())),
+    "odd-newline": (LineCodec(newline="aa"), st.text("bc", max_size=5)),
     "own": (ShoutingCodec(), st.text("abc", min_size=1)),
     "own-mapped": (ShoutingCodec().map(encode=str, decode=len).map(decode=lambda size: "a" * size),
                    st.text("a", min_size=1)),
@@ -101,7 +102,7 @@ def bad_or_good(packet: Any) -> Any:
 
 
 @pytest.mark.parametrize("codec", [
-    LineCodec(max_packet_size=4), LineCodec(newline="\r\n", max_packet_size=3), JSONCodec(max_packet_size=6),
+    LineCodec(max_packet_size=4), LineCodec(newline="aa", max_packet_size=9), LineCodec(newline="\r\n", max_packet_size=3), JSONCodec(max_packet_size=6),
     DelimitedCodec(b"aab", max_packet_size=4), LengthPrefixedCodec("!B", max_packet_size=5),
     NetstringCodec(max_packet_size=5), StructCodec("!2s", max_packet_size=2),
 ], ids=lambda codec: type(codec).__name__)
