@@ -102,7 +102,8 @@ def bad_or_good(packet: Any) -> Any:
 
 
 @pytest.mark.parametrize("codec", [
-    LineCodec(max_packet_size=4), LineCodec(newline="aa", max_packet_size=9), LineCodec(newline="\r\n", max_packet_size=3), JSONCodec(max_packet_size=6),
+    LineCodec(max_packet_size=4), LineCodec(newline="aa", max_packet_size=9),
+    LineCodec(newline="\r\n", max_packet_size=3), JSONCodec(max_packet_size=6),
     DelimitedCodec(b"aab", max_packet_size=4), LengthPrefixedCodec("!B", max_packet_size=5),
     NetstringCodec(max_packet_size=5), StructCodec("!2s", max_packet_size=2),
 ], ids=lambda codec: type(codec).__name__)
