@@ -31,7 +31,7 @@ class StructCodec(FramedCodec[Sequence[Any], tuple[Any, ...]]):
     def pack(self, packet: Sequence[Any]) -> bytes:
         try:
             return self._struct.pack(*packet)
-        except (struct.error, TypeError) as error:
+        except (struct.error, TypeError, OverflowError) as error:
             raise PacketEncodeError(
                 f"this {type(packet).__name__} does not fit {self._struct.format!r}: {error}") from error
 

@@ -35,22 +35,34 @@ class Acceptor:
         self._accepted = accepted
         self._failed = failed
         self._paused = False
+        self._starved = False  # out of descriptors or memory, for a while
         self._inode = file_identity(self.address)
 
     def start(self) -> None:
-        if self._socket is not None and not self._paused:
+        if self._socket is not None and not self._paused and not self._starved:
             self._io.watch(self._socket, READ, self)
 
     def pause(self) -> None:
         """Leave new connections in the backlog until `resume`."""
         self._paused = True
-        if self._socket is not None:
-            self._io.watch(self._socket, 0, self)
+        self._unwatch()
 
     def resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self.start()
+        self._paused = False
+        self.start()
+
+    def _starve(self) -> None:
+        self._starved = True
+        self._unwatch()
+        self._io.call_later(PAUSE, self._recover)
+
+    def _recover(self) -> None:
+        self._starved = False
+        self.start()
+
+    def _unwatch(self) -> None:
+        if self._socket is not None:
+            self._io.watch(self._socket, 0, self)
 
     def on_event(self, events: int) -> None:
         for _ in range(ACCEPTS_A_ROUND):
@@ -63,8 +75,7 @@ class Acceptor:
             except OSError as error:
                 self._failed(error)
                 if error.errno in OUT_OF_RESOURCES:
-                    self.pause()
-                    self._io.call_later(PAUSE, self.resume)
+                    self._starve()
                     return
                 continue  # the connection was gone already
             sock.setblocking(False)

@@ -43,7 +43,8 @@ class Handshake:
             else:
                 self._finish(None)
                 return
-        # Otherwise this round has had its share of them: the event comes again in the next.
+        elif self._transport.readable:
+            self._io.call(self.on_event, READ)  # this round has had its share of them, and no event will come
         self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
 
     def _too_slow(self) -> None:

@@ -47,6 +47,12 @@ EPOLLOUT: Final = getattr(select, "EPOLLOUT", 0)
 PACE: Final = 0.001
 """Seconds between two looks at a worker whose producer is writing by itself."""
 
+LONGEST: Final = 1e6
+"""Seconds that can be waited for at a time: the system counts milliseconds in 32 bits."""
+
+MOST_CANCELLED: Final = 1000
+"""Timers that were cancelled and are kept until their time comes, if they are not more than the others."""
+
 HANDSHAKE_STEPS: Final = 16
 """TLS handshake steps in one round: each costs some 2 ms, and the others wait."""
 
@@ -96,16 +102,20 @@ class User(Protocol):
 class Timer:
     """One call at one time, until cancelled."""
 
-    __slots__ = ("at", "function", "arguments")
+    __slots__ = ("at", "function", "arguments", "_cancelled")
 
-    def __init__(self, at: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, at: float, function: Callable[..., None], arguments: tuple[Any, ...],
+                 cancelled: list[int]) -> None:
         self.at = at
+        self._cancelled = cancelled
         self.function: Callable[..., None] | None = function
         self.arguments = arguments
 
     def cancel(self) -> None:
-        self.function = None
-        self.arguments = ()
+        if self.function is not None:
+            self.function = None
+            self.arguments = ()
+            self._cancelled[0] += 1
 
 
 class IOThread:
@@ -131,6 +141,7 @@ class IOThread:
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = itertools.count()
+        self._cancelled = [0]  # how many of them are
         self._graves: list[Callable[[], None]] = []
         self._users: set[User] = set()
         self._lock = threading.Lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
@@ -272,8 +283,14 @@ class IOThread:
         self._graves.append(close)
 
     def call_later(self, delay: float, function: Callable[..., None], *arguments: Any) -> Timer:
-        timer = Timer(time.monotonic() + delay, function, arguments)
-        heapq.heappush(self._timers, (timer.at, next(self._timer_numbers), timer))
+        timer = Timer(time.monotonic() + delay, function, arguments, self._cancelled)
+        timers = self._timers
+        if timer.at < math.inf:
+            heapq.heappush(timers, (timer.at, next(self._timer_numbers), timer))
+        if self._cancelled[0] > max(MOST_CANCELLED, len(timers) // 2):
+            timers[:] = [entry for entry in timers if entry[2].function is not None]
+            heapq.heapify(timers)
+            self._cancelled[0] = 0
         return timer
 
     def _close_users(self, deadline: Deadline) -> None:
@@ -317,7 +334,7 @@ class IOThread:
             timeout = PACE if self._paced else 0.0
         else:
             self.asleep = True
-            timeout = None if not self._timers else max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = None if not self._timers else min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST)
         if self._calls or (self.asleep and self.work):
             timeout = 0.0
         ready = self._poll(timeout)
@@ -382,11 +399,15 @@ class IOThread:
         timers = self._timers
         while timers and timers[0][0] <= self.now:
             timer = heapq.heappop(timers)[2]
-            if timer.function is not None:
-                try:
-                    timer.function(*timer.arguments)
-                except Exception as error:
-                    self._crash(getattr(timer.function, "__self__", None), error)
+            function, arguments = timer.function, timer.arguments
+            if function is None:
+                self._cancelled[0] -= 1
+                continue
+            timer.function = None  # it is too late to cancel it
+            try:
+                function(*arguments)
+            except Exception as error:
+                self._crash(getattr(function, "__self__", None), error)
 
     def _dig(self) -> None:
         graves, self._graves = self._graves, []
@@ -420,6 +441,7 @@ class IOThread:
         """
         self._forked = True
         self._closed = True
+        self._polling = self.asleep = False  # nobody is to be woken
         self._calls.clear()
 
 

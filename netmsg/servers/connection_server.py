@@ -113,6 +113,10 @@ class ConnectionServer(Server):
             sock.close()
             log.debug("%r: %s", address, error)
             return
+        except Exception as error:  # such as a codec of the user's
+            sock.close()
+            self.handler_failed(address, error)
+            return
         self.connections.add(connection)
         connection.start()
         if len(self.connections) >= self._max_connections and not self._full:

@@ -6,11 +6,12 @@ import errno
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..datagrams.datagram_socket import DatagramSocket
-from ..errors import ClosedError, PacketDecodeError
+from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec
 from ..reactor.io_thread import READ, IOThread
 from ..streams.byte_stream import check_size
@@ -25,6 +26,10 @@ LARGEST: Final = 65_536
 """Bytes in a datagram that is received."""
 AT_A_TIME: Final = 64
 """Datagrams taken from one socket before others get their turn."""
+PATIENCE: Final = 0.25
+"""Seconds that an answer waits for room at a client that does not read, before it is given up."""
+DEAF: Final = 5.0
+"""Seconds that a client who has made no room is not waited for."""
 MOST_WAITING: Final = 1000
 """Datagrams that may wait for a worker: while there are so many the kernel keeps the others, or drops them."""
 
@@ -34,18 +39,21 @@ S = TypeVar("S")
 class DatagramPeer(Generic[S]):
     """Who has sent a datagram, as the handler sees it."""
 
-    __slots__ = ("server", "remote_address", "_socket")
+    __slots__ = ("server", "remote_address", "failure", "_socket")
 
     def __init__(self, server: DatagramServer[S], sock: Any, address: Any) -> None:
         self.server = server
         """The `DatagramServer`."""
         self.remote_address = address
         """(host, port), or the path of a UNIX socket (``""`` if it has none, and then it cannot be answered)."""
+        self.failure: OSError | None = None
+        """What the last `send_packet` has raised that is not the handler's fault."""
         self._socket = sock
 
-    def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
-        """Send a datagram to it (``bytes``, if the server has no codec), within ``timeout`` seconds: that of a UNIX
-        socket has to have room. On a server without workers this is tried once.
+    def send_packet(self, packet: S, *, timeout: float | None = PATIENCE) -> None:
+        """Send a datagram to it (``bytes``, if the server has no codec). A client on a UNIX socket that does not read
+        its answers gets a quarter of a second (``timeout``) to make room, and for some seconds after that none; on a
+        server without workers it is tried once.
 
         Raises `PacketEncodeError`, `SendTimeoutError`, ``OSError(EMSGSIZE)`` for one that is too long, and for UNIX
         sockets ``ConnectionRefusedError`` or ``FileNotFoundError`` if nobody is there any more.
@@ -53,9 +61,15 @@ class DatagramPeer(Generic[S]):
         data: Any = packet if self.server.codec is None else self.server.codec.encode(packet)
         if not self.remote_address:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
-        if self.server.io.is_current:
+        if self.server.io.is_current or timeout == PATIENCE and self.server.is_deaf(self.remote_address):
             timeout = 0
-        self._socket.send_to(data, self.remote_address, timeout=timeout)
+        try:
+            self._socket.send_to(data, self.remote_address, timeout=timeout)
+        except (ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
+            if isinstance(error, SendTimeoutError):
+                self.server.found_deaf(self.remote_address)
+            self.failure = error
+            raise
         self.server.sent()
 
     @property
@@ -104,6 +118,7 @@ class DatagramServer(Server, Generic[S]):
         self._paused = False
         self._lock = threading.Lock()  # guards the counters; a leaf
         self._unfinished = 0
+        self._deaf: dict[Any, float] = {}  # until when they are taken for that
         self._received = self._sent = self._bad = self._overlong = 0
 
     # The life of the server
@@ -162,6 +177,15 @@ class DatagramServer(Server, Generic[S]):
             self._overlong += 1
         log.warning("%r: %s", self, error)
 
+    def is_deaf(self, address: Any) -> bool:
+        """Whether a client has lately made no room for an answer: then others are not to wait for it again."""
+        return time.monotonic() < self._deaf.get(address, 0.0)
+
+    def found_deaf(self, address: Any) -> None:
+        if len(self._deaf) >= MOST_WAITING:
+            self._deaf = {}
+        self._deaf[address] = time.monotonic() + DEAF
+
     def sent(self) -> None:
         with self._lock:
             self._sent += 1
@@ -175,12 +199,13 @@ class DatagramServer(Server, Generic[S]):
             with self._lock:
                 self._bad += 1
             log.warning("a bad packet from %r: %s", peer.remote_address, error)
-        except ClosedError as error:
-            log.debug("%r: %s", peer.remote_address, error)
         except BaseException as error:
-            with self._lock:
-                self.handler_errors += 1
-            log.error("the handler of a datagram from %r failed", peer.remote_address, exc_info=error)
+            if isinstance(error, ClosedError) or error is peer.failure:
+                log.debug("%r: %s", peer.remote_address, error)
+            else:
+                with self._lock:
+                    self.handler_errors += 1
+                log.error("the handler of a datagram from %r failed", peer.remote_address, exc_info=error)
         with self._lock:
             self._unfinished -= 1
         if self.stopping and not self._unfinished:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ..errors import PacketDecodeError
 
 __all__ = ["FunctionHandler", "GeneratorHandler", "Handler", "is_generator"]
+
+
+MOST_ENDINGS: Final = 100
+"""So often a generator is told of the end of its connection before it is taken for one that never ends."""
 
 
 class Handler(Protocol):
@@ -56,7 +60,7 @@ class GeneratorHandler:
     """``handler(client)``, in which ``packet = yield`` waits for the next packet, or ``packet = yield 5.0`` so many
     seconds for it."""
 
-    __slots__ = ("finished", "timeout", "_function", "_client", "_generator")
+    __slots__ = ("finished", "timeout", "_function", "_client", "_generator", "_endings")
     hears_errors = True
 
     def __init__(self, function: Callable[[Any], Generator[Any, Any, Any]], client: Any) -> None:
@@ -65,6 +69,7 @@ class GeneratorHandler:
         self._function = function
         self._client = client
         self._generator: Generator[Any, Any, Any] | None = None
+        self._endings = 0
 
     def begin(self) -> None:
         self._generator = self._function(self._client)
@@ -77,8 +82,14 @@ class GeneratorHandler:
     def error(self, error: Exception) -> None:
         if self._generator is None:
             self.finished = True  # before it has begun
-        else:
-            self._go_on(self._generator.throw, error)
+            return
+        if not isinstance(error, (PacketDecodeError, TimeoutError)):
+            self._endings += 1
+            if self._endings > MOST_ENDINGS:
+                self.finished = True
+                self._generator.close()
+                raise RuntimeError("the handler goes on after the end of the connection") from error
+        self._go_on(self._generator.throw, error)
 
     def _go_on(self, step: Callable[..., Any], *arguments: Any) -> None:
         """Up to the next ``yield``, or to the end."""

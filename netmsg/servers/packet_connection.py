@@ -42,6 +42,8 @@ LONGEST_CORKED: Final = 4096
 LINGER: Final = 1.0
 """Seconds that the other end gets, after all was sent, to have it and to finish too."""
 LINGER_STEP: Final = 0.01
+BROKEN: Final = (ConnectionBrokenError, TLSHandshakeError)
+"""After these nothing can be sent any more."""
 
 S = TypeVar("S")
 
@@ -67,7 +69,8 @@ class PacketConnection(Generic[S]):
         "server", "state", "closed", "remote_address", "packets_received", "handshake", "_io", "_socket", "_listener",
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
-        "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_timeout", "__weakref__")
+        "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_timeout", "_stepping",
+        "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -96,6 +99,7 @@ class PacketConnection(Generic[S]):
         self._ending: Exception | None = None  # what comes after them
         self._begun = False
         self._busy = True  # in a step, or about to be; until TLS is established nobody may begin one
+        self._stepping: int | None = None  # the thread that is in a step
         self._unread: bytes | None = None  # came meanwhile; b"" for the end
         self._paused = False  # and so did more
         self._more = False  # TLS has plaintext that no selector tells of
@@ -145,6 +149,7 @@ class PacketConnection(Generic[S]):
                 raise self._refusal()
 
     def _refusal(self) -> OSError:
+        self.server.check_process()
         failure = self._queue.failure
         if self.closed or failure is None:
             return ClosedError("the connection is closed")
@@ -195,7 +200,7 @@ class PacketConnection(Generic[S]):
         check_server_context(context)
         if self.closed:
             raise self._refusal()
-        if not self._busy or self._upgrade is not None:
+        if self._stepping != get_ident() or self._upgrade is not None:
             raise LocalProtocolError("start_tls() is for the handler, once at a time")
         if self._packets or self._undecoded():
             self.abort()
@@ -206,11 +211,11 @@ class PacketConnection(Generic[S]):
         timeout = self._listener.handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
         self._upgrade_timeout = timeout
-        self._upgrade = upgrade
         if self._corked is not None:
             self._uncork()
             self._corked = []
-        self._queue.hold()
+        self._queue.hold()  # before anybody can begin the handshake
+        self._upgrade = upgrade
         self._io.call(self._look)
         if self._io.is_current:
             return
@@ -257,6 +262,7 @@ class PacketConnection(Generic[S]):
     @property
     def socket(self) -> SocketProxy:
         """The socket's options and addresses."""
+        self.server.check_process()
         return SocketProxy(self._socket)
 
     def fileno(self) -> int:
@@ -299,14 +305,21 @@ class PacketConnection(Generic[S]):
     def _step(self) -> None:
         handler = self._handler
         tasks = self.server.tasks
+        self._stepping = get_ident()
+        # On the loop nothing waits for a client that does not read: its packets do.
+        mark = math.inf if self.server.has_workers else self.server.send_hwm_bytes
         given: Any = None
         try:
-            if not self._begun:
+            if not self._begun and not self.closed:
                 self._begun = True
                 handler.begin()
+            elif not self._begun:
+                handler.finished = True
             while not handler.finished:
                 packets = self._packets
-                while packets and not self.closed:
+                if packets and not self.closed:
+                    if self._queue.size >= mark:
+                        break
                     given = packets.pop()
                     if isinstance(given, PacketDecodeError):
                         self.server.bad_packets += 1
@@ -317,23 +330,21 @@ class PacketConnection(Generic[S]):
                     if tasks and packets:
                         self.server.pool.put(self._step)  # behind the others: one packet each
                         return
-                    if handler.finished:
-                        break
+                    continue
+                if self.closed:
+                    given = ClosedError("the connection was closed")
+                elif self._late:
+                    self._late = False
+                    given = TimeoutError("no packet in time")
+                elif self._unread is not None and self._upgrade is None:
+                    chunk, self._unread = self._unread, None
+                    self._decode(chunk)
+                    continue
+                elif self._ending is not None:
+                    given = self._ending
                 else:
-                    if self.closed:
-                        given = ClosedError("the connection was closed")
-                    elif self._late:
-                        self._late = False
-                        given = TimeoutError("no packet in time")
-                    elif self._unread is not None and self._upgrade is None:
-                        chunk, self._unread = self._unread, None
-                        self._decode(chunk)
-                        continue
-                    elif self._ending is not None:
-                        given = self._ending
-                    else:
-                        break
-                    handler.error(given)
+                    break
+                handler.error(given)
         except BaseException as error:
             handler.finished = True
             self.server.step_failed(self, error, expected=error is given)
@@ -342,9 +353,10 @@ class PacketConnection(Generic[S]):
         if handler.timeout is not None or self.server.idle_timeout is not None or self._wake_at != math.inf:
             self._expect_packet()
         timer = self._timer
+        self._stepping = None
         self._busy = False
-        if (self.closed or self._paused or self._more or self._unread is not None or self._ending is not None
-                or self._upgrade is not None
+        if (self.closed or self._paused or self._more or self._packets or self._unread is not None
+                or self._ending is not None or self._upgrade is not None
                 or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
             self._io.call(self._look)
 
@@ -424,8 +436,8 @@ class PacketConnection(Generic[S]):
         if self._queue.failure is not None and self._ending is None:
             self._ending = _broken(self._queue.failure)
             self._tell()
-        if (self._upgrade is not None and self.handshake is None and self._ending is None and not self.closed
-                and not self._queue.in_the_clear):
+        if (self._upgrade is not None and self.handshake is None and self._ending is None
+                and (self._queue.later or not self.closed) and not self._queue.in_the_clear):
             if self._unread is not None:
                 self._upgrade.feed(self._unread)  # a ClientHello that did not wait
                 self._unread = None
@@ -434,15 +446,22 @@ class PacketConnection(Generic[S]):
             self._watch()
         elif self.closed:
             self._finish_handler()
+        elif self._packets:  # left by a step that was ahead of the client
+            if self._queue.size < self.server.send_hwm_bytes:
+                self._schedule()
+            elif self._slow is None:
+                self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
+            self._watch()
         elif self._unread is not None and self._upgrade is None:
             chunk, self._unread = self._unread, None
+            self._paused = False
             self._received(chunk)
         elif self._ending is not None:
             self._finish_handler()
         else:
             self._arm()
             self._paused = False
-            if self._more:
+            if self._more and self._queue.size < self.server.send_hwm_bytes:
                 self._read()
             else:
                 self._watch()
@@ -487,7 +506,8 @@ class PacketConnection(Generic[S]):
         if self._goodbye or not (self._paused or self.closed or self._ending is not None or self._upgrade is not None
                                  or self._queue.size >= self.server.send_hwm_bytes):
             events = READ
-        if self._queue.blocked and self._queue.failure is None or self._transport.unsent:
+        broken = self._queue.failure is not None or isinstance(self._ending, BROKEN)
+        if not broken and (self._queue.blocked or self._transport.unsent):
             events |= WRITE
         if events != self._watched:
             self._io.watch(self._socket, events, self)
@@ -532,11 +552,12 @@ class PacketConnection(Generic[S]):
             self.cut()
 
     def _read(self) -> None:
-        if self._busy and self._unread is not None or self._queue.size >= self.server.send_hwm_bytes:
+        above = self._queue.size >= self.server.send_hwm_bytes
+        if above or self._unread is not None or self._upgrade is not None or self._packets and not self._busy:
             self._paused = True
             self._watch()
-            if not self._busy:
-                self._io.call(self._look)  # it has come to its end meanwhile
+            if not self._busy and not above:
+                self._io.call(self._look)  # the step has come to its end meanwhile
             return
         transport = self._transport
         try:
@@ -579,7 +600,7 @@ class PacketConnection(Generic[S]):
 
     def _wind_up(self) -> None:
         """The handler has finished: let what was sent arrive."""
-        if self._ending is not None and not isinstance(self._ending, EOFError) or self._queue.failure is not None:
+        if isinstance(self._ending, BROKEN) or self._queue.failure is not None:
             self.cut()
             return
         if self._winding_up is None:

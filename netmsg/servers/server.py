@@ -163,9 +163,13 @@ class Server:
 
     # For its own
 
-    def _check(self) -> None:
+    def check_process(self) -> None:
+        """Raises `ForkedError`."""
         if self._process is not current_process():
             raise ForkedError("this server belongs to the parent process")
+
+    def _check(self) -> None:
+        self.check_process()
         if self.stopping:
             raise ClosedError("the server is closed")
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..deadline import check_timeout
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import READ, IOThread
-from ..streams.byte_stream import check_size
+from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
 from .connection_server import ConnectionServer
@@ -96,6 +96,7 @@ class _Call:
             self._server.handshake_failed(self._stream.remote_address, error)
             self.cut()
         else:
+            self._stream.handshake_over()
             self._established()
 
     def _established(self) -> None:
@@ -145,9 +146,8 @@ class _Call:
         try:
             if not stream.closed:
                 self._server.handler(stream)
-        except TimeoutError as error:
-            if self._server.idle_timeout is None:
-                self._server.handler_failed(stream.remote_address, error)
+        except IdleTimeoutError as error:
+            log.debug("%r: %s", stream.remote_address, error)
         except BaseException as error:
             self._server.handler_failed(stream.remote_address, error)
         finally:

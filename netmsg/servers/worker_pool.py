@@ -75,8 +75,9 @@ class WorkerPool:
             if not self._taken.acquire(timeout=PATIENCE):
                 with self._lock:
                     self._draining = self._wake(1)
-                    self._saturated = not self._draining and len(self._threads) >= self._max_workers
-                    return not self._saturated
+                    self._saturated = (bool(self.tasks) and not self._draining and not self._idle
+                                       and len(self._threads) >= self._max_workers)
+                    return bool(self.tasks) and not self._saturated
         return False
 
     def _wake(self, wanted: int) -> bool:
@@ -145,6 +146,7 @@ class WorkerPool:
                 self._idle.remove(ticket)
             if self.tasks:
                 return True
+            self._draining = self._saturated = False
             self._threads.discard(threading.current_thread())
             return False
 

@@ -33,6 +33,7 @@ from ..errors import (
     LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
 )
 from ..forking import current_process
+from ..sockets.proxy import SocketProxy
 from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
 from ..transports.encrypted import TLSTransport
@@ -46,13 +47,21 @@ from .turns import Turn
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["ByteStream", "check_size"]
+__all__ = ["ByteStream", "IdleTimeoutError", "check_size"]
 
 CHUNK: Final = 65_536
 LARGE_CHUNK: Final = 1 << 20
 FOREVER: Final = Deadline(None)
 
 T = TypeVar("T")
+
+
+class IdleTimeoutError(TimeoutError):
+    """`ByteStream.idle_timeout` ran out, and not a timeout that somebody gave."""
+
+
+class _IdleDeadline(Deadline):
+    __slots__ = ()
 
 
 class ByteStream:
@@ -128,9 +137,12 @@ class ByteStream:
 
     def _deadline(self, timeout: float | None) -> Deadline:
         """Every member begins here. Raises ``ValueError``, `ClosedError`, `ForkedError`."""
-        if timeout is None:
-            timeout = self.idle_timeout
-        deadline = FOREVER if timeout is None else Deadline(timeout)
+        if timeout is not None:
+            deadline = Deadline(timeout)
+        elif self.idle_timeout is not None:
+            deadline = _IdleDeadline(self.idle_timeout)
+        else:
+            deadline = FOREVER
         self._check()
         return deadline
 
@@ -139,7 +151,12 @@ class ByteStream:
     def _wait(self, events: int, deadline: Deadline) -> None:
         """Wait until it is worth trying again; meanwhile send what the transport itself has to send."""
         transport = self._transport
-        happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
+        try:
+            happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
+        except TimeoutError:
+            if isinstance(deadline, _IdleDeadline):
+                raise IdleTimeoutError(f"nothing happened for {self.idle_timeout:g} s") from None
+            raise
         if self.closed:
             raise ClosedError("the stream was closed meanwhile")
         if happened & WRITE and transport.unsent:
@@ -707,6 +724,10 @@ class ByteStream:
                                        standard_compatible=self._standard_compatible)
         self._handshake_deadline = Deadline(handshake_timeout)
 
+    def handshake_over(self) -> None:
+        """Somebody else has performed the handshake, on the `transport`. For whoever made the stream."""
+        self._handshake_deadline = FOREVER
+
     def at_close(self, function: Callable[[], None]) -> None:
         """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
         self._at_close = function
@@ -759,6 +780,21 @@ class ByteStream:
     def _abandon(self) -> None:
         """The stream is of no use any more: close it, but for the alert that is on its way."""
         self.close(timeout=0)
+
+    @property
+    def local_address(self) -> Any:
+        """(host, port), or the path of a UNIX socket; ``None`` in memory."""
+        return None
+
+    @property
+    def remote_address(self) -> Any:
+        """The other end's."""
+        return None
+
+    @property
+    def socket(self) -> SocketProxy:
+        """The socket's options and addresses. `LocalProtocolError` in memory."""
+        raise LocalProtocolError("there is no socket under this stream")
 
     @property
     def transport(self) -> Transport:

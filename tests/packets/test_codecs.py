@@ -288,7 +288,8 @@ def test_79_an_empty_packet_is_one(name: str) -> None:
     (DelimitedCodec(b"--"), b"a--b"), (DelimitedCodec(b"--"), b"a-"), (DelimitedCodec(b"--"), "text"),
     (DelimitedCodec(b"--"), 5), (JSONCodec(), float("nan")), (JSONCodec(), float("inf")), (JSONCodec(), object()),
     (JSONCodec(), "\ud800"), (JSONCodec(), {1, 2}), (StructCodec("!B"), (256,)), (StructCodec("!B"), (1, 2)),
-    (StructCodec("!B"), 5), (StructCodec("!B"), ("a",)), (LengthPrefixedCodec("!B"), bytes(256)),
+    (StructCodec("!B"), 5), (StructCodec("!f"), (1e300,)),
+    (StructCodec("!B"), ("a",)), (LengthPrefixedCodec("!B"), bytes(256)),
     (LengthPrefixedCodec(), "text"), (NetstringCodec(), "text"), (NetstringCodec(), None),
 ])
 def test_79_what_cannot_be_expressed_is_refused(codec: Codec[Any, Any], packet: Any) -> None:

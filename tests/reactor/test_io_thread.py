@@ -83,6 +83,22 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield left, right
 
 
+def test_cancelled_timers_do_not_pile_up() -> None:
+    io = IOThread()
+    keep = [io.call_later(3600, print) for _ in range(100)]
+    for _ in range(20_000):
+        io.call_later(3600, print).cancel()
+    assert len(io._timers) < 3000
+    assert [timer for timer in keep if timer.function is None] == []
+
+
+def test_a_timer_that_never_comes_is_none() -> None:
+    io = IOThread()
+    timer = io.call_later(float("inf"), print)
+    assert not io._timers
+    timer.cancel()
+
+
 def test_the_thread_starts_with_its_first_user_and_ends_at_close() -> None:
     before = threading.active_count()
     io = IOThread()

@@ -138,6 +138,24 @@ def test_a_sender_without_an_address_cannot_be_answered(serve: Serve, tmp_path: 
         assert refused.wait(TIMEOUT)
 
 
+def test_a_client_that_does_not_read_its_answers_stops_nobody(tmp_path: Path,
+                                                              caplog: pytest.LogCaptureFixture) -> None:
+    with DatagramServer(reverse, create_unix_datagram_socket(path=tmp_path / "socket"), max_workers=2) as server:
+        with create_unix_datagram_socket(target_path=tmp_path / "socket") as silent:
+            sent = 0
+            try:
+                while sent < 2000:
+                    silent.send(b"ask", timeout=0.2)
+                    sent += 1
+            except TimeoutError:
+                pass  # the server is stuck with it, for now
+            with create_unix_datagram_socket(target_path=tmp_path / "socket") as client:
+                client.send(b"hello", timeout=TIMEOUT)
+                assert client.receive(timeout=TIMEOUT)[0] == b"olleh"
+        assert server.stats().handler_errors == 0
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_86_shutdown_lets_handlers_finish(client: Any) -> None:
     started, gate = threading.Event(), threading.Event()
 

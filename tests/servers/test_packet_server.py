@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -1055,3 +1057,291 @@ def test_asynchronous_handlers_are_refused() -> None:
 
     with create_tcp_server() as listener, pytest.raises(TypeError, match="asynchronous"):
         PacketServer(handler, listener, codec=LineCodec())
+
+
+# What a review found
+
+@pytest.mark.parametrize("options", [{"send_timeout": None}, {"idle_timeout": 30 * 86_400.0}], ids=str)
+def test_times_that_never_come_harm_nobody(serve: Serve, options: dict[str, Any]) -> None:
+    with serve(echo, **options) as server:
+        for _ in range(3):
+            with client_of(server) as client:
+                client.send_packet("hello")
+                assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        eventually(lambda: server.stats().connections == 0)
+
+
+def test_a_very_patient_shutdown(serve: Serve) -> None:
+    with serve(echo) as server, client_of(server) as client:
+        client.send_packet("hello")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        server.shutdown(timeout=30 * 86_400.0)
+
+
+def test_a_very_patient_conversation(serve: Serve) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        while True:
+            client.send_packet((yield 1e9))
+
+    with serve(converse) as server, client_of(server) as client:
+        for number in range(3):
+            client.send_packet(str(number))
+            assert client.recv_packet(timeout=TIMEOUT) == str(number)
+
+
+@pytest.mark.parametrize("widened", [True, False])
+def test_what_comes_at_the_end_of_a_step_stays_in_order_and_is_not_forgotten(
+        widened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        while True:
+            client.send_packet((yield 100.0))
+
+    if widened:
+        expect_packet = PacketConnection._expect_packet
+
+        def slowly(self: PacketConnection[str]) -> None:
+            expect_packet(self)
+            if threading.current_thread().name.startswith("netmsg-worker"):
+                time.sleep(0.05)
+
+        monkeypatch.setattr(PacketConnection, "_expect_packet", slowly)
+
+    def drip(port: int, over: float) -> None:
+        number = 0
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock, sock.makefile("rb") as lines:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while time.monotonic() < over:
+                for byte in b"%d\n%d\n" % (number, number + 1):
+                    sock.sendall(bytes([byte]))
+                    if widened:
+                        time.sleep(0.01)
+                assert [lines.readline() for _ in range(2)] == [b"%d\n" % number, b"%d\n" % (number + 1)]
+                number += 2
+
+    interval = sys.getswitchinterval()
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(converse, listener, codec=LineCodec(), max_workers=4) as server:
+        sys.setswitchinterval(interval if widened else 1e-6)
+        try:
+            over = time.monotonic() + 2
+            for thread in [Background(drip, server.port, over) for _ in range(4)]:
+                thread.result(timeout=30)
+        finally:
+            sys.setswitchinterval(interval)
+
+
+def loop_cpu() -> float:
+    """Seconds of processor time that the selector threads have had."""
+    total = 0.0
+    for thread in threading.enumerate():
+        if thread.name.startswith("netmsg-io"):
+            status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text(encoding="ascii")
+            fields = status.rsplit(")", 1)[1].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def idles(seconds: float = 0.5) -> bool:
+    before = loop_cpu()
+    time.sleep(seconds)
+    return loop_cpu() - before < seconds / 4
+
+
+def test_a_tls_client_that_floods_and_does_not_read_costs_no_time(serve: Serve, tls_contexts: Contexts) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet(packet * 40)
+
+    with serve(handler, create_tcp_server(ssl_context=tls_contexts[0]), send_hwm_bytes=100_000) as server:
+        client = client_of(server, ssl_context=tls_contexts[1])
+        with pytest.raises(TimeoutError):
+            while True:
+                client.send_packet("x" * 60_000, timeout=1)
+        assert idles()
+        client.abort()
+        server.shutdown(timeout=0.1)
+
+
+def test_a_tls_client_that_resets_in_the_middle_of_a_step_costs_no_time(tls_contexts: Contexts) -> None:
+    gate, sent = threading.Event(), threading.Event()
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        try:
+            client.send_packet("x" * 8_000_000)
+        finally:
+            sent.set()
+            gate.wait(TIMEOUT)
+
+    listener = create_tcp_server(interface="127.0.0.1", ssl_context=tls_contexts[0])
+    with PacketServer(handler, listener, codec=LineCodec()) as server:
+        client = client_of(server, ssl_context=tls_contexts[1])
+        client.send_packet("go")
+        assert sent.wait(TIMEOUT)
+        client.abort()
+        time.sleep(0.1)
+        assert idles()
+        gate.set()
+        eventually(lambda: server.stats().connections == 0)
+
+
+def test_many_upgrades_at_once(tls_contexts: Contexts) -> None:
+    """More than are taken up in one round of the loop, and their ClientHellos have been read already."""
+    asked, everybody, gate = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        asked.release()
+        gate.wait(TIMEOUT)
+        client.start_tls(tls_contexts[0])
+        client.send_packet("welcome")
+        yield
+
+    def upgrade(port: int) -> str:
+        with PacketClient(("localhost", port), LineCodec()) as client:
+            client.send_packet("STARTTLS")
+            assert everybody.wait(TIMEOUT)
+            client.start_tls(tls_contexts[1], timeout=30)
+            return client.recv_packet(timeout=30)
+
+    listener = create_tcp_server()
+    with PacketServer(converse, listener, codec=LineCodec(), max_workers=40) as server:
+        clients = [Background(upgrade, server.port) for _ in range(40)]
+        for _ in clients:
+            assert asked.acquire(timeout=TIMEOUT)
+        everybody.set()
+        eventually(lambda: sum(connection._unread is not None for connection in server.clients()) == 40)
+        gate.set()
+        assert [client.result(timeout=40) for client in clients] == ["welcome"] * 40
+
+
+def test_without_workers_packets_wait_for_a_client_that_does_not_read() -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet("x" * 100_000)
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(handler, listener, codec=LineCodec(), max_workers=0, send_timeout=1.0) as server:
+        with raw(server) as greedy, client_of(server) as client:
+            greedy.sendall(b"\n" * 10_000)
+            client.send_packet("go")
+            assert len(client.recv_packet(timeout=TIMEOUT)) == 100_000
+            assert max(connection._queue.size for connection in server.clients()) < 3 * server.send_hwm_bytes
+            time.sleep(0.1)
+            received = 0
+            while received < 20_000_000:  # whoever reads gets what he has asked for
+                received += len(greedy.recv(1_000_000))
+        with raw(server) as never_reads:
+            never_reads.sendall(b"\n" * 10_000)
+            eventually(lambda: server.stats().accepted == 3 and server.stats().connections == 0)
+
+
+def test_87_a_conversation_that_never_ends_is_ended(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        while True:
+            try:
+                client.send_packet((yield))
+            except Exception:
+                pass  # and it goes on
+
+    with serve(converse) as server, client_of(server) as client:
+        with client_of(server) as other:
+            other.send_packet("hello")
+            assert other.recv_packet(timeout=TIMEOUT) == "hello"
+        client.send_packet("still here")
+        assert client.recv_packet(timeout=TIMEOUT) == "still here"
+        eventually(lambda: server.stats().connections == 1)
+    assert all("failed" in message for message in errors_in(caplog))
+
+
+@pytest.mark.parametrize("kind", ["function", "conversation"])
+def test_what_was_sent_arrives_although_the_client_has_broken_the_format(serve: Serve, kind: str) -> None:
+    size = 5_000_000
+
+    def handler(client: PacketConnection[bytes], packet: bytes) -> None:
+        client.send_packet(bytes(size))
+
+    def converse(client: PacketConnection[bytes]) -> Generator[Any, bytes, None]:
+        yield
+        client.send_packet(bytes(size))
+        yield
+
+    with serve(handler if kind == "function" else converse, codec=NetstringCodec(),
+               send_hwm_bytes=10_000_000) as server, raw(server) as sock:
+        sock.sendall(b"2:ok,nonsense")
+        time.sleep(0.1)
+        received = 0
+        while chunk := sock.recv(1_000_000):
+            received += len(chunk)
+    assert received == len(NetstringCodec().encode(bytes(size)))
+
+
+def test_the_last_word_after_starttls_goes_under_tls(serve: Serve, tls_contexts: Contexts) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        client.send_packet("go ahead")
+        client.start_tls(tls_contexts[0])
+        client.send_packet("bye")
+
+    with serve(converse) as server, client_of(server) as client:
+        client.send_packet("STARTTLS")
+        assert client.recv_packet(timeout=TIMEOUT) == "go ahead"
+        client.start_tls(tls_contexts[1], timeout=TIMEOUT)
+        assert list(client) == ["bye"]
+
+
+def test_86_a_conversation_does_not_begin_after_the_cut() -> None:
+    began: list[Any] = []
+    gate = threading.Event()
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        began.append(client.closed)
+        gate.wait(TIMEOUT)
+        yield
+
+    listener = create_tcp_server(interface="127.0.0.1")
+    with PacketServer(converse, listener, codec=LineCodec(), max_workers=1) as server:
+        clients = [client_of(server) for _ in range(3)]
+        eventually(lambda: server.stats().connections == 3)
+        server.shutdown(timeout=0.1)
+        gate.set()
+        for client in clients:
+            client.close()
+    assert began == [False]
+
+
+def test_max_connections_holds_after_a_want_of_descriptors(serve: Serve) -> None:
+    with serve(echo, create_tcp_server(), max_connections=3) as server:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        sockets = [socket.socket() for _ in range(6)] + [socket.socket(socket.AF_INET6) for _ in range(6)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, hard))
+            for sock in sockets:
+                sock.connect(("127.0.0.1" if sock.family == socket.AF_INET else "::1", server.port))
+            eventually(lambda: server.stats().accept_errors >= 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        try:
+            eventually(lambda: server.stats().connections == 3)
+            time.sleep(0.3)  # longer than the pause of an acceptor
+            assert server.stats().connections == 3
+        finally:
+            for sock in sockets:
+                sock.close()
+
+
+def test_a_codec_that_fails_closes_that_connection_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    class Moody(LineCodec):
+        calls = 0
+
+        def decoder(self) -> Any:
+            type(self).calls += 1
+            if self.calls == 1:
+                raise KeyError("not today")
+            return super().decoder()
+
+    with serve(echo, codec=Moody()) as server:
+        with raw(server) as sock:
+            assert sock.recv(10) == b""
+        with client_of(server) as client:
+            client.send_packet("hello")
+            assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        assert server.stats().handler_errors == 1
+    assert len(errors_in(caplog)) == 1

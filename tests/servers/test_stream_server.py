@@ -186,6 +186,31 @@ def test_idle_timeout_is_for_calls_without_one(caplog: pytest.LogCaptureFixture)
     assert not [record for record in caplog.records if record.levelno >= 30]
 
 
+def test_a_timeout_of_the_handlers_own_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        raise TimeoutError("the database did not answer")
+
+    with StreamServer(handler, create_tcp_server(), idle_timeout=TIMEOUT) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            assert stream.receive(timeout=TIMEOUT) == b""
+        assert server.stats().handler_errors == 1
+    assert any("database" in str(record.exc_info) for record in caplog.records)
+
+
+def test_tls_in_tls_long_after_the_first_handshake(tls_contexts: Contexts) -> None:
+    def handler(stream: ByteStream) -> None:
+        stream.receive_until(b"\n")
+        stream.start_tls(tls_contexts[0])
+        stream.send_all(b"twice")
+
+    with StreamServer(handler, create_tcp_server(ssl_context=tls_contexts[0], handshake_timeout=0.5)) as server:
+        with connect_tcp("localhost", server.port, ssl_context=tls_contexts[1], timeout=TIMEOUT) as stream:
+            time.sleep(0.7)
+            stream.send_all(b"please\n")
+            stream.start_tls(tls_contexts[1], timeout=TIMEOUT)
+            assert stream.receive_exactly(5, timeout=TIMEOUT) == b"twice"
+
+
 def test_tls_is_established_before_the_handler_runs(tls_contexts: Contexts) -> None:
     seen: list[Any] = []
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.pairs import TIMEOUT
+from support.servers import eventually
 
 from netmsg.deadline import Deadline
 from netmsg.servers import worker_pool
@@ -130,6 +131,38 @@ def test_a_task_that_is_put_while_the_last_is_taken_is_not_forgotten(pool: Worke
         pool.put(second.set)
         run(pool)
         assert first.wait(TIMEOUT) and second.wait(TIMEOUT)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["soon", "late"])
+def test_a_pool_with_idle_workers_is_not_taken_for_saturated(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "IDLE", 0.2 if late else TIMEOUT)
+    pool = WorkerPool(2, patient=True)
+    barrier, gate = threading.Barrier(3), threading.Event()
+
+    def compute() -> None:
+        over = time.perf_counter() + 0.003
+        while time.perf_counter() < over:
+            pass
+
+    try:
+        for _ in range(2):
+            pool.put(lambda: barrier.wait(TIMEOUT))
+        run(pool)
+        barrier.wait(TIMEOUT)
+        for task in (compute, lambda: gate.wait(TIMEOUT)):
+            pool.put(task)  # one computes, the other waits: and one worker is enough for both
+        run(pool)
+        if late:
+            eventually(lambda: pool.workers == 1)
+        done = threading.Event()
+        pool.put(done.set)
+        run(pool)
+        assert done.wait(TIMEOUT / 2)
+    finally:
+        gate.set()
+        monkeypatch.setattr(worker_pool, "IDLE", 0.1)
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
 
 
 def test_a_closed_pool_finishes_its_tasks(patient: bool) -> None:
