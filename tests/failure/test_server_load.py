@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.pairs import TIMEOUT, Background
 from support.processes import Program
-from support.servers import eventually
+from support.servers import descriptors_left, eventually
 
 from netmsg import (
     LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer, create_tcp_server,
@@ -220,19 +220,15 @@ def test_85_clients_that_mean_no_good_harm_nobody_else(security: tuple[Any, Any]
 
 
 def test_out_of_descriptors_it_pauses_and_goes_on() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with PacketServer(echo, create_tcp_server(interface="127.0.0.1"), codec=LineCodec()) as server:
         talk(server.port, 1, 1)
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in range(20)]
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 3, hard))
+            with descriptors_left(3):
                 for sock in sockets:
                     sock.connect(("127.0.0.1", server.port))
                 eventually(lambda: server.stats().accept_errors >= 1)
                 assert server.stats().connections < 20
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             eventually(lambda: server.stats().connections == 20)
             sockets[-1].sendall(b"hello\n")
             sockets[-1].settimeout(TIMEOUT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
 import socket
 import ssl
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
-from support.servers import eventually
+from support.servers import descriptors_left, eventually
 
 from netmsg import (
     ClosedError, ConnectionBrokenError, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError, IOThread,
@@ -1309,16 +1308,12 @@ def test_86_a_conversation_does_not_begin_after_the_cut() -> None:
 
 def test_max_connections_holds_after_a_want_of_descriptors(serve: Serve) -> None:
     with serve(echo, create_tcp_server(), max_connections=3) as server:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         sockets = [socket.socket() for _ in range(6)] + [socket.socket(socket.AF_INET6) for _ in range(6)]
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, hard))
-            for sock in sockets:
-                sock.connect(("127.0.0.1" if sock.family == socket.AF_INET else "::1", server.port))
-            eventually(lambda: server.stats().accept_errors >= 1)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        try:
+            with descriptors_left(1):
+                for sock in sockets:
+                    sock.connect(("127.0.0.1" if sock.family == socket.AF_INET else "::1", server.port))
+                eventually(lambda: server.stats().accept_errors >= 1)
             eventually(lambda: server.stats().connections == 3)
             time.sleep(0.3)  # longer than the pause of an acceptor
             assert server.stats().connections == 3

@@ -1,9 +1,13 @@
-"""Waiting for what a server does in its own time."""
+"""Waiting for what a server does in its own time, and for want of descriptors."""
 
 from __future__ import annotations
 
+import os
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 
 from .pairs import TIMEOUT
 
@@ -14,3 +18,17 @@ def eventually(condition: Callable[[], object], timeout: float = TIMEOUT) -> Non
     while not condition():
         assert time.monotonic() < deadline, "it has not come true in time"
         time.sleep(0.002)
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """This process may open so many more descriptors, and no more."""
+    used = set(map(int, os.listdir("/proc/self/fd")))
+    free = (descriptor for descriptor in count() if descriptor not in used)
+    limit = [next(free) for _ in range(number + 1)][-1]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
