@@ -1,6 +1,6 @@
 """A server that ends in good order when it is told to: SIGTERM, Ctrl-C, or a client's word.
 
-    python3 examples/graceful_server.py & echo work | nc localhost 8890 & sleep 1; kill %1; wait
+    python3 examples/graceful_server.py & sleep 1; echo work | nc localhost 8890 & sleep 1; kill %1; wait
 
 From then on it accepts nobody, idle clients are let go at once, and those it is working for get their answers, for up
 to five seconds.

@@ -183,7 +183,11 @@ class PacketClient(Generic[S, R]):
             self._recv_size = self._usual_size
         if in_main_thread():
             decoder = copy(decoder)
-        packets: Any = decoder.feed(chunk)
+        packets: Any
+        try:
+            packets = decoder.feed(chunk)
+        except PacketDecodeError as error:
+            packets = [error]
         packets.reverse()
         good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
         # No call from here on, and so no interrupt.

@@ -15,7 +15,7 @@ from ..reactor.accepting import Acceptor
 from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
-from .server import Server
+from .server import Server, claim
 
 __all__ = ["Connection", "ConnectionServer"]
 
@@ -55,6 +55,7 @@ class ConnectionServer(Server):
                 raise TypeError(f"a Listener is needed, not {type(listener).__name__}")
             if listener.closed:
                 raise ClosedError("the listener is closed")
+        claim(*listeners)
         super().__init__(max_workers, io_thread, patient=patient)
         self._listeners = listeners
         self._max_connections = max_connections
@@ -115,7 +116,7 @@ class ConnectionServer(Server):
             return
         except Exception as error:  # such as a codec of the user's
             sock.close()
-            self.handler_failed(address, error)
+            self.handler_failed(address, error, expected=False)
             return
         self.connections.add(connection)
         connection.start()
@@ -146,9 +147,10 @@ class ConnectionServer(Server):
         self.handshakes_failed += 1
         log.info("TLS handshake with %r failed: %s", address, error)
 
-    def handler_failed(self, address: Any, error: BaseException) -> None:
-        """Tell of an exception that has left a handler, unless the connection is the cause."""
-        if isinstance(error, OF_THE_CONNECTION):
+    def handler_failed(self, address: Any, error: BaseException, *, expected: bool) -> None:
+        """Tell of an exception that has left a handler. It is ``expected`` if it was raised by the connection itself,
+        and not by another one that the handler has."""
+        if expected and isinstance(error, OF_THE_CONNECTION):
             log.debug("%r: %s", address, error)
             return
         self.handler_errors += 1

@@ -15,7 +15,8 @@ from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec
 from ..reactor.io_thread import READ, IOThread
 from ..streams.byte_stream import check_size
-from .server import Server
+from .handlers import check_handler
+from .server import Server, claim
 from .stats import ServerStats
 
 __all__ = ["DatagramPeer", "DatagramServer"]
@@ -65,7 +66,7 @@ class DatagramPeer(Generic[S]):
             timeout = 0
         try:
             self._socket.send_to(data, self.remote_address, timeout=timeout)
-        except (ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
+        except (ClosedError, ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
             if isinstance(error, SendTimeoutError):
                 self.server.found_deaf(self.remote_address)
             self.failure = error
@@ -98,8 +99,7 @@ class DatagramServer(Server, Generic[S]):
 
     def __init__(self, handler: Callable[[DatagramPeer[S], Any], Any], *sockets: DatagramSocket,
                  codec: Codec[S, Any] | None = None, max_workers: int = 8, io_thread: IOThread | None = None) -> None:
-        if not callable(handler):
-            raise TypeError(f"handler must be a function, not {type(handler).__name__}")
+        check_handler(handler)
         check_size("max_workers", max_workers, least=0)
         if codec is not None and not isinstance(codec, Codec):
             raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
@@ -110,6 +110,7 @@ class DatagramServer(Server, Generic[S]):
                 raise TypeError(f"a UDPSocket or UNIXDatagramSocket is needed, not {type(sock).__name__}")
             if sock.closed:
                 raise ClosedError("the socket is closed")
+        claim(*sockets)
         super().__init__(max_workers, io_thread, patient=True)
         self.codec = codec
         self._handler = handler
@@ -200,7 +201,7 @@ class DatagramServer(Server, Generic[S]):
                 self._bad += 1
             log.warning("a bad packet from %r: %s", peer.remote_address, error)
         except BaseException as error:
-            if isinstance(error, ClosedError) or error is peer.failure:
+            if error is peer.failure:
                 log.debug("%r: %s", peer.remote_address, error)
             else:
                 with self._lock:

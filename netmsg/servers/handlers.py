@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from ..errors import PacketDecodeError
 
-__all__ = ["FunctionHandler", "GeneratorHandler", "Handler", "is_generator"]
+__all__ = ["check_handler", "FunctionHandler", "GeneratorHandler", "Handler", "is_generator"]
 
 
 MOST_ENDINGS: Final = 100
@@ -118,6 +118,17 @@ def check_wait(wanted: Any) -> float | None:
     if math.isnan(wanted) or wanted < 0:
         raise ValueError(f"yield nothing, or at least 0 seconds, not {wanted!r}")
     return wanted
+
+
+def check_handler(function: Any, *, generators: bool = False) -> None:
+    """Raises ``TypeError`` for what cannot be one."""
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"handler must be a function, not {function!r:.100}")
+    call = getattr(function, "__call__", None)
+    if any(test(one) for test in (inspect.iscoroutinefunction, inspect.isasyncgenfunction) for one in (function, call)):
+        raise TypeError("handler must not be an asynchronous function")
+    if is_generator(function) and not generators:
+        raise TypeError("handler must be a function: conversations (generators) are for a PacketServer")
 
 
 def is_generator(function: Any) -> bool:

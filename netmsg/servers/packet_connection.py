@@ -70,7 +70,7 @@ class PacketConnection(Generic[S]):
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_timeout", "_stepping",
-        "__weakref__")
+        "_failure", "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -99,6 +99,7 @@ class PacketConnection(Generic[S]):
         self._ending: Exception | None = None  # what comes after them
         self._begun = False
         self._busy = True  # in a step, or about to be; until TLS is established nobody may begin one
+        self._failure = 0  # the id of what the last call has raised
         self._stepping: int | None = None  # the thread that is in a step
         self._unread: bytes | None = None  # came meanwhile; b"" for the end
         self._paused = False  # and so did more
@@ -148,18 +149,23 @@ class PacketConnection(Generic[S]):
             if queue.failure is not None:
                 raise self._refusal()
 
-    def _refusal(self) -> OSError:
+    def _refusal(self) -> Exception:
         self.server.check_process()
         failure = self._queue.failure
         if self.closed or failure is None:
-            return ClosedError("the connection is closed")
-        return _broken(failure)
+            return self._told(ClosedError("the connection is closed"))
+        return self._told(_broken(failure))
+
+    def _told(self, error: Exception) -> Exception:
+        """``error``, remembered as one of this connection's: a handler may have other connections."""
+        self._failure = id(error)
+        return error
 
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
         queue, mark = self._queue, self.server.send_hwm_bytes
         if self._io.is_current:
             if queue.size >= mark and not isinstance(timeout, _Default):
-                raise SendTimeoutError(f"{queue.size} bytes wait to be sent to this client")
+                raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
             if queue.size >= mark and self._slow is None:
                 self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
             return
@@ -168,7 +174,7 @@ class PacketConnection(Generic[S]):
                 lambda: queue.size < mark or self.closed or queue.failure is not None, deadline):
             if isinstance(timeout, _Default):
                 self.abort()
-            raise SendTimeoutError(f"{queue.size} bytes have been waiting to be sent to this client")
+            raise self._told(SendTimeoutError(f"{queue.size} bytes have been waiting to be sent to this client"))
         if self.closed or queue.failure is not None:
             raise self._refusal()
 
@@ -204,8 +210,8 @@ class PacketConnection(Generic[S]):
             raise LocalProtocolError("start_tls() is for the handler, once at a time")
         if self._packets or self._undecoded():
             self.abort()
-            raise RemoteProtocolError("the client sent something in the clear behind what asked for TLS: it may have "
-                                      "been injected")
+            raise self._told(RemoteProtocolError("the client sent something in the clear behind what asked for TLS: "
+                                                 "it may have been injected"))
         upgrade = TLSTransport(self._transport, context, server_side=True,
                                standard_compatible=self._listener.tls_standard_compatible)
         timeout = self._listener.handshake_timeout if timeout is None else timeout
@@ -221,9 +227,9 @@ class PacketConnection(Generic[S]):
             return
         if not self._waiters().wait(lambda: self._upgrade is None or self.closed or self._ending, deadline):
             self.abort()
-            raise TLSHandshakeError("the TLS handshake was not finished in time")
+            raise self._told(TLSHandshakeError("the TLS handshake was not finished in time"))
         if self._ending is not None:
-            raise self._ending
+            raise self._told(self._ending)
         if self._upgrade is not None:
             raise self._refusal()
 
@@ -347,7 +353,7 @@ class PacketConnection(Generic[S]):
                 handler.error(given)
         except BaseException as error:
             handler.finished = True
-            self.server.step_failed(self, error, expected=error is given)
+            self.server.step_failed(self, error, expected=error is given or id(error) == self._failure)
         if handler.finished or self.server.stopping:
             self.closed = True
         if handler.timeout is not None or self.server.idle_timeout is not None or self._wake_at != math.inf:
@@ -377,7 +383,10 @@ class PacketConnection(Generic[S]):
             else:
                 self._ending = EndOfStream("the client has finished sending")
             return
-        packets: list[Any] = self._decoder.feed(chunk)
+        try:
+            packets: list[Any] = self._decoder.feed(chunk)
+        except PacketDecodeError as error:
+            packets = [error]
         packets.reverse()
         self._packets = packets
         if self._decoder.lost is not None:
@@ -580,7 +589,13 @@ class PacketConnection(Generic[S]):
             self._received(chunk)
 
     def _received(self, chunk: bytes) -> None:
-        self._decode(chunk)
+        try:
+            self._decode(chunk)
+        except Exception as error:  # of a codec of the user's
+            self._handler.finished = True
+            self.server.step_failed(self, error, expected=False)
+            self._finish_handler()
+            return
         if self._packets:
             self._schedule()
         elif self._ending is not None or self._more:

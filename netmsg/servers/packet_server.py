@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import socket
@@ -16,7 +15,7 @@ from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from .connection_server import ConnectionServer
-from .handlers import FunctionHandler, GeneratorHandler, Handler, is_generator
+from .handlers import FunctionHandler, GeneratorHandler, Handler, check_handler, is_generator
 from .packet_connection import PacketConnection
 from .stats import ServerStats
 
@@ -60,10 +59,7 @@ class PacketServer(ConnectionServer, Generic[S, R]):
                  *listeners: Listener, codec: Codec[S, R], max_workers: int = 8, max_connections: int = 100_000,
                  idle_timeout: float | None = None, send_hwm_bytes: int = 2**20, send_timeout: float = 30.0,
                  generator: bool | None = None, io_thread: IOThread | None = None) -> None:
-        if not callable(handler):
-            raise TypeError(f"handler must be a function, not {type(handler).__name__}")
-        if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
-            raise TypeError("handler must be a function or a generator function, not an asynchronous one")
+        check_handler(handler, generators=True)
         if not isinstance(codec, Codec):
             raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
         check_size("max_workers", max_workers, least=0)
@@ -103,10 +99,10 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
         if isinstance(error, PacketDecodeError):
             log.warning("a bad packet from %r: %s", connection.remote_address, error)
-        elif expected:
+        elif expected and isinstance(error, TimeoutError):
             log.debug("%r: %s", connection.remote_address, error)
         else:
-            self.handler_failed(connection.remote_address, error)
+            self.handler_failed(connection.remote_address, error, expected=expected)
 
     def forget(self, connection: Any) -> None:
         self._packets_received += connection.packets_received

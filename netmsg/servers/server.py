@@ -250,6 +250,16 @@ class Server:
         self._abandon()
 
 
+def claim(*sources: Any) -> None:
+    """Listeners and sockets belong to one server. Raises ``ValueError``."""
+    for number, source in enumerate(sources):
+        if source in _claimed or source in sources[:number]:
+            raise ValueError(f"{source!r} belongs to a server already")
+    for source in sources:
+        _claimed.add(source)
+
+
+_claimed: weakref.WeakSet[Any] = weakref.WeakSet()
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 

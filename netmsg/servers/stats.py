@@ -9,7 +9,8 @@ __all__ = ["ServerStats"]
 
 @dataclass(frozen=True)
 class ServerStats:
-    """A snapshot of a server's counters, since its start; those that do not apply to it are 0."""
+    """A snapshot: ``connections``, ``handshakes``, ``waiting`` and ``workers`` as they are now, all others counted
+    since the start; those that do not apply to the server are 0."""
 
     connections: int = 0
     """Now, in every state."""

@@ -14,6 +14,7 @@ from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
 from .connection_server import ConnectionServer
+from .handlers import check_handler
 from .stats import ServerStats
 
 __all__ = ["StreamServer"]
@@ -43,8 +44,7 @@ class StreamServer(ConnectionServer):
     def __init__(self, handler: StreamHandler, *listeners: Listener, max_workers: int = 1000,
                  max_connections: int = 10_000, wait_for_data: bool = False, idle_timeout: float | None = None,
                  io_thread: IOThread | None = None) -> None:
-        if not callable(handler):
-            raise TypeError(f"handler must be a function, not {type(handler).__name__}")
+        check_handler(handler)
         check_size("max_workers", max_workers)
         check_timeout(idle_timeout)
         super().__init__(listeners, max_workers, max_connections, io_thread, patient=False)
@@ -149,7 +149,8 @@ class _Call:
         except IdleTimeoutError as error:
             log.debug("%r: %s", stream.remote_address, error)
         except BaseException as error:
-            self._server.handler_failed(stream.remote_address, error)
+            self._server.handler_failed(stream.remote_address, error,
+                                        expected=id(error) == stream.failure or stream.closed)
         finally:
             try:
                 stream.close()

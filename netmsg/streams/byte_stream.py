@@ -98,6 +98,9 @@ class ByteStream:
         self._disposed = False
         self._linger = FOREVER
         self._process = current_process()
+        self.failure = 0
+        """The ``id`` of the last exception that one of the calls has raised: the exception itself would keep alive
+        what is alive in its traceback. For whoever made the stream."""
         self._ssl_context: ssl.SSLContext | bool | None = None
         self._server_side: bool | None = None
         self._server_hostname: str | None = None
@@ -185,6 +188,9 @@ class ByteStream:
             turn.take(claim, deadline)
             self._check()
             return work(deadline, *arguments)
+        except BaseException as error:
+            self.failure = id(error)
+            raise
         finally:
             if turn.holder is claim:
                 turn.holder = None
@@ -223,7 +229,8 @@ class ByteStream:
             taken = data[start:end]
             ahead.position = end + dropped
             turn.holder = None
-        except BaseException:
+        except BaseException as error:
+            self.failure = id(error)
             if turn.holder is claim:
                 turn.holder = None
             self._left(turn)
@@ -497,10 +504,13 @@ class ByteStream:
                     turn.holder = None
                 if turn.waiters.waiting or self._closed_by_last:
                     self._left(turn)
-        except SendTimeoutError:
+        except BaseException as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError):
+                late = SendTimeoutError(str(error))
+                self.failure = id(late)
+                raise late from None
+            self.failure = id(error)
             raise
-        except TimeoutError as error:
-            raise SendTimeoutError(str(error)) from None
 
     def _check_sending(self) -> None:
         if self._finished_sending:

@@ -258,6 +258,12 @@ def test_bad_types(make: Any) -> None:
         make(sock)
 
 
+def test_a_socket_belongs_to_one_server() -> None:
+    with create_udp_socket(interface="127.0.0.1") as sock, DatagramServer(reverse, sock):
+        with pytest.raises(ValueError, match="belongs"):
+            DatagramServer(reverse, sock)
+
+
 def test_bad_values() -> None:
     with create_udp_socket() as sock:
         with pytest.raises(ValueError):

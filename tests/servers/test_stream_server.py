@@ -20,6 +20,7 @@ from support.servers import eventually
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer,
     TLSHandshakeError, connect_tcp, connect_unix, create_tcp_server, create_unix_server,
+    memory_stream_pair,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -518,3 +519,29 @@ def test_streams_are_socket_streams_with_addresses() -> None:
     with StreamServer(handler, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as stream:
         stream.receive_exactly(1, timeout=TIMEOUT)
         assert seen == [stream.local_address, ("127.0.0.1", server.port)]
+
+
+def test_errors_of_other_connections_are_the_handlers_own(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        ours, theirs = memory_stream_pair()
+        theirs.close()
+        with ours:
+            ours.receive_exactly(1)  # EndOfStream
+
+    with StreamServer(handler, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as stream:
+        assert stream.receive(timeout=TIMEOUT) == b""
+        eventually(lambda: server.stats().handler_errors == 1)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+def test_conversations_and_asynchronous_handlers_are_refused() -> None:
+    def converse(stream: ByteStream) -> Any:
+        yield
+
+    async def handler(stream: ByteStream) -> None:
+        pass
+
+    with create_tcp_server() as listener:
+        for function in (converse, handler):
+            with pytest.raises(TypeError):
+                StreamServer(function, listener)
