@@ -19,8 +19,7 @@ from support.servers import descriptors_left, eventually
 
 from netmsg import (
     ClosedError, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError,
-    IOThread,
-    JSONCodec, LengthPrefixedCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
+    IOThread, JSONCodec, LengthPrefixedCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
     PacketConnection, PacketDecodeError, PacketEncodeError, PacketServer, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError, create_tcp_server, create_unix_server, memory_stream_pair,
 )

@@ -451,6 +451,7 @@ def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> No
         with connect_tcp("127.0.0.1", port) as stream:
             eventually(lambda: server.stats().workers == 1)
             reader, writer = os.pipe()
+            forked_reader, forked_writer = os.pipe()
             child = os.fork()
             if not child:
                 code = 1
@@ -458,8 +459,10 @@ def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> No
                     server.start()
                 except ForkedError:
                     code = 42
+                os.write(forked_writer, b"x")
                 os.read(reader, 1)
                 os._exit(code)
+            os.read(forked_reader, 1)  # what is done in a child after a fork has been done
             stream.send_all(b"hello")
             assert stream.receive_exactly(5, timeout=TIMEOUT) == b"hello"
     try:
@@ -468,7 +471,8 @@ def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> No
     finally:
         os.write(writer, b"x")
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
-        os.close(reader), os.close(writer)
+        for end in (reader, writer, forked_reader, forked_writer):
+            os.close(end)
 
 
 @pytest.mark.parametrize("make", [

@@ -74,6 +74,7 @@ def test_never_more_than_the_most(pool: WorkerPool) -> None:
     for _ in range(20):
         pool.put(task)
         run(pool)
+    eventually(lambda: running[0] == 4)
     gate.set()
     for _ in range(20):
         assert done.acquire(timeout=TIMEOUT)
