@@ -40,7 +40,7 @@ class Loop:
         self.calls.append(function)
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(self.now + delay, function, ()), [0])
+        self.timers.append(Timer(self.now + delay, function, (), [0]))
         return self.timers[-1]
 
     def answering(self) -> None:
