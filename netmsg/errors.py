@@ -87,6 +87,15 @@ class ConnectionBrokenError(NetmsgError, ConnectionError):
     """The connection was reset, timed out in the kernel, or cut in mid-TLS; ``errno`` and ``__cause__`` are kept."""
 
 
+def as_broken(error: OSError) -> OSError:
+    """What to raise for an error of the network: `ConnectionBrokenError`, if it is not one of this tree already."""
+    if isinstance(error, NetmsgError):
+        return error
+    broken = ConnectionBrokenError(error.errno, error.strerror or str(error))
+    broken.__cause__ = error
+    return broken
+
+
 class ConnectFailedError(NetmsgError, ConnectionError):
     """No address could be connected to; ``attempts`` lists every (address, error)."""
 

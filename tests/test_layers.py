@@ -39,7 +39,7 @@ LEVELS = {
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in ("lane", "routing", "delivery", "backoff")} | {
-    "netmsg.sockets.racing", "netmsg.streams.read_ahead"}
+    "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers"}
 
 
 def module_name(path: Path) -> str:

@@ -12,9 +12,8 @@ from ..datagrams.udp import UDPSocket, create_udp_socket
 from ..datagrams.unix import create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
-from ..packets.codec import Codec
+from ..packets.codec import Codec, check_codec
 from ..sockets.proxy import SocketProxy
-from .packet_client import check_codec
 from .received import ReceivedPackets
 
 __all__ = ["DatagramClient"]

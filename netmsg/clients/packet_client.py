@@ -11,9 +11,10 @@ from threading import get_ident
 from typing import Any, Final, Generic, TypeVar, Union
 
 from ..deadline import Deadline, check_timeout
-from ..errors import ClosedError, EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError
+from ..errors import ClosedError, PacketDecodeError, RemoteProtocolError
 from ..interrupts import in_main_thread
-from ..packets.codec import Codec
+from ..packets.codec import Codec, check_codec
+from ..packets.receiving import decoded, ending, is_in_the_middle, loss
 from ..streams.byte_stream import ByteStream, check_size
 from ..streams.connecting import connect_tcp, connect_unix
 from ..streams.socket_stream import SocketStream
@@ -22,7 +23,7 @@ from ..tls import TLSInfo
 from ..tls.contexts import client_context
 from .received import ReceivedPackets
 
-__all__ = ["PacketClient", "Target", "check_codec"]
+__all__ = ["PacketClient", "Target"]
 
 Target = Union[tuple[str, int], str, bytes, "os.PathLike[str]", socket.socket]
 
@@ -164,18 +165,13 @@ class PacketClient(Generic[S, R]):
         if not chunks:
             if self._ending is not None:
                 raise self._ending
-            if decoder.lost is not None:
-                raise RemoteProtocolError("after what was received no packet can be told from another") \
-                    from decoder.lost
+            lost = loss(decoder)
+            if lost is not None:
+                raise lost
             self._stream.receive_to(chunks, self._recv_size, timeout=deadline.remaining())
         chunk = chunks[0]
         if not chunk:
-            try:
-                decoder.end()
-            except IncompleteReadError as error:
-                self._ending = error
-            else:
-                self._ending = EndOfStream("the peer has finished sending")
+            self._ending = ending(decoder)
             raise self._ending
         if len(chunk) == self._recv_size:
             self._recv_size = min(2 * self._recv_size, self._max_recv_size)
@@ -183,12 +179,7 @@ class PacketClient(Generic[S, R]):
             self._recv_size = self._usual_size
         if in_main_thread():
             decoder = copy(decoder)
-        packets: Any
-        try:
-            packets = decoder.feed(chunk)
-        except PacketDecodeError as error:
-            packets = [error]
-        packets.reverse()
+        packets = decoded(decoder, chunk)
         good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
         # No call from here on, and so no interrupt.
         self._decoder = decoder
@@ -239,13 +230,7 @@ class PacketClient(Generic[S, R]):
             turn.pass_on()
 
     def _pending(self) -> bool:
-        if self._ready or self._mixed or self._chunks:
-            return True
-        try:
-            self._decoder.end()
-        except IncompleteReadError:
-            return True
-        return False
+        return bool(self._ready or self._mixed or self._chunks) or is_in_the_middle(self._decoder)
 
     # State
 
@@ -289,11 +274,6 @@ class PacketClient(Generic[S, R]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._stream!r}>"
-
-
-def check_codec(codec: Codec[Any, Any]) -> None:
-    if not isinstance(codec, Codec):
-        raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
 
 
 def _open(target: Target | ByteStream, timeout: float | None, context: ssl.SSLContext | bool | None,

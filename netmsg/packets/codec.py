@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..errors import PacketDecodeError, PacketEncodeError
 
-__all__ = ["Codec", "Decoder", "MAX_PACKET_SIZE", "MappedCodec"]
+__all__ = ["Codec", "Decoder", "MAX_PACKET_SIZE", "MappedCodec", "check_codec"]
 
 MAX_PACKET_SIZE: Final = 2**20
 
@@ -68,6 +68,12 @@ class Codec(Generic[S, R]):
             points = JSONCodec().map(encode=dataclasses.asdict, decode=lambda fields: Point(**fields))
         """
         return MappedCodec(self, encode, decode)
+
+
+def check_codec(codec: Codec[Any, Any]) -> None:
+    """Raises ``TypeError`` for what is none, such as the class instead of an object."""
+    if not isinstance(codec, Codec):
+        raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
 
 
 class MappedCodec(Codec[T, U]):

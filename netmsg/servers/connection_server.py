@@ -48,14 +48,7 @@ class ConnectionServer(Server):
     def __init__(self, listeners: tuple[Listener, ...], max_workers: int, max_connections: int,
                  io_thread: IOThread | None, *, patient: bool) -> None:
         check_size("max_connections", max_connections)
-        if not listeners:
-            raise ValueError("a server needs a listener")
-        for listener in listeners:
-            if not isinstance(listener, Listener):
-                raise TypeError(f"a Listener is needed, not {type(listener).__name__}")
-            if listener.closed:
-                raise ClosedError("the listener is closed")
-        claim(*listeners)
+        claim(listeners, Listener)
         super().__init__(max_workers, io_thread, patient=patient)
         self._listeners = listeners
         self._max_connections = max_connections
@@ -161,14 +154,6 @@ class ConnectionServer(Server):
     @property
     def addresses(self) -> list[Any]:
         return [address for listener in self._listeners for address in listener.addresses]
-
-    @property
-    def port(self) -> int:
-        """The TCP port of the first listener that has one."""
-        for address in self.addresses:
-            if isinstance(address, tuple):
-                return int(address[1])
-        raise AttributeError("a UNIX socket has no port")
 
     def fileno(self) -> int:
         return -1 if self.stopping else self._listeners[0].fileno()

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..datagrams.datagram_socket import DatagramSocket
 from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
-from ..packets.codec import Codec
+from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import READ, IOThread
 from ..streams.byte_stream import check_size
 from .handlers import check_handler
@@ -101,16 +101,9 @@ class DatagramServer(Server, Generic[S]):
                  codec: Codec[S, Any] | None = None, max_workers: int = 8, io_thread: IOThread | None = None) -> None:
         check_handler(handler)
         check_size("max_workers", max_workers, least=0)
-        if codec is not None and not isinstance(codec, Codec):
-            raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
-        if not sockets:
-            raise ValueError("a server needs a socket")
-        for sock in sockets:
-            if not isinstance(sock, DatagramSocket):
-                raise TypeError(f"a UDPSocket or UNIXDatagramSocket is needed, not {type(sock).__name__}")
-            if sock.closed:
-                raise ClosedError("the socket is closed")
-        claim(*sockets)
+        if codec is not None:
+            check_codec(codec)
+        claim(sockets, DatagramSocket)
         super().__init__(max_workers, io_thread, patient=True)
         self.codec = codec
         self._handler = handler
@@ -224,14 +217,6 @@ class DatagramServer(Server, Generic[S]):
     @property
     def addresses(self) -> list[Any]:
         return [receiver.sock.local_address for receiver in self._receivers]
-
-    @property
-    def port(self) -> int:
-        """The UDP port of the first socket that has one."""
-        for address in self.addresses:
-            if isinstance(address, tuple):
-                return int(address[1])
-        raise AttributeError("a UNIX socket has no port")
 
     def fileno(self) -> int:
         return -1 if self.stopping else self._receivers[0].sock.fileno()

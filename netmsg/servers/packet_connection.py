@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ..deadline import Deadline, check_timeout
 from ..errors import (
-    ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, LocalProtocolError, NetmsgError,
-    PacketDecodeError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
+    ClosedError, ConnectionBrokenError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, SendTimeoutError,
+    TLSHandshakeError, as_broken,
 )
+from ..packets.receiving import decoded, ending, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import READ, WRITE, Timer
 from ..sockets.addresses import host_and_port
@@ -154,7 +155,7 @@ class PacketConnection(Generic[S]):
         failure = self._queue.failure
         if self.closed or failure is None:
             return self._told(ClosedError("the connection is closed"))
-        return self._told(_broken(failure))
+        return self._told(as_broken(failure))
 
     def _told(self, error: Exception) -> Exception:
         """``error``, remembered as one of this connection's: a handler may have other connections."""
@@ -208,7 +209,7 @@ class PacketConnection(Generic[S]):
             raise self._refusal()
         if self._stepping != get_ident() or self._upgrade is not None:
             raise LocalProtocolError("start_tls() is for the handler, once at a time")
-        if self._packets or self._undecoded():
+        if self._packets or is_in_the_middle(self._decoder):
             self.abort()
             raise self._told(RemoteProtocolError("the client sent something in the clear behind what asked for TLS: "
                                                  "it may have been injected"))
@@ -232,13 +233,6 @@ class PacketConnection(Generic[S]):
             raise self._told(self._ending)
         if self._upgrade is not None:
             raise self._refusal()
-
-    def _undecoded(self) -> bool:
-        try:
-            self._decoder.end()
-        except IncompleteReadError:
-            return True
-        return False
 
     def close(self) -> None:
         """Close, once what was sent has gone; a generator handler gets `ClosedError` at its ``yield``. Idempotent, from
@@ -375,23 +369,13 @@ class PacketConnection(Generic[S]):
 
     def _decode(self, chunk: bytes) -> None:
         """What was received becomes packets, or the end. In a step, or on the loop while there is none."""
-        if not chunk:
-            try:
-                self._decoder.end()
-            except IncompleteReadError as error:
-                self._ending = error
-            else:
-                self._ending = EndOfStream("the client has finished sending")
-            return
-        try:
-            packets: list[Any] = self._decoder.feed(chunk)
-        except PacketDecodeError as error:
-            packets = [error]
-        packets.reverse()
-        self._packets = packets
-        if self._decoder.lost is not None:
-            self._ending = RemoteProtocolError("after what was received no packet can be told from another")
-            self._ending.__cause__ = self._decoder.lost
+        if chunk:
+            self._packets = decoded(self._decoder, chunk)
+            lost = loss(self._decoder)
+            if lost is not None:
+                self._ending = lost
+        else:
+            self._ending = ending(self._decoder)
 
     # On the loop
 
@@ -429,7 +413,7 @@ class PacketConnection(Generic[S]):
             self._queue.release(self._transport)
         elif error is not None:
             self.server.handshake_failed(self.remote_address, error)
-            self._ending = error if isinstance(error, NetmsgError) else _broken(error)
+            self._ending = as_broken(error)
             self._queue.failure = error
             if not self._begun:
                 self.cut()
@@ -443,7 +427,7 @@ class PacketConnection(Generic[S]):
             self._end_handler()
             return
         if self._queue.failure is not None and self._ending is None:
-            self._ending = _broken(self._queue.failure)
+            self._ending = as_broken(self._queue.failure)
             self._tell()
         if (self._upgrade is not None and self.handshake is None and self._ending is None
                 and (self._queue.later or not self.closed) and not self._queue.in_the_clear):
@@ -577,7 +561,7 @@ class PacketConnection(Generic[S]):
             return
         except OSError as error:
             self._more = False
-            self._ending = _broken(error)
+            self._ending = as_broken(error)
             self._look()
             return
         self._more = bool(chunk) and transport.readable
@@ -711,11 +695,3 @@ class PacketConnection(Generic[S]):
         """In a forked child: close this process's copy."""
         self.closed = True
         self._socket.close()
-
-
-def _broken(error: OSError) -> OSError:
-    if isinstance(error, NetmsgError):
-        return error
-    broken = ConnectionBrokenError(error.errno, error.strerror or str(error))
-    broken.__cause__ = error
-    return broken

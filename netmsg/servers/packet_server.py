@@ -10,10 +10,11 @@ from typing import Any, Generic, TypeVar, Union
 
 from ..deadline import check_timeout
 from ..errors import PacketDecodeError
-from ..packets.codec import Codec
+from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
+from ..streams.socket_stream import prepare
 from .connection_server import ConnectionServer
 from .handlers import FunctionHandler, GeneratorHandler, Handler, check_handler, is_generator
 from .packet_connection import PacketConnection
@@ -60,8 +61,7 @@ class PacketServer(ConnectionServer, Generic[S, R]):
                  idle_timeout: float | None = None, send_hwm_bytes: int = 2**20, send_timeout: float = 30.0,
                  generator: bool | None = None, io_thread: IOThread | None = None) -> None:
         check_handler(handler, generators=True)
-        if not isinstance(codec, Codec):
-            raise TypeError(f"codec must be a Codec object, such as LineCodec(), not {codec!r:.100}")
+        check_codec(codec)
         check_size("max_workers", max_workers, least=0)
         check_size("send_hwm_bytes", send_hwm_bytes)
         check_timeout(idle_timeout)
@@ -85,9 +85,7 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         return self._handler_type(self._user_handler, connection)
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> PacketConnection[S]:
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        prepare(sock)
         return PacketConnection(self, listener, sock, address)
 
     def clients(self) -> list[PacketConnection[S]]:

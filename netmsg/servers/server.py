@@ -79,6 +79,14 @@ class Server:
         """(host, port), or path, of each socket; also after the end."""
         raise NotImplementedError
 
+    @property
+    def port(self) -> int:
+        """The TCP or UDP port of the first listener or socket that has one."""
+        for address in self.addresses:
+            if isinstance(address, tuple):
+                return int(address[1])
+        raise AttributeError("a UNIX socket has no port")
+
     def stats(self) -> ServerStats:
         """A snapshot of the counters."""
         raise NotImplementedError
@@ -250,9 +258,16 @@ class Server:
         self._abandon()
 
 
-def claim(*sources: Any) -> None:
-    """Listeners and sockets belong to one server. Raises ``ValueError``."""
+def claim(sources: tuple[Any, ...], kind: Any) -> None:
+    """Take over listeners or sockets, which belong to one server. ``ValueError``, ``TypeError`` or `ClosedError`, and
+    none of them is taken, if one cannot be."""
+    if not sources:
+        raise ValueError(f"a server needs a {kind.__name__}")
     for number, source in enumerate(sources):
+        if not isinstance(source, kind):
+            raise TypeError(f"a {kind.__name__} is needed, not {type(source).__name__}")
+        if source.closed:
+            raise ClosedError(f"{source!r} is closed")
         if source in _claimed or source in sources[:number]:
             raise ValueError(f"{source!r} belongs to a server already")
     for source in sources:

@@ -30,7 +30,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import (
     ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError, IncompleteReadError,
-    LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
+    LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, as_broken,
 )
 from ..forking import current_process
 from ..sockets.proxy import SocketProxy
@@ -175,11 +175,7 @@ class ByteStream:
         """What to raise for an error of the network."""
         if self.closed:
             return ClosedError("the stream was closed meanwhile")
-        if isinstance(error, NetmsgError):
-            return error
-        broken = ConnectionBrokenError(error.errno, error.strerror or str(error))
-        broken.__cause__ = error
-        return broken
+        return as_broken(error)
 
     def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
@@ -252,21 +248,25 @@ class ByteStream:
                 return False
             if self._receive_error is not None:
                 raise self._receive_error
-            while True:
-                try:
-                    more.extend(map(self._transport.receive, (max_bytes,)))  # one call into C: received is kept
-                    break
-                except BlockingIOError:
-                    self._wait(READ, deadline)
-                except OSError as error:
-                    if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
-                        raise  # of the waiting
-                    raise self._receive_failed(error)
+            self._receive_once(deadline, more, self._transport.receive, max_bytes)
         if more[-1]:
             return True
         del more[-1]
         self._ended = True
         return False
+
+    def _receive_once(self, deadline: Deadline, results: list[T], receive: Callable[..., T], argument: Any) -> None:
+        """Append what ``receive(argument)`` returns, once it need not wait."""
+        while True:
+            try:
+                results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
+                return
+            except BlockingIOError:
+                self._wait(READ, deadline)
+            except OSError as error:
+                if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
+                    raise  # of the waiting
+                raise self._receive_failed(error)
 
     def _receive_failed(self, error: OSError) -> BaseException:
         broken = self._broken(error)
@@ -364,16 +364,7 @@ class ByteStream:
         if (receive_into is None or ahead.more or ahead.position < len(ahead.data) or self._ended
                 or self._receive_error is not None):
             return self._some(deadline, len(view))
-        while True:
-            try:
-                counts.extend(map(receive_into, (view,)))
-                break
-            except BlockingIOError:
-                self._wait(READ, deadline)
-            except OSError as error:
-                if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
-                    raise  # of the waiting
-                raise self._receive_failed(error)
+        self._receive_once(deadline, counts, receive_into, view)
         if not counts[0]:
             self._ended = True
         return 0, 0
