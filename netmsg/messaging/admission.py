@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from ..sockets.liveness import acknowledged_within, hung_up
 from .events import DuplicatePeer
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "OnDuplicate"]
 
 PROBE_MARGIN: Final = 1.0
+CROSSED: Final = "both ends dialled: the other connection stays"
 
 
 class OnDuplicate(Enum):
@@ -36,6 +38,9 @@ class Admission:
         self._io = engine.io
         self._settings = engine.settings
         self._events = engine.events
+        self._to_ask: dict[Peer, None] = {}
+        """Those that ``authorize`` is to be asked about, oldest first; whoever goes meanwhile is forgotten."""
+        self._asking = False
 
     def greeted(self, peer: Peer) -> None:
         """The peer has said who it is."""
@@ -44,15 +49,42 @@ class Admission:
         elif self._settings.authorize is None:
             self._authorized(peer)
         else:
-            self._engine.callbacks.run(
-                self._settings.authorize, (peer.info(),),
-                lambda verdict, error: self._io.call(self._judged, peer, verdict, error))
+            self._to_ask[peer] = None
+            self._ask()
 
-    def _judged(self, peer: Peer, verdict: Any, error: BaseException | None) -> None:
+    def _ask(self) -> None:
+        """Ask about one after the other: the user's function may take its time."""
+        authorize = self._settings.authorize
+        if self._asking or not self._to_ask or authorize is None:
+            return
+        peer = next(iter(self._to_ask))
+        del self._to_ask[peer]
+        self._asking = True
+        info = peer.info()
+
+        def judge() -> bool:
+            return bool(authorize(info))  # what it is taken for is the user's own code, too
+
+        def judged(verdict: Any, error: BaseException | None) -> None:
+            self._io.call(self._answered)
+            self._io.call(peer.judged, verdict, error)
+
+        self._engine.callbacks.run(judge, (), judged)
+
+    def _answered(self) -> None:
+        self._asking = False
+        self._ask()
+
+    def forget(self, peer: Peer) -> None:
+        """It has gone."""
+        self._to_ask.pop(peer, None)
+
+    def judged(self, peer: Peer, verdict: bool, error: BaseException | None) -> None:
+        """``authorize`` has answered."""
         if peer not in self._engine.handshaking:
             return
         if error is not None:
-            peer.close(f"authorize() raised {error!r}", error)
+            peer.close(f"authorize() raised {error!r:.200}", error)
         elif not verdict:
             peer.close("not authorized", None)
         else:
@@ -72,45 +104,64 @@ class Admission:
             # Both dialled at once: the connection dialled by the greater identity stays, on either side.
             dialler = self._engine.identity if peer.endpoint is not None else peer.identity
             if dialler == max(self._engine.identity, peer.identity):
-                self._replace(old, peer, "both ends dialled: the other connection stays")
+                self._tell(old, f"the old connection is closed: {CROSSED}")
+                self._engine.hand_over(old, peer, CROSSED, alive=True)
             else:
-                self._refuse(peer, "both ends dialled: the other connection stays")
+                self._tell(peer, f"the new connection is closed: {CROSSED}")
+                self._engine.read_only(peer, old, CROSSED)
         elif policy is OnDuplicate.TAKEOVER:
             self._replace(old, peer, "taken over")
         elif policy is OnDuplicate.REJECT:
-            self._refuse(peer, "the identity is connected already")
+            self.refuse(peer, "the identity is connected already")
         else:
-            if old.challenger is not None:
-                self._refuse(old.challenger, "a newer connection under this identity")
-            self._engine.receiver.conversation.end()
-            old.challenger = peer
-            peer.challenge()
-            interval = min(old.announced_interval, self._settings.heartbeat_timeout)
-            self._io.call_later(interval + PROBE_MARGIN, self._probe_over, old, peer)
+            self._challenge(old, peer)
+
+    def _challenge(self, old: Peer, peer: Peer) -> None:
+        """Find out which of two connections under one identity is alive."""
+        if hung_up(old.sock):
+            # Its goodbye waits behind messages that nobody takes: they are not lost.
+            self._tell(old, "the old connection has been closed by its peer, which has connected again")
+            self._engine.hand_over(old, peer, "the peer closed the connection", alive=False)
+            return
+        if old.challenger is not None:
+            self.refuse(old.challenger, "a newer connection under this identity")
+        self._engine.receiver.conversation.end()
+        old.challenger = peer
+        peer.challenge()
+        if old.paused:
+            old.heartbeat()  # it is not read, but its system can acknowledge
+        self._io.call_later(self._time_to_show(old), peer.probe_over, old)
+
+    def _time_to_show(self, old: Peer) -> float:
+        return min(old.announced_interval, self._settings.heartbeat_timeout) + PROBE_MARGIN
 
     def survived(self, peer: Peer) -> None:
         """A peer whose identity somebody else claims has shown itself."""
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
-            self._refuse(challenger, "the identity is connected already, and alive")
+            self.refuse(challenger, "the identity is connected already, and alive")
 
-    def _probe_over(self, old: Peer, challenger: Peer) -> None:
+    def probe_over(self, old: Peer, challenger: Peer) -> None:
+        """``old`` has had its time."""
         if old.challenger is not challenger:
             return
-        if old.paused:  # we do not read, so its silence says nothing
-            self.survived(old)
+        if old.paused and not hung_up(old.sock) and acknowledged_within(old.sock, self._time_to_show(old)):
+            self.survived(old)  # we do not read it, so its silence says nothing
         else:
             old.challenger = None
             self._replace(old, challenger, "no sign of life, and its identity has connected again")
 
     def _replace(self, old: Peer, new: Peer, reason: str) -> None:
-        self._events.add(DuplicatePeer(old.address, old.identity, f"the old connection is closed: {reason}"))
-        old.close(reason, None)
-        self._engine.let_in(new)
+        self._tell(old, f"the old connection is closed: {reason}")
+        self._engine.replace(old, new, reason)
 
-    def _refuse(self, peer: Peer, reason: str) -> None:
-        self._events.add(DuplicatePeer(peer.address, peer.identity, f"the new connection is closed: {reason}"))
+    def refuse(self, peer: Peer, reason: str) -> None:
+        """Its identity is taken."""
+        self._tell(peer, f"the new connection is closed: {reason}")
         peer.close(reason, None)
+
+    def _tell(self, peer: Peer, reason: str) -> None:
+        self._events.add(DuplicatePeer(peer.address, peer.identity, reason))
 
     def crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""

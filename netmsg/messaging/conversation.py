@@ -13,10 +13,12 @@ the waiting thread runs the whole loop, where an interrupt can strike in the mid
 
 from __future__ import annotations
 
+import logging
 import select
+from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from ..reactor.io_thread import Timer
+from ..reactor.io_thread import LONGEST, Timer
 from ..waiting import Signal, Waiters
 
 if TYPE_CHECKING:
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation"]
 
+log = logging.getLogger("netmsg.messaging")
+
 TURNS: Final = 16
 """After so many messages in a row that came alone and were waited for, reading is lent."""
 POLL: Final = hasattr(select, "poll")
 PAUSE: Final = 0.01
 """Seconds without a message after which a conversation is over: then nobody may be reading at all."""
+MOST: Final = 8
+"""Peers in one conversation: the waiting thread polls them all anew for every message, and with more of them the
+network thread does that better."""
 
 
 class Conversation:
@@ -45,10 +52,12 @@ class Conversation:
         self._turns = 0
         self._last_turn = 0.0
         self._speakers: set[Peer] = set()
-        self._lent: dict[int, Peer] = {}  # by descriptor; replaced and never changed, for the taker reads it unlocked
+        self._lent: dict[int, Peer] = {}
+        """By descriptor, everybody who is lent; replaced and never changed, for the taker reads it unlocked."""
         self._open = False  # set by the network thread, cleared by either
         self._heard = False
         self._woken = False
+        self._taker = 0  # the thread that has the ticket and does not wait by it yet
         self._timer: Timer | None = None
         self._wake_up: Signal | None = None
 
@@ -71,16 +80,27 @@ class Conversation:
         self._speakers.clear()
 
     def _begin(self) -> None:
-        lent = {peer.sock.fileno(): peer for peer in self._speakers if peer.lend()}
+        """Begin a conversation with those who took turns, or have them join the one that is going on."""
+        speakers = tuple(self._speakers)
         self.interrupt()
-        if not lent:
+        if not self._open:
+            self.end()  # the taker has left it already
+        if len(self._lent) + len(speakers) > MOST:
+            self.end()
             return
         if self._wake_up is None:
-            self._wake_up = Signal()
-        self._lent = lent
+            try:
+                self._wake_up = Signal()
+            except OSError:
+                return  # no descriptor is left: the network thread goes on reading
+        joining = {peer.sock.fileno(): peer for peer in speakers if not peer.lent and peer.lend()}
+        if not joining:
+            return
+        if not self._lent:
+            self._timer = self._io.call_later(PAUSE, self._look)
+        self._lent = self._lent | joining
         self._open = True
-        self._timer = self._io.call_later(PAUSE, self._look)
-        self._waiters.notify_all()
+        self._waiters.notify_all()  # whoever waits does not poll those who join
 
     def _look(self) -> None:
         """End what is not going on any more."""
@@ -95,15 +115,20 @@ class Conversation:
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         lent, self._lent = self._lent, {}
         for peer in lent.values():
-            peer.take_back()
+            try:
+                peer.take_back()
+            except Exception as error:  # its own end, and not the reason why the others are not read
+                log.exception("taking back the right to read failed")
+                peer.crashed(error)
         if lent:
             self._waiters.notify_all()
 
     def crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._receiver.crashed(error)
+        """A step on the network thread failed: without conversations everything goes on as well."""
+        self.end()
 
     # The taker
 
@@ -111,21 +136,26 @@ class Conversation:
         """What to wait by while a conversation lasts."""
         if not self._open:
             return None
-        if self._waiters.waiting:  # who does not hold this ticket would not hear of the messages
-            self._finish()
-            return None
-        self._woken = False
-        return self
+        me = get_ident()
+        # No call until it is taken, and so no other thread comes between. Who does not hold this ticket would not hear
+        # of the messages, and two that hold it would take each other's wake-ups.
+        if not self._waiters.waiting and (not self._taker or self._taker == me):
+            self._taker = me
+            self._woken = False
+            return self
+        self._finish()
+        return None
 
     def acquire(self, blocking: bool, timeout: float) -> bool:
         """Wait for messages, and deliver them; false if nothing happened for ``timeout`` seconds (-1: for ever)."""
+        self._taker = 0  # it is in the queue of those who wait: from here on that is what others see
         lent = self._lent
         assert self._wake_up is not None
         poll = select.poll()
         poll.register(self._wake_up, select.POLLIN)
         for descriptor in lent:
             poll.register(descriptor, select.POLLIN)
-        ready = poll.poll(None if timeout < 0 else timeout * 1000)
+        ready = poll.poll(None if timeout < 0 else min(timeout, LONGEST) * 1000)
         for descriptor, events in ready:
             peer = lent.get(descriptor)
             if peer is None:
@@ -135,7 +165,7 @@ class Conversation:
                 self._receiver.answering()
             else:
                 self._finish()
-        return bool(ready)
+        return bool(ready) or timeout > LONGEST
 
     def _finish(self) -> None:
         self._open = False

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ..wire.envelope import Frame
 from .lane import Lane
 
 __all__ = ["AckMode", "Arrivals", "DeliveryGuarantee", "Due", "Ledger"]
-
-R = TypeVar("R")
-
 
 class DeliveryGuarantee(Enum):
     """What a send promises."""
@@ -36,6 +33,8 @@ class AckMode(Enum):
 
 
 LONGEST_RESEND_DELAY: Final = 60.0
+LOOKS: Final = 16
+"""How many times in ``resend_after`` it is noted how much has been sent."""
 
 
 class Due(NamedTuple):
@@ -47,10 +46,31 @@ class Due(NamedTuple):
     """It has been sent again as often as it may."""
 
 
+class Pending(Protocol):
+    """What the ledger keeps for a message: its `Receipt`."""
+
+    def fail(self, reason: str) -> None:
+        """The message is given up on."""
+
+
+R = TypeVar("R", bound=Pending)
+
+
+class _Resends:
+    """Of one message that was sent again."""
+
+    __slots__ = ("due_at", "times")
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.due_at = 0.0
+
+
 class Ledger(Generic[R]):
     """The sender's side: every message accepted and not yet acknowledged, with its receipt.
 
-    Ids are a prefix, random for each socket, and a counter: unique, ordered, and cheap.
+    Ids are a prefix, random for each socket, and a counter: unique, ordered, and cheap. What is given up on is told so
+    before it leaves `outstanding`, for what is in neither state counts as acknowledged.
     """
 
     def __init__(self, prefix: bytes, resend_after: float, max_resends: int | None,
@@ -63,8 +83,7 @@ class Ledger(Generic[R]):
         self._resend_after = resend_after
         self._max_resends = max_resends
         self._jitter = jitter
-        self._resends: dict[bytes, int] = {}
-        self._oldest: dict[Lane, bytes] = {}
+        self._resends: dict[bytes, _Resends] = {}
 
     def new_id(self) -> bytes:
         self._count = count = self._count + 1
@@ -79,46 +98,63 @@ class Ledger(Generic[R]):
             for message_id in message_ids:
                 self._resends.pop(message_id, None)
 
-    def give_up(self, message_id: bytes) -> R | None:
-        """This one never will be: its receipt."""
+    def give_up(self, message_id: bytes, reason: str) -> None:
+        """This one never will be."""
+        receipt = self.outstanding.get(message_id)
+        if receipt is not None:
+            receipt.fail(reason)
+            del self.outstanding[message_id]
         self._resends.pop(message_id, None)
-        return self.outstanding.pop(message_id, None)
 
-    def due(self, lane: Lane, now: float) -> Due | None:
-        """Look at a peer: whether its oldest message has to be sent again (or given up on) now.
+    def give_up_all(self, reason: str) -> None:
+        for receipt in tuple(self.outstanding.values()):
+            receipt.fail(reason)
+        self.outstanding.clear()
+        self._resends.clear()
 
-        One clock a peer: it runs while one and the same message is the oldest unacknowledged, and starts anew with
-        every other, so a message that the peer refused is sent again however many newer ones are acknowledged. The
-        delay doubles, with jitter, for as long as that message stays.
+    def due(self, lane: Lane, now: float) -> list[Due]:
+        """Look at a peer: which messages have to be sent again (or given up on) now. To be called regularly.
+
+        A message is due ``resend_after`` after it was last handed to the kernel, whatever else goes on; each further
+        time takes longer, by a factor of 1.5 to 2.5. When that was is known as well as the calls are frequent: what
+        had been sent by the time of one look is that old at least.
         """
-        oldest = next(iter(lane.unacked), None)
-        if oldest is None or lane.queue:
-            # Nothing is in flight, or the peer is not taking what it was sent: more of the same would not help.
-            self._oldest.pop(lane, None)
-            return None
-        if self._oldest.get(lane) != oldest:
-            self._oldest[lane] = oldest
-            lane.acked_at = now
-            lane.resend_delay = self._resend_after
-            return None
-        if now - lane.acked_at < lane.resend_delay:
-            return None
-        lane.acked_at = now
-        lane.resend_delay = min(LONGEST_RESEND_DELAY, lane.resend_delay * (1.5 + self._jitter()))
-        return Due(oldest, lane.unacked[oldest], not self.may_resend(oldest))
+        log = lane.sent_log
+        sent = lane.sent_messages
+        if not lane.unacked:
+            log.clear()
+            return []
+        if not log or (log[-1][1] != sent and now - log[-1][0] >= self._resend_after / LOOKS):
+            log.append((now, sent))
+        while len(log) > 1 and now - log[1][0] >= self._resend_after:
+            log.popleft()
+        at, long_ago = log[0]
+        if now - at < self._resend_after:
+            long_ago = 0
+        due = []
+        resends = self._resends
+        for message_id, (number, frame) in lane.unacked.items():
+            again = resends.get(message_id)
+            if again is None:
+                if number > long_ago:
+                    break  # nor is any that was queued later
+            elif again.due_at > now or number > sent:
+                continue
+            due.append(Due(message_id, frame, not self.may_resend(message_id, now)))
+        return due
 
-    def may_resend(self, message_id: bytes) -> bool:
+    def may_resend(self, message_id: bytes, now: float) -> bool:
         """Count one more time of sending ``message_id``; false if it was sent again as often as it may."""
-        times = self._resends.get(message_id, 0)
-        if self._max_resends is not None and times >= self._max_resends:
+        again = self._resends.get(message_id)
+        if again is None:
+            again = _Resends()
+        if self._max_resends is not None and again.times >= self._max_resends:
             return False
-        self._resends[message_id] = times + 1
+        self._resends[message_id] = again
+        again.times += 1
+        again.due_at = now + min(LONGEST_RESEND_DELAY, self._resend_after * (1.5 + self._jitter()) ** again.times)
         self.resent += 1
         return True
-
-    def forget(self, lane: Lane) -> None:
-        """The peer has gone."""
-        self._oldest.pop(lane, None)
 
 
 class Sorted(NamedTuple):
@@ -134,98 +170,81 @@ class Sorted(NamedTuple):
     """How many were not new."""
 
 
-class _Seen:
-    """The message ids of one sender."""
-
-    __slots__ = ("held", "older", "recent")
-
-    def __init__(self) -> None:
-        self.held: set[bytes] = set()
-        self.recent: set[bytes] = set()
-        self.older: set[bytes] = set()
-
-
 class Arrivals:
     """The receiver's side: which message ids have been seen, of each sender.
 
     An id is *held* until it is acknowledged, and held for as long as that takes. Acknowledged ids are remembered in two
     generations, the ``remember`` newest of all senders at least. Ids count per sender: nobody can make another's
-    message look old.
+    message look old. What is remembered takes the same memory whether one sender sent it or thousands did.
     """
 
     def __init__(self, remember: int) -> None:
         self.duplicates = 0
         self._remember = remember
-        self._remembered = 0  # in the younger generation
-        self._senders: dict[bytes, _Seen] = {}
+        self._held: dict[bytes, set[bytes]] = {}  # by sender
+        self._recent: set[bytes] = set()  # of sender and id in one
+        self._older: set[bytes] = set()
 
     def held(self, sender: bytes) -> frozenset[bytes]:
         """The ids of ``sender`` that are not acknowledged yet."""
-        seen = self._senders.get(sender)
-        return frozenset(seen.held) if seen is not None else frozenset()
+        return frozenset(self._held.get(sender, ()))
 
     def sort(self, sender: bytes, message_ids: list[bytes], bodies: list[bytes]) -> Sorted:
         """Tell what is new in one run from ``sender``; the new ones are held from now on."""
-        seen = self._senders.get(sender)
-        if seen is None:
-            seen = self._senders[sender] = _Seen()
-        held = seen.held
-        if held.isdisjoint(message_ids) and seen.recent.isdisjoint(message_ids) and seen.older.isdisjoint(message_ids):
-            before = len(held)
-            held.update(message_ids)
-            if len(held) - before == len(message_ids):
-                return Sorted(message_ids, bodies, [], 0)
-            held.difference_update(message_ids)  # one came twice in this run: sort them one by one
+        held = self._held.get(sender)
+        if held is None:
+            held = self._held[sender] = set()
+        if held.isdisjoint(message_ids):
+            keys = list(map(sender.__add__, message_ids))
+            if self._recent.isdisjoint(keys) and self._older.isdisjoint(keys):
+                before = len(held)
+                held.update(message_ids)
+                if len(held) - before == len(message_ids):
+                    return Sorted(message_ids, bodies, [], 0)
+                held.difference_update(message_ids)  # one came twice in this run: sort them one by one
         new_ids: list[bytes] = []
         new_bodies: list[bytes] = []
         again: list[bytes] = []
         for message_id, body in zip(message_ids, bodies):
             if message_id in held:
                 continue
-            if message_id in seen.recent or message_id in seen.older:
+            key = sender + message_id
+            if key in self._recent or key in self._older:
                 again.append(message_id)
                 continue
             held.add(message_id)
             new_ids.append(message_id)
             new_bodies.append(body)
+        if not held:
+            del self._held[sender]
         duplicates = len(bodies) - len(new_bodies)
         self.duplicates += duplicates
         return Sorted(new_ids, new_bodies, again, duplicates)
 
     def acknowledge(self, sender: bytes, message_ids: list[bytes]) -> list[bytes]:
         """The application has these: which of them are to be acknowledged (none twice)."""
-        seen = self._senders.get(sender)
-        if seen is None:
+        held = self._held.get(sender)
+        if held is None:
             return []
-        held = seen.held
         released = []
         for message_id in message_ids:
             if message_id in held:
                 held.remove(message_id)
                 released.append(message_id)
+        if not held:
+            del self._held[sender]
         if self._remember:
-            seen.recent.update(released)
-            self._remembered += len(released)
-            if self._remembered >= self._remember:
-                self._begin_generation()
-        elif not held:
-            del self._senders[sender]
+            self._recent.update(map(sender.__add__, released))
+            if len(self._recent) >= self._remember:  # the younger generation becomes the older, which is forgotten
+                self._older, self._recent = self._recent, set()
         return released
-
-    def _begin_generation(self) -> None:
-        """The younger generation becomes the older, which is forgotten, and with it the senders of nothing else."""
-        self._remembered = 0
-        for sender, seen in tuple(self._senders.items()):
-            seen.older, seen.recent = seen.recent, set()
-            if not seen.older and not seen.held:
-                del self._senders[sender]
 
     def refuse(self, sender: bytes, message_id: bytes) -> bool:
         """Not acknowledged after all: when it is sent again it will be new. False if it was not held."""
-        seen = self._senders.get(sender)
-        if seen is None or message_id not in seen.held:
+        held = self._held.get(sender)
+        if held is None or message_id not in held:
             return False
-        seen.held.remove(message_id)
-        if not (seen.held or seen.recent or seen.older):
-            del self._senders[sender]
+        held.remove(message_id)
+        if not held:
+            del self._held[sender]
         return True

@@ -21,7 +21,9 @@ elsewhere is posted to it with `IOThread.call`, which takes no lock.
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import logging
 import os
 import socket
 import ssl
@@ -51,8 +53,11 @@ from .sending import Sender
 
 __all__ = ["Engine", "Settings", "SocketStats"]
 
+log = logging.getLogger("netmsg.messaging")
+
 PENDING_HANDSHAKES: Final = 256
 LOOK_EVERY: Final = 1.0
+LOOK_AT_MOST_EVERY: Final = 0.001
 
 
 class Settings(NamedTuple):
@@ -122,13 +127,18 @@ class Engine:
         self.closing = False
         """Set first thing by `close`; read everywhere."""
         self.closed = False
+        self._over = False  # the very last
         self.sender = Sender(self)
         self.receiver = Receiver(self)
         self.admission = Admission(self)
         self.acceptors: list[Acceptor] = []
         self._endpoints: list[Endpoint] = []
+        self._resting: dict[bytes, list[Endpoint]] = {}
+        """Endpoints that reach a peer which is connected to us by another connection, by its identity."""
+        self._retired: dict[bytes, Peer] = {}
+        """The newest connection of each identity that is only read to its end."""
         self.open_peers: set[Peer] = set()
-        """Those let in."""
+        """Those let in, also those that are only read to their end."""
         self.handshaking: dict[Peer, None] = {}
         """Those not let in yet, oldest first."""
         self.peer_waiters = Waiters()
@@ -138,8 +148,8 @@ class Engine:
         self._failure: BaseException | None = None
         self._looking = False
         self._settling = False
-        self._look_every = min(LOOK_EVERY, settings.heartbeat_interval / 8, settings.heartbeat_timeout / 8,
-                               settings.resend_after / 8)
+        self._look_every = max(LOOK_AT_MOST_EVERY, min(LOOK_EVERY, settings.heartbeat_interval / 8,
+                                                       settings.heartbeat_timeout / 8, settings.resend_after / 8))
         self._last_look = 0.0
         self._given_up = 0
         self._connections = self._disconnections = 0
@@ -208,9 +218,6 @@ class Engine:
     # The network thread: connections coming
 
     def _accepted(self, sock: socket.socket, address: Any, context: ssl.SSLContext | None) -> None:
-        if len(self.open_peers) + len(self.handshaking) >= self.settings.max_connections - 1:
-            for acceptor in self.acceptors:
-                acceptor.pause()
         if sum(1 for peer in self.handshaking if peer.endpoint is None) >= PENDING_HANDSHAKES:
             oldest = next(peer for peer in self.handshaking if peer.endpoint is None)
             oldest.close("evicted: too many connections have not finished their handshake", None)
@@ -234,22 +241,98 @@ class Engine:
         return peer
 
     def _start(self, peer: Peer) -> None:
-        if peer.sock.family in (socket.AF_INET, socket.AF_INET6):
-            peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.closed:
             peer.sock.close()
             return
+        if peer.sock.family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # gone already: reading will tell
         self.handshaking[peer] = None
+        self._regulate_accepting()
         peer.start()
 
+    def _regulate_accepting(self) -> None:
+        """At ``max_connections`` whoever wants to come waits in the backlog."""
+        full = len(self.open_peers) + len(self.handshaking) >= self.settings.max_connections
+        for acceptor in self.acceptors:
+            if full:
+                acceptor.pause()
+            else:
+                acceptor.resume()
+
+    # The network thread: connections let in
+
     def let_in(self, peer: Peer) -> None:
+        """Exchange messages with ``peer``, which has said who it is."""
+        retired = self._retired.get(peer.identity)
+        if retired is not None:
+            peer.follow(retired, send=True)
+        if self._open(peer):
+            self.sender.join(peer)
+            self._opened(peer)
+
+    def replace(self, old: Peer, new: Peer, reason: str) -> None:
+        """Exchange messages by ``new``, and by ``old`` no more, which is closed."""
+        self._dismiss_challenger(old, new)
+        if self._open(new):
+            self.sender.succeed(old, new, finish=False)
+            self._gone(old, reason, None)
+            old.close(reason, None)
+            self._opened(new)
+
+    def hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool) -> None:
+        """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first."""
+        self._dismiss_challenger(old, new)
+        if new in self.handshaking:
+            self._rest(old, new)
+            self._retired[old.identity] = old
+            new.follow(old, send=not alive)
+            self._open(new)
+            self.sender.succeed(old, new, finish=True)
+            old.retire(reason)
+            self._gone(old, reason, None)
+            self._opened(new)
+
+    def _dismiss_challenger(self, old: Peer, new: Peer) -> None:
+        challenger, old.challenger = old.challenger, None
+        if challenger is not None and challenger is not new:
+            self.admission.refuse(challenger, "a newer connection under this identity")
+
+    def read_only(self, peer: Peer, other: Peer, reason: str) -> None:
+        """The peer has two connections, and ``other`` stays: what it has sent on ``peer`` meanwhile is read, first."""
+        self._rest(peer, other)
+        if self._open(peer):
+            self._retired[peer.identity] = peer
+            other.follow(peer, send=True)
+            peer.retire(reason)
+
+    def retire(self, peer: Peer, reason: str) -> None:
+        """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its end."""
+        self._retired[peer.identity] = peer
+        self.sender.leave(peer)
+        peer.retire(reason)
+        self._peers_changed()
+        self._let_in_challenger(peer)
+
+    def _rest(self, peer: Peer, other: Peer) -> None:
+        """Do not dial again what leads to a peer that is there by another connection."""
+        if peer.endpoint is not None:
+            peer.endpoint.rest()
+            self._resting.setdefault(other.identity, []).append(peer.endpoint)
+
+    def _open(self, peer: Peer) -> bool:
         if peer not in self.handshaking:
-            return
+            return False
         del self.handshaking[peer]
         self.open_peers.add(peer)
+        peer.let_in(self.receiver.open_account(peer))
+        return True
+
+    def _opened(self, peer: Peer) -> None:
+        peer.known = True
         self._connections += 1
-        peer.let_in()
-        self.sender.join(peer)
         if peer.endpoint is not None:
             peer.endpoint.opened()
         self.events.add(Connected(peer.address, peer.identity))
@@ -273,28 +356,40 @@ class Engine:
         self._past_bytes_received += peer.received_bytes
         if peer in self.open_peers:
             self.open_peers.discard(peer)
-            self._disconnections += 1
-            self.sender.leave(peer)
             self._past_sent += peer.lane.sent_messages
             self._past_received += peer.received_messages
             self._past_bytes_sent += peer.lane.sent_bytes
-            self.events.add(Disconnected(peer.address, peer.identity, reason, error))
-            self._peers_changed()
+            self.sender.leave(peer)
+            self.receiver.leave_account(peer)
+            if self._retired.get(peer.identity) is peer:
+                del self._retired[peer.identity]
+            if peer.known:
+                self._gone(peer, reason, error)
+                self._peers_changed()
         else:
             self.handshaking.pop(peer, None)
+            self.admission.forget(peer)
             if reason:
                 self.events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error))
+        self._let_in_challenger(peer)
+        if peer.endpoint is not None:
+            peer.endpoint.ended(peer.open_for, reason, error)
+        if self._resting and self.sender.router.find(peer.identity) is None:
+            for endpoint in self._resting.pop(peer.identity, ()):
+                endpoint.wake("the other connection to this peer has gone")
+        if not self.closing:
+            self._regulate_accepting()
+        self.check_closed()
+
+    def _let_in_challenger(self, peer: Peer) -> None:
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
             self.let_in(challenger)
-        if peer.endpoint is not None:
-            peer.endpoint.ended(peer.open_for, reason, error)
-        if not self.closing:
-            for acceptor in self.acceptors:
-                acceptor.resume()
-        self.check_closed()
 
-    # The network thread: messages
+    def _gone(self, peer: Peer, reason: str, error: BaseException | None) -> None:
+        peer.known = False
+        self._disconnections += 1
+        self.events.add(Disconnected(peer.address, peer.identity, reason, error))
 
     # The network thread: the regular look
 
@@ -306,17 +401,21 @@ class Engine:
         now = time.monotonic()
         late = now - self._last_look > self._look_every + self.settings.heartbeat_interval
         self._last_look = now
-        for peer in tuple(self.open_peers):
-            self._look_at(peer, now, late)
         self.io.call_later(self._look_every, self._look)
+        for peer in tuple(self.open_peers):
+            try:
+                self._look_at(peer, now, late)
+            except Exception as failure:  # it is that peer's end, and nobody else's
+                log.exception("looking at a peer failed")
+                peer.crashed(failure)
 
     def _look_at(self, peer: Peer, now: float, late: bool) -> None:
         liveness = peer.liveness
         liveness.heard(now, peer.session.decoder.envelopes + peer.received_messages, peer.received_bytes)
         liveness.said(now, peer.lane.sent_bytes)
-        if peer.paused:
+        if peer.paused or peer.following:
             liveness.last_heard = now  # it may well have spoken
-            peer.resume()  # who took the last message need not have come back
+            peer.look_for_room()
         elif late:
             liveness.excuse(now)
         if liveness.dead(now):
@@ -341,7 +440,7 @@ class Engine:
             return 0
         margin = Deadline(None if linger == float("inf") else linger + 5.0)
         try:
-            self._close_waiters.wait(lambda: self.closed, margin)
+            self._close_waiters.wait(lambda: self._over, margin)
         except BaseException:
             self.io.call(self._end)  # who interrupts the lingering has lingered enough
             raise
@@ -350,24 +449,29 @@ class Engine:
         return self._given_up
 
     def begin_close(self, linger: float) -> None:
-        """Start closing, and return at once."""
+        """Start closing, and return at once. Called again it may shorten the lingering."""
         first = not self.closing
         self.closing = True
         self.sender.fast_ring = ()
         self.receiver.inbox.close()
         self._peers_changed()
-        if not first or self._forked:
+        if self._forked:
             return
         if self._attached:
-            self.io.call(self._begin_close, linger)
+            self.io.call(self._begin_close, linger, first)
+        elif not first:
+            return
+        elif _interrupts_the_engine():
+            _thread.start_new_thread(self._end, ())  # this one may hold the locks that it takes
         else:
             self._end()
 
-    def _begin_close(self, linger: float) -> None:
+    def _begin_close(self, linger: float, first: bool = True) -> None:
         if self.closed:
             self.io.detach(self)
             return
-        self._wind_down()
+        if first:
+            self._wind_down()
         if linger == 0:
             for peer in tuple(self.open_peers):
                 if peer.lane.control:
@@ -437,9 +541,15 @@ class Engine:
         self.receiver.inbox.release()
         self.receiver.conversation.end()
         self.events.close()
+        _engines.discard(self)
         if self._attached:
             self.io.detach(self)
-        _engines.discard(self)
+            self.io.bury(self._tell_closed)  # behind the sockets: who has closed may bind the same address at once
+        else:
+            self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        self._over = True
         self._close_waiters.notify_all()
 
     # What the IOThread asks of its users
@@ -484,15 +594,15 @@ class Engine:
         return [lane.owner.info() for lane in self.sender.router.ring]
 
     def stats(self) -> SocketStats:
-        lanes = self.sender.router.ring
-        peers = [lane.owner for lane in lanes]
-        infos = [peer.info() for peer in peers]
+        self.check_fork()
+        infos = self.peers()
+        connections = tuple(self.open_peers)  # more than `infos`: some are read to their end only
         return SocketStats(
-            sent=self._past_sent + sum(info.sent for info in infos),
-            received=self._past_received + sum(info.received for info in infos),
-            bytes_sent=self._past_bytes_sent + sum(lane.sent_bytes for lane in lanes),
-            bytes_received=self._past_bytes_received + sum(peer.received_bytes for peer in peers),
-            queued=self.sender.router.unplaced + sum(info.queued for info in infos),
+            sent=self._past_sent + sum(peer.lane.sent_messages for peer in connections),
+            received=self._past_received + sum(peer.received_messages for peer in connections),
+            bytes_sent=self._past_bytes_sent + sum(peer.lane.sent_bytes for peer in connections),
+            bytes_received=self._past_bytes_received + sum(peer.received_bytes for peer in connections),
+            queued=self.sender.router.unplaced + sum(len(peer.lane.queue) for peer in connections),
             unacked=len(self.sender.ledger.outstanding),
             resent=self.sender.ledger.resent,
             duplicates=self.receiver.arrivals.duplicates,

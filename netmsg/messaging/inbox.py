@@ -15,13 +15,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..deadline import Deadline
 from ..waiting import Signal, Ticket, Waiters
-
-if TYPE_CHECKING:
-    from .peers import Peer
+from .credit import Credit
 
 __all__ = ["Batch", "Inbox", "NOTHING", "RequestBatch"]
 
@@ -31,21 +29,20 @@ T = TypeVar("T")
 class Batch:
     """Messages of one peer, in order."""
 
-    __slots__ = ("count", "finished", "identity", "large_bytes", "peer", "queue")
+    __slots__ = ("count", "credit", "finished", "identity", "large_bytes", "queue")
 
     watched = True
     """Whether messages may be taken: those to be acknowledged only while the network thread looks at what is taken."""
 
-    def __init__(self, peer: Peer | None, identity: bytes, messages: Iterable[Any], count: int = 0,
-                 large_bytes: int = 0) -> None:
-        self.peer = peer
-        self.identity = identity
+    def __init__(self, credit: Credit | None, messages: Iterable[Any], count: int = 0, large_bytes: int = 0) -> None:
+        self.credit = credit
+        self.identity = b"" if credit is None else credit.identity
         self.queue: deque[Any] = deque(messages)
         """Payloads; with manual acknowledgement pairs of message id (or ``None``) and payload."""
         self.count = count
-        """How many count against the peer's receive mark; 0 once that is settled."""
+        """How many count against the receive mark of their sender; 0 once they count as taken."""
         self.large_bytes = large_bytes
-        self.finished = peer is None
+        self.finished = credit is None
         """Whether it has been told that all is taken."""
 
     def taken_ids(self) -> list[bytes]:
@@ -58,9 +55,8 @@ class RequestBatch(Batch):
 
     __slots__ = ("acknowledged", "message_ids", "ticking", "watched")
 
-    def __init__(self, peer: Peer, identity: bytes, messages: list[bytes], message_ids: list[bytes],
-                 large_bytes: int) -> None:
-        super().__init__(peer, identity, messages, len(messages), large_bytes)
+    def __init__(self, credit: Credit, messages: list[bytes], message_ids: list[bytes], large_bytes: int) -> None:
+        super().__init__(credit, messages, len(messages), large_bytes)
         self.message_ids = message_ids
         self.acknowledged = 0
         """How many of those have been."""
@@ -75,7 +71,7 @@ class RequestBatch(Batch):
         return ids
 
 
-NOTHING = Batch(None, b"", ())
+NOTHING = Batch(None, ())
 """The batch that is current while none may be taken from without asking."""
 
 
@@ -122,6 +118,12 @@ class Inbox:
                 if self._ready():
                     self._set_signal()
 
+    def settle(self) -> None:
+        """Count a batch that is exhausted as taken, although who took the last message has not come back."""
+        with self._lock:
+            if not self.last.queue:
+                self._finish(self.last)
+
     def unwatch(self, batch: RequestBatch) -> None:
         """Stop taking from ``batch`` unasked: the next taker comes by `refill`, and has it watched again."""
         with self._lock:
@@ -136,9 +138,7 @@ class Inbox:
         with self._lock:
             batch = self.last
             while not batch.queue:
-                if not batch.finished:
-                    self._finished(batch)
-                    batch.finished = True
+                self._finish(batch)
                 self.last = NOTHING
                 self.current = NOTHING
                 if self._closed or not self._batches:
@@ -160,47 +160,75 @@ class Inbox:
             self.waiters.notify()  # there may be enough for another taker
         return batch
 
+    def _finish(self, batch: Batch) -> None:
+        """All of a batch counts as taken. Under the lock."""
+        if batch.finished:
+            return
+        credit = batch.credit
+        assert credit is not None
+        # No call until the numbers are right.
+        credit.taken += batch.count
+        credit.taken_bytes += batch.large_bytes
+        batch.count = batch.large_bytes = 0
+        self._finished(batch)
+        batch.finished = True
+
     def _ready(self) -> bool:
         return self._closed or bool(self.last.queue) or bool(self._batches)
+
+    def _wait(self, deadline: Deadline) -> None:
+        """Wait until there is something to take, or the end. Raises ``TimeoutError``."""
+        if self._signal is not None:
+            with self._lock:
+                if not self._ready():
+                    self._clear_signal()
+        if not self.waiters.wait(self._ready, deadline, self.special_ticket):
+            raise TimeoutError("no message in time")
 
     def take(self, deadline: Deadline) -> tuple[Batch, Any] | None:
         """One message and its batch; ``None`` once closed. Raises ``TimeoutError``."""
         if self._signal is not None:
             return self.take_as(_pair, deadline)
-        while True:
-            batch = self.last
-            if not (batch.queue or self._batches or self._closed):
-                if not batch.finished:
-                    self._finished(batch)
-                    batch.finished = True
-                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
-                    raise TimeoutError("no message in time")
-            batch = self.refill()
-            queue = batch.queue
-            if queue and batch.watched:
-                message = queue[0]
-                del queue[0]
-                return batch, message
-            if self._closed:
-                return None
+        try:
+            while True:
+                batch = self.last
+                if not (batch.queue or self._batches or self._closed):
+                    if not batch.finished:
+                        with self._lock:
+                            if not batch.queue:
+                                self._finish(batch)
+                    self._wait(deadline)
+                batch = self.refill()
+                queue = batch.queue
+                if queue and batch.watched:
+                    message = queue[0]
+                    del queue[0]
+                    return batch, message
+                if self._closed:
+                    return None
+        except BaseException:
+            self.waiters.notify()  # interrupted, perhaps, after it was woken: somebody else has to have the message
+            raise
 
     def take_as(self, make: Callable[[Batch, Any], T], deadline: Deadline) -> T | None:
         """One message, as what ``make`` makes of it and its batch; ``None`` once closed. Raises ``TimeoutError``.
 
         It is made first and taken second: an interrupt in the making loses nothing.
         """
-        while True:
-            batch = self.refill()
-            if batch.queue:
-                made = self._take_made(batch, make)
-                if made is not None:
-                    return made
-            elif self._closed:
-                return None
-            else:
-                self._settle_signal()
-                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
-                    raise TimeoutError("no message in time")
+        try:
+            while True:
+                batch = self.refill()
+                if batch.queue:
+                    made = self._take_made(batch, make)
+                    if made is not None:
+                        return made
+                elif self._closed:
+                    return None
+                else:
+                    self._wait(deadline)
+        except BaseException:
+            self.waiters.notify()  # see `take`
+            raise
 
     def _take_made(self, batch: Batch, make: Callable[[Batch, Any], T]) -> T | None:
         """``None`` if another thread was faster."""
@@ -211,8 +239,10 @@ class Inbox:
             if self._signal is not None:
                 # Readable for exactly as long as there are more. Nobody takes but by this way and `take_many`.
                 with self._lock:
-                    if not self._batches and len(queue) <= 1:
-                        self._clear_signal()
+                    if len(queue) <= 1:
+                        self._finish(batch)  # in advance: who waits in a selector need not come back before there is more
+                        if not self._batches:
+                            self._clear_signal()
             if queue and queue[0] is message and batch.watched:
                 del queue[0]
                 return made
@@ -231,19 +261,25 @@ class Inbox:
 
     def take_many(self, max_messages: int, deadline: Deadline) -> list[Any] | None:
         """At least one and at most ``max_messages``; ``None`` once closed. Raises ``TimeoutError``."""
-        first = None
-        while first is None:
-            batch = self.refill()
-            if batch.queue:
-                first = batch
-            elif self._closed:
-                return None
-            else:
-                self._settle_signal()
-                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
-                    raise TimeoutError("no message in time")
+        try:
+            while True:
+                batch = self.refill()
+                if batch.queue:
+                    taken = self._take_from(batch, max_messages)
+                    if taken:
+                        return taken
+                elif self._closed:
+                    return None
+                else:
+                    self._wait(deadline)
+        except BaseException:
+            self.waiters.notify()  # see `take`
+            raise
+
+    def _take_from(self, batch: Batch, max_messages: int) -> list[Any]:
+        """Nothing, if another thread was faster."""
         taken: list[Any] = []
-        queue: deque[Any] = first.queue
+        queue: deque[Any] = batch.queue
         try:
             try:
                 for _ in range(max_messages):
@@ -252,24 +288,19 @@ class Inbox:
                     taken += (message,)
             except IndexError:
                 pass
-            self._settle_signal()
-            if taken:
-                if isinstance(first, RequestBatch):
-                    self._watch(first)
-                return taken
+            with self._lock:
+                if not queue:
+                    self._finish(batch)
+                if self._signal is not None and not self._ready():
+                    self._clear_signal()
+            if taken and isinstance(batch, RequestBatch):
+                self._watch(batch)
+            return taken
         except BaseException:
             queue.extendleft(taken[::-1])
-            if self.last is not first:  # another thread went on to the next
-                self._batches.appendleft(first)
+            if self.last is not batch:  # another thread went on to the next
+                self._batches.appendleft(batch)
             raise
-        return self.take_many(max_messages, deadline)  # another thread was faster
-
-    def _settle_signal(self) -> None:
-        """Nothing may be left: then the descriptor is not readable."""
-        if self._signal is not None:
-            with self._lock:
-                if not self._ready():
-                    self._clear_signal()
 
     # A descriptor for selectors
 
@@ -295,6 +326,8 @@ class Inbox:
         if self._signal is not None and not self._closed:
             self._signalled = False
             self._signal.clear()
+            if self._closed:  # meanwhile: `close` takes no lock
+                self._signal.set()
 
     # The end
 

@@ -7,6 +7,7 @@ the call and the bookkeeping loses a frame, repeats one or splices two.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -71,9 +72,9 @@ class Lane:
     but for `unacked` and what is said of acknowledgements, which belong to the router and its lock.
     """
 
-    __slots__ = ("acked_at", "control", "control_bytes", "dead", "dialled", "identity", "large_bytes", "lock", "owner",
-                 "queue", "resend_delay", "sent_bytes", "sent_messages", "unacked", "unacked_large", "window",
-                 "writing")
+    __slots__ = ("control", "control_bytes", "dead", "dialled", "finishing", "given", "held", "identity",
+                 "large_bytes", "lock", "owner", "queue", "sent_bytes", "sent_log", "sent_messages", "unacked",
+                 "unacked_large", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -92,16 +93,23 @@ class Lane:
         self.writing: Write | None = None
         self.dead = False
         """Set by the engine before it takes the queue back; read by senders after they appended."""
+        self.held = False
+        """Messages wait, and control frames alone go out: the connection before this one is still being read."""
+        self.finishing = False
+        """Another connection has taken over: the write in progress is still brought to its end, and no other begun."""
         self.sent_messages = 0
         self.sent_bytes = 0
         self.window = window
         """How many messages may be unacknowledged."""
-        self.unacked: dict[bytes, Frame] = {}
-        """By message id, every at-least-once message given to this peer, oldest first, queued ones included."""
+        self.unacked: dict[bytes, tuple[int, Frame]] = {}
+        """By message id, every at-least-once message given to this peer, oldest first, queued ones included; with what
+        `given` was when it was last queued."""
         self.unacked_large = 0
-        self.acked_at = 0.0
-        """When the peer last acknowledged anything, or had nothing to acknowledge."""
-        self.resend_delay = 0.0
+        self.given = 0
+        """At-least-once messages queued here so far, those sent again included. What was queued as number n has been
+        handed to the kernel once `sent_messages` is at least n."""
+        self.sent_log: deque[tuple[float, int]] = deque()
+        """What `sent_messages` was, at some times: for the `Ledger`."""
 
     def add_control(self, frame: bytes) -> None:
         """Queue a control frame, or several joined. Without the lock, but by one thread only."""
@@ -113,12 +121,17 @@ class Lane:
     def empty(self) -> bool:
         return not self.queue and not self.control and self.writing is None
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to write now."""
+        return not self.control and self.writing is None and (self.held or self.finishing or not self.queue)
+
     def begin_write(self) -> Write | None:
         """The write in progress, or a new one of what is queued, or ``None``. Under the lock."""
         write = self.writing
         if write is not None:
             return write
-        frames = self.queue[:FRAMES_A_WRITE]
+        frames = [] if self.held or self.finishing else self.queue[:FRAMES_A_WRITE]
         if self.control:
             write = _gather(self.control[:], frames)
         elif not frames:
@@ -164,8 +177,16 @@ class Lane:
     def take_back(self) -> list[Frame]:
         """Empty the queue: all that was not handed to the kernel whole, in order. Under the lock; may be repeated.
 
-        A frame handed over in part counts as not sent: the peer cannot have got it.
+        A frame handed over in part counts as not sent: the peer cannot have got it. While `finishing`, those of the
+        write in progress stay.
         """
+        if self.finishing and self.writing is not None:
+            count = len(self.queue)
+            kept = self.writing.messages
+            frames = self.queue[kept:count]
+            del self.queue[kept:count]
+            self.large_bytes -= sum(frame_size(frame) for frame in frames if isinstance(frame, tuple))
+            return frames
         write, self.writing = self.writing, None
         sent = 0
         if write is not None:

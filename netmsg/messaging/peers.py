@@ -22,6 +22,7 @@ from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, 
 from ..wire.framing import READ_SIZE, Run
 from ..wire.session import Liveness, Session, State
 from ..wire.sniffing import Dialect
+from .credit import Credit
 from .inbox import Batch
 from .lane import Lane
 
@@ -64,11 +65,11 @@ class PeerInfo(NamedTuple):
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_armed", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_io", "_reading",
-                 "_recv_hwm", "_recv_hwm_bytes", "_send_many", "_send_one", "_write_error", "address",
-                 "announced_interval", "challenger", "closing", "connected_since", "direct", "endpoint", "engine",
-                 "identity", "lane", "lent", "liveness", "open_since", "paused", "pending", "pending_bytes", "queue",
-                 "received_bytes", "received_messages", "session", "sock", "transport", "unread")
+    __slots__ = ("_armed", "_behind", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_followers",
+                 "_io", "_reading", "_send_many", "_send_one", "_write_error", "address", "announced_interval",
+                 "challenger", "closing", "connected_since", "credit", "direct", "endpoint", "engine", "identity",
+                 "known", "lane", "lent", "liveness", "open_since", "paused", "queue", "received_bytes", "received_messages",
+                 "retired", "session", "sock", "transport", "unread")
 
     def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
@@ -94,9 +95,8 @@ class Peer:
         self.open_since: float | None = None
         self.received_bytes = 0
         self.received_messages = 0
-        self.pending = 0
-        """Messages delivered to the inbox and not settled with yet."""
-        self.pending_bytes = 0
+        self.credit = Credit(b"", 0, 0)
+        """What its identity has delivered and nobody has taken; the real one once it is let in."""
         self.paused = False
         """Not read, because its messages are not taken."""
         self.lent = False
@@ -110,8 +110,12 @@ class Peer:
         """Seconds between its heartbeats, as far as it told."""
         self.closing = False
         """All has been sent that will be: waiting for the other end to finish."""
-        self._recv_hwm = engine.settings.recv_hwm
-        self._recv_hwm_bytes = engine.settings.recv_hwm_bytes
+        self.known = False
+        """Whether it has been said that it is connected, and not yet that it is not."""
+        self.retired = ""
+        """Why nothing more is sent on this connection, if so: it is only read to its end."""
+        self._behind: Peer | None = None  # the retired connection to be read to its end before this one is read
+        self._followers: list[Peer] = []  # those behind this one
         self._io = engine.io
         self._reading = True
         self._armed = False
@@ -176,6 +180,10 @@ class Peer:
             self._reading = False  # until it is let in: what it has to say can wait in the kernel
             self._watch()
             self.engine.admission.greeted(self)
+        if complete and self.open_since is None and not self._closed:
+            # Its end, though, is to be noticed: nobody need decide about one who has nothing to say and is gone.
+            self._reading = not self.session.decoder.buffered
+            self._watch()
 
     def _refuse_websocket(self) -> None:
         try:
@@ -189,14 +197,23 @@ class Peer:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def let_in(self) -> None:
+    def judged(self, verdict: bool, error: BaseException | None) -> None:
+        """``authorize`` has answered."""
+        self.engine.admission.judged(self, verdict, error)
+
+    def probe_over(self, old: Peer) -> None:
+        """``old``, whose identity this one claims, has had its time to show itself."""
+        self.engine.admission.probe_over(old, self)
+
+    def let_in(self, credit: Credit) -> None:
         """The end of the handshake: send our part of it, and begin to exchange messages."""
         if self._deadline is not None:
             self._deadline.cancel()
+        self.credit = credit
         self.lane.add_control(self.session.welcome())
         self.open_since = time.monotonic()
         self.connected_since = time.time()
-        self._reading = True
+        self._reading = self._behind is None
         self._watch()
         self.liveness.last_heard = self.open_since
         self._io.work.add(self)
@@ -221,7 +238,7 @@ class Peer:
             self._read()
 
     def _read(self) -> None:
-        if self.lent:
+        if self.lent or not self._reading:  # an event from before it was paused
             return
         transport = self.transport
         decoder = self.session.decoder
@@ -229,6 +246,9 @@ class Peer:
             try:
                 chunk = transport.receive(decoder.read_size)
             except BlockingIOError:
+                if self._write_error is not None:
+                    self._broken(self._write_error)  # what had come before it is read
+                    return
                 break
             except OSError as error:
                 self._broken(error)
@@ -240,6 +260,8 @@ class Peer:
                 break
         if transport.unsent and not self._armed:
             self._watch()
+        if self._blocked and not self._armed:
+            self._io.work.add(self)
         if self._reading and transport.readable and not self._closed:
             self._io.call(self._go_on_reading)
 
@@ -254,8 +276,9 @@ class Peer:
             self._greet(chunk)
             return
         decoder = self.session.decoder
-        room = self._recv_hwm - self.pending
-        plenty = room > PLENTY and self.pending_bytes < self._recv_hwm_bytes
+        credit = self.credit
+        room = credit.hwm - credit.arrived + credit.taken
+        plenty = room > PLENTY and credit.arrived_bytes - credit.taken_bytes < credit.hwm_bytes
         message = decoder.only_message(chunk) if plenty else None
         if message is not None:
             self.received_messages += 1
@@ -284,8 +307,7 @@ class Peer:
         decoder = self.session.decoder
         if decoder.error is not None:
             self.close(f"protocol error: {decoder.error}", decoder.error)
-        elif (decoder.stopped or self.pending >= self._recv_hwm or self.pending_bytes >= self._recv_hwm_bytes
-              or self.lane.control_bytes > CONTROL_MARK):
+        elif decoder.stopped or self.credit.room() <= 0 or self.lane.control_bytes > CONTROL_MARK:
             if self.room() <= 0:
                 self._pause()
             elif decoder.stopped:
@@ -294,31 +316,37 @@ class Peer:
     def room(self) -> int:
         """How many more messages may be received now."""
         engine = self.engine
-        engine.receiver.settle_finished()
-        if engine.closing or (engine.sender.ack_waiters and self.lane.unacked):
-            # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
+        if engine.closing:
             return UNBOUNDED
-        if self.pending_bytes >= self._recv_hwm_bytes or self.lane.control_bytes > CONTROL_MARK:
+        if self.lane.control_bytes > CONTROL_MARK:
             return 0
-        return self._recv_hwm - self.pending
+        # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
+        return self.credit.room(past_mark=bool(engine.sender.ack_waiters and self.lane.unacked))
 
     def _pause(self) -> None:
         """Stop reading until there is room. Unregistered, not masked: see `IOThread.watch`."""
         self.paused = True
+        self.credit.waits = True
         self._reading = False
         self._watch()
-        if self.room() > 0:  # taken since
-            self.resume()
+        self.look_for_room()  # taken since
+
+    def look_for_room(self) -> None:
+        """Read again if there is room that nobody has told of."""
+        if self.paused:
+            self.engine.receiver.inbox.settle()
+            if self.room() > 0:
+                self.resume()
 
     def resume(self) -> None:
         """Read again, if at least half of the room is there: first what has been received already.
 
         With manual acknowledgement any room will do, for the application may want more before it acknowledges.
         """
-        if not self.paused or self._closed:
+        if not self.paused or self._closed or self._behind is not None:
             return
         room = self.room()
-        if room <= 0 or (room <= self._recv_hwm // 2 and not self.engine.receiver.manual):
+        if room <= 0 or (room <= self.credit.hwm // 2 and not self.engine.receiver.manual):
             return
         self.paused = False
         self._reading = True
@@ -346,7 +374,7 @@ class Peer:
     def lend(self) -> bool:
         """Let that thread read, if nothing but messages is to be expected."""
         if (not self.direct or self.open_since is None or not self._reading or self._closed or self.closing
-                or self.challenger is not None or not self.session.decoder.idle):
+                or self.retired or self.challenger is not None or not self.session.decoder.idle):
             return False
         self.lent = True
         self._watch()
@@ -374,7 +402,7 @@ class Peer:
             if message is None:
                 return False
             size = len(chunk)
-            batch = Batch(self, self.identity, (message,))
+            batch = Batch(self.credit, (message,))
             batch.finished = True  # it is taken at once, and never counts against the mark
             # No call before the last line, and so no interrupt: see netmsg.messaging.inbox.
             self.received_bytes += size
@@ -401,8 +429,10 @@ class Peer:
             self.close("", None)  # a port scan or a health check: no event
         elif self.open_since is None:
             self.close("the peer closed the connection during the handshake", None)
-        elif self.closing:
-            self.close("closed", None)
+        elif self._write_error is not None:
+            self._broken(self._write_error)
+        elif self.closing or self.retired:
+            self.close(self.retired or "closed", None)
         else:
             self.close("the peer closed the connection", None)
 
@@ -492,63 +522,128 @@ class Peer:
         with self.lane.lock:
             self._write(WRITES_A_ROUND)
         if self._write_error is not None:
-            self._drain_broken(self._write_error)
+            self._cannot_send(self._write_error)
             return
-        if not self._blocked and not self.lane.empty:
+        lane = self.lane
+        if not self._blocked and not lane.idle:
             self._io.work.add(self)  # after the others had their turn
         if self._blocked != self._armed or (self.transport.unsent and not self._armed):
             self._watch()
+        if self.retired and not self.closing and not self._blocked and lane.writing is None and not lane.control:
+            self._end_sending()
         self.engine.sender.flushed(self)
 
-    def _drain_broken(self, error: OSError) -> None:
-        """Nothing can be sent any more; what the peer had sent before is still there to be read."""
+    def _cannot_send(self, error: OSError) -> None:
+        """Nothing can be sent any more; what the peer had sent before is still there to be read, within the marks, and
+        for no longer than a dead peer is waited for."""
+        if self._closed:
+            return
+        if self.open_since is None:
+            self._broken(error)
+            return
+        if not self.retired:
+            self.engine.retire(self, f"the connection broke: {error}")
+        if not self.closing:
+            self.closing = True
+            self._go_on_reading()
+
+    # The end of a connection whose peer is still there
+
+    def retire(self, reason: str) -> None:
+        """Send nothing more; what is being written is, and then the other end is told that it was all. What comes is
+        read to its end, within the marks; if it does not end, for as long as a dead peer is waited for."""
         if self.lent:
             self.engine.receiver.conversation.end()
-        self._reading = True
-        while not self._closed:
-            try:
-                chunk = self.transport.receive(self.session.decoder.read_size)
-            except OSError:
-                break
-            if not chunk:
-                break
-            self.received_bytes += len(chunk)
-            if self.open_since is not None:
-                self._take(self.session.decoder.decode(chunk, UNBOUNDED))
-        if not self._closed:
-            self._broken(error)
+        self.retired = reason
+        self.lane.dead = True
+        self._wait_for_end()
+        if self._write_error is None:
+            self._io.work.add(self)
 
-    def finish(self) -> None:
-        """All is sent: say goodbye, and read to the end, for closing with bytes unread would be a reset, which can
-        destroy what the other end has not read yet."""
-        if self.closing or self._closed:
+    def _wait_for_end(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._io.call_later(self.engine.settings.heartbeat_timeout, self._not_over)
+
+    def _not_over(self) -> None:
+        if self.paused or self._behind is not None:
+            # What has come is not lost because nobody takes it; but those behind this one need not be silent for it.
+            for follower in self._followers:
+                follower.speak()
+            self._wait_for_end()
+        elif self._write_error is not None:
+            self._broken(self._write_error)
+        else:
+            self.close(self.retired, None)
+
+    def follow(self, old: Peer, *, send: bool) -> None:
+        """Messages of this connection count as later than all of ``old``, which is still being read; ``send``: those
+        that we send may go out meanwhile."""
+        if self.lent:
+            self.engine.receiver.conversation.end()
+        self._behind = old
+        old._followers.append(self)
+        self._reading = False
+        self.lane.held = not send
+        if self.open_since is not None and not self._closed:
+            self._watch()
+
+    def speak(self) -> None:
+        """Send messages, even if it is not known whether the connection before this one has been read."""
+        self.lane.held = False
+        self._io.work.add(self)
+
+    def _go_ahead(self) -> None:
+        """The connection before this one has been read to its end."""
+        self._behind = None
+        self.lane.held = False
+        if self._closed or self.open_since is None:
             return
+        self._io.work.add(self)
+        if self.paused:
+            self.resume()
+        else:
+            self._reading = True
+            self._go_on_reading()
+
+    def _end_sending(self) -> None:
         self.closing = True
         self.session.goodbye()
         try:
             self.transport.end_sending()
         except OSError as error:
-            self._broken(error)
-            return
-        self.resume()
+            if not self.retired:
+                self._broken(error)
+                return
+            # It broke, but what it had brought is still to be read.
         self._watch()
 
+    def finish(self) -> None:
+        """All is sent: say goodbye, and read to the end, for closing with bytes unread would be a reset, which can
+        destroy what the other end has not read yet."""
+        if self.closing or self._closed or self.retired:
+            return
+        self._end_sending()
+        if not self._closed:
+            self.resume()
+
     def heartbeat(self) -> None:
-        if self.lane.empty and not self.closing:
+        if self.lane.idle and not self.closing and not self.retired:
             self.lane.add_control(HEARTBEAT_FRAME)
             self._io.work.add(self)
 
     @property
     def stuck(self) -> bool:
         """Whether there is something to send that nobody is about to send: a sender was interrupted before it said."""
-        return not self._armed and not self.lane.empty
+        return not self._armed and not self.lane.idle
 
     # The end
 
     def _watch(self) -> None:
         if self._closed:
             return
-        self._armed = self._blocked or self.transport.unsent
+        # A TLS peer that waits without anything unsent waits for what comes.
+        self._armed = (self._blocked and self.direct) or self.transport.unsent
         events = READ if self._reading and not self.lent else 0
         self._io.watch(self.sock, events | WRITE if self._armed else events, self)
 
@@ -558,7 +653,7 @@ class Peer:
             self.engine.receiver.conversation.end()
         if self._closed:
             return
-        if self.session.decoder.stopped:
+        if self.session.decoder.stopped or (self._behind is not None and self.open_since is not None):
             # Messages that came before the end and had no room: nothing received is dropped.
             self._take(self.session.decoder.decode(b"", UNBOUNDED))
             if self._closed:
@@ -573,6 +668,9 @@ class Peer:
             self._deadline.cancel()
         self.session.closed()
         self.engine.lost(self, reason, error)
+        followers, self._followers = self._followers, []
+        for follower in followers:
+            follower._go_ahead()
 
     def _close_socket(self) -> None:
         with self.lane.lock:  # not while a sender is inside its system call
@@ -586,6 +684,11 @@ class Peer:
 
     def crashed(self, error: Exception) -> None:
         self.close(f"internal error: {error!r}", error)
+
+    @property
+    def following(self) -> bool:
+        """Whether it is not read yet, because the connection before it still is."""
+        return self._behind is not None
 
     @property
     def open_for(self) -> float:

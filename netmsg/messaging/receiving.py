@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..wire.envelope import ack_frames
 from .delivery import AckMode, Arrivals
 from .conversation import Conversation
-from .inbox import NOTHING, Batch, Inbox, RequestBatch
+from .credit import Credit
+from .inbox import Batch, Inbox, RequestBatch
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -35,7 +36,41 @@ class Receiver:
         self.conversation = Conversation(self, self.inbox.waiters)
         self.inbox.special_ticket = self.conversation.ticket
         self.arrivals = Arrivals(engine.settings.dedupe)
-        self._finished: list[Batch] = []
+        self._accounts: dict[bytes, _Account] = {}
+
+    # Marks
+
+    def open_account(self, peer: Peer) -> Credit:
+        """The credit of an identity that has connected."""
+        account = self._accounts.get(peer.identity)
+        if account is None:
+            settings = self._engine.settings
+            account = _Account(Credit(peer.identity, settings.recv_hwm, settings.recv_hwm_bytes), [])
+            self._accounts[peer.identity] = account
+        account.peers.append(peer)
+        return account.credit
+
+    def leave_account(self, peer: Peer) -> None:
+        """The connection has gone; what it brought and nobody took still counts."""
+        account = self._accounts.get(peer.identity)
+        if account is not None and peer in account.peers:
+            account.peers.remove(peer)
+            account.credit.waits = True
+            self._taken_from(account.credit)
+
+    def _taken_from(self, credit: Credit) -> None:
+        """Messages of an identity have been taken that somebody waits for."""
+        account = self._accounts.get(credit.identity)
+        if account is None:
+            return
+        for peer in tuple(account.peers):
+            if peer.paused:
+                peer.resume()
+        if not account.peers and credit.pending <= 0:
+            del self._accounts[credit.identity]
+        credit.waits = not account.peers or any(peer.paused for peer in account.peers)
+
+    # What arrives
 
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
         """DATA has been received."""
@@ -49,10 +84,11 @@ class Receiver:
             self.arrived(peer, [payload])
             return
         size = len(payload)
-        peer.pending += 1
-        peer.pending_bytes += size
+        credit = peer.credit
+        credit.arrived += 1
+        credit.arrived_bytes += size
         inbox = self.inbox
-        inbox.deliver(Batch(peer, peer.identity, (payload,), 1, size))
+        inbox.deliver(Batch(credit, (payload,), 1, size))
         if inbox.waiters.waiting:
             self.io.notices.append(inbox.waiters.notify)
             self.conversation.overhear(peer)
@@ -69,51 +105,40 @@ class Receiver:
         mode = self._ack_mode
         if mode is AckMode.ON_RECV:
             self._deliver(peer, found.bodies, found.bodies, found.message_ids)
-            return
-        if mode is AckMode.MANUAL:
-            batch = self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None)
-            batch.count = batch.large_bytes = 0  # these count until they are acknowledged: see `settle_delivery`
+        elif mode is AckMode.MANUAL:
+            # They count until they are acknowledged: see `settle_delivery`.
+            self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None, until_taken=False)
         else:
             self._deliver(peer, found.bodies, found.bodies, None)
             self._acknowledge(peer.identity, found.message_ids)
 
-    def _deliver(self, peer: Peer, messages: Iterable[Any], payloads: list[bytes],
-                 message_ids: list[bytes] | None) -> Batch:
+    def _deliver(self, peer: Peer, messages: Iterable[Any], payloads: list[bytes], message_ids: list[bytes] | None, *,
+                 until_taken: bool = True) -> None:
         # A long run came out of one read of 256 KiB: only in short ones can there be large messages.
         size = sum(map(len, payloads)) if len(payloads) < 64 or self.manual else 0
         count = len(payloads)
-        batch = (Batch(peer, peer.identity, messages, count, size) if message_ids is None
-                 else RequestBatch(peer, peer.identity, payloads, message_ids, size))
-        peer.pending += count
-        peer.pending_bytes += size
+        credit = peer.credit
+        credit.arrived += count
+        credit.arrived_bytes += size
         inbox = self.inbox
-        inbox.deliver(batch)
+        if message_ids is not None:
+            inbox.deliver(RequestBatch(credit, payloads, message_ids, size))
+        elif until_taken:
+            inbox.deliver(Batch(credit, messages, count, size))
+        else:
+            inbox.deliver(Batch(credit, messages))
         if inbox.waiters.waiting:
             self.io.notices.append(inbox.waiters.notify)
-        return batch
 
-    def settle_finished(self) -> None:
-        """Count what has been taken as taken."""
-        finished = self._finished
-        while finished:
-            self._settle_batch(finished.pop())
-        self._settle_batch(self.inbox.last if not self.inbox.last.queue else NOTHING)
-
-    def _settle_batch(self, batch: Batch) -> None:
-        peer = batch.peer
-        if peer is not None:
-            peer.pending -= batch.count
-            peer.pending_bytes -= batch.large_bytes
-            batch.count = batch.large_bytes = 0
+    # What is taken
 
     def _finish_batch(self, batch: Batch) -> None:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
-        self._finished.append(batch)
-        peer = batch.peer
         if isinstance(batch, RequestBatch):
             self.io.call(self._look_at_batch, batch)
-        if peer is not None and peer.paused:
-            self.io.call(peer.resume)
+        credit = batch.credit
+        if credit is not None and credit.waits:
+            self.io.call(self._taken_from, credit)
 
     def _watch_batch(self, batch: RequestBatch) -> None:
         """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
@@ -153,17 +178,18 @@ class Receiver:
             lane.add_control(ack_frames(message_ids))
             self.io.work.add(lane.owner)
 
-    def settle_delivery(self, peer: Peer | None, sender: bytes, message_id: bytes, size: int, accept: bool) -> None:
+    def settle_delivery(self, credit: Credit | None, sender: bytes, message_id: bytes, size: int,
+                        accept: bool) -> None:
         """A manual acknowledgement, or a refusal."""
         if accept:
             self._acknowledge(sender, [message_id])
         else:
             self.arrivals.refuse(sender, message_id)
-        if peer is not None:
-            peer.pending -= 1
-            peer.pending_bytes -= size
-            if peer.paused:
-                peer.resume()
+        if credit is not None:
+            credit.arrived -= 1
+            credit.arrived_bytes -= size
+            if credit.waits:
+                self._taken_from(credit)
 
     def acknowledge_taken(self) -> None:
         """At the end: what has been taken is acknowledged, and the rest discarded."""
@@ -179,3 +205,10 @@ class Receiver:
     def crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
         self._engine.crashed(error)
+
+
+class _Account(NamedTuple):
+    """The credit of one identity and its connections: one, but for a change of connection, or none any more."""
+
+    credit: Credit
+    peers: list[Peer]

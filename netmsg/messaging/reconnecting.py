@@ -53,6 +53,7 @@ class Endpoint:
         self._dial: Dial | None = None
         self._timer: Timer | None = None
         self._stopped = False
+        self._resting = False
 
     def start(self) -> None:
         """Dial."""
@@ -105,9 +106,20 @@ class Endpoint:
         """The connection has gone, ``open_for`` seconds after its handshake (0: it never came to that)."""
         self.peer = None
         self.connecting = False
+        if self._resting:
+            return
         if open_for >= STABLE:
             self._backoff.reset()
         self._wait(reason, error)
+
+    def rest(self) -> None:
+        """The peer is there by another connection: do not dial until `wake`."""
+        self._resting = True
+
+    def wake(self, reason: str) -> None:
+        """That connection has gone."""
+        self._resting = False
+        self._wait(reason, None)
 
     def _wait(self, reason: str, error: BaseException | None) -> None:
         """Dial again after a while, unless there is nothing to dial for any more."""

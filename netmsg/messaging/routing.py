@@ -59,13 +59,45 @@ class Limits(NamedTuple):
     bytes: int
 
 
+class Squeezed(NamedTuple):
+    """What became of a message that took the place of the oldest one."""
+
+    lanes: Iterable[Lane]
+    """Lanes that have got something to send."""
+    dropped: list[tuple[Frame, bytes | None]]
+    """Messages that went for it, and whose queue they were in; where nothing could go, the message itself."""
+    refused: bool
+    """Whether it was not placed anywhere."""
+
+
 class Departure(NamedTuple):
-    """What the departure of a peer, or making room, did."""
+    """What the departure of a peer did."""
 
     dead: list[Frame]
     """Messages that went with it."""
     ready: list[Lane]
     """Lanes that have got something to send."""
+
+
+class _Copies(deque[Frame]):
+    """Published messages that are kept for one peer, and how many bytes the large ones among them have."""
+
+    large = 0
+
+    def keep(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            self.append(frame)
+            self.large += _large_size(frame)
+
+    def drop_oldest(self) -> Frame:
+        frame = self.popleft()
+        self.large -= _large_size(frame)
+        return frame
+
+
+def _large_size(frame: Frame) -> int:
+    """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
+    return frame_size(frame) if isinstance(frame, tuple) else 0
 
 
 class Router:
@@ -83,8 +115,8 @@ class Router:
         """Messages for any peer, oldest first: for none has come, or every window is full."""
         self.parked: dict[bytes, deque[Frame]] = {}
         """At-least-once messages for peers that are away or full, by identity."""
-        self.copies: dict[object, list[Frame]] = {}
-        """Published messages for peers that we dial and that went away, by what is dialled."""
+        self.copies: dict[object, _Copies] = {}
+        """Published messages for peers that we dial and that went away, by what is dialled, oldest first."""
         self._mode = mode
         self._limits = limits
         self._reliable = reliable
@@ -110,6 +142,19 @@ class Router:
         self._fill(lane)
         self.ring += (lane,)
 
+    def succeed(self, old: Lane, new: Lane, *, finish: bool) -> None:
+        """Another connection to the same peer takes the place of ``old``, with all that is still to be sent: nothing is
+        lost by it, and the order is kept. ``finish``: ``old`` goes on with what it is writing. At most once only."""
+        old.finishing = finish
+        old.dead = True
+        with old.lock:
+            frames = old.take_back()
+        new.dead = False
+        self._by_identity[new.identity] = new
+        self.ring = tuple(new if lane is old else lane for lane in self.ring)
+        for frame in frames:
+            self._give(new, frame)
+
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
         lane.dead = True
@@ -126,15 +171,19 @@ class Router:
         """Take back what is in the queue of a dead lane. May be called any number of times."""
         with lane.lock:
             frames = lane.take_back()
+        heir = self._by_identity.get(lane.identity)
+        if heir is not None and heir is not lane and not self._reliable:
+            self._inherit(heir, frames)
+            return Departure([], [heir] if frames else [])
         dead: list[Frame] = []
         if self._reliable:
             # The queue holds nothing that is not in `unacked`, except copies being sent again.
-            frames = list(lane.unacked.values())
+            frames = [frame for _, frame in lane.unacked.values()]
             lane.unacked.clear()
             lane.unacked_large = 0
         if self._mode is SendMode.PUBLISH and frames:
             if lane.dialled is not None:
-                self.copies.setdefault(lane.dialled, []).extend(f for f in frames if not is_addressed(f))
+                self.copies.setdefault(lane.dialled, _Copies()).keep(f for f in frames if not is_addressed(f))
                 dead = [frame for frame in frames if is_addressed(frame)]
             else:
                 dead = frames
@@ -150,10 +199,21 @@ class Router:
             if own:
                 self.parked.setdefault(lane.identity, deque()).extendleft(reversed(own))
                 self._parked_count += len(own)
-                self._waiting_large += sum(map(self._large_size, own))
+                self._waiting_large += sum(map(_large_size, own))
         self.waiting.extendleft(reversed(anybodys))
-        self._waiting_large += sum(map(self._large_size, anybodys))
+        self._waiting_large += sum(map(_large_size, anybodys))
         return Departure(dead, self.distribute())
+
+    def _inherit(self, heir: Lane, frames: list[Frame]) -> None:
+        """The peer is there, by another connection: what is left of the old one goes out there, and first, unless
+        newer messages are on their way already."""
+        with heir.lock:
+            if heir.held and (heir.writing is None or not heir.writing.messages):
+                heir.queue[:0] = frames
+                heir.large_bytes += sum(map(_large_size, frames))
+                return
+        for frame in frames:
+            self._give(heir, frame)
 
     def distribute(self) -> list[Lane]:
         """Hand what waits for anybody to the peers with room: the lanes that got something."""
@@ -186,14 +246,12 @@ class Router:
                 return Placed.FULL, ()
         if not self.waiting_has_room():
             return Placed.FULL, ()
-        self.waiting.append(frame)
-        if type(frame) is tuple:
-            self._waiting_large += self._large_size(frame)
+        self._append_waiting(frame)
         return Placed.WAITING, ()
 
     def publish(self, frame: Frame, lanes: Iterable[Lane]) -> tuple[Placed, Iterable[Lane]]:
         """A copy to each of ``lanes``."""
-        large = self._large_size(frame)
+        large = _large_size(frame)
         for lane in lanes:
             lane.large_bytes += large
             lane.queue.append(frame)
@@ -211,28 +269,63 @@ class Router:
             return Placed.FULL, ()
         self.parked.setdefault(identity, deque()).append(frame)
         self._parked_count += 1
-        self._waiting_large += self._large_size(frame)
+        self._waiting_large += _large_size(frame)
         return Placed.WAITING, ()
 
-    def drop_oldest(self, identity: bytes | None = None) -> Frame | None:
-        """Make room in the queue that a message to ``identity``, or to anybody, would go to: what was dropped."""
-        if identity is not None and self._reliable:
+    def squeeze_in(self, frame: Frame, identity: bytes | None = None) -> Squeezed:
+        """Place ``frame``, for which there is no room, where the oldest message of the same queue was: one for one, so
+        that a queue which is longer than its mark, after a peer has gone, is not emptied for it."""
+        if identity is None and self._mode is SendMode.PUBLISH and self.ring:
+            return self._squeeze_into_all(frame)
+        if identity is None and (self._reliable or not self.ring or self.waiting):
+            dropped = [self._pop_waiting()] if self.waiting else self._pop_copies()
+            if dropped:
+                self._append_waiting(frame)
+        elif self._reliable:
+            assert identity is not None
             parked = self.parked.get(identity)
-            if not parked:
-                return None
-            self._parked_count -= 1
-            frame = parked.popleft()
-            self._waiting_large -= self._large_size(frame)
-            if not parked:
-                del self.parked[identity]
-            return frame
-        if identity is None and (self._reliable or not self.ring):
-            return self._pop_waiting() if self.waiting else None
-        lane = self._by_identity.get(identity) if identity is not None else self.next_in_turn()
+            dropped = []
+            if parked:
+                dropped.append(parked.popleft())
+                parked.append(frame)
+                self._waiting_large += _large_size(frame) - _large_size(dropped[0])
+        else:
+            lane = self._by_identity.get(identity) if identity is not None else self.next_in_turn()
+            oldest = self._drop_oldest_of(lane)
+            if lane is not None and oldest is not None:
+                self._give(lane, frame)
+                if identity is None:
+                    self.turn = self.turn + 1 if self.turn < len(self.ring) else 1
+                return Squeezed((lane,), [(oldest, lane.identity)], False)
+            dropped = []
+        if not dropped:
+            return Squeezed((), [(frame, identity)], True)
+        return Squeezed((), [(oldest, identity) for oldest in dropped], False)
+
+    def _squeeze_into_all(self, frame: Frame) -> Squeezed:
+        lanes = []
+        dropped: list[tuple[Frame, bytes | None]] = []
+        for lane in self.ring:
+            if not self.has_room(lane):
+                oldest = self._drop_oldest_of(lane)
+                dropped.append((frame if oldest is None else oldest, lane.identity))
+                if oldest is None:
+                    continue  # all of its queue is being written
+            lanes.append(lane)
+        self.publish(frame, lanes)
+        return Squeezed(lanes, dropped, not lanes)
+
+    @staticmethod
+    def _drop_oldest_of(lane: Lane | None) -> Frame | None:
         if lane is None:
             return None
         with lane.lock:
             return lane.drop_oldest()
+
+    def _pop_copies(self) -> list[Frame]:
+        """The oldest message that is kept for each peer that is away, where that is what stands at the mark."""
+        longest = max(map(len, self.copies.values()), default=0)
+        return [copies.drop_oldest() for copies in self.copies.values() if copies and len(copies) == longest]
 
     def full_lanes(self, identity: bytes | None = None) -> list[Lane]:
         """The peers that stand in the way of a message to ``identity``, or to anybody."""
@@ -249,11 +342,11 @@ class Router:
         known = []
         release = lane.unacked.pop
         for message_id in message_ids:
-            frame = release(message_id, None)
-            if frame is not None:
+            found = release(message_id, None)
+            if found is not None:
                 known.append(message_id)
-                if type(frame) is tuple:
-                    lane.unacked_large -= self._large_size(frame)
+                if type(found[1]) is tuple:
+                    lane.unacked_large -= _large_size(found[1])
         return known, self.refill(lane)
 
     def refill(self, lane: Lane) -> list[Lane]:
@@ -265,12 +358,23 @@ class Router:
         self._fill(lane)
         return [lane] if len(lane.queue) > before else []
 
+    def send_again(self, lane: Lane, message_id: bytes) -> None:
+        """Queue an unacknowledged message once more."""
+        frame = lane.unacked[message_id][1]
+        large = _large_size(frame)
+        # No call but the last: see `_give`.
+        lane.large_bytes += large
+        lane.given += 1
+        lane.unacked[message_id] = lane.given, frame
+        lane.queue.append(frame)
+
     def forget(self, lane: Lane, message_id: bytes) -> Frame | None:
         """Stop expecting an acknowledgement: the frame given up on."""
-        frame = lane.unacked.pop(message_id, None)
-        if frame is not None:
-            lane.unacked_large -= self._large_size(frame)
-        return frame
+        found = lane.unacked.pop(message_id, None)
+        if found is None:
+            return None
+        lane.unacked_large -= _large_size(found[1])
+        return found[1]
 
     def take_all(self) -> list[Frame]:
         """Every message that has no peer, at the end."""
@@ -293,8 +397,13 @@ class Router:
         return len(lane.queue) < self._limits.messages and lane.large_bytes < self._limits.bytes
 
     def waiting_has_room(self) -> bool:
-        return (len(self.waiting) + self._parked_count < self._limits.messages
-                and self._waiting_large < self._limits.bytes)
+        waiting = len(self.waiting) + self._parked_count
+        large = self._waiting_large
+        if self.copies and not self.ring:
+            # A peer that we dial is going to get what waits for it behind the copies that are kept for it.
+            waiting += max(map(len, self.copies.values()))
+            large += max(copies.large for copies in self.copies.values())
+        return waiting < self._limits.messages and large < self._limits.bytes
 
     def next_in_turn(self) -> Lane | None:
         if not self.ring:
@@ -323,25 +432,26 @@ class Router:
 
     # How frames move
 
-    @staticmethod
-    def _large_size(frame: Frame) -> int:
-        """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
-        return frame_size(frame) if isinstance(frame, tuple) else 0
-
     def _give(self, lane: Lane, frame: Frame) -> None:
-        large = self._large_size(frame) if type(frame) is tuple else 0
+        large = _large_size(frame) if type(frame) is tuple else 0
         queue = lane.queue
         # From here to the append no call, so that an interrupt finds all of it done or nothing, and because the writer
         # subtracts from `large_bytes` under another lock.
         lane.large_bytes += large
         if self._reliable:
             lane.unacked_large += large
-            lane.unacked[frame[0][5:21] if large else frame[5:21]] = frame  # type: ignore[index]
+            lane.given = number = lane.given + 1
+            lane.unacked[frame[0][5:21] if large else frame[5:21]] = number, frame  # type: ignore[index]
         queue.append(frame)
+
+    def _append_waiting(self, frame: Frame) -> None:
+        self.waiting.append(frame)
+        if type(frame) is tuple:
+            self._waiting_large += _large_size(frame)
 
     def _pop_waiting(self) -> Frame:
         frame = self.waiting.popleft()
-        self._waiting_large -= self._large_size(frame)
+        self._waiting_large -= _large_size(frame)
         return frame
 
     def _fill(self, lane: Lane) -> None:
@@ -350,7 +460,7 @@ class Router:
         while waiting and (not self._reliable or self.has_room(lane)):
             frame = waiting.popleft()
             if type(frame) is tuple:
-                self._waiting_large -= self._large_size(frame)
+                self._waiting_large -= _large_size(frame)
             self._give(lane, frame)
 
     def _unpark(self, lane: Lane) -> None:
@@ -358,7 +468,7 @@ class Router:
         while parked and self.has_room(lane):
             frame = parked.popleft()
             self._parked_count -= 1
-            self._waiting_large -= self._large_size(frame)
+            self._waiting_large -= _large_size(frame)
             self._give(lane, frame)
         if parked is not None and not parked:
             del self.parked[lane.identity]

@@ -23,7 +23,7 @@ from .delivery import DeliveryGuarantee, Ledger
 from .events import Dropped, Full, Undelivered
 from .lane import Addressed, Lane
 from .receipts import Receipt
-from .routing import Departure, Limits, OnFull, Placed, Router, SendMode
+from .routing import Departure, Limits, OnFull, Placed, Router, SendMode, Squeezed
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -37,8 +37,10 @@ QUIET: Final = 60e-6
 """Seconds without a send after which one message is written at once, by its sender."""
 QUIET_PEERS: Final = 16
 """To more peers than this a publisher leaves the writing to the network thread."""
-UNKNOWN_WINDOW: Final = 1000
-"""Unacknowledged messages to a peer that did not say how many it holds."""
+QUEUE_IS_FULL: Final = "the send queue is at its high-water mark"
+QUEUE_WAS_FULL: Final = "the send queue was full"
+UNKNOWN_WINDOW: Final = 200
+"""Unacknowledged messages to a peer that did not say how many it holds. Some drop acknowledgements beyond 256."""
 
 
 class Sender:
@@ -70,6 +72,7 @@ class Sender:
         self.last_send = 0.0
         """When something was last handed on to be written: see `QUIET`."""
         self._fanout = _Fanout(self)
+        self._tally = threading.Lock()  # guards `drops`; a leaf
         self._credit = 0  # copies that may be published before a peer's queue has to be looked at
         self._full_reported = False
 
@@ -82,6 +85,7 @@ class Sender:
     def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
         deadline = None
+        squeezed = None
         while True:
             if self._engine.over:  # before the lock, which in a forked child may be held for ever
                 self._engine.check_open()
@@ -93,9 +97,16 @@ class Sender:
                     placed, lanes = self.router.place(frame, identity)
                 else:
                     placed, lanes = self._place(frame, identity)
+                if placed is Placed.FULL and self._settings.on_full is OnFull.DROP_OLDEST:
+                    squeezed = self._squeeze_in(frame, identity)
+                    lanes = squeezed.lanes
+                    placed = Placed.QUEUED if lanes or squeezed.refused else Placed.WAITING
                 if placed is not Placed.FULL:
                     if receipt is not None:
-                        self.ledger.outstanding[receipt.message_id] = receipt
+                        if squeezed is not None and squeezed.refused:
+                            receipt.fail(QUEUE_WAS_FULL)
+                        else:
+                            self.ledger.outstanding[receipt.message_id] = receipt
                     if placed is Placed.WAITING:
                         self.fast_ring = ()
                     break
@@ -111,7 +122,27 @@ class Sender:
         else:
             for lane in lanes:
                 self.kick(lane.owner)
+        if squeezed is not None:
+            self._report_squeezed(squeezed)
         return receipt
+
+    def _squeeze_in(self, frame: Frame, identity: bytes | None) -> Squeezed:
+        """Place a frame where the oldest one was. Under ``route``."""
+        squeezed = self.router.squeeze_in(frame, identity)
+        self._credit = 0
+        if self.reliable and not squeezed.refused:
+            for dropped, _ in squeezed.dropped:
+                message_id = message_id_of(dropped)
+                assert message_id is not None
+                self.ledger.give_up(message_id, "dropped: the send queue was full")
+        return squeezed
+
+    def _report_squeezed(self, squeezed: Squeezed) -> None:
+        self._report_full(None)
+        for _, peer in squeezed.dropped:
+            self._dropped("send queue full", 1, peer)
+        if self.reliable:
+            self._receipt_waiters.notify_all()
 
     def _frame(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Frame]:
         """``data`` as it goes over the wire."""
@@ -166,10 +197,12 @@ class Sender:
                 self.last_send = now
                 if quiet:
                     peer.write_burst()
+                    if self._senders.waiting or self._addressing_senders.waiting or self._full_reported:
+                        self._room_made(peer)
                     if not peer.queue:
                         return
         if peer.lane.dead:
-            io.call(self.give_back, peer.lane)
+            self.give_back(peer.lane)  # at once: the next message of this thread is to stay behind it
             return
         io.work.add(peer)
         if io.asleep:
@@ -190,6 +223,9 @@ class Sender:
                 if lane.owner.direct:
                     lane.owner.write_burst()
                 left = left or bool(lane.queue)
+            if self._senders.waiting or self._full_reported:
+                for lane in ring:
+                    self._room_made(lane.owner)
             if burst:
                 fanout.bursts += 1
             elif not left:
@@ -203,19 +239,12 @@ class Sender:
     def _cope_with_full(self, data: bytes, receipt: Receipt | None, identity: bytes | None,
                         deadline: Deadline) -> bool:
         """There is no room: make some, wait for some, or settle the matter (true)."""
-        if not self._full_reported:
-            self._full_reported = True
-            self._events.add(Full(None, identity, "the send queue is at its high-water mark"))
+        self._report_full(identity)
         policy = self._settings.on_full
         if policy is OnFull.RAISE:
-            raise QueueFullError("the send queue is at its high-water mark")
+            raise QueueFullError(QUEUE_IS_FULL)
         if policy is OnFull.DROP_NEWEST:
             self._drop_newest(data, receipt, identity)
-            return True
-        if policy is OnFull.DROP_OLDEST:
-            if self._drop_oldest(identity):
-                return False
-            self._drop_newest(data, receipt, identity)  # the oldest ones are being written
             return True
         if policy is OnFull.DISCONNECT:
             with self.route:
@@ -230,10 +259,15 @@ class Sender:
         self._wait_for_room(identity, deadline)
         return False
 
+    def _report_full(self, identity: bytes | None) -> None:
+        if not self._full_reported:
+            self._full_reported = True
+            self._events.add(Full(None, identity, QUEUE_IS_FULL))
+
     def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> None:
         if receipt is not None:
-            receipt.fail("the send queue was full")
-        elif self._settings.send_mode is SendMode.PUBLISH and identity is None:
+            receipt.fail(QUEUE_WAS_FULL)
+        elif self._settings.send_mode is SendMode.PUBLISH and identity is None and self.router.ring:
             with self.route:
                 full = set(self.router.full_lanes())
                 rest = [lane for lane in self.router.ring if lane not in full]
@@ -244,33 +278,6 @@ class Sender:
             self.kick_all()
             return
         self._dropped("send queue full", 1, identity)
-
-    def _drop_oldest(self, identity: bytes | None) -> bool:
-        """Drop what makes room for a message; false if there is nothing that may be dropped now."""
-        with self.route:
-            if self._settings.send_mode is SendMode.PUBLISH and identity is None and self.router.ring:
-                dropped = []
-                for lane in self.router.full_lanes():
-                    with lane.lock:
-                        frame = lane.drop_oldest()
-                    if frame is not None:
-                        dropped.append((frame, lane.identity))
-            else:
-                frame = self.router.drop_oldest(identity)
-                dropped = [(frame, identity or b"")] if frame is not None else []
-        for frame, peer in dropped:
-            self._fail_receipt(frame, "dropped: the send queue was full")
-            self._dropped("send queue full", 1, peer or None)
-        return bool(dropped)
-
-    def _fail_receipt(self, frame: Frame, reason: str) -> None:
-        message_id = message_id_of(frame)
-        if message_id is not None:
-            with self.route:
-                receipt = self.ledger.give_up(message_id)
-            if receipt is not None:
-                receipt.fail(reason)
-                self._receipt_waiters.notify_all()
 
     def _wait_for_room(self, identity: bytes | None, deadline: Deadline) -> None:
         """Block until there may be room. Raises `SendTimeoutError` at the deadline.
@@ -329,7 +336,8 @@ class Sender:
         return (max if self._settings.send_mode is SendMode.PUBLISH else min)(lengths) <= half
 
     def _dropped(self, reason: str, count: int, identity: bytes | None) -> None:
-        self.drops[reason] = self.drops.get(reason, 0) + count
+        with self._tally:
+            self.drops[reason] = self.drops.get(reason, 0) + count
         self._events.add(Dropped(None, identity, reason, count=count))
 
     def wake_all(self) -> None:
@@ -365,13 +373,26 @@ class Sender:
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             hopeless = self._count_resends(peer.lane) if self.reliable else []
+            peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
-            self.ledger.forget(peer.lane)
             self._credit = 0
             self._refresh()
         self._departed(departure, peer.lane)
-        for message_id, receipt in hopeless:
-            self._give_up(peer, message_id, receipt)
+        for message_id in hopeless:
+            self._given_up(peer, message_id)
+
+    def succeed(self, old: Peer, new: Peer, *, finish: bool) -> None:
+        """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`."""
+        if self.reliable:
+            self.leave(old)  # all that is not acknowledged goes out again
+            self.join(new)
+            return
+        new.lane.window = self._window(UNKNOWN_WINDOW)
+        with self.route:
+            self.fast_ring = ()
+            self.router.succeed(old.lane, new.lane, finish=finish)
+            self._credit = 0
+            self._refresh()
 
     def take_all(self, peers: Iterable[Peer]) -> int:
         """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""
@@ -379,23 +400,21 @@ class Sender:
             given_up = len(self.router.take_all())
             for peer in peers:
                 lane = peer.lane
+                lane.finishing = False
                 if self.reliable:
                     given_up += len(lane.unacked)
                     lane.unacked.clear()
                 else:
                     with lane.lock:
                         given_up += len(lane.take_back())
-            receipts = list(self.ledger.outstanding.values())
-            self.ledger.outstanding.clear()
-        for receipt in receipts:
-            receipt.fail("unacknowledged when the Søcket was closed")
+            self.ledger.give_up_all("unacknowledged when the Søcket was closed")
         if given_up:
             self._dropped("given up at close", given_up, None)
         self._receipt_waiters.notify_all()
         return given_up
 
     def give_back(self, lane: Lane) -> None:
-        """A sender has found out that it appended to the queue of a peer that is gone. On the network thread."""
+        """It was appended to the queue of a peer that is gone. From any thread."""
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             departure = self.router.give_back(lane)
@@ -465,39 +484,46 @@ class Sender:
         lane = peer.lane
         with self.route:
             due = self.ledger.due(lane, now)
-            if due is None:
+            if not due:
                 return
-            if due.give_up:
-                self.router.forget(lane, due.message_id)
-                receipt = self.ledger.give_up(due.message_id)
-                lanes = self.router.refill(lane)
-            else:
-                lane.large_bytes += len(due.frame[1]) + len(due.frame[0]) if isinstance(due.frame, tuple) else 0
-                lane.queue.append(due.frame)
-                lanes = [lane]
-        if due.give_up:
-            self._give_up(peer, due.message_id, receipt)
+            hopeless = []
+            for message in due:
+                if message.give_up:
+                    hopeless.append(message.message_id)
+                    self._give_up(lane, message.message_id)
+                else:
+                    self.router.send_again(lane, message.message_id)
+            lanes = self.router.refill(lane)
+        for message_id in hopeless:
+            self._given_up(peer, message_id)
+        if hopeless:
             self._room_made(peer)
-        self._work_for(lanes)
+        self._work_for([lane, *lanes])
 
-    def _count_resends(self, lane: Lane) -> list[tuple[bytes, Receipt | None]]:
-        """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and take out
+    def _count_resends(self, lane: Lane) -> list[bytes]:
+        """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up
         what has been sent as often as it may. Under ``route``."""
+        now = time.monotonic()
         queued = {message_id_of(frame) for frame in lane.queue}
         hopeless = [message_id for message_id in lane.unacked
-                    if message_id not in queued and not self.ledger.may_resend(message_id)]
+                    if message_id not in queued and not self.ledger.may_resend(message_id, now)]
         for message_id in hopeless:
-            self.router.forget(lane, message_id)
-        return [(message_id, self.ledger.give_up(message_id)) for message_id in hopeless]
+            self._give_up(lane, message_id)
+        return hopeless
 
-    def _give_up(self, peer: Peer, message_id: bytes, receipt: Receipt | None) -> None:
-        """A message has been sent as often as it may, in vain."""
+    def _give_up(self, lane: Lane, message_id: bytes) -> None:
+        """A message has been sent as often as it may, in vain. Under ``route``."""
+        self.router.forget(lane, message_id)
+        self.ledger.give_up(message_id, self._in_vain)
+
+    def _given_up(self, peer: Peer, message_id: bytes) -> None:
         self.undelivered += 1
-        reason = f"not acknowledged after {self._settings.max_resends} resends"
-        if receipt is not None:
-            receipt.fail(reason)
         self._receipt_waiters.notify_all()
-        self._events.add(Undelivered(peer.address, peer.identity, reason, message_id=message_id))
+        self._events.add(Undelivered(peer.address, peer.identity, self._in_vain, message_id=message_id))
+
+    @property
+    def _in_vain(self) -> str:
+        return f"not acknowledged after {self._settings.max_resends} resends"
 
 
 class _Fanout:

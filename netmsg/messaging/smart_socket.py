@@ -41,7 +41,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 class Delivery:
     """One received message, and the means to answer for it."""
 
-    __slots__ = ("_engine", "_message_id", "_peer", "_settled", "data", "identity", "is_request")
+    __slots__ = ("_credit", "_engine", "_message_id", "_settled", "data", "identity", "is_request")
 
     def __init__(self, engine: Engine, batch: Batch, data: bytes, message_id: bytes | None) -> None:
         self.data = data
@@ -50,7 +50,7 @@ class Delivery:
         self.is_request = False
         """Whether the sender waits for a `reply`."""
         self._engine = engine
-        self._peer = batch.peer
+        self._credit = batch.credit
         self._message_id = message_id
         self._settled = False
 
@@ -75,7 +75,7 @@ class Delivery:
             self._settled = True
             size = len(self.data)
             engine = self._engine
-            engine.io.call(engine.receiver.settle_delivery, self._peer, self.identity, self._message_id, size, accept)
+            engine.io.call(engine.receiver.settle_delivery, self._credit, self.identity, self._message_id, size, accept)
 
     def reply(self, data: bytes) -> None:
         """Answer a request."""

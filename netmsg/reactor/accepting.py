@@ -43,13 +43,15 @@ class Acceptor:
             self._io.watch(self._socket, READ, self)
 
     def pause(self) -> None:
-        """Leave new connections in the backlog until `resume`."""
-        self._paused = True
-        self._unwatch()
+        """Leave new connections in the backlog until `resume`. Idempotent, as that is."""
+        if not self._paused:
+            self._paused = True
+            self._unwatch()
 
     def resume(self) -> None:
-        self._paused = False
-        self.start()
+        if self._paused:
+            self._paused = False
+            self.start()
 
     def _starve(self) -> None:
         self._starved = True

@@ -189,6 +189,10 @@ class IOThread:
                     raise
                 self._thread = thread
             self._users.add(user)
+            if self._closed:  # meanwhile: `close` takes no lock
+                self._users.discard(user)
+                self._send_wake_up()
+                raise ClosedError("the IOThread is closed")
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -241,9 +245,8 @@ class IOThread:
         deadline = Deadline(timeout)
         if self._forked:
             return
-        with self._lock:
-            self._closed = True
-            thread = self._thread
+        self._closed = True  # without the lock, which a signal handler may have interrupted in `attach`
+        thread = self._thread
         if thread is None:
             return
         self.call(self._close_users, deadline)
@@ -295,7 +298,11 @@ class IOThread:
 
     def _close_users(self, deadline: Deadline) -> None:
         for user in tuple(self._users):
-            user.io_closing(deadline)
+            try:
+                user.io_closing(deadline)
+            except Exception as error:  # the others are to close as well
+                log.exception("closing a user of the network thread failed")
+                user.io_failed(error)
         remaining = deadline.remaining()
         if remaining is not None and self._users:
             self.call_later(remaining, self._abandon_users)
@@ -385,13 +392,14 @@ class IOThread:
     def _do_work(self) -> None:
         paced = False
         for worker in tuple(self.work):
-            if worker.bursting():
-                paced = True
-                continue
-            self.work.discard(worker)  # before the look, so that what is added during it brings it back
             try:
+                if worker.bursting():
+                    paced = True
+                    continue
+                self.work.discard(worker)  # before the look, so that what is added during it brings it back
                 worker.on_work()
             except Exception as error:
+                self.work.discard(worker)
                 self._crash(worker, error)
         self._paced = paced
 
@@ -412,7 +420,10 @@ class IOThread:
     def _dig(self) -> None:
         graves, self._graves = self._graves, []
         for close in graves:
-            close()
+            try:
+                close()
+            except OSError as error:
+                log.warning("closing a descriptor failed: %s", error)
 
     def _crash(self, owner: Any, error: Exception) -> None:
         log.error("a step of the network thread failed; closing what it belonged to", exc_info=error)

@@ -3,10 +3,13 @@ than one message at a time is going on."""
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
+import ssl
 import threading
+from pathlib import Path
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +18,8 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import ACK, DATA, DATA_REQ, HEARTBEAT, WirePeer, dial, frame
 
 from netmsg import ClosedError, DeliveryGuarantee, Disconnected, IOThread, Søcket
-from netmsg.messaging.conversation import TURNS, Conversation
+from netmsg.messaging import conversation as conversation_module
+from netmsg.messaging.conversation import MOST, TURNS, Conversation
 from netmsg.reactor.io_thread import Timer
 from netmsg.waiting import Waiters
 
@@ -64,6 +68,8 @@ class Speaker:
         self.lendable = lendable
         self.heard = heard
         self.lent = False
+        self.broken = False
+        self.crash: type[Exception] | None = None
 
     def lend(self) -> bool:
         self.lent = self.lendable
@@ -71,6 +77,11 @@ class Speaker:
 
     def take_back(self) -> None:
         self.lent = False
+        if self.broken:
+            raise ArithmeticError("on taking back")
+
+    def crashed(self, error: Exception) -> None:
+        self.crash = type(error)
 
     def hear(self) -> bool:
         self.sock.recv(100)
@@ -95,6 +106,13 @@ def speaker() -> Iterator[Speaker]:
     speaker = Speaker()
     yield speaker
     speaker.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Speaker]:
+    other = Speaker()
+    yield other
+    other.close()
 
 
 def talk(loop: Loop, speaker: Speaker, turns: int = TURNS) -> None:
@@ -191,6 +209,141 @@ def test_whoever_waits_is_woken_at_the_end(loop: Loop, speaker: Speaker) -> None
     loop.conversation._waiters.waiting.append(ticket)
     loop.conversation.end()
     assert ticket.acquire(True, 0.0)
+
+
+def test_who_begins_to_take_turns_joins_the_conversation(loop: Loop, speaker: Speaker, other: Speaker) -> None:
+    talk(loop, speaker)
+    talk(loop, other)
+    assert speaker.lent and other.lent and len(loop.timers) == 1
+    for number, one in enumerate((speaker, other, speaker), 1):
+        one.other.send(b"message")
+        assert loop.conversation.ticket().acquire(True, -1) and loop.answers == number
+    loop.run_timer()
+    loop.run_timer()
+    assert not speaker.lent and not other.lent
+
+
+def test_whoever_waits_is_woken_when_another_joins(loop: Loop, speaker: Speaker, other: Speaker) -> None:
+    talk(loop, speaker)
+    ticket = loop.conversation.ticket()
+    loop.conversation._waiters.waiting.append(ticket)
+    talk(loop, other)
+    assert ticket.acquire(True, 0.0), "it would go on polling the first alone"
+
+
+def test_a_conversation_of_many_is_none(loop: Loop) -> None:
+    speakers = [Speaker() for _ in range(MOST + 1)]
+    for one in speakers:
+        talk(loop, one)
+    assert not any(one.lent for one in speakers) and loop.conversation.ticket() is None
+    for one in speakers:
+        one.close()
+
+
+def test_what_the_taker_has_left_is_taken_back_before_anything_new_begins(loop: Loop, speaker: Speaker,
+                                                                          other: Speaker) -> None:
+    talk(loop, speaker)
+    for _ in range(TURNS):
+        loop.conversation.overhear(other)
+    speaker.heard = False
+    speaker.other.send(b"something else")
+    loop.conversation.ticket().acquire(True, -1)
+    assert speaker.lent and len(loop.calls) == 2, "the beginning of the new, and the end of the old"
+    loop.run()
+    assert not speaker.lent and not other.lent
+
+
+def test_without_a_descriptor_there_is_none(loop: Loop, speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversation_module, "Signal", none_left)
+        talk(loop, speaker)
+        assert not speaker.lent and loop.conversation.ticket() is None
+    talk(loop, speaker)
+    assert speaker.lent
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_peer_that_cannot_be_taken_back_keeps_nobody_else(loop: Loop, speaker: Speaker, other: Speaker,
+                                                            first: bool, caplog: pytest.LogCaptureFixture) -> None:
+    broken, sound = (speaker, other) if first else (other, speaker)
+    broken.broken = True
+    talk(loop, speaker)
+    talk(loop, other)
+    loop.conversation.end()
+    assert not sound.lent and broken.crash is ArithmeticError and sound.crash is None
+    caplog.clear()  # it keeps the traceback, and with it the conversation's descriptor
+
+
+def test_a_step_that_fails_ends_the_conversation_and_nothing_else(loop: Loop, speaker: Speaker) -> None:
+    talk(loop, speaker)
+    loop.conversation.crashed(ArithmeticError())
+    assert not speaker.lent and loop.conversation.ticket() is None
+
+
+@pytest.mark.parametrize("timeout", [30 * 86400, 1e12])
+def test_months_may_be_waited_for(loop: Loop, speaker: Speaker, timeout: float) -> None:
+    talk(loop, speaker)
+    speaker.other.send(b"message")
+    assert loop.conversation.ticket().acquire(True, timeout)
+
+
+def test_two_threads_never_share_the_ticket(loop: Loop, speaker: Speaker) -> None:
+    """One has it and does not wait yet; the other would take its wake-ups."""
+    talk(loop, speaker)
+    assert loop.conversation.ticket() is not None
+    assert Background(loop.conversation.ticket).result() is None
+    loop.run()
+    assert not speaker.lent
+
+
+# With a Søcket, and peers of every kind
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
+def test_clients_that_come_one_after_the_other_and_take_turns_are_all_answered(
+        way: str, tmp_path: Path, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """Each comes when the others are in the middle of their conversation."""
+    server_context, client_context = tls_contexts if way == "tls" else (None, None)
+    with Søcket(linger=0) as server:
+        if way == "unix":
+            server.bind_unix(tmp_path / "server")
+        else:
+            server.bind("localhost", 0, ssl_context=server_context)
+
+        def answer() -> None:
+            for identity, message in server.identity_messages():
+                server.send(message, identity)
+
+        answering = Background(answer)
+        over = threading.Event()
+
+        def ask(talking: threading.Event) -> int:
+            with Søcket(linger=0) as client:
+                if way == "unix":
+                    client.connect_unix(tmp_path / "server")
+                else:
+                    client.connect("localhost", server.bound_port, ssl_context=client_context)
+                number = 0
+                while not over.is_set() or number < 10 * TURNS:
+                    client.send(b"%d" % number)
+                    assert client.recv(timeout=TIMEOUT) == b"%d" % number
+                    number += 1
+                    if number == 4 * TURNS:
+                        talking.set()
+            return number
+
+        clients = []
+        for _ in range(5):
+            talking = threading.Event()
+            clients.append(Background(ask, talking))
+            assert talking.wait(TIMEOUT)
+        over.set()
+        assert all(client.result() >= 10 * TURNS for client in clients)
+        server.close()
+        answering.result()
 
 
 # With a Søcket, and a peer whose every byte the test decides

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,13 +14,27 @@ from hypothesis import strategies as st
 from netmsg.messaging.delivery import Arrivals, Ledger
 from netmsg.messaging.lane import Lane
 from netmsg.wire.envelope import request_frame
-from support.lanes import lane
+from support.lanes import lane, send_all, take
 
 ALICE, BOB = b"alice", b"bob"
 
 
+class Receipt:
+    """What becomes of it, and whether the book still held it when it was told."""
+
+    def __init__(self, book: Ledger[Receipt], message_id: bytes) -> None:
+        self.book = book
+        self.message_id = message_id
+        self.failed = ""
+        book.outstanding[message_id] = self
+
+    def fail(self, reason: str) -> None:
+        assert self.message_id in self.book.outstanding, "between the two it would count as acknowledged"
+        self.failed = reason
+
+
 def ledger(*, resend_after: float = 1.0, max_resends: int | None = None,
-           jitter: Callable[[], float] = lambda: 0.5) -> Ledger[str]:
+           jitter: Callable[[], float] = lambda: 0.5) -> Ledger[Receipt]:
     """With that jitter every delay is twice the one before."""
     return Ledger(b"prefix__", resend_after, max_resends, jitter)
 
@@ -28,16 +43,33 @@ def message_id(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
+def queue(out: Lane, *numbers: int) -> None:
+    """Give these to a lane, as the router does."""
+    for number in numbers:
+        out.given += 1
+        out.unacked[message_id(number)] = out.given, request_frame(message_id(number), b"")
+        out.queue.append(request_frame(message_id(number), b""))
+
+
 def in_flight(*numbers: int) -> Lane:
     """A lane that has sent these, and waits for their acknowledgement."""
     out = lane()
-    for number in numbers:
-        out.unacked[message_id(number)] = request_frame(message_id(number), b"")
+    queue(out, *numbers)
+    send_all(out)
     return out
 
 
-def moments_of_resending(book: Ledger[str], out: Lane, moments: list[float]) -> list[float]:
-    return [now for now in moments if book.due(out, now) is not None]
+def look(book: Ledger[Receipt], out: Lane, now: float) -> list[int]:
+    """The numbers of the messages that are due, which are then sent again at once."""
+    due = book.due(out, now)
+    numbers = [int.from_bytes(message.message_id, "big") for message in due]
+    queue(out, *numbers)
+    send_all(out)
+    return numbers
+
+
+def moments_of_resending(book: Ledger[Receipt], out: Lane, moments: list[float]) -> list[float]:
+    return [now for now in moments if look(book, out, now)]
 
 
 # Ids and receipts
@@ -53,16 +85,20 @@ def test_ids_are_sixteen_bytes_unique_and_ordered() -> None:
 
 def test_what_is_acknowledged_is_no_longer_outstanding() -> None:
     book = ledger()
-    book.outstanding.update({message_id(1): "one", message_id(2): "two"})
+    Receipt(book, message_id(1))
+    two = Receipt(book, message_id(2))
     book.settle([message_id(1), message_id(3)])
-    assert book.outstanding == {message_id(2): "two"}
+    assert book.outstanding == {message_id(2): two}
 
 
-def test_giving_up_returns_the_receipt_once() -> None:
+def test_a_receipt_is_told_that_it_failed_before_the_book_forgets_it() -> None:
     book = ledger()
-    book.outstanding[message_id(1)] = "one"
-    assert book.give_up(message_id(1)) == "one"
-    assert book.give_up(message_id(1)) is None
+    one, two, three = (Receipt(book, message_id(number)) for number in (1, 2, 3))
+    book.give_up(message_id(1), "in vain")
+    book.give_up(message_id(1), "told already")
+    assert one.failed == "in vain" and list(book.outstanding.values()) == [two, three]
+    book.give_up_all("the end")
+    assert two.failed == three.failed == "the end" and not book.outstanding
 
 
 # When to send again
@@ -70,22 +106,25 @@ def test_giving_up_returns_the_receipt_once() -> None:
 
 def test_the_first_look_at_a_message_starts_its_clock() -> None:
     book, out = ledger(), in_flight(1)
-    assert book.due(out, 100.0) is None
-    assert book.due(out, 100.99) is None
-    due = book.due(out, 101.0)
-    assert due is not None
+    assert book.due(out, 100.0) == []
+    assert book.due(out, 100.99) == []
+    (due,) = book.due(out, 101.0)
     assert due.message_id == message_id(1)
     assert due.frame == request_frame(message_id(1), b"")
     assert not due.give_up
 
 
-def test_only_the_oldest_message_is_sent_again() -> None:
-    book, out = ledger(), in_flight(1, 2, 3)
-    book.due(out, 0.0)
-    due = book.due(out, 5.0)
-    assert due is not None and due.message_id == message_id(1)
-    assert book.due(out, 5.0) is None
-    assert book.resent == 1
+def test_every_message_is_sent_again_so_long_after_it_was_sent() -> None:
+    book, out = ledger(), in_flight(1, 2)
+    assert look(book, out, 0.0) == []
+    queue(out, 3)
+    send_all(out)
+    assert look(book, out, 0.5) == []
+    assert look(book, out, 1.0) == [1, 2]
+    assert look(book, out, 1.5) == [3]
+    assert look(book, out, 2.9) == []
+    assert look(book, out, 3.0) == [1, 2]
+    assert book.resent == 5
 
 
 def test_the_delay_doubles_up_to_a_minute() -> None:
@@ -99,33 +138,55 @@ def test_the_delay_doubles_up_to_a_minute() -> None:
 @pytest.mark.parametrize(("drawn", "factor"), [(0.0, 1.5), (1.0, 2.5)])
 def test_jitter_spreads_the_delay_around_its_double(drawn: float, factor: float) -> None:
     book, out = ledger(jitter=lambda: drawn), in_flight(1)
-    book.due(out, 0.0)
-    assert book.due(out, 1.0) is not None
-    assert book.due(out, 1.0 + factor - 0.01) is None
-    assert book.due(out, 1.0 + factor) is not None
+    assert moments_of_resending(book, out, [0.0, 1.0, 1.0 + factor - 0.01, 1.0 + factor]) == [1.0, 1.0 + factor]
 
 
-def test_the_clock_starts_anew_with_every_other_oldest_message() -> None:
-    book, out = ledger(), in_flight(1, 2)
-    book.due(out, 0.0)
-    book.due(out, 1.0)
-    book.due(out, 3.0)
-    del out.unacked[message_id(1)]
-    assert book.due(out, 3.5) is None
-    assert book.due(out, 4.25) is None
-    due = book.due(out, 4.5)
-    assert due is not None and due.message_id == message_id(2)
-
-
-def test_a_refused_message_is_sent_again_however_many_newer_ones_are_acknowledged() -> None:
+def test_under_load_a_refused_message_is_sent_again_as_it_is_without() -> None:
+    """New ones are sent and acknowledged all the time, and the queue is never empty."""
     book, out = ledger(), in_flight(1)
     resent = []
     for step in range(100):
-        out.unacked[message_id(100 + step)] = b""
-        out.unacked.pop(message_id(99 + step), None)
-        if (due := book.due(out, step / 10)) is not None:
-            resent.append((step / 10, due.message_id))
+        queue(out, 1000 + step)
+        write = out.begin_write()
+        assert write is not None
+        queue(out, 2000 + step)  # not sent with the others
+        take(write)
+        out.end_write(write)
+        out.unacked.pop(message_id(1000 + step))
+        out.unacked.pop(message_id(1999 + step), None)
+        for message in book.due(out, step / 10):
+            resent.append((step / 10, message.message_id))
+            queue(out, int.from_bytes(message.message_id, "big"))
     assert resent == [(1.0, message_id(1)), (3.0, message_id(1)), (7.0, message_id(1))]
+
+
+def test_a_message_that_is_still_queued_is_not_sent_again() -> None:
+    book, out = ledger(), in_flight(1)
+    assert look(book, out, 0.0) == []
+    queue(out, 2)
+    assert [message.message_id for message in book.due(out, 50.0)] == [message_id(1)]
+    queue(out, 1)
+    assert book.due(out, 100.0) == []  # the first is due, too, but the other end has not been sent it yet
+    send_all(out)
+    assert [message.message_id for message in book.due(out, 101.0)] == [message_id(1)]
+    assert [message.message_id for message in book.due(out, 102.0)] == [message_id(2)]
+
+
+def test_looking_costs_no_more_when_much_is_on_its_way() -> None:
+    """Messages that were sent lately are not gone through one by one: the look ends at the first of them."""
+    class Counting(dict[bytes, Any]):
+        seen = 0
+
+        def items(self) -> Any:
+            for item in super().items():
+                self.seen += 1
+                yield item
+
+    book, out = ledger(), in_flight(*range(1000))
+    out.unacked = Counting(out.unacked)
+    for moment in (0.0, 0.3, 0.6, 0.9):
+        assert book.due(out, moment) == []
+    assert out.unacked.seen == 4
 
 
 def test_nothing_is_sent_again_to_a_peer_with_nothing_in_flight() -> None:
@@ -133,59 +194,49 @@ def test_nothing_is_sent_again_to_a_peer_with_nothing_in_flight() -> None:
     assert moments_of_resending(book, out, [0.0, 1.0, 100.0]) == []
 
 
-def test_nothing_is_sent_again_to_a_peer_that_does_not_take_what_it_is_sent() -> None:
-    book, out = ledger(), in_flight(1)
-    book.due(out, 0.0)
-    out.queue.append(b"queued")
-    assert moments_of_resending(book, out, [1.0, 50.0, 100.0]) == []
-    out.queue.clear()
-    assert moments_of_resending(book, out, [100.5, 101.0, 101.5, 102.0]) == [101.5]
-
-
 def test_each_peer_has_a_clock_of_its_own() -> None:
     book, one, other = ledger(), in_flight(1), in_flight(2)
-    book.due(one, 0.0)
-    book.due(other, 0.5)
-    assert book.due(one, 1.0) is not None
-    assert book.due(other, 1.0) is None
-    assert book.due(other, 1.5) is not None
-
-
-def test_the_clock_of_a_peer_that_has_gone_is_forgotten() -> None:
-    book, out = ledger(), in_flight(1)
-    book.due(out, 0.0)
-    book.forget(out)
-    assert book.due(out, 50.0) is None
-    assert book.due(out, 51.0) is not None
+    assert look(book, one, 0.0) == look(book, other, 0.5) == []
+    assert look(book, one, 1.0) == [1]
+    assert look(book, other, 1.0) == []
+    assert look(book, other, 1.5) == [2]
 
 
 def test_a_message_is_given_up_on_after_it_was_sent_again_as_often_as_it_may() -> None:
     book, out = ledger(max_resends=2), in_flight(1)
-    dues = [due for now in range(20) if (due := book.due(out, float(now))) is not None]
-    assert [due.give_up for due in dues] == [False, False, True, True]
+    dues = []
+    for now in range(20):
+        for message in book.due(out, float(now)):
+            dues.append((now, message.give_up))
+            if message.give_up:
+                out.unacked.clear()
+                break
+            queue(out, 1)
+            send_all(out)
+    assert dues == [(1, False), (3, False), (7, True)]
     assert book.resent == 2
 
 
 def test_without_resends_the_first_silence_is_the_end() -> None:
     book, out = ledger(max_resends=0), in_flight(1)
-    book.due(out, 0.0)
-    due = book.due(out, 1.0)
-    assert due is not None and due.give_up
+    assert book.due(out, 0.0) == []
+    (due,) = book.due(out, 1.0)
+    assert due.give_up
     assert book.resent == 0
 
 
 def test_being_routed_to_another_peer_counts_as_being_sent_again() -> None:
     book = ledger(max_resends=2)
-    assert [book.may_resend(message_id(1)) for _ in range(3)] == [True, True, False]
-    assert book.may_resend(message_id(2))
+    assert [book.may_resend(message_id(1), 0.0) for _ in range(3)] == [True, True, False]
+    assert book.may_resend(message_id(2), 0.0)
     assert book.resent == 3
 
 
 def test_resends_are_counted_anew_after_an_acknowledgement() -> None:
     book = ledger(max_resends=1)
-    assert book.may_resend(message_id(1))
+    assert book.may_resend(message_id(1), 0.0)
     book.settle([message_id(1)])
-    assert book.may_resend(message_id(1))
+    assert book.may_resend(message_id(1), 0.0)
 
 
 # Arrivals

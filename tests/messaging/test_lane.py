@@ -288,6 +288,39 @@ def test_dropping_never_touches_a_write_in_progress(lengths: list[int], taken: i
     assert out.empty
 
 
+# While another connection of the same peer is read first, or has taken over
+
+
+def test_while_held_control_frames_alone_go_out() -> None:
+    out = lane()
+    out.held = True
+    out.queue.append(message(0))
+    assert out.idle and out.begin_write() is None
+    out.add_control(CONTROL)
+    assert not out.idle
+    assert send_all(out) == CONTROL
+    out.held = False
+    assert not out.idle
+    assert send_all(out) == joined(message(0))
+
+
+def test_while_finishing_the_write_in_progress_goes_on_and_no_other_begins() -> None:
+    out = lane()
+    out.queue += messages([0, 1])
+    write = out.begin_write()
+    assert write is not None
+    sent = take(write, 3)
+    out.queue.append(message(2, 30))
+    out.finishing = True
+    assert out.take_back() == [message(2, 30)]
+    assert not out.idle
+    sent += send_all(out)
+    assert sent == joined(message(0, 0)) + joined(message(1, 1)) and out.idle
+    out.queue.append(message(3))
+    assert out.begin_write() is None
+    assert out.take_back() == [message(3)]
+
+
 # All of it together
 
 

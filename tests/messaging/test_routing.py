@@ -512,7 +512,7 @@ def test_an_acknowledgement_opens_the_window_for_what_waits() -> None:
     known, ready = router.acknowledged(a, [message_id(0)])
     assert known == [message_id(0)]
     assert ready == [a]
-    assert list(a.unacked.values()) == requests(1, 2)
+    assert [frame for _, frame in a.unacked.values()] == requests(1, 2)
     assert list(router.waiting) == requests(3)
 
 
@@ -578,7 +578,7 @@ def test_unacknowledged_large_messages_count_in_bytes() -> None:
     frames = [request(number, 600, router.large) for number in range(3)]
     assert place(router, *frames) == [Placed.QUEUED, Placed.QUEUED, Placed.WAITING]
     router.acknowledged(a, [message_id(0)])
-    assert list(a.unacked.values()) == frames[1:]
+    assert [frame for _, frame in a.unacked.values()] == frames[1:]
 
 
 def test_unacknowledged_messages_go_back_before_unsent_ones() -> None:
@@ -632,7 +632,7 @@ def test_at_least_once_every_message_is_unacknowledged_waiting_or_acknowledged(p
         elif action == 1 and present:
             router.leave(present.pop(0))
         elif 0 <= action - 2 < len(present) and (unacked := present[action - 2].unacked):
-            oldest, frame = next(iter(unacked.items()))
+            oldest, (_, frame) = next(iter(unacked.items()))
             acknowledged.append(joined(frame))
             router.acknowledged(present[action - 2], [oldest])
         for peer in present:
@@ -640,7 +640,7 @@ def test_at_least_once_every_message_is_unacknowledged_waiting_or_acknowledged(p
         if router.waiting:
             assert all(len(peer.unacked) == peer.window for peer in present)
     found = acknowledged + [joined(frame) for frame in router.waiting]
-    found += [joined(frame) for peer in present for frame in peer.unacked.values()]
+    found += [joined(frame) for peer in present for _, frame in peer.unacked.values()]
     assert sorted(found) == sorted(accepted)
 
 
@@ -733,53 +733,166 @@ def test_messages_published_before_any_peer_go_to_the_first() -> None:
 # Full queues
 
 
-def test_dropping_the_oldest_makes_room_where_the_next_message_would_go() -> None:
+def test_a_message_takes_the_place_of_the_oldest_where_it_would_go() -> None:
     router = roundrobin(Limits(1, 1 << 20))
     a, b = joining(router, b"a", b"b")
     place(router, *messages(0, 1))
-    assert router.drop_oldest() == message(0)
-    assert place(router, message(2)) == [Placed.QUEUED]
+    assert router.squeeze_in(message(2)) == ((a,), [(message(0), b"a")], False)
     assert a.queue == messages(2) and b.queue == messages(1)
+    assert router.squeeze_in(message(3)) == ((b,), [(message(1), b"b")], False)
+    assert router.squeeze_in(message(4)) == ((a,), [(message(2), b"a")], False)
 
 
-def test_dropping_the_oldest_by_identity_makes_room_with_that_peer() -> None:
+def test_a_message_by_identity_takes_the_place_of_the_oldest_for_that_peer() -> None:
     router = roundrobin(Limits(1, 1 << 20))
     a, b = joining(router, b"a", b"b")
     place(router, *messages(0, 1))
-    assert router.drop_oldest(b"b") == message(1)
-    assert a.queue == messages(0) and b.queue == []
-    assert router.drop_oldest(b"nobody") is None
+    assert router.squeeze_in(addressed(message(2)), b"b") == ((b,), [(message(1), b"b")], False)
+    assert a.queue == messages(0) and b.queue == messages(2)
+    assert router.squeeze_in(addressed(message(3)), b"nobody").refused
 
 
-def test_without_a_peer_the_oldest_of_those_that_wait_is_dropped() -> None:
+def test_without_a_peer_the_oldest_of_those_that_wait_makes_room() -> None:
     router = roundrobin(Limits(2, 1 << 20))
     place(router, *messages(0, 1))
-    assert router.drop_oldest() == message(0)
-    assert place(router, message(2)) == [Placed.WAITING]
+    assert router.squeeze_in(message(2)) == ((), [(message(0), None)], False)
     assert list(router.waiting) == messages(1, 2)
-    router.drop_oldest()
-    router.drop_oldest()
-    assert router.drop_oldest() is None
+
+
+def test_what_a_peer_left_behind_makes_room_one_for_one_and_no_queue_is_emptied_for_it() -> None:
+    router = roundrobin(Limits(3, 1 << 20))
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3, 4, 5))
+    router.leave(a)
+    for number in (6, 7):
+        assert place(router, message(number)) == [Placed.FULL]
+        assert len(router.squeeze_in(message(number)).dropped) == 1
+    assert b.queue == messages(1, 3, 5)
+    assert list(router.waiting) == messages(4, 6, 7)
+
+
+def test_what_is_being_written_is_not_dropped_for_a_newer_message() -> None:
+    router = roundrobin(Limits(2, 1 << 20))
+    (a,) = joining(router, b"a")
+    place(router, *messages(0, 1))
+    a.begin_write()
+    assert router.squeeze_in(message(2)) == ((), [(message(2), None)], True)
+    assert a.queue == messages(0, 1)
 
 
 def test_at_least_once_the_oldest_dropped_is_one_that_no_peer_was_given() -> None:
     router = reliable(Limits(2, 1 << 20))
     (a,) = joining(router, b"a", window=1)
     place(router, *requests(0, 1, 2))
-    assert router.drop_oldest() == request(1)
+    assert router.squeeze_in(request(3)) == ((), [(request(1), None)], False)
     assert list(a.unacked) == [message_id(0)]
-    router.drop_oldest()
-    assert router.drop_oldest() is None
+    assert list(router.waiting) == requests(2, 3)
 
 
 def test_at_least_once_the_oldest_parked_message_of_an_identity_is_dropped() -> None:
     router = reliable(Limits(2, 1000))
     place(router, addressed(request(0, 2000, router.large)), identity=b"a")
     assert not router.waiting_has_room()
-    assert router.drop_oldest(b"b") is None
-    assert router.drop_oldest(b"a") == request(0, 2000, router.large)
+    assert router.squeeze_in(addressed(request(1)), b"b").refused
+    assert router.squeeze_in(addressed(request(1)), b"a").dropped == [(request(0, 2000, router.large), b"a")]
     assert router.waiting_has_room()
-    assert router.unplaced == 0 and not router.parked
+    assert router.unplaced == 1
+
+
+def test_a_publication_takes_the_place_of_the_oldest_with_those_peers_that_are_full() -> None:
+    router = publisher(Limits(2, 1 << 20))
+    a, b, c = joining(router, b"a", b"b", b"c")
+    a.queue += messages(0, 1)
+    c.queue += messages(2, 3)
+    c.begin_write()
+    squeezed = router.squeeze_in(message(4))
+    assert squeezed.dropped == [(message(0), b"a"), (message(4), b"c")] and not squeezed.refused
+    assert (a.queue, b.queue, c.queue) == (messages(1, 4), messages(4), messages(2, 3))
+
+
+@pytest.mark.parametrize("size", [10, 900])
+def test_copies_for_a_peer_that_is_away_count_against_the_mark_of_what_waits_for_it(size: int) -> None:
+    """It comes and goes, and reads nothing: what is kept for it does not grow."""
+    router = publisher(Limits(3, 2500))
+    published = 0
+    for _ in range(5):
+        while place(router, data_frame(bytes(size), router.large)) != [Placed.FULL]:
+            published += 1
+        there = lane(b"a", dialled="there")
+        router.join(there)
+        while place(router, data_frame(bytes(size), router.large)) != [Placed.FULL]:
+            published += 1
+        router.leave(there)
+    assert router.unplaced == published == 3
+
+
+def test_the_oldest_copy_for_a_peer_that_is_away_makes_room() -> None:
+    router = publisher(Limits(2, 1 << 20))
+    there = lane(b"a", dialled="there")
+    router.join(there)
+    place(router, *messages(0, 1))
+    router.leave(there)
+    assert place(router, message(2)) == [Placed.FULL]
+    assert router.squeeze_in(message(2)).dropped == [(message(0), None)]
+    router.join(again := lane(b"a", dialled="there"))
+    assert again.queue == messages(1, 2)
+
+
+# Another connection of the same peer
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_another_connection_takes_over_what_the_old_one_has_not_sent(finish: bool) -> None:
+    router = roundrobin()
+    old, other = joining(router, b"a", b"b")
+    place(router, *messages(0, 1, 2, 3))
+    place(router, addressed(message(4)), identity=b"a")
+    new = lane(b"a")
+    router.succeed(old, new, finish=finish)
+    assert router.ring == (new, other) and router.find(b"a") is new
+    assert new.queue == messages(0, 2) + [addressed(message(4))] and old.queue == []
+    assert old.dead and not new.dead
+
+
+def test_what_the_old_connection_is_writing_it_brings_to_its_end() -> None:
+    router = roundrobin()
+    (old,) = joining(router, b"a")
+    place(router, *messages(0, 1))
+    write = old.begin_write()
+    assert write is not None
+    take(write, 3)
+    place(router, message(2))
+    router.succeed(old, new := lane(b"a"), finish=True)
+    assert new.queue == messages(2)
+    take(write)
+    old.end_write(write)
+    assert old.begin_write() is None and old.empty
+
+
+def test_what_the_old_connection_could_not_bring_to_its_end_goes_out_first() -> None:
+    router = roundrobin()
+    (old,) = joining(router, b"a")
+    place(router, *messages(0, 1))
+    write = old.begin_write()
+    assert write is not None
+    take(write, len(joined(message(0))) + 2)
+    place(router, message(2))
+    new = lane(b"a")
+    new.held = True
+    router.succeed(old, new, finish=True)
+    old.finishing = False
+    departure = router.leave(old)
+    assert departure == ([], [new])
+    assert new.queue == messages(1, 2)
+
+
+def test_a_message_that_came_late_to_the_old_connection_goes_to_the_new_one() -> None:
+    router = publisher()
+    (old,) = joining(router, b"a")
+    router.succeed(old, new := lane(b"a"), finish=True)
+    old.queue.append(message(1))  # a sender that had looked it up before
+    assert router.give_back(old) == ([], [new])
+    assert new.queue == messages(1)
 
 
 def test_the_peers_in_the_way_of_a_message_are_told() -> None:

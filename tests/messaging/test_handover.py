@@ -1,0 +1,214 @@
+"""Two connections of one peer: which of them stays, and that nothing is lost, doubled or reordered by it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background, until, wait_for_event
+from support.wire_peer import DATA, DATA_REQ, HELLO, accept, dial, frame, hello, listening
+
+from netmsg import Connecting, DeliveryGuarantee, DuplicatePeer, OnDuplicate, Retrying, SendMode, Søcket
+
+LESSER, GREATER = b"A" * 16, b"B" * 16
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+def dial_each_other(way: str, one: Søcket, other: Søcket, folder: Path, contexts: tuple[Any, Any]) -> None:
+    """Bind both first, so that the dials cross."""
+    if way == "unix":
+        one.bind_unix(folder / "one")
+        other.bind_unix(folder / "other")
+        one.connect_unix(folder / "other")
+        other.connect_unix(folder / "one")
+        return
+    server, client = contexts if way == "tls" else (None, None)
+    one.bind("localhost", 0, ssl_context=server)
+    other.bind("localhost", 0, ssl_context=server)
+    one.connect("localhost", other.bound_port, ssl_context=client)
+    other.connect("localhost", one.bound_port, ssl_context=client)
+
+
+@pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
+@pytest.mark.parametrize("guarantee", list(DeliveryGuarantee))
+def test_those_who_dial_each_other_and_send_at_once_lose_nothing(
+        guarantee: DeliveryGuarantee, way: str, attempt: int, tmp_path: Path,
+        tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    count = 1000
+    names = (LESSER, GREATER) if attempt % 2 else (GREATER, LESSER)
+    with (Søcket(delivery_guarantee=guarantee, identity=names[0], linger=0) as one,
+          Søcket(delivery_guarantee=guarantee, identity=names[1], linger=0) as other):
+        receivers = [Background(receive, sock, count) for sock in (one, other)]
+        senders = [Background(sock.send_many, numbered(count)) for sock in (one, other)]
+        dial_each_other(way, one, other, tmp_path, tls_contexts)
+        for sender in senders:
+            sender.result()
+        for receiver in receivers:
+            messages = receiver.result()
+            assert sorted(messages) == sorted(numbered(count))
+            if guarantee is DeliveryGuarantee.AT_MOST_ONCE:
+                assert messages == numbered(count)
+        until(lambda: len(one.peers()) == len(other.peers()) == 1)
+
+
+def receive(sock: Søcket, count: int) -> list[bytes]:
+    return [sock.recv(timeout=TIMEOUT) for _ in range(count)]
+
+
+def test_who_has_the_peer_by_another_connection_does_not_dial_again_until_that_has_gone() -> None:
+    """The greater identity's dial stays, so the lesser one rests."""
+    with Søcket(identity=LESSER, linger=0, reconnection_delay=lambda: 0.01) as lesser:
+        lesser.bind(port=0)
+        with Søcket(identity=GREATER, linger=0, reconnection_delay=lambda: 0.01) as greater:
+            greater.bind(port=0)
+            port = greater.bound_port
+            lesser.connect(port=port)
+            greater.connect(port=lesser.bound_port)
+            wait_for_event(lesser, DuplicatePeer)
+            until(lambda: len(lesser.peers()) == len(greater.peers()) == 1
+                  and lesser.peers()[0].address[1] != port)
+            with pytest.raises(TimeoutError):
+                for event in lesser.events(timeout=0.3):
+                    assert not isinstance(event, (Connecting, Retrying)), event
+        with Søcket(identity=GREATER, linger=0) as again:
+            again.bind(port=port)  # and does not dial
+            again.send(b"back")
+            assert lesser.recv(timeout=TIMEOUT) == b"back"
+
+
+def test_what_comes_by_the_connection_that_goes_is_read_before_the_other() -> None:
+    """The peer has sent on both, and half-closes the one when it knows which of them stays."""
+    with listening() as listener, Søcket(identity=GREATER, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as goes:
+            goes.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener, LESSER) as stays:
+                stays.shake_hands(*(frame(DATA, b"%d" % number) for number in range(10, 20)))
+                until(lambda: sock.stats().connections == 2)
+                sock.send(b"answer")
+                goes.send(*(frame(DATA, b"%d" % number) for number in range(10)))
+                goes.wait_for_end()  # it says that it sends nothing more by this one
+                goes.sock.shutdown(socket.SHUT_WR)
+                assert receive(sock, 20) == numbered(20)
+                assert stays.read_kind(DATA)[1] == b"answer"
+
+
+@pytest.mark.parametrize("mode", list(SendMode))
+def test_a_third_connection_leaves_one_peer_under_the_identity(mode: SendMode) -> None:
+    """While it is found out whether the first is alive, the third replaces it: the second must not be let in, too."""
+    with listening() as listener, Søcket(mode, identity=GREATER, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as first, dial(sock.bound_port, LESSER) as second:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            second.send(hello(LESSER))
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener, LESSER) as third:
+                third.shake_hands()
+                second.wait_for_end()
+                first.wait_for_end()
+                first.close()
+                until(lambda: [peer.address for peer in sock.peers()] == [listener.getsockname()])
+                sock.send(b"once")
+                assert third.read_kind(DATA)[1] == b"once"
+
+
+def test_a_peer_that_went_away_unread_may_come_back_and_loses_nothing() -> None:
+    """Nobody takes its messages, so its goodbye is not read; each of its connections counts against the same mark."""
+    with Søcket(recv_hwm=10, linger=0) as sock:
+        sock.bind(port=0)
+        for visit in range(5):
+            with dial(sock.bound_port, LESSER) as peer:
+                peer.shake_hands(*(frame(DATA, b"%d" % (20 * visit + number)) for number in range(20)))
+                until(lambda: sock.stats().connections == visit + 1)
+        assert sock.stats().received == 10
+        assert receive(sock, 100) == numbered(100)
+        until(lambda: not sock.peers())
+
+
+def test_a_ghost_that_is_not_read_is_replaced_when_its_system_no_longer_answers() -> None:
+    """Its connection is reset while it lies unread, as by a host that has been started anew."""
+    with Søcket(recv_hwm=10, linger=0) as sock:
+        sock.bind(port=0)
+        ghost = dial(sock.bound_port, LESSER)
+        ghost.shake_hands(*(frame(DATA, b"%d" % number) for number in range(20)))
+        until(lambda: sock.stats().received == 10)
+        ghost.reset()
+        with dial(sock.bound_port, LESSER) as peer:
+            assert peer.shake_hands() == sock.identity
+            sock.send(b"to the living")
+            assert peer.read_kind(DATA)[1] == b"to the living"
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_messages_not_sent_yet_go_to_the_connection_that_takes_over(identified: bool) -> None:
+    with Søcket(on_duplicate=OnDuplicate.TAKEOVER, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER, receive_buffer=4096) as old, dial(sock.bound_port, LESSER) as new:
+            old.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.send_many([b"%d " % number + bytes(1000) for number in range(9000)],
+                           LESSER if identified else None)
+            new.shake_hands()
+            sock.send(b"9000 ", LESSER)
+            got = []
+            while not got or got[-1] != 9000:
+                got.append(int(new.read_kind(DATA)[1].split()[0]))
+            assert got == list(range(got[0], 9001)) and len(got) > 1000
+            assert sock.stats().dropped == {}
+
+
+def test_a_sender_that_was_too_late_for_the_old_connection_keeps_its_order() -> None:
+    """It had looked up the old one when that was taken over; its next message must not overtake this."""
+    with Søcket(on_duplicate=OnDuplicate.TAKEOVER, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as old, dial(sock.bound_port, LESSER) as new:
+            old.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            looked_up, go_on = threading.Event(), threading.Event()
+
+            def stop_once(frame: Any, event: str, _: Any) -> Any:
+                if frame.f_code is Søcket.send.__code__ and "queue" in frame.f_locals and not looked_up.is_set():
+                    looked_up.set()
+                    go_on.wait(TIMEOUT)
+                return stop_once
+
+            def send() -> None:
+                sys.settrace(stop_once)
+                sock.send(b"first")
+                sys.settrace(None)
+                sock.send(b"second")
+
+            sending = Background(send)
+            assert looked_up.wait(TIMEOUT)
+            new.shake_hands()
+            until(lambda: sock.stats().connections == 2)
+            go_on.set()
+            sending.result()
+            assert [new.read_kind(DATA)[1] for _ in range(2)] == [b"first", b"second"]
+
+
+def test_an_at_least_once_message_goes_out_again_by_the_connection_that_takes_over() -> None:
+    with Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, on_duplicate=OnDuplicate.TAKEOVER,
+                linger=0) as sock, ExitStack() as stack:
+        sock.bind(port=0)
+        old = stack.enter_context(dial(sock.bound_port, LESSER))
+        old.shake_hands()
+        sock.send(b"job")
+        sent = old.read_kind(DATA_REQ)[1]
+        new = stack.enter_context(dial(sock.bound_port, LESSER))
+        new.send(hello(LESSER))
+        assert new.read_kind(HELLO)[0] == HELLO
+        assert new.read_kind(DATA_REQ)[1] == sent

@@ -1,0 +1,96 @@
+"""The receive queue, by itself: who is woken, what is counted, what a descriptor says."""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background, until
+
+from netmsg.deadline import Deadline
+from netmsg.messaging import inbox as inbox_module
+from netmsg.messaging.credit import Credit
+from netmsg.messaging.inbox import Batch, Inbox, RequestBatch
+from netmsg.waiting import Signal
+
+
+def watch(batch: RequestBatch) -> None:
+    raise AssertionError("nothing here is to be acknowledged")
+
+
+def inbox() -> Inbox:
+    return Inbox(watch, lambda batch: None)
+
+
+def deliver(box: Inbox, credit: Credit, *messages: bytes) -> None:
+    size = sum(map(len, messages))
+    credit.arrived += len(messages)
+    credit.arrived_bytes += size
+    box.deliver(Batch(credit, messages, len(messages), size))
+
+
+def account() -> Credit:
+    return Credit(b"sender", 100, 1000)
+
+
+@pytest.mark.parametrize("take", ["take", "take_many"])
+def test_what_is_taken_is_counted_when_its_batch_is_exhausted(take: str) -> None:
+    box, credit = inbox(), account()
+    deliver(box, credit, b"1", b"23")
+    deliver(box, credit, b"4")
+    if take == "take":
+        assert [box.take(Deadline(0)) for _ in range(2)] != []
+        assert box.take(Deadline(0)) is not None
+        with pytest.raises(TimeoutError):
+            box.take(Deadline(0))
+    else:
+        assert box.take_many(10, Deadline(0)) == [b"1", b"23"]
+        assert credit.pending == 1
+        assert box.take_many(10, Deadline(0)) == [b"4"]
+    assert credit.pending == 0 and credit.taken_bytes == 4
+
+
+def test_with_a_descriptor_the_last_message_counts_as_taken_at_once() -> None:
+    """Who waits in a selector comes back when there is more, and there may be no more before there is room."""
+    box, credit = inbox(), account()
+    descriptor = box.fileno()
+    deliver(box, credit, b"1", b"2")
+    for pending in (2, 0):
+        assert select.select([descriptor], [], [], TIMEOUT)[0]
+        box.take(Deadline(0))
+        assert credit.pending == pending
+    assert not select.select([descriptor], [], [], 0)[0]
+
+
+def test_who_is_interrupted_after_it_was_woken_leaves_the_message_to_another() -> None:
+    box, credit = inbox(), account()
+
+    def interrupted(batch: Batch, message: Any) -> bytes:
+        raise KeyboardInterrupt
+
+    first = Background(box.take_as, interrupted, Deadline(TIMEOUT))
+    until(lambda: len(box.waiters.waiting) == 1)
+    second = Background(box.take, Deadline(TIMEOUT))
+    until(lambda: len(box.waiters.waiting) == 2)
+    deliver(box, credit, b"message")
+    box.waiters.notify()
+    with pytest.raises(KeyboardInterrupt):
+        first.result()
+    assert second.result()[1] == b"message"
+
+
+def test_the_descriptor_stays_readable_when_it_is_closed_in_the_middle_of_a_taking(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    box, credit = inbox(), account()
+
+    class ClosedMeanwhile(Signal):
+        def clear(self) -> None:
+            box.close()
+            super().clear()
+
+    monkeypatch.setattr(inbox_module, "Signal", ClosedMeanwhile)
+    descriptor = box.fileno()
+    deliver(box, credit, b"message")
+    box.take(Deadline(0))
+    assert select.select([descriptor], [], [], 0)[0] == [descriptor]
