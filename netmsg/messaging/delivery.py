@@ -11,6 +11,7 @@ from .lane import Lane
 
 __all__ = ["AckMode", "Arrivals", "DeliveryGuarantee", "Due", "Ledger"]
 
+
 class DeliveryGuarantee(Enum):
     """What a send promises."""
 

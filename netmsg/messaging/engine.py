@@ -309,7 +309,8 @@ class Engine:
             peer.retire(reason)
 
     def retire(self, peer: Peer, reason: str) -> None:
-        """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its end."""
+        """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its
+        end."""
         self._retired[peer.identity] = peer
         self.sender.leave(peer)
         peer.retire(reason)

@@ -240,7 +240,8 @@ class Inbox:
                 # Readable for exactly as long as there are more. Nobody takes but by this way and `take_many`.
                 with self._lock:
                     if len(queue) <= 1:
-                        self._finish(batch)  # in advance: who waits in a selector need not come back before there is more
+                        # In advance: who waits in a selector does not come back before there is more.
+                        self._finish(batch)
                         if not self._batches:
                             self._clear_signal()
             if queue and queue[0] is message and batch.watched:

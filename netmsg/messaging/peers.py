@@ -68,8 +68,8 @@ class Peer:
     __slots__ = ("_armed", "_behind", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_followers",
                  "_io", "_reading", "_send_many", "_send_one", "_write_error", "address", "announced_interval",
                  "challenger", "closing", "connected_since", "credit", "direct", "endpoint", "engine", "identity",
-                 "known", "lane", "lent", "liveness", "open_since", "paused", "queue", "received_bytes", "received_messages",
-                 "retired", "session", "sock", "transport", "unread")
+                 "known", "lane", "lent", "liveness", "open_since", "paused", "queue", "received_bytes",
+                 "received_messages", "retired", "session", "sock", "transport", "unread")
 
     def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
@@ -431,7 +431,17 @@ class Peer:
             self.close("the peer closed the connection during the handshake", None)
         elif self._write_error is not None:
             self._broken(self._write_error)
-        elif self.closing or self.retired:
+        else:
+            self._return_goodbye()
+
+    def _return_goodbye(self) -> None:
+        """The other end has said all it had to say."""
+        if not self.direct and not self.closing:
+            try:
+                self.transport.end_sending()  # under TLS it may wait for ours
+            except OSError:
+                pass
+        if self.closing or self.retired:
             self.close(self.retired or "closed", None)
         else:
             self.close("the peer closed the connection", None)
@@ -653,8 +663,8 @@ class Peer:
             self.engine.receiver.conversation.end()
         if self._closed:
             return
-        if self.session.decoder.stopped or (self._behind is not None and self.open_since is not None):
-            # Messages that came before the end and had no room: nothing received is dropped.
+        if self.open_since is not None and (self.session.decoder.buffered or self.session.decoder.stopped):
+            # Messages that came before the end, and had no room or not their turn yet: nothing received is dropped.
             self._take(self.session.decoder.decode(b"", UNBOUNDED))
             if self._closed:
                 return

@@ -459,6 +459,60 @@ def test_acknowledgements_behind_data_are_reached_while_a_sender_waits() -> None
             assert [sock.recv(timeout=TIMEOUT) for _ in range(1000)] == [b"%d" % n for n in range(1000)]
 
 
+def test_who_never_acknowledges_is_not_read_for_ever_because_somebody_waits() -> None:
+    with Søcket(delivery_guarantee=RELIABLE, recv_hwm=10, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            receipt = sock.send(b"job")
+            assert receipt is not None
+            read_request(peer)
+            waiting = Background(receipt.wait, timeout=3 * TIMEOUT)
+            peer.sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                for _ in range(100):
+                    peer.send(frame(0x03, bytes(100)) * 1000)
+            assert sock.stats().received < 11_000
+            sock.close()
+            with pytest.raises(UndeliveredError):
+                waiting.result()
+
+
+def test_every_message_that_a_peer_lost_is_sent_again_before_any_of_them_a_second_time() -> None:
+    with Søcket(delivery_guarantee=RELIABLE, resend_after=0.3, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            for number in range(40):
+                sock.send(b"%d" % number)
+            lost = []
+            for number in range(40):
+                message_id, body = read_request(peer)
+                if number < 20:
+                    lost.append(body)
+                else:
+                    peer.send(frame(ACK, message_id))
+            assert [read_request(peer)[1] for _ in range(20)] == lost
+
+
+def test_a_peer_that_announces_no_window_is_given_two_hundred_messages() -> None:
+    """Some of the other implementations drop acknowledgements when more than 256 of them are due."""
+    with Søcket(delivery_guarantee=RELIABLE, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.send_many([b"x"] * 1000)
+            assert sock.peers()[0].unacked == 200
+            ids = [read_request(peer)[0] for _ in range(200)]
+            peer.sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                read_request(peer)
+            peer.sock.settimeout(TIMEOUT)
+            peer.send(*(frame(ACK, message_id) for message_id in ids))
+            read_request(peer)
+
+
 def test_many_messages_through_broken_connections_arrive_at_least_once() -> None:
     with Søcket(delivery_guarantee=RELIABLE, linger=math.inf) as sender:
         sender.bind(port=0)

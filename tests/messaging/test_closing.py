@@ -19,6 +19,7 @@ from support.pairs import TIMEOUT, Background, connected, until
 from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, listening
 
 from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, SendMode, Søcket
+from netmsg.messaging.sending import Sender
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
 
@@ -121,6 +122,62 @@ def test_a_second_closer_waits_for_the_same_result() -> None:
         sock.send(b"x")
         closers = [Background(sock.close, linger=0.3) for _ in range(3)]
         assert [closer.result() for closer in closers] == [1, 1, 1]
+
+
+def test_a_second_closer_may_shorten_the_linger() -> None:
+    with Søcket(linger=math.inf) as sock:
+        sock.bind(port=0)
+        sock.send_many([b"x"] * 100)
+        first = Background(sock.close)
+        until(lambda: sock.closed)
+        assert sock.close(linger=0.1) == 100
+        assert first.result() == 100
+
+
+@pytest.mark.parametrize("closers", [1, 3])
+def test_what_close_returns_is_counted_before_it_returns(closers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting, go_on = threading.Event(), threading.Event()
+    take_all = Sender.take_all
+
+    def slow(self: Sender, peers: Any) -> int:
+        counting.set()
+        go_on.wait(TIMEOUT)
+        return take_all(self, peers)
+
+    monkeypatch.setattr(Sender, "take_all", slow)
+    sock = Søcket().bind(port=0)
+    sock.send_many([b"x"] * 50)
+    first = Background(sock.close, linger=0)
+    assert counting.wait(TIMEOUT)
+    others = [Background(sock.close) for _ in range(closers - 1)]
+    threading.Timer(0.05, go_on.set).start()
+    assert [closer.result() for closer in (first, *others)] == [50] * closers
+    assert sock.close() == 50
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_address_may_be_bound_again_as_soon_as_close_has_returned(shared: bool, tmp_path: Path) -> None:
+    with IOThread() as io, Søcket(io_thread=io) as keeping_it_alive:
+        keeping_it_alive.bind(port=0)
+        port = 0
+        for _ in range(100):
+            with Søcket(io_thread=io if shared else None) as sock:
+                sock.bind(port=port).bind_unix(tmp_path / "here")
+                port = sock.bound_port
+
+
+def test_a_network_thread_may_be_closed_in_the_middle_of_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a signal handler that interrupts ``bind``, for example."""
+    start = threading.Thread.start
+    with IOThread() as io:
+        def interrupted(thread: threading.Thread) -> None:
+            start(thread)
+            if thread.name.startswith("netmsg-io-"):
+                io.close(timeout=0)
+
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with Søcket(io_thread=io) as sock, pytest.raises(ClosedError):
+            sock.bind(port=0)
 
 
 def test_linger_waits_for_acknowledgements() -> None:
@@ -249,6 +306,27 @@ def test_a_collected_socket_flushes_and_leaves_nothing() -> None:
             del b
             gc.collect()
         assert a.recv(timeout=TIMEOUT) == b"left behind"
+
+
+def test_a_signal_handler_may_close_what_was_never_bound_in_the_middle_of_a_send() -> None:
+    """The handler strikes everywhere in ``send``, also where that holds a lock."""
+    result = run("""
+        import signal, time
+        from netmsg import ClosedError, OnFull, Søcket
+        socks = []
+        signal.signal(signal.SIGALRM, lambda number, frame: socks[-1].close())
+        for moment in range(200):
+            socks.append(Søcket(on_full=OnFull.DROP_OLDEST, send_hwm=100, linger=0.1))
+            socks[-1].send_many([b"x"] * 100)
+            signal.setitimer(signal.ITIMER_REAL, 0.002 + moment % 17 * 1e-5)
+            try:
+                while True:
+                    socks[-1].send(b"x")
+            except ClosedError:
+                pass
+        print("closed", {sock.close() for sock in socks} == {100})
+    """)
+    assert (result.stdout, result.stderr) == ("closed True\n", "")
 
 
 @pytest.mark.parametrize("moment", ["send", "recv", "idle", "close"])

@@ -6,8 +6,12 @@ import logging
 import secrets
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +36,7 @@ from netmsg import (
     Søcket,
     TLSHandshakeError,
 )
+from netmsg.messaging.peers import Peer
 
 
 def test_the_dialling_end_speaks_first_and_says_hello_once() -> None:
@@ -207,6 +212,24 @@ def test_at_max_connections_clients_wait_in_the_backlog() -> None:
         assert three.read_frame()[0] == HELLO
         two.close()
         three.close()
+
+
+def test_a_dial_in_vain_makes_no_room_at_max_connections() -> None:
+    with listening() as listener, Søcket(max_connections=2, linger=0, reconnection_delay=lambda: 0.01) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as one, dial(sock.bound_port) as two, dial(sock.bound_port) as three:
+            one.shake_hands()
+            two.shake_hands()
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            three.send(hello(three.identity))
+            sock.connect(port=listener.getsockname()[1])
+            for _ in range(3):
+                accept(listener).close()
+                wait_for_event(sock, HandshakeFailed)
+            three.sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                three.read_frame()
+            assert len(sock.peers()) == 2
 
 
 # Reconnection
@@ -428,6 +451,75 @@ def test_a_paused_peer_is_not_judged_by_its_silence() -> None:
             assert (sock.recv(timeout=TIMEOUT), sock.recv(timeout=TIMEOUT)) == (b"1", b"2")
 
 
+def test_what_fails_in_looking_at_one_peer_is_that_peers_end_alone(monkeypatch: pytest.MonkeyPatch,
+                                                                    caplog: pytest.LogCaptureFixture) -> None:
+    unlucky = secrets.token_bytes(16)
+    heartbeat = Peer.heartbeat
+
+    def failing(self: Peer) -> None:
+        if self.identity == unlucky:
+            raise ArithmeticError("on purpose")
+        heartbeat(self)
+
+    monkeypatch.setattr(Peer, "heartbeat", failing)
+    with Søcket(linger=0, heartbeat_interval=0.1, heartbeat_timeout=TIMEOUT) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as one, dial(sock.bound_port, unlucky) as other:
+            one.shake_hands()
+            other.shake_hands()
+            other.wait_for_end()
+            assert wait_for_event(sock, Disconnected).peer == unlucky
+            assert one.read_kind(HEARTBEAT) and len(sock.peers()) == 1
+    caplog.clear()
+
+
+FLOOD = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+sock.connect(sys.argv[1])
+sock.settimeout(2)
+sock.sendall(bytes.fromhex(sys.argv[2]))
+sock.recv(22)
+sock.shutdown(socket.SHUT_RD)
+numbers = iter(range(200_000))
+while piece := [b"\\0\\0\\3\\xeb\\3%06d" % number + bytes(996) for _, number in zip(range(2000), numbers)]:
+    sock.sendall(b"".join(piece))
+"""
+
+
+def test_a_peer_that_takes_nothing_more_and_floods_is_read_within_the_marks(tmp_path: Path) -> None:
+    """Over a UNIX socket it can say so; what it had sent before is read, but not all it goes on to send."""
+    with Søcket(linger=0, recv_hwm=10).bind_unix(tmp_path / "here") as sock:
+        flooder = subprocess.Popen([sys.executable, "-c", FLOOD, str(tmp_path / "here"), hello(bytes(16)).hex()],
+                                   stderr=subprocess.DEVNULL)
+        try:
+            until(lambda: sock.stats().received)
+            sock.send(b"cannot be sent")
+            until(lambda: not sock.peers())
+            flooder.wait(4 * TIMEOUT)
+        finally:
+            flooder.kill()
+            flooder.wait()
+        count = sock.stats().received
+        assert 10 <= count < 10_000
+        assert [int(sock.recv(timeout=TIMEOUT)[:6]) for _ in range(count)] == list(range(count))
+
+
+def test_what_a_tls_client_says_in_one_breath_with_its_goodbye_is_heard(
+        tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """HELLO, messages and the end are read at once."""
+    server, client = tls_contexts
+    with Søcket(linger=0).bind("localhost", 0, ssl_context=server) as sock:
+        for number in range(20):
+            raw = socket.create_connection(("localhost", sock.bound_port), TIMEOUT)
+            with client.wrap_socket(raw, server_hostname="localhost") as connection:
+                connection.sendall(hello(secrets.token_bytes(16)) + frame(DATA, b"%d" % number) * 100)
+                with suppress(ssl.SSLError):  # it does not expect to be greeted
+                    connection.unwrap()
+                assert [sock.recv(timeout=TIMEOUT) for _ in range(100)] == [b"%d" % number] * 100
+
+
 # Duplicate identities
 
 
@@ -557,6 +649,67 @@ def test_authorize_is_asked_after_hello_and_before_any_message_moves() -> None:
             assert sock.recv(timeout=TIMEOUT) == b"from a friend"
         assert [peer.identity for peer in asked] == [b"N" * 16, b"?" * 16, b"E" * 16, b"Y" * 16]
         assert asked[0].address[0] == "127.0.0.1" and asked[0].tls is None
+
+
+class NoVerdict:
+    def __bool__(self) -> bool:
+        raise ArithmeticError("neither true nor false")
+
+
+def test_a_verdict_that_is_neither_true_nor_false_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    verdicts = [NoVerdict(), True]
+    with Søcket(linger=0, authorize=lambda peer: verdicts.pop(0)) as sock:  # type: ignore[arg-type, return-value]
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.send(hello(peer.identity))
+            peer.wait_for_end()
+            assert "neither true nor false" in wait_for_event(sock, HandshakeFailed).reason
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+    caplog.clear()  # it keeps the traceback, and with it what that refers to
+
+
+def test_authorize_is_not_asked_about_those_who_have_gone() -> None:
+    """It takes its time over the first; meanwhile a crowd comes and goes."""
+    asked: list[bytes] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def authorize(peer: PeerInfo) -> bool:
+        asked.append(peer.identity)
+        begun.set()
+        return go_on.wait(TIMEOUT)
+
+    with Søcket(linger=0, authorize=authorize, handshake_timeout=TIMEOUT) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as first, dial(sock.bound_port) as last:
+            first.send(hello(first.identity))
+            assert begun.wait(TIMEOUT)
+            for _ in range(50):
+                with dial(sock.bound_port) as stranger:
+                    stranger.send(hello(stranger.identity))
+                assert "during the handshake" in wait_for_event(sock, HandshakeFailed).reason
+            last.send(hello(last.identity))
+            go_on.set()
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            assert asked == [first.identity, last.identity]
+
+
+def test_a_client_that_has_said_all_before_the_verdict_and_gone_is_heard() -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def authorize(peer: PeerInfo) -> bool:
+        asked.set()
+        return go_on.wait(TIMEOUT)
+
+    with Søcket(linger=0, authorize=authorize, handshake_timeout=TIMEOUT) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.send(hello(peer.identity), frame(DATA, b"all I have"))
+            assert asked.wait(TIMEOUT)
+            peer.sock.shutdown(socket.SHUT_WR)
+            go_on.set()
+            assert sock.recv(timeout=TIMEOUT) == b"all I have"
 
 
 def test_no_verdict_in_time_closes() -> None:

@@ -44,13 +44,13 @@ def dial_each_other(way: str, one: Søcket, other: Søcket, folder: Path, contex
 def test_those_who_dial_each_other_and_send_at_once_lose_nothing(
         guarantee: DeliveryGuarantee, way: str, attempt: int, tmp_path: Path,
         tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    count = 1000
+    count = 2000
     names = (LESSER, GREATER) if attempt % 2 else (GREATER, LESSER)
     with (Søcket(delivery_guarantee=guarantee, identity=names[0], linger=0) as one,
           Søcket(delivery_guarantee=guarantee, identity=names[1], linger=0) as other):
         receivers = [Background(receive, sock, count) for sock in (one, other)]
-        senders = [Background(sock.send_many, numbered(count)) for sock in (one, other)]
         dial_each_other(way, one, other, tmp_path, tls_contexts)
+        senders = [Background(sock.send_many, numbered(count)) for sock in (one, other)]
         for sender in senders:
             sender.result()
         for receiver in receivers:
@@ -145,6 +145,8 @@ def test_a_ghost_that_is_not_read_is_replaced_when_its_system_no_longer_answers(
         ghost = dial(sock.bound_port, LESSER)
         ghost.shake_hands(*(frame(DATA, b"%d" % number) for number in range(20)))
         until(lambda: sock.stats().received == 10)
+        sock.send(b"to whom it is not read any further")
+        assert ghost.read_kind(DATA)
         ghost.reset()
         with dial(sock.bound_port, LESSER) as peer:
             assert peer.shake_hands() == sock.identity

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import select
 import socket
+import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -12,6 +15,9 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, WirePeer, accept, dial, frame, listening
 
 from netmsg import Dropped, Full, OnFull, QueueFullError, SendMode, SendTimeoutError, Søcket
+from netmsg.messaging import engine
+from netmsg.messaging.peers import Peer
+from netmsg.wire.framing import Decoder
 
 
 def numbered(count: int, size: int = 0) -> list[bytes]:
@@ -293,6 +299,97 @@ def test_dropping_before_any_peer_is_exact(policy: OnFull, kept: str) -> None:
             assert b" ".join(read_messages(peer, 10)).decode() == kept
 
 
+@pytest.mark.parametrize("policy", [OnFull.DROP_OLDEST, OnFull.DROP_NEWEST, OnFull.DISCONNECT])
+def test_what_is_published_before_any_subscriber_and_dropped_is_counted_and_told(policy: OnFull) -> None:
+    with Søcket(SendMode.PUBLISH, send_hwm=10, on_full=policy, linger=0) as sock:
+        sock.bind(port=0)
+        for n in range(25):
+            sock.send(b"%d" % n)
+        assert sock.stats().queued == 10 and sock.stats().dropped == {"send queue full": 15}
+        assert sum(wait_for_event(sock, Dropped).count for _ in range(15)) == 15
+
+
+def test_every_drop_is_counted_by_however_many_threads() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with Søcket(send_hwm=1, on_full=OnFull.DROP_NEWEST, linger=0) as sock:
+            sock.bind(port=0)
+            threads = [Background(lambda: [sock.send(b"x") for _ in range(5000)]) for _ in range(4)]
+            for thread in threads:
+                thread.result(4 * TIMEOUT)
+            assert sock.stats().dropped == {"send queue full": 4 * 5000 - 1}
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_one_send_drops_one_message_after_a_peer_has_left_more_than_the_mark_behind() -> None:
+    with Søcket(send_hwm=500, on_full=OnFull.DROP_OLDEST, linger=0) as sock:
+        sock.bind(port=0)
+        with stall(sock):
+            leaving = dial(sock.bound_port, receive_buffer=4096)
+            leaving.shake_hands()
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            while sock.stats().dropped.get("send queue full", 0) < 3000:  # and their kernels take no more
+                sock.send(b"x" * 4000)
+            leaving.close()
+            until(lambda: len(sock.peers()) == 1)
+            before = sock.stats()
+            assert before.queued > 500
+            for number in range(1, 700):
+                sock.send(b"one more")
+                after = sock.stats()
+                assert after.dropped["send queue full"] - before.dropped["send queue full"] <= number
+            assert after.queued >= 500
+
+
+@pytest.mark.parametrize("mode", list(SendMode))
+def test_threads_that_wait_for_room_are_woken_by_room_that_another_made(mode: SendMode) -> None:
+    """With a mark of one, and heartbeats so rare that nothing else would wake them."""
+    with Søcket(linger=0) as receiver:
+        receiver.bind(port=0)
+        with Søcket(mode, send_hwm=1, on_full=OnFull.BLOCK, linger=0, heartbeat_interval=3600.0,
+                    heartbeat_timeout=7200.0) as sock:
+            sock.connect(port=receiver.bound_port)
+            sock.wait_for_peers(timeout=TIMEOUT)
+            quiet = threading.Event()
+
+            def send() -> None:
+                for _ in range(400):
+                    sock.send(b"x", timeout=TIMEOUT / 2)
+                    quiet.wait(0.0003)
+
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(1e-6)
+            try:
+                threads = [Background(send) for _ in range(4)]
+                for _ in range(1600):
+                    receiver.recv(timeout=TIMEOUT)
+                for thread in threads:
+                    thread.result()
+            finally:
+                sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("policy", [OnFull.DROP_OLDEST, OnFull.DROP_NEWEST])
+def test_what_is_kept_for_a_subscriber_that_crashes_again_and_again_does_not_grow(policy: OnFull) -> None:
+    with listening() as listener:
+        with Søcket(SendMode.PUBLISH, on_full=policy, send_hwm=50, linger=0, reconnection_delay=lambda: 0.01) as sock:
+            sock.connect(port=listener.getsockname()[1])
+            for _ in range(5):
+                peer = accept(listener)
+                peer.shake_hands()
+                sock.wait_for_peers(timeout=TIMEOUT)
+                before = sum(sock.stats().dropped.values())
+                while sum(sock.stats().dropped.values()) < before + 50:
+                    sock.send(bytes(20_000))
+                peer.reset()
+                until(lambda: not sock.peers())
+                for _ in range(100):
+                    sock.send(bytes(20_000))
+                assert sock.stats().queued <= 51
+
+
 @pytest.mark.parametrize("policy", [OnFull.DROP_OLDEST, OnFull.DROP_NEWEST])
 @pytest.mark.parametrize("mode", list(SendMode))
 def test_every_drop_at_a_stalled_peer_is_counted(policy: OnFull, mode: SendMode) -> None:
@@ -365,6 +462,36 @@ def test_what_came_before_the_end_of_a_connection_is_handed_over_however_little_
         with dial(sock.bound_port) as peer:
             peer.shake_hands(*(frame(DATA, b"%d" % n) for n in range(10_000)))
         assert numbers([sock.recv(timeout=TIMEOUT) for _ in range(10_000)]) == list(range(10_000))
+
+
+def test_one_message_taken_at_a_time_by_a_selector_is_enough_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regular look, which would help after a second, never comes."""
+    monkeypatch.setattr(engine, "LOOK_EVERY", 3600.0)
+    with Søcket(recv_hwm=2, linger=0, heartbeat_interval=36_000.0, heartbeat_timeout=72_000.0,
+                resend_after=36_000.0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands(*(frame(DATA, b"%d" % number) for number in range(200)))
+            descriptor = sock.fileno()
+            for number in range(200):
+                assert select.select([descriptor], [], [], TIMEOUT)[0], f"not readable before message {number}"
+                assert sock.recv(timeout=0) == b"%d" % number
+
+
+def test_what_has_been_taken_keeps_nothing_of_the_connection_alive() -> None:
+    with Søcket(linger=0) as sock:
+        sock.bind(port=0)
+        for _ in range(20):
+            with dial(sock.bound_port) as peer:
+                peer.shake_hands(frame(DATA, b"hello"))
+                assert sock.recv(timeout=TIMEOUT) == b"hello"
+        until(lambda: not sock.peers())
+
+        def left() -> int:
+            gc.collect()
+            return sum(isinstance(thing, (Peer, Decoder)) for thing in gc.get_objects())
+
+        until(lambda: left() == 0)
 
 
 def test_the_receive_mark_in_bytes_stops_reading() -> None:
