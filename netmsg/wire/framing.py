@@ -92,6 +92,14 @@ class Decoder:
             return None
         return chunk[5:]
 
+    def discard(self) -> None:
+        """Let go of what has been received and not decoded: there will be no more. A connection that is over may be
+        kept alive for a while, by cycles of references or by whoever looks at it."""
+        self._buffer = b""
+        self._position = 0
+        self._pieces = None
+        self.stopped = False
+
     @property
     def idle(self) -> bool:
         """Whether the next byte begins a frame."""

@@ -16,14 +16,25 @@ end tells its capabilities once it has read the other's HELLO, for only then is 
 
 from __future__ import annotations
 
+import struct
 from enum import Enum
+from typing import Final
 
 from ..errors import RemoteProtocolError
-from .envelope import HELLO, Capabilities, capabilities_frame, hello_frame, parse_hello
-from .framing import Decoder
+from .envelope import (
+    ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, IDENTITY_SIZE, Capabilities, capabilities_frame, hello_frame,
+    parse_hello,
+)
+from .framing import HANDSHAKE_BOUND, Decoder
 from .sniffing import Dialect, sniff
 
 __all__ = ["Liveness", "Session", "State"]
+
+
+HEADER: Final = struct.Struct("!IB")
+FIRST: Final = HEADER.size
+"""Bytes by which the dialect is told."""
+NAMES: Final = {HEARTBEAT: "HEARTBEAT", DATA: "DATA", DATA_REQ: "DATA_REQ", ACK: "ACK", CAPABILITIES: "CAPABILITIES"}
 
 
 class State(Enum):
@@ -77,14 +88,14 @@ class Session:
         self.decoder.hold(chunk)
         if self.state is not State.OPENING:
             return True
-        if len(self._first) < 5:
-            self._first += chunk[:5]
+        if len(self._first) < FIRST:
+            self._first += chunk[:FIRST - len(self._first)]
             dialect = sniff(self._first)
             if dialect is None:
                 return False
             self.dialect = dialect
             if dialect is not Dialect.VERSION_1:
-                raise RemoteProtocolError(_STRANGERS[dialect])
+                raise RemoteProtocolError(_stranger(dialect, self._first, self.dialled))
         envelope = self.decoder.take_one()
         if envelope is None:
             return False
@@ -105,16 +116,27 @@ class Session:
         self._go(State.CLOSING)
 
     def closed(self) -> None:
+        self.decoder.discard()
         if self.state is not State.CLOSED:
             self._go(State.CLOSED)
 
 
-_STRANGERS = {
-    Dialect.LEGACY: "a peer of the legacy dialect (aiomsg 2019), which is not supported yet",
-    Dialect.WEBSOCKET: "a WebSocket client, and no websocket_origins are allowed",
-    Dialect.TLS: "a TLS client on a plain port",
-    Dialect.UNKNOWN: "not a Søcket: the first bytes are not a HELLO",
-}
+def _stranger(dialect: Dialect, first: bytes, dialled: bool) -> str:
+    """What is wrong with the other end, told by its first bytes."""
+    if dialect is Dialect.LEGACY:
+        return "a peer of the legacy dialect (aiomsg 2019), which is not supported yet"
+    if dialect is Dialect.WEBSOCKET:
+        return "a WebSocket client, which is not supported yet"
+    if dialect is Dialect.TLS:
+        return "a TLS server, and no ssl_context was given" if dialled else "a TLS client on a plain port"
+    size, kind = HEADER.unpack(first) if len(first) == HEADER.size else (0, 0)
+    if 0 < size <= HANDSHAKE_BOUND and kind == HELLO:
+        if size < 2:
+            return "a HELLO without a version"
+        return f"an identity of {size - 2} bytes in its HELLO, and {IDENTITY_SIZE} are needed"
+    if 0 < size <= HANDSHAKE_BOUND and kind in NAMES:
+        return f"its first frame is {NAMES[kind]}, not HELLO"
+    return f"not a Søcket: its first bytes are {first!r}"
 
 
 class Liveness:

@@ -10,6 +10,7 @@ _VERSION_1 = b"\x00\x00\x00\x12\x01"
 _LEGACY = b"\x00\x00\x00\x10"
 _WEBSOCKET = b"GET "
 _TLS = b"\x16\x03"
+_TLS_ALERT = b"\x15\x03"
 
 
 class Dialect(Enum):
@@ -27,6 +28,7 @@ _BEGINNINGS = (
     (_LEGACY, Dialect.LEGACY),
     (_WEBSOCKET, Dialect.WEBSOCKET),
     (_TLS, Dialect.TLS),
+    (_TLS_ALERT, Dialect.TLS),
 )
 
 

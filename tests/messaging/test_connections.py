@@ -116,10 +116,14 @@ def test_a_violation_closes_that_connection_and_nothing_else(bad: bytes) -> None
 
 BAD_HELLO = {
     "another version": (hello(b"I" * 16, version=2), "version 2"),
-    "an identity of 15 bytes": (frame(HELLO, b"\x01" + b"I" * 15), "not a Søcket"),
-    "a HELLO of one byte": (frame(HELLO), "not a Søcket"),
-    "data first": (frame(DATA, b"x"), "not a Søcket"),
-    "random bytes": (b"\x99" * 50, "not a Søcket"),
+    "an identity of 15 bytes": (frame(HELLO, b"\x01" + b"I" * 15), "an identity of 15 bytes in its HELLO, and 16"),
+    "an identity of 6 bytes": (frame(HELLO, b"\x01" + b"I" * 6), "an identity of 6 bytes in its HELLO, and 16"),
+    "a HELLO of one byte": (frame(HELLO), "a HELLO without a version"),
+    "data first": (frame(DATA, b"x"), "its first frame is DATA, not HELLO"),
+    "a heartbeat first": (frame(HEARTBEAT), "its first frame is HEARTBEAT, not HELLO"),
+    "random bytes": (b"\x99" * 50, "not a Søcket: its first bytes are b'\\x99"),
+    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", "not a Søcket: its first bytes are b'SSH-2'"),
+    "one byte that cannot begin a HELLO": (b"\x01", "not a Søcket"),
     "a frame too large": (b"\x7f\xff\xff\xff\x01", "not a Søcket"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00", "a TLS client on a plain port"),
     "the legacy dialect": (b"\0\0\0\x10" + b"I" * 16, "legacy"),

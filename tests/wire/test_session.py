@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -262,3 +264,37 @@ def test_a_heartbeat_is_sent_early_rather_than_at_a_later_look() -> None:
     liveness = Liveness(5.0, 15.0, 100.0)
     assert not liveness.heartbeat_due(103.9, margin=1.0)
     assert liveness.heartbeat_due(104.0, margin=1.0)
+
+
+# Strangers
+
+
+@pytest.mark.parametrize("dialled, first, text", [
+    (True, b"\x15\x03\x03\x00\x02", "a TLS server, and no ssl_context was given"),
+    (False, b"\x16\x03\x01\x02\x00", "a TLS client on a plain port"),
+    (True, b"HTTP/1.1 400 Bad Request", "not a Søcket: its first bytes are b'HTTP/'"),
+    (False, frame(1, b"\x01short!"), "an identity of 6 bytes in its HELLO, and 16 are needed"),
+    (False, frame(1, b"\x01"), "an identity of 0 bytes"),
+    (False, frame(DATA, b"x"), "its first frame is DATA, not HELLO"),
+    (False, b"\x01", "not a Søcket"),
+])
+def test_what_is_wrong_with_a_stranger_is_said(dialled: bool, first: bytes, text: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=text):
+        session(dialled=dialled).greet(first)
+
+
+@pytest.mark.parametrize("arrived", [frame(DATA, bytes(500)), frame(DATA, bytes(500))[:300],
+                                     struct.pack("!IB", 900_001, DATA) + bytes(100_000)])
+def test_a_session_that_is_over_keeps_nothing_of_what_was_received(arrived: bytes) -> None:
+    ended = Session(OURS, CAPABLE, dialled=False, max_message_size=1_000_000)
+    ended.greet(hello(THEIRS))
+    ended.welcome()
+    tracemalloc.start()
+    try:
+        ended.decoder.decode(arrived + bytes(0), 0)
+        ended.closed()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5000
+    assert ended.decoder.buffered == 0 and ended.decoder.idle and not ended.decoder.stopped

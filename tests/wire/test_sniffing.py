@@ -13,6 +13,7 @@ BEGINNINGS = [
     (b"\x00\x00\x00\x10", Dialect.LEGACY),
     (b"GET ", Dialect.WEBSOCKET),
     (b"\x16\x03", Dialect.TLS),
+    (b"\x15\x03", Dialect.TLS),
 ]
 first_bytes = st.one_of(
     st.binary(max_size=12),
