@@ -8,11 +8,11 @@ from typing import Final
 __all__ = ["Backoff"]
 
 FIRST: Final = 0.1
-LONGEST: Final = 10.0
+LONGEST: Final = 2.0
 
 
 class Backoff:
-    """Exponential, with full jitter: a random time between 0 and a bound that doubles from 0.1 s to 10 s.
+    """Exponential, with full jitter: a random time between 0 and a bound that doubles from 0.1 s to 2 s.
 
     ``random`` returns numbers from 0 to 1. With jitter the clients of a server that was restarted come back spread
     out; see https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.

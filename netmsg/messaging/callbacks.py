@@ -10,10 +10,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..errors import ClosedError
+from .speaking import say
 
 __all__ = ["Callbacks"]
-
-log = logging.getLogger("netmsg.messaging")
 
 _numbers = itertools.count(1)
 
@@ -56,11 +55,21 @@ class Callbacks:
 
     def _work(self) -> None:
         while (call := self._queue.get()) is not None:
-            function, arguments, done = call
-            try:
-                result = function(*arguments)
-            except BaseException as error:  # SystemExit too: this thread is not theirs to end
-                log.warning("%r raised", function, exc_info=True)
-                done(None, error)
-            else:
-                done(result, None)
+            self._call(*call)
+            call = None  # or what it was about would be kept alive until the next one
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = function(*arguments)
+        except BaseException as error:  # SystemExit too: this thread is not theirs to end
+            name = getattr(function, "__qualname__", type(function).__name__)
+            say(logging.WARNING, "%s raised", name, exc_info=error)
+            failure = error
+        try:
+            done(result, failure)
+        except BaseException as error:
+            say(logging.ERROR, "what came of a function of the user's could not be dealt with", exc_info=error)
+        finally:
+            del result, failure  # its traceback leads back to here

@@ -38,16 +38,19 @@ from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..reactor.io_thread import IOThread
 from ..reactor.accepting import Acceptor
+from ..sockets.addresses import host_and_port
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities
 from .admission import Admission, OnDuplicate
+from . import exiting
 from .callbacks import Callbacks
 from .delivery import AckMode, DeliveryGuarantee
-from .events import AcceptError, Connected, Disconnected, EventQueue, HandshakeFailed, Listening
+from .events import AcceptError, Connected, Disconnected, EventQueue, HandshakeFailed, Listening, strip
 from .inbox import NOTHING
 from .peers import Peer, PeerInfo
 from .receiving import Receiver
 from .reconnecting import Endpoint
+from .reporting import Reporter, phase_of, trouble
 from .routing import OnFull, SendMode
 from .sending import Sender
 
@@ -122,7 +125,8 @@ class Engine:
         self.settings = settings
         self.capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm)
         self.io = io if io is not None else IOThread.private()
-        self.events = EventQueue()
+        self.reporter = Reporter(self)
+        self.events = EventQueue(self.reporter.tell)
         self.callbacks = Callbacks()
         self.closing = False
         """Set first thing by `close`; read everywhere."""
@@ -187,11 +191,12 @@ class Engine:
         """Accept peers on a listening socket, which this takes over; returns its address."""
         self._attach()
         acceptor = Acceptor(self.io, sock, lambda conn, address: self._accepted(conn, address, context),
-                            lambda error: self.events.add(AcceptError(acceptor.address, None, str(error), error)))
+                            lambda error: self.events.add(AcceptError(at, None, str(error), error)))
+        at = host_and_port(acceptor.address)
         self.acceptors.append(acceptor)
-        self.events.add(Listening(acceptor.address))
+        self.events.add(Listening(at))
         self.io.call(self._start_accepting, acceptor)
-        return acceptor.address
+        return at
 
     def _start_accepting(self, acceptor: Acceptor) -> None:
         if self.closed:
@@ -215,16 +220,18 @@ class Engine:
         self.check_open()
         return len(self.sender.router.ring) >= count
 
+    def trouble(self) -> str:
+        """For the text of a ``TimeoutError``: what is wrong with the endpoints."""
+        return trouble([endpoint.trouble for endpoint in tuple(self._endpoints) if endpoint.trouble],
+                       self.reporter.refusal, bool(self._endpoints), bool(self.acceptors))
+
     # The network thread: connections coming
 
     def _accepted(self, sock: socket.socket, address: Any, context: ssl.SSLContext | None) -> None:
         if sum(1 for peer in self.handshaking if peer.endpoint is None) >= PENDING_HANDSHAKES:
             oldest = next(peer for peer in self.handshaking if peer.endpoint is None)
             oldest.close("evicted: too many connections have not finished their handshake", None)
-        if isinstance(address, tuple):
-            address = address[:2]
-        elif not address:
-            address = sock.getsockname()
+        address = host_and_port(address or sock.getsockname())
         self._start(Peer(self, sock, address, None, context, None))
 
     def connected(self, sock: socket.socket, target: tuple[str, int] | str, endpoint: Endpoint,
@@ -233,7 +240,7 @@ class Engine:
         address: Any = target
         if not isinstance(target, str):
             try:
-                address = sock.getpeername()[:2]
+                address = host_and_port(sock.getpeername())
             except OSError:
                 pass  # gone already: reading will tell
         peer = Peer(self, sock, address, endpoint, context, server_hostname)
@@ -371,7 +378,9 @@ class Engine:
             self.handshaking.pop(peer, None)
             self.admission.forget(peer)
             if reason:
-                self.events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error))
+                self.events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error,
+                                                phase="" if self.closing else phase_of(peer),
+                                                dialled=peer.endpoint is not None))
         self._let_in_challenger(peer)
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
@@ -486,6 +495,8 @@ class Engine:
         self.receiver.conversation.end()
         self.receiver.acknowledge_taken()
         self._settle_endpoints()
+        for endpoint in self._endpoints:
+            endpoint.hurry()
         for peer in tuple(self.open_peers):
             peer.resume()
             self.finish_peer(peer)
@@ -542,6 +553,7 @@ class Engine:
         self.receiver.inbox.release()
         self.receiver.conversation.end()
         self.events.close()
+        self.reporter.close()
         _engines.discard(self)
         if self._attached:
             self.io.detach(self)
@@ -562,6 +574,8 @@ class Engine:
 
     def io_failed(self, cause: BaseException | None) -> None:
         self._failure = cause
+        if cause is not None:
+            strip(cause)  # the log has the rest
         self.closing = True
         self.sender.fast_ring = ()
         self.receiver.inbox.close()
@@ -634,6 +648,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 def _close_all() -> None:
     """At interpreter exit, as if every Søcket left open were closed: first all begin to, then all are waited for."""
+    exiting.begin()
     engines = [engine for engine in tuple(_engines) if not engine.is_forked]
     for engine in engines:
         engine.begin_close(engine.settings.linger)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..deadline import Deadline
+from ..errors import ConnectFailedError
 from ..waiting import Waiters
+from . import exiting
 
 __all__ = [
     "AcceptError",
@@ -25,6 +27,7 @@ __all__ = [
     "Listening",
     "Retrying",
     "Undelivered",
+    "strip",
 ]
 
 QUEUE_SIZE: Final = 1000
@@ -40,7 +43,8 @@ class Event:
     """The peer's identity, where it is known."""
     reason: str = ""
     error: BaseException | None = None
-    """The exception behind `reason`, if there is one; its ``__cause__`` may tell more."""
+    """The exception behind `reason`, if there is one; its ``__cause__`` may tell more. Without tracebacks, whose frames
+    would keep alive what they worked on."""
     at: float = field(default_factory=time.time)
     """When, in seconds since the epoch."""
 
@@ -57,8 +61,14 @@ class Connected(Event):
     """A peer is there: messages can flow."""
 
 
+@dataclass(frozen=True)
 class HandshakeFailed(Event):
     """A connection came to nothing: TLS, HELLO, authorization or the time for them."""
+
+    phase: str = ""
+    """How far it had come: ``"TLS"``, ``"HELLO"`` or ``"authorizing"``; empty where only this end has closed."""
+    dialled: bool = False
+    """Whether this end made the connection; then `Retrying` follows."""
 
 
 class Disconnected(Event):
@@ -70,6 +80,9 @@ class Retrying(Event):
     """A peer that we dial is away; the next attempt is in `delay` seconds."""
 
     delay: float = 0.0
+    phase: str = ""
+    """What failed: ``"resolving"``, ``"connecting"``, ``"TLS"``, ``"HELLO"`` or ``"authorizing"``; empty where a
+    connection has ended that was open."""
 
 
 class DuplicatePeer(Event):
@@ -98,18 +111,43 @@ class AcceptError(Event):
     """A connection could not be accepted; out of descriptors, accepting pauses and resumes."""
 
 
-class EventQueue:
-    """The newest events, oldest first. Adding never blocks: where nobody reads, the oldest are forgotten."""
+def strip(error: BaseException) -> None:
+    """Take from an error, and from its causes, what keeps alive more than can be read: tracebacks, with the frames and
+    the buffers and peers that those worked on."""
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        found = errors.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        found.__traceback__ = None
+        errors += (found.__cause__, found.__context__)
+        if isinstance(found, ConnectFailedError):
+            errors += (attempt for _, attempt in found.attempts)
+        if isinstance(found, BaseExceptionGroup):
+            errors += found.exceptions
+        if isinstance(found, AttributeError):
+            found.obj = None
 
-    def __init__(self) -> None:
+
+class EventQueue:
+    """The newest events, oldest first. Adding never blocks: where nobody reads, the oldest are forgotten. Each is also
+    handed to ``tell``, which must not block either."""
+
+    def __init__(self, tell: Callable[[Event], None] = lambda event: None) -> None:
+        self._tell = tell
         self._events: deque[Event] = deque(maxlen=QUEUE_SIZE)
         self._waiters = Waiters()
         self._closed = False
 
     def add(self, event: Event) -> None:
+        if event.error is not None:
+            strip(event.error)
         self._events.append(event)
         if self._waiters.waiting:
             self._waiters.notify()
+        self._tell(event)
 
     def close(self) -> None:
         self._closed = True
@@ -125,7 +163,9 @@ class EventQueue:
         events = self._events
         while True:
             try:
-                return events.popleft()
+                event = events[0]
+                del events[0]  # and no call until the return, so that no interrupt can lose it
+                return event
             except IndexError:
                 pass
             if self._closed:
@@ -146,5 +186,6 @@ class _EventIterator(Iterator[Event]):
         self._check()
         event = self._queue.take(self._timeout)
         if event is None:
+            exiting.stay_blocked()
             raise StopIteration
         return event

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..deadline import Deadline
 from ..errors import UndeliveredError
+from . import exiting
 
 if TYPE_CHECKING:
     from .sending import Sender
@@ -37,13 +38,16 @@ class Receipt:
     def wait(self, *, timeout: float | None = None) -> None:
         """Block until the message is acknowledged.
 
-        ``timeout`` in seconds. Raises ``TimeoutError`` when it runs out (the message is still on its way), and
-        `UndeliveredError` when the message is given up on, at `Søcket.close` for example.
+        ``timeout`` in seconds. Raises ``TimeoutError`` when it runs out (the message is still on its way, and the error
+        says what is wrong with the endpoints), and `UndeliveredError` when the message is given up on, at
+        `Søcket.close` for example.
         """
         deadline = Deadline(timeout)
         if not self._sender.wait_for_receipt(self, deadline):
-            raise TimeoutError("the message has not been acknowledged yet")
+            raise TimeoutError(f"message {self.message_id.hex()} was not acknowledged within {timeout:g} s"
+                               f"{self._sender.trouble()}")
         if self._failed:
+            exiting.stay_blocked()
             raise UndeliveredError(self._failed)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import reprlib
 import socket
 import ssl
 import time
@@ -14,21 +15,26 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import ConnectFailedError
 from ..reactor.dialling import Dial
 from ..reactor.io_thread import Timer
-from ..sockets.addresses import Address
+from ..sockets.addresses import Address, host_and_port
 from ..sockets.resolving import resolve_in_background
 from .backoff import Backoff
 from .events import Connecting, Retrying
 from .peers import Peer
+from .reporting import failure, phase_of, readable
+from .speaking import say
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["Endpoint"]
-
-log = logging.getLogger("netmsg.messaging")
+__all__ = ["Endpoint", "naming"]
 
 STABLE: Final = 5.0
 """Seconds of connection after which the next failure starts again with a short delay."""
+SHORTEST: Final = 0.01
+"""Seconds that are waited before every attempt, whatever the user's function says: with none at all, an address that
+refuses would be dialled by one core without a pause."""
+LONGEST_AT_CLOSE: Final = 0.1
+"""Seconds that are waited at most while `close` lingers: there is not much time left."""
 
 
 class Endpoint:
@@ -50,6 +56,8 @@ class Endpoint:
         self._reconnection_delay = reconnection_delay
         self._backoff = Backoff(random.random)
         self._generation = 0
+        self._phase = ""
+        self._failure = ""
         self._dial: Dial | None = None
         self._timer: Timer | None = None
         self._stopped = False
@@ -64,6 +72,7 @@ class Endpoint:
         self.connecting = True
         self._engine.events.add(Connecting(self.target))
         self._timer = self._io.call_later(self._connect_timeout, self._timed_out, generation)
+        self._phase = "resolving"
         if isinstance(self.target, str):
             self._resolved(generation, [(socket.AF_UNIX, self.target)])
         else:
@@ -75,8 +84,9 @@ class Endpoint:
         if generation != self._generation or self._stopped:
             return
         if isinstance(found, OSError):
-            self._failed(found)
+            self._failed(naming(found, self.target[0]))
             return
+        self._phase = "connecting"
         self._dial = Dial(self._io, found, self._dialled)
         self._dial.start()
 
@@ -88,7 +98,8 @@ class Endpoint:
         self._dial = None
         if sock is None:
             reasons = "; ".join(dict.fromkeys(str(error) for _, error in failures))
-            self._failed(ConnectFailedError(reasons or "no address", [(at, error) for (_, at), error in failures]))
+            self._failed(ConnectFailedError(reasons or "no address",
+                                            [(host_and_port(at), error) for (_, at), error in failures]))
             return
         self._cancel()
         self.peer = self._engine.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
@@ -96,52 +107,74 @@ class Endpoint:
     def _failed(self, error: OSError) -> None:
         self._cancel()
         self.connecting = False
-        self._wait(str(error), error)
+        self._wait(self._phase, str(error), error)
 
     def opened(self) -> None:
         """The handshake is over, and the peer in."""
         self.connecting = False
+        self._failure = ""
 
     def ended(self, open_for: float, reason: str, error: BaseException | None) -> None:
         """The connection has gone, ``open_for`` seconds after its handshake (0: it never came to that)."""
+        phase = "" if self.peer is None or self.peer.open_since is not None else phase_of(self.peer)
         self.peer = None
         self.connecting = False
         if self._resting:
             return
         if open_for >= STABLE:
             self._backoff.reset()
-        self._wait(reason, error)
+        self._wait(phase, reason, error)
 
     def rest(self) -> None:
         """The peer is there by another connection: do not dial until `wake`."""
         self._resting = True
+        self._failure = ""
 
     def wake(self, reason: str) -> None:
         """That connection has gone."""
         self._resting = False
-        self._wait(reason, None)
+        self._wait("", reason, None)
 
-    def _wait(self, reason: str, error: BaseException | None) -> None:
+    @property
+    def trouble(self) -> str:
+        """What is in the way of a connection, in words for people; empty while there is one. From any thread."""
+        if self._failure:
+            return f"no connection to {readable(self.target)}: {self._failure}"
+        peer = self.peer
+        if peer is not None and peer.open_since is not None:
+            return ""
+        phase = self._phase if peer is None else phase_of(peer)
+        return f"{readable(self.target)} is not past {phase} yet" if self.connecting else ""
+
+    def _wait(self, phase: str, reason: str, error: BaseException | None) -> None:
         """Dial again after a while, unless there is nothing to dial for any more."""
+        self._failure = failure(phase, reason) if phase else reason
         if self._stopped or not self._engine.wants(self):
             self._engine.check_closed()
             return
         delay = self._backoff.next()
-        if self._reconnection_delay is None:
-            self._wait_for(self._generation, delay, reason, error)
+        if self._reconnection_delay is None or self._engine.closing:
+            self._wait_for(self._generation, delay, phase, reason, error)
             return
         generation = self._generation
 
         def decided(result: Any, _: BaseException | None) -> None:
-            self._io.call(self._wait_for, generation, _delay(result, delay), reason, error)
+            self._io.call(self._wait_for, generation, _delay(result, delay), phase, reason, error)
 
         self._engine.callbacks.run(self._reconnection_delay, (), decided)
 
-    def _wait_for(self, generation: int, delay: float, reason: str, error: BaseException | None) -> None:
+    def _wait_for(self, generation: int, delay: float, phase: str, reason: str, error: BaseException | None) -> None:
         if generation != self._generation or self._stopped:
             return
-        self._engine.events.add(Retrying(self.target, None, reason, error, delay=delay, at=time.time()))
+        delay = max(SHORTEST, min(delay, LONGEST_AT_CLOSE) if self._engine.closing else delay)
+        self._engine.events.add(Retrying(self.target, None, reason, error, delay=delay, phase=phase, at=time.time()))
         self._timer = self._io.call_later(delay, self.start)
+
+    def hurry(self) -> None:
+        """The Søcket closes, and lingers: wait no longer than that allows for an attempt that was to come later."""
+        if not (self.connecting or self._stopped or self._resting) and self.peer is None:
+            self._cancel()  # a function that was asked for the delay need not answer any more
+            self._timer = self._io.call_later(random.uniform(SHORTEST, LONGEST_AT_CLOSE), self.start)
 
     def stop(self) -> None:
         """Dial no more; a connection that is up stays."""
@@ -174,7 +207,20 @@ def _delay(wish: Any, default: float) -> float:
         delay = float(wish)
         if delay >= 0 and math.isfinite(delay):
             return delay
-    except (TypeError, ValueError):
+    except BaseException:  # whatever a class of the user's can think of: this thread is not its to end
         pass
-    log.warning("reconnection_delay() returned %r, which is no number of seconds: using %.2f", wish, default)
+    try:
+        shown = reprlib.repr(wish)
+    except BaseException:
+        shown = f"an object of {type(wish).__name__}"
+    say(logging.WARNING, "reconnection_delay() returned %s, which is no number of seconds: using %.2f", shown, default)
     return default
+
+
+def naming(error: OSError, host: str) -> OSError:
+    """An error of the resolver that says what name it was about."""
+    if not isinstance(error, socket.gaierror) or host in str(error):
+        return error
+    named = socket.gaierror(error.errno, f"{error.strerror}: {host!r}")
+    named.__cause__ = error
+    return named

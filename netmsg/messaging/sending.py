@@ -346,6 +346,10 @@ class Sender:
         self._addressing_senders.notify_all()
         self._receipt_waiters.notify_all()
 
+    def trouble(self) -> str:
+        """See `Engine.trouble`."""
+        return self._engine.trouble()
+
     def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
         """Wait until the message is acknowledged or given up on; false at the deadline."""
         self._engine.check_fork()

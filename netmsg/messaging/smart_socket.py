@@ -3,38 +3,59 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 import socket
 import ssl
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, Union
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
 from ..reactor.io_thread import IOThread
-from ..sockets.addresses import check_port, unix_path
+from ..sockets.addresses import check_port, host_and_port
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
-from ..tls.contexts import check_server_context, client_context
+from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
+from . import exiting
 from .admission import OnDuplicate
+from .arguments import (
+    DEFAULT_PORT, Options, check_bind, check_count, check_enum, check_identity, check_not_yet, check_seconds,
+    check_unix_path,
+)
 from .delivery import AckMode, DeliveryGuarantee
 from .engine import Engine, Settings, SocketStats
 from .events import Event
 from .inbox import Batch
 from .peers import PeerInfo
 from .receipts import Receipt
+from .reconnecting import naming
 from .routing import OnFull, SendMode
 from .sending import BURST
+from .speaking import wait_until_said
+from .urls import Place, check_hostname, parse_url, url_of
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar, Unpack
+
+    R = TypeVar("R", bound=Union[Receipt, None], default=Union[Receipt, None], covariant=True)
+    """What `Søcket.send` returns: a receipt of a Søcket that sends at least once, ``None`` of another."""
+    T = TypeVar("T")
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+    T = TypeVar("T")
 
 __all__ = ["Delivery", "Socket", "Søcket"]
 
 BACKLOG = 4096
+SAID_WITHIN = 0.5
+"""Seconds that `close` waits for the log, so that what it had to give up is said when it returns."""
 FOREVER = Deadline(None)
-T = TypeVar("T")
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -70,7 +91,7 @@ class Delivery:
         self._settle(False)
 
     def _settle(self, accept: bool) -> None:
-        self._engine.check_open()
+        _check_open(self._engine)
         if self._message_id is not None and not self._settled:
             self._settled = True
             size = len(self.data)
@@ -79,7 +100,7 @@ class Delivery:
 
     def reply(self, data: bytes) -> None:
         """Answer a request."""
-        raise NotImplementedError("request/reply")
+        raise NotImplementedError("request/reply is not there yet")
 
     def __repr__(self) -> str:
         return f"<Delivery of {len(self.data)} bytes from {self.identity.hex()}>"
@@ -98,7 +119,7 @@ class _Stream(Iterator[T], Generic[T]):
             raise StopIteration from None
 
 
-class Søcket:
+class Søcket(Generic[R]):
     """A smart socket: `bind` it, `connect` it, or both, several times over; then `send` and `recv` messages.
 
     It reconnects, buffers while nobody is there, sends heartbeats and notices when a peer is dead, all in a background
@@ -110,7 +131,8 @@ class Søcket:
     :param identity: 16 bytes by which peers know this socket; random by default. It outlives connections. To a peer
         it is only a name: use ``authorize`` to tie it to a certificate.
     :param reconnection_delay: a function that returns the seconds to wait before connecting again; called in a thread
-        of its own. By default an exponential backoff with jitter, 0.1 to 10 s.
+        of its own. By default an exponential backoff with full jitter, from 0.1 s up to 2 s. Under 10 ms is 10 ms; and
+        what it raises, or returns that makes no sense, is logged and the default used.
     :param send_hwm: the high-water mark: how many messages may wait for each peer, and for all peers to come.
     :param send_hwm_bytes: the same in bytes. Both are soft: by one message for each sending thread, and in bytes by
         what messages too small to be counted (below ``send_hwm_bytes / send_hwm``) add up to, at most as much again.
@@ -134,10 +156,34 @@ class Søcket:
         any message, in a thread of its own: one for all calls of this Søcket, so a slow one holds up the next.
     :param linger: how long `close` waits, in seconds, for messages on their way; ``math.inf`` for ever.
     :param io_thread: an `IOThread` to share with others.
+    :param outbox: not there yet (``NotImplementedError``).
+
+    For type checkers it is generic in what `send` returns: ``Søcket[Receipt]`` sends at least once, ``Søcket[None]`` at
+    most once, and a plain ``Søcket`` may be either.
     """
 
     __slots__ = ("__weakref__", "_engine", "_inbox", "_io", "_manual", "_small", "_hwm", "_router", "_max_size",
-                 "_default_linger", "_sender")
+                 "_default_linger", "_sender", "_bound_urls")
+
+    @overload
+    def __init__(self: Søcket[None], send_mode: SendMode = ...,
+                 delivery_guarantee: Literal[DeliveryGuarantee.AT_MOST_ONCE] = ..., identity: bytes | None = ...,
+                 reconnection_delay: Callable[[], float] | None = ..., **options: Unpack[Options]) -> None: ...
+
+    @overload
+    def __init__(self: Søcket[Receipt], send_mode: SendMode,
+                 delivery_guarantee: Literal[DeliveryGuarantee.AT_LEAST_ONCE], identity: bytes | None = ...,
+                 reconnection_delay: Callable[[], float] | None = ..., **options: Unpack[Options]) -> None: ...
+
+    @overload
+    def __init__(self: Søcket[Receipt], send_mode: SendMode = ..., *,
+                 delivery_guarantee: Literal[DeliveryGuarantee.AT_LEAST_ONCE], identity: bytes | None = ...,
+                 reconnection_delay: Callable[[], float] | None = ..., **options: Unpack[Options]) -> None: ...
+
+    @overload
+    def __init__(self: Søcket[Receipt | None], send_mode: SendMode = ..., delivery_guarantee: DeliveryGuarantee = ...,
+                 identity: bytes | None = ..., reconnection_delay: Callable[[], float] | None = ...,
+                 **options: Unpack[Options]) -> None: ...
 
     def __init__(
         self,
@@ -167,28 +213,28 @@ class Søcket:
         linger: float = 5.0,
         io_thread: IOThread | None = None,
     ) -> None:
-        _check_enum("send_mode", send_mode, SendMode)
-        _check_enum("delivery_guarantee", delivery_guarantee, DeliveryGuarantee)
-        _check_enum("ack_mode", ack_mode, AckMode)
-        _check_enum("on_duplicate", on_duplicate, OnDuplicate)
+        check_enum("send_mode", send_mode, SendMode)
+        check_enum("delivery_guarantee", delivery_guarantee, DeliveryGuarantee)
+        check_enum("ack_mode", ack_mode, AckMode)
+        check_enum("on_duplicate", on_duplicate, OnDuplicate)
         if on_full is not None:
-            _check_enum("on_full", on_full, OnFull)
+            check_enum("on_full", on_full, OnFull)
         if delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE and send_mode is SendMode.PUBLISH:
             raise ValueError("AT_LEAST_ONCE does not go with PUBLISH: whose acknowledgement would count?")
         for name, count in (("send_hwm", send_hwm), ("send_hwm_bytes", send_hwm_bytes), ("recv_hwm", recv_hwm),
                             ("recv_hwm_bytes", recv_hwm_bytes), ("max_message_size", max_message_size),
                             ("max_connections", max_connections)):
-            _check_count(name, count, 1)
+            check_count(name, count, 1)
         if max_message_size > 2**32 - 32:
             raise ValueError("max_message_size: a frame cannot be longer than 4 GiB")
-        _check_count("dedupe", dedupe, 0)
+        check_count("dedupe", dedupe, 0)
         if max_resends is not None:
-            _check_count("max_resends", max_resends, 0)
+            check_count("max_resends", max_resends, 0)
         if max_unacked is not None:
-            _check_count("max_unacked", max_unacked, 1)
+            check_count("max_unacked", max_unacked, 1)
         for name, seconds in (("heartbeat_interval", heartbeat_interval), ("heartbeat_timeout", heartbeat_timeout),
                               ("handshake_timeout", handshake_timeout), ("resend_after", resend_after)):
-            _check_seconds(name, seconds)
+            check_seconds(name, seconds)
         if heartbeat_timeout <= heartbeat_interval:
             raise ValueError("heartbeat_timeout must be greater than heartbeat_interval")
         if linger is None:
@@ -199,15 +245,14 @@ class Søcket:
                 raise TypeError(f"{name} must be a function, not {type(function).__name__}")
         if io_thread is not None and not isinstance(io_thread, IOThread):
             raise TypeError(f"io_thread must be an IOThread, not {type(io_thread).__name__}")
-        if outbox is not None:
-            raise NotImplementedError("outbox")
+        check_not_yet("outbox", outbox)
         if on_full is None:
             on_full = OnFull.DROP_OLDEST if send_mode is SendMode.PUBLISH else OnFull.BLOCK
         settings = Settings(
             send_mode, delivery_guarantee, reconnection_delay, send_hwm, send_hwm_bytes, recv_hwm, recv_hwm_bytes,
             on_full, max_message_size, max_connections, heartbeat_interval, heartbeat_timeout, handshake_timeout,
             ack_mode, resend_after, max_resends, max_unacked, dedupe, on_duplicate, authorize, linger)
-        own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else _check_identity(identity)
+        own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else check_identity(identity)
         self._engine = engine = Engine(own, settings, io_thread)
         self._io = engine.io
         self._sender = engine.sender
@@ -218,80 +263,116 @@ class Søcket:
         self._small = min(engine.sender.router.large, len(DATA_HEADERS), max_message_size + 1)
         self._max_size = max_message_size
         self._default_linger = linger
+        self._bound_urls: list[str] = []
 
     # Making connections
 
-    def bind(self, hostname: str | None = "127.0.0.1", port: int = 25000, *, ssl_context: ssl.SSLContext | None = None,
-             websocket_origins: Sequence[str] = (), timeout: float | None = None) -> Søcket:
+    def bind(self, hostname: str | None = "127.0.0.1", port: int = DEFAULT_PORT, *,
+             ssl_context: ssl.SSLContext | None = None, websocket_origins: Sequence[str] = (),
+             timeout: float | None = None) -> Self:
         """Let peers connect to ``hostname`` (``None``: every interface) and ``port`` (0: a free one, `bound_port`).
 
-        Returns the socket itself. May be called several times, and mixed with `connect`. A name that stands for
-        several addresses is listened on at all of them. With an ``ssl_context`` peers have to speak TLS.
+        Or to a URL in place of both: ``tcp://host:port``, ``tls://host:port`` (which needs an ``ssl_context``),
+        ``unix:///path`` or ``unix:@abstract``. Returns the socket itself. May be called several times, and mixed with
+        `connect`. A name that stands for several addresses is listened on at all of them. With an ``ssl_context``
+        peers have to speak TLS.
 
         ``timeout`` bounds the resolution of the name (``TimeoutError``). Raises ``OSError`` at once, such as for an
-        address in use; `ClosedError`.
+        address in use or a name that is not known; ``ValueError`` for what is neither a host name nor a URL, or for a
+        port beside a URL; ``NotImplementedError`` for ``ws://`` and ``websocket_origins``, which come later;
+        `ClosedError`.
         """
         deadline = Deadline(timeout)
+        place = _place(hostname, port)
+        if place is not None and place.path:
+            return self.bind_unix(place.path, ssl_context=ssl_context, websocket_origins=websocket_origins)
+        if place is not None:
+            if place.tls and ssl_context is None:
+                raise ValueError(f"{hostname!r} needs an ssl_context, with the certificate to show")
+            hostname, port = place.host, place.port
         check_port(port)
-        if hostname is not None and not isinstance(hostname, str):
-            raise TypeError(f"hostname must be a str or None, not {type(hostname).__name__}")
-        if hostname == "":
-            raise ValueError("hostname is empty; None means every interface")
-        _check_server_context(ssl_context, websocket_origins)
+        if hostname is not None:
+            hostname = check_hostname(hostname)
+        check_bind(ssl_context, websocket_origins)
         self._engine.check_open()
-        addresses = tcp_addresses(None, port) if hostname is None else resolve_within(deadline, hostname, port)
-        for sock in listen_tcp(addresses, port, BACKLOG):
-            self._listen(sock, ssl_context)
+        if hostname is None:
+            addresses = tcp_addresses(None, port)
+        else:
+            try:
+                addresses = resolve_within(deadline, hostname, port)
+            except socket.gaierror as error:
+                raise naming(error, hostname) from error
+        socks = listen_tcp(addresses, port, BACKLOG)
+        try:
+            while socks:
+                self._listen(socks.pop(0), ssl_context)
+        finally:
+            for sock in socks:
+                sock.close()
         return self
 
     def bind_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | None = None,
-                  websocket_origins: Sequence[str] = ()) -> Søcket:
+                  websocket_origins: Sequence[str] = ()) -> Self:
         """Let peers connect to a UNIX socket at ``path``; a leading NUL means the abstract namespace.
 
         The file of a socket that nobody listens on any more is replaced, and removed on `close`. Raises ``OSError``
-        for a path that is in use, and what `bind` does.
+        for a path that is in use, ``NotImplementedError`` where there are no UNIX sockets, and what `bind` does.
         """
-        _check_server_context(ssl_context, websocket_origins)
+        check_bind(ssl_context, websocket_origins)
+        path = check_unix_path(path)
         self._engine.check_open()
-        self._listen(listen_unix(unix_path(path), BACKLOG), ssl_context)
+        self._listen(listen_unix(path, BACKLOG), ssl_context)
         return self
 
     def _listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         try:
-            self._engine.listen(sock, context)
+            address = self._engine.listen(sock, context)
         except BaseException:
             sock.close()
             raise
+        if isinstance(address, str) and not address.startswith("\0"):
+            address = os.path.abspath(address)
+        self._bound_urls.append(url_of(address, tls=context is not None))
 
-    def connect(self, hostname: str = "127.0.0.1", port: int = 25000, *,
+    def connect(self, hostname: str = "127.0.0.1", port: int = DEFAULT_PORT, *,
                 ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
-                connect_timeout: float = 5.0) -> Søcket:
+                connect_timeout: float = 5.0) -> Self:
         """Connect to a peer that binds, in the background, and again whenever the connection is lost.
 
-        Returns the socket itself, at once. ``ssl_context`` may be ``True`` for ``ssl.create_default_context()``;
-        ``server_hostname`` is the name to check the certificate against, ``hostname`` by default. ``connect_timeout``
-        is what one attempt may take, resolution included. What becomes of the attempts is told by `events`.
+        A URL may stand in place of ``hostname`` and ``port``, as in `bind`; with ``tls://`` the ``ssl_context`` is
+        ``True`` unless you give one. Returns the socket itself, at once. ``ssl_context`` may be ``True`` for
+        ``ssl.create_default_context()``; ``server_hostname`` is the name to check the certificate against, the host's
+        by default. ``connect_timeout`` is what one attempt may take, resolution included. What becomes of the attempts
+        is told by `events`, and the log is warned of the first that fails.
 
-        Raises `ClosedError`, and ``ValueError`` for a context that checks names where there is none.
+        Raises `ClosedError`; ``ValueError`` for what is neither a host name nor a URL, for a port beside a URL, and for
+        a context that checks names where there is none; ``NotImplementedError`` for ``ws://``, which comes later.
         """
+        check_seconds("connect_timeout", connect_timeout)
         if not isinstance(hostname, str):
             raise TypeError(f"hostname must be a str, not {type(hostname).__name__}")
-        if not hostname:
-            raise ValueError("hostname is empty")
+        place = _place(hostname, port)
+        if place is not None and place.path:
+            return self.connect_unix(place.path, ssl_context=ssl_context, server_hostname=server_hostname,
+                                     connect_timeout=connect_timeout)
+        if place is not None:
+            if place.tls and ssl_context is None:
+                ssl_context = True
+            hostname, port = place.host, place.port
         check_port(port)
         if port == 0:
             raise ValueError("port 0 cannot be connected to")
-        _check_seconds("connect_timeout", connect_timeout)
+        hostname = check_hostname(hostname)
         context, name = client_context(ssl_context, server_hostname if server_hostname is not None else hostname)
-        self._engine.connect((hostname, port), context, name, connect_timeout)
+        self._engine.connect((hostname, int(port)), context, name, connect_timeout)
         return self
 
     def connect_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | bool | None = None,
-                     server_hostname: str | None = None, connect_timeout: float = 5.0) -> Søcket:
+                     server_hostname: str | None = None, connect_timeout: float = 5.0) -> Self:
         """The same to a UNIX socket path, which has no host name: a context that checks names needs one."""
-        _check_seconds("connect_timeout", connect_timeout)
+        check_seconds("connect_timeout", connect_timeout)
         context, name = client_context(ssl_context, server_hostname)
-        self._engine.connect(unix_path(path), context, name, connect_timeout)
+        self._engine.connect(check_unix_path(path), context, name, connect_timeout)
         return self
 
     # What it is
@@ -304,8 +385,14 @@ class Søcket:
     @property
     def bound_addresses(self) -> list[Any]:
         """Where peers can connect: (host, port) or path, in the order of the `bind` calls."""
-        return [acceptor.address[:2] if isinstance(acceptor.address, tuple) else acceptor.address
-                for acceptor in self._engine.acceptors]
+        self._engine.check_fork()
+        return [host_and_port(acceptor.address) for acceptor in self._engine.acceptors]
+
+    @property
+    def bound_urls(self) -> list[str]:
+        """The same as URLs, which `connect` takes: ``tcp://127.0.0.1:25000``, ``tls://...``, ``unix:///path``."""
+        self._engine.check_fork()
+        return list(self._bound_urls)
 
     @property
     def bound_port(self) -> int:
@@ -326,12 +413,13 @@ class Søcket:
 
     # Sending
 
-    def send(self, data: Buffer, identity: bytes | None = None, *, timeout: float | None = None) -> Receipt | None:
+    def send(self, data: Buffer, identity: bytes | None = None, *, timeout: float | None = None) -> R:
         """Send one message: to the next peer in turn, to all (``PUBLISH``), or to the one of ``identity``.
 
         Returns as soon as the message is queued: ``None``, or with AT_LEAST_ONCE a `Receipt`. While no peer is there it
         waits for the first. At the high-water mark ``on_full`` decides; with ``BLOCK``, ``timeout`` bounds the wait for
-        room, and `SendTimeoutError` says that the message was not accepted. By identity to an absent peer, an
+        room, and `SendTimeoutError` says that the message was not accepted, and what is wrong with the endpoints that
+        it would have gone to. By identity to an absent peer, an
         at-most-once message is dropped (and counted, and an event), an at-least-once message kept for it.
 
         Raises `ClosedError`, `QueueFullError` (``OnFull.RAISE``), ``ValueError`` for a message longer than
@@ -355,40 +443,74 @@ class Søcket:
                     # Append first, look second. A peer on the list of work will be seen to, dead or alive.
                     io = self._io
                     if count < BURST and peer in io.work and not io.asleep:
-                        return None
+                        return None  # type: ignore[return-value]
                     self._sender.kick(peer)
-                    return None
+                    return None  # type: ignore[return-value]
         if timeout is not None:
             check_timeout(timeout)
         if type(data) is not bytes or len(data) > self._max_size:
             data = self._payload(data)
-        return self._sender.send(data, identity if identity is None else _check_identity(identity), timeout)
+        if identity is not None:
+            check_identity(identity)
+        try:
+            return self._sender.send(data, identity, timeout)  # type: ignore[return-value]
+        except (SendTimeoutError, ClosedError) as error:
+            self._explain(error, identity)
+            raise
 
-    def send_many(self, messages: Iterable[Buffer], identity: bytes | None = None, *,
+    def _explain(self, error: SendTimeoutError | ClosedError, identity: bytes | None) -> None:
+        """Before an error of a send is raised."""
+        if isinstance(error, ClosedError):
+            exiting.stay_blocked()
+            return
+        connected = len(self._router.ring)
+        whom = f"{connected} peer{'' if connected == 1 else 's'} connected" if identity is None else (
+            f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
+        error.args = (f"{error} ({whom}){self._engine.trouble()}",)
+
+    @overload
+    def send_many(self: Søcket[None], iterable: Iterable[Buffer], identity: bytes | None = None, *,
+                  timeout: float | None = None) -> None: ...
+
+    @overload
+    def send_many(self: Søcket[Receipt], iterable: Iterable[Buffer], identity: bytes | None = None, *,
+                  timeout: float | None = None) -> list[Receipt]: ...
+
+    @overload
+    def send_many(self, iterable: Iterable[Buffer], identity: bytes | None = None, *,
+                  timeout: float | None = None) -> list[Receipt] | None: ...
+
+    def send_many(self, iterable: Iterable[Buffer], identity: bytes | None = None, *,
                   timeout: float | None = None) -> list[Receipt] | None:
-        """`send` each of ``messages``, with one ``timeout`` for all; cheaper than one by one.
+        """`send` each message of ``iterable``, with one ``timeout`` for all; cheaper than one by one.
 
         Returns ``None``, or with AT_LEAST_ONCE a list of receipts. When time runs out the `SendTimeoutError` says in
         ``sent`` how many were accepted; the rest was not. The messages in front of one that is refused (``TypeError``,
         ``ValueError``) are sent.
         """
         deadline = Deadline(timeout)
-        if isinstance(messages, (bytes, bytearray, memoryview, str)):
+        if isinstance(iterable, (bytes, bytearray, memoryview, str)):
             raise TypeError("send_many takes an iterable of messages, not one message")
-        to = identity if identity is None else _check_identity(identity)
+        if identity is not None:
+            check_identity(identity)
         receipts: list[Receipt] = []
         sent = 0
+        receipt: Receipt | None
         try:
-            for data in messages:
-                if to is None and timeout is None:
+            for data in iterable:
+                if identity is None and timeout is None:
                     receipt = self.send(data)
                 else:
-                    receipt = self._sender.send(self._payload(data), to, deadline.remaining())
+                    receipt = self._sender.send(self._payload(data), identity, deadline.remaining())
                 if receipt is not None:
                     receipts.append(receipt)
                 sent += 1
         except SendTimeoutError as error:
             error.sent = sent
+            self._explain(error, identity)
+            raise
+        except ClosedError as error:
+            self._explain(error, identity)
             raise
         return receipts if self._sender.reliable else None
 
@@ -405,20 +527,22 @@ class Søcket:
             raise ValueError(f"a message of {len(data)} bytes is longer than max_message_size ({self._max_size})")
         return data
 
-    def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> Receipt | None:
+    def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> R:
         """`send` text as UTF-8."""
+        check_timeout(timeout)
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, not {type(text).__name__}")
         return self.send(text.encode("utf-8"), identity, timeout=timeout)
 
-    def send_json(self, document: Any, identity: bytes | None = None, *,
-                  timeout: float | None = None) -> Receipt | None:
-        """`send` a JSON document, as UTF-8."""
-        return self.send(json.dumps(document).encode("utf-8"), identity, timeout=timeout)
+    def send_json(self, document: Any, identity: bytes | None = None, *, timeout: float | None = None,
+                  **options: Any) -> R:
+        """`send` a JSON document, as UTF-8. Further keyword arguments are for ``json.dumps``, which may raise."""
+        check_timeout(timeout)
+        return self.send(json.dumps(document, **options).encode("utf-8"), identity, timeout=timeout)
 
     def request(self, data: Buffer, identity: bytes | None = None, *, timeout: float | None = 5.0) -> bytes:
         """Send a request and wait for its reply."""
-        raise NotImplementedError("request/reply")
+        raise NotImplementedError("request/reply is not there yet")
 
     # Receiving
 
@@ -457,33 +581,33 @@ class Søcket:
         """The slow way: the next batch has to be made current, or waited for."""
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        self._engine.check_open()
+        _check_open(self._engine)
         taken = self._inbox.take(FOREVER if timeout is None else Deadline(timeout))
         if taken is None:
-            self._engine.check_open()
+            _check_open(self._engine)
             raise ClosedError("the Søcket is closed")
         return taken
 
     def recv_many(self, max_messages: int, *, timeout: float | None = None) -> list[bytes]:
         """What messages there are: at least one, waited for as by `recv`, and at most ``max_messages``."""
         deadline = Deadline(timeout)
-        _check_count("max_messages", max_messages, 1)
+        check_count("max_messages", max_messages, 1)
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        self._engine.check_open()
+        _check_open(self._engine)
         taken = self._inbox.take_many(max_messages, deadline)
         if taken is None:
-            self._engine.check_open()
+            _check_open(self._engine)
             raise ClosedError("the Søcket is closed")
         return taken
 
     def recv_delivery(self, *, timeout: float | None = None) -> Delivery:
         """The next message with its sender and the means to acknowledge it; otherwise like `recv`."""
         deadline = Deadline(timeout)
-        self._engine.check_open()
+        _check_open(self._engine)
         delivery = self._inbox.take_as(self._delivery, deadline)
         if delivery is None:
-            self._engine.check_open()
+            _check_open(self._engine)
             raise ClosedError("the Søcket is closed")
         return delivery
 
@@ -497,9 +621,12 @@ class Søcket:
         """`recv` UTF-8 text. Raises ``UnicodeDecodeError``; the message is gone then."""
         return self.recv(timeout=timeout).decode("utf-8")
 
-    def recv_json(self, *, timeout: float | None = None) -> Any:
-        """`recv` a JSON document. Raises ``ValueError`` for anything else; the message is gone then."""
-        return json.loads(self.recv(timeout=timeout))
+    def recv_json(self, *, timeout: float | None = None, **options: Any) -> Any:
+        """`recv` a JSON document. Further keyword arguments are for ``json.loads``.
+
+        Raises ``ValueError`` for anything else; the message is gone then.
+        """
+        return json.loads(self.recv(timeout=timeout), **options)
 
     def messages(self) -> Iterator[bytes]:
         """Iterate over the messages as `recv` returns them, until the socket is closed."""
@@ -510,6 +637,10 @@ class Søcket:
     def identity_messages(self) -> Iterator[tuple[bytes, bytes]]:
         """The same with `recv_identity`."""
         return _Stream(self.recv_identity)
+
+    def json_messages(self, **options: Any) -> Iterator[Any]:
+        """The same with `recv_json`: a message that is no JSON raises, and the iterator can be asked for the next."""
+        return _Stream(partial(self.recv_json, **options))
 
     def deliveries(self) -> Iterator[Delivery]:
         """The same with `recv_delivery`."""
@@ -528,12 +659,21 @@ class Søcket:
         return self._engine.peers()
 
     def wait_for_peers(self, n: int = 1, *, timeout: float | None = None) -> None:
-        """Block until at least ``n`` peers are connected. Raises ``TimeoutError``, `ClosedError`."""
+        """Block until at least ``n`` peers are connected.
+
+        Raises `ClosedError`, and ``TimeoutError``, which says what is wrong with the endpoints.
+        """
         deadline = Deadline(timeout)
-        _check_count("n", n, 0)
-        self._engine.check_open()
-        if not self._engine.wait_for_peers(n, deadline):
-            raise TimeoutError(f"{len(self._router.ring)} of {n} peers are connected")
+        check_count("n", n, 0)
+        _check_open(self._engine)
+        try:
+            there = self._engine.wait_for_peers(n, deadline)
+        except ClosedError:
+            exiting.stay_blocked()
+            raise
+        if not there:
+            raise TimeoutError(f"{len(self._router.ring)} of {n} peers connected within {timeout:g} s"
+                               f"{self._engine.trouble()}")
 
     def events(self, *, timeout: float | None = None) -> Iterator[Event]:
         """Iterate over what happened and happens: connections made and lost, messages dropped, and so on.
@@ -542,10 +682,11 @@ class Søcket:
         each (``TimeoutError``; the iterator can be asked again). Ends when the socket is closed.
         """
         check_timeout(timeout)
+        self._engine.check_fork()
         return self._engine.events.iterate(timeout, self._engine.check_fork)
 
     def stats(self) -> SocketStats:
-        """Counters, in total and per peer."""
+        """Counters, in total and per peer. Raises `ForkedError`."""
         return self._engine.stats()
 
     # The end
@@ -562,9 +703,12 @@ class Søcket:
         handler has interrupted netmsg itself) it returns 0 at once, and the closing goes on.
         """
         check_timeout(linger)
-        return self._engine.close(self._default_linger if linger is None else linger)
+        given_up = self._engine.close(self._default_linger if linger is None else linger)
+        if given_up and not self._io.is_current:
+            wait_until_said(SAID_WITHIN)
+        return given_up
 
-    def __enter__(self) -> Søcket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -581,34 +725,20 @@ class Søcket:
 Socket = Søcket
 
 
-def _check_enum(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be one of {kind.__name__}, not {value!r}")
+def _check_open(engine: Engine) -> None:
+    """Raises `ForkedError`, `ClosedError`. No lock may be held: at exit, daemonic threads stay here."""
+    if engine.closing:
+        exiting.stay_blocked()
+    engine.check_open()
 
 
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def _check_seconds(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be more than 0 seconds, not {value}")
-
-
-def _check_identity(identity: bytes) -> bytes:
-    if not isinstance(identity, bytes):
-        raise TypeError(f"an identity must be bytes, not {type(identity).__name__}")
-    if len(identity) != IDENTITY_SIZE:
-        raise ValueError(f"an identity is {IDENTITY_SIZE} bytes, not {len(identity)}")
-    return identity
-
-
-def _check_server_context(context: ssl.SSLContext | None, websocket_origins: Sequence[str]) -> None:
-    check_server_context(context)
-    if websocket_origins:
-        raise NotImplementedError("websocket_origins")
+def _place(hostname: str | None, port: int) -> Place | None:
+    """What ``hostname`` says if it is a URL, beside which there may be no port."""
+    if hostname is None:
+        return None
+    if not isinstance(hostname, str):
+        raise TypeError(f"hostname must be a str or None, not {type(hostname).__name__}")
+    place = parse_url(hostname)
+    if place is not None and port is not DEFAULT_PORT:
+        raise ValueError(f"{hostname!r} is a URL, which says where already: leave out port {port!r}")
+    return place

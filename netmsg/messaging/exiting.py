@@ -1,0 +1,30 @@
+"""Daemonic threads at the exit of the interpreter.
+
+Søckets left open are closed then, which wakes every thread that waits for one of them. In a daemonic thread the
+`ClosedError` would only print a traceback in the last moment of a program that ends in good order; such threads stay
+blocked instead, as they would in any call of the standard library, and end with the process.
+"""
+
+from __future__ import annotations
+
+import threading
+from _thread import allocate_lock
+
+__all__ = ["begin", "stay_blocked"]
+
+_has_begun = False
+
+
+def begin() -> None:
+    """The interpreter is about to exit: only daemonic threads and the main thread are left."""
+    global _has_begun
+    _has_begun = True
+
+
+def stay_blocked() -> None:
+    """At exit, and in a daemonic thread: never return. No lock may be held."""
+    if _has_begun and threading.current_thread().daemon:
+        for_ever = allocate_lock()
+        for_ever.acquire()
+        while True:
+            for_ever.acquire()
