@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError, SendTimeoutError
@@ -96,7 +96,7 @@ class DatagramSocket:
         """How many datagrams `receive_packets` has skipped because they were longer than its ``max_bytes``."""
         return self._overlong
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
@@ -152,7 +152,7 @@ class Server:
         """The descriptor of the first listening socket; -1 once closed."""
         raise NotImplementedError
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -25,7 +25,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from threading import get_ident
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..deadline import Deadline, check_timeout
 from ..errors import (
@@ -116,7 +116,7 @@ class ByteStream:
         """The descriptor; -1 once closed, and where there is none."""
         return -1
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
