@@ -13,7 +13,7 @@ from collections.abc import Generator
 from netmsg import LineCodec, PacketConnection, PacketServer, create_tcp_server
 
 
-def say(room: PacketServer, text: str) -> None:
+def say(room: PacketServer[str, str], text: str) -> None:
     """Tell everybody who has a name. Whoever does not keep up misses it: one slow reader is not to hold up the room."""
     for client in room.clients():
         if client.state is not None:
@@ -23,7 +23,7 @@ def say(room: PacketServer, text: str) -> None:
                 pass  # too slow, or gone: its own conversation sees to that
 
 
-def join(client: PacketConnection) -> Generator[float | None, str, None]:
+def join(client: PacketConnection[str]) -> Generator[float | None, str, None]:
     client.send_packet("Who are you?")
     try:
         name = yield 60.0
@@ -34,7 +34,7 @@ def join(client: PacketConnection) -> Generator[float | None, str, None]:
     say(client.server, f"* {name} is here")
     try:
         while True:
-            line = yield
+            line = yield None
             say(client.server, f"{name}: {line.strip()}")
     finally:
         client.state = None

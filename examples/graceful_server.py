@@ -14,7 +14,7 @@ import time
 from netmsg import LineCodec, PacketConnection, PacketServer, create_tcp_server
 
 
-def handle(client: PacketConnection, packet: str) -> None:
+def handle(client: PacketConnection[str], packet: str) -> None:
     if packet == "stop":
         client.server.shutdown()
     elif packet == "work":

@@ -22,7 +22,7 @@ class Collector:
         self.sums: collections.Counter[str] = collections.Counter()
         self.lock = threading.Lock()
 
-    def handle(self, client: DatagramPeer, metric: Any) -> None:
+    def handle(self, client: DatagramPeer[Any], metric: Any) -> None:
         name, value = metric["name"], metric["value"]
         with self.lock:
             self.sums[name] += value

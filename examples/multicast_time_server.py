@@ -16,7 +16,7 @@ from netmsg import DatagramPeer, DatagramServer, create_udp_socket
 GROUP = "239.255.77.77"
 
 
-def handle(client: DatagramPeer, packet: bytes) -> None:
+def handle(client: DatagramPeer[bytes], packet: bytes) -> None:
     if packet == b"time?":
         client.send_packet(time.strftime("%H:%M:%S").encode())
         print("Told", client.remote_address)

@@ -10,11 +10,12 @@ import argparse
 import ssl
 import sys
 import threading
+from typing import Any
 
 from netmsg import JSONCodec, PacketClient
 
 
-def send_everything(client: PacketClient, count: int) -> None:
+def send_everything(client: PacketClient[Any, Any], count: int) -> None:
     for number in range(count):
         client.send_packet({"number": number})
     client.send_eof()

@@ -13,11 +13,12 @@ The handler runs in one of eight worker threads; a client that says nothing cost
 import argparse
 import ssl
 import sys
+from typing import Any
 
 from netmsg import JSONCodec, PacketConnection, PacketServer, create_tcp_server
 
 
-def handle(client: PacketConnection, packet: object) -> None:
+def handle(client: PacketConnection[Any], packet: object) -> None:
     client.state = (client.state or 0) + 1
     client.send_packet({"number": client.state, "packet": packet})
 

@@ -9,6 +9,7 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from netmsg import JSONCodec, PacketConnection, PacketServer, create_tcp_server
@@ -23,7 +24,7 @@ def sleep(seconds: float) -> str:
     return "awake"
 
 
-FUNCTIONS = {"add": add, "sleep": sleep, "upper": str.upper}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"add": add, "sleep": sleep, "upper": str.upper}
 
 
 def answer(request: Any) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def answer(request: Any) -> dict[str, Any]:
         return reply | {"error": {"code": -32000, "message": repr(error)}}
 
 
-def handle(client: PacketConnection, request: Any) -> None:
+def handle(client: PacketConnection[Any], request: Any) -> None:
     client.send_packet(answer(request))
 
 

@@ -19,7 +19,7 @@ Conversation = Generator[float, str, None]
 PATIENCE = 60.0
 
 
-def mail(client: PacketConnection) -> Conversation:
+def mail(client: PacketConnection[str]) -> Conversation:
     """From DATA to the dot."""
     client.send_packet("354 end with a dot")
     last = ""
@@ -29,7 +29,7 @@ def mail(client: PacketConnection) -> Conversation:
     client.send_packet("250 taken")
 
 
-def serve(client: PacketConnection) -> Conversation:
+def serve(client: PacketConnection[str]) -> Conversation:
     client.send_packet("220 localhost at your service")
     while True:
         try:

@@ -1,0 +1,119 @@
+"""Daemonic threads that are blocked in a Søcket when the interpreter exits stay so: a clean exit prints nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PROGRAM = """
+    import sys, threading
+    from netmsg import AckMode, DeliveryGuarantee, Søcket
+
+    a = Søcket(linger=0, ack_mode=AckMode.MANUAL if "deliver" in sys.argv[1] else AckMode.ON_RECV).bind(port=0)
+    b = Søcket(linger=0, delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, max_unacked=1, send_hwm=1)
+    b.connect(port=a.bound_port)
+    b.wait_for_peers(timeout=10)
+    a.wait_for_peers(timeout=10)
+    receipt = None
+    begun = threading.Event()
+
+    def use(call):
+        begun.set()
+        call()
+        print("came back", flush=True)
+
+    def iterate(iterator):
+        for item in iterator:
+            pass
+
+    calls = {
+        "recv": a.recv, "recv with a timeout": lambda: a.recv(timeout=60), "recv_identity": a.recv_identity,
+        "recv_many": lambda: a.recv_many(10), "recv_delivery": a.recv_delivery, "recv_string": a.recv_string,
+        "recv_json": a.recv_json, "messages": lambda: iterate(a.messages()), "iteration": lambda: iterate(a),
+        "identity_messages": lambda: iterate(a.identity_messages()),
+        "json_messages": lambda: iterate(a.json_messages()), "deliveries": lambda: iterate(a.deliveries()),
+        "events": lambda: iterate(a.events()), "wait_for_peers": lambda: a.wait_for_peers(9),
+        "send": lambda: [b.send(b"x") for _ in range(100)], "send_many": lambda: b.send_many([b"x"] * 100),
+        "receipt": lambda: b.send(b"x").wait(),
+        "a conversation": lambda: [b.send(b"x") and a.recv() for _ in range(10**9)],
+    }
+    threads = [threading.Thread(target=use, args=(calls[sys.argv[1]],), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(10)
+    threads[0].join(float(sys.argv[2]))
+"""
+CALLS = ["recv", "recv with a timeout", "recv_identity", "recv_many", "recv_delivery", "recv_string", "recv_json",
+         "messages", "iteration", "identity_messages", "json_messages", "deliveries", "events", "wait_for_peers",
+         "send", "send_many", "receipt", "a conversation"]
+
+
+def run(*arguments: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
+    program = f"import logging; logging.getLogger('netmsg').setLevel(logging.ERROR)\n{textwrap.dedent(program)}"
+    return subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program, *arguments],
+                          capture_output=True, text=True, timeout=40)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_daemonic_thread_that_is_blocked_stays_so_at_exit(call: str) -> None:
+    result = run(call, "0.05")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_daemonic_thread_that_comes_to_the_socket_after_the_exit_has_begun_stays_there() -> None:
+    result = run(program="""
+        import atexit, threading
+        from netmsg import Søcket
+        go, done = threading.Event(), threading.Event()
+        def late():
+            go.wait(30)
+            done.set()
+            sock.recv()
+        def at_exit():  # registered before the sockets' own, and so called after it
+            go.set()
+            assert done.wait(10)
+            thread.join(0.2)
+            assert thread.is_alive()
+        atexit.register(at_exit)
+        import netmsg.messaging.engine
+        sock = Søcket(linger=0).bind(port=0)
+        thread = threading.Thread(target=late, daemon=True)
+        thread.start()
+    """)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_main_thread_does_not_hang_at_exit() -> None:
+    result = run(program="""
+        import atexit, sys
+        def at_exit():
+            try:
+                sock.recv()
+            except ClosedError:
+                print("closed")
+        atexit.register(at_exit)
+        from netmsg import ClosedError, Søcket
+        sock = Søcket(linger=0).bind(port=0)
+    """)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
+
+
+def test_what_the_program_closes_itself_is_closed_in_daemonic_threads_too() -> None:
+    result = run(program="""
+        import threading
+        from netmsg import ClosedError, Søcket
+        sock = Søcket(linger=0).bind(port=0)
+        def receive():
+            try:
+                sock.recv()
+            except ClosedError:
+                print("closed")
+        thread = threading.Thread(target=receive, daemon=True)
+        thread.start()
+        sock.close()
+        thread.join(10)
+    """)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
