@@ -196,8 +196,8 @@ def test_the_examples_are_typed(tmp_path: Path) -> None:
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
     result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "--config-file", os.devnull, "examples"],
-        cwd=ROOT, capture_output=True, text=True, timeout=170)
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "--config-file", os.devnull,
+         "examples"], cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert result.returncode == 0, result.stdout
 
 

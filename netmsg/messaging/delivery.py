@@ -50,7 +50,7 @@ class Due(NamedTuple):
 class Pending(Protocol):
     """What the ledger keeps for a message: its `Receipt`."""
 
-    def fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         """The message is given up on."""
 
 
@@ -103,13 +103,13 @@ class Ledger(Generic[R]):
         """This one never will be."""
         receipt = self.outstanding.get(message_id)
         if receipt is not None:
-            receipt.fail(reason)
+            receipt._fail(reason)
             del self.outstanding[message_id]
         self._resends.pop(message_id, None)
 
     def give_up_all(self, reason: str) -> None:
         for receipt in tuple(self.outstanding.values()):
-            receipt.fail(reason)
+            receipt._fail(reason)
         self.outstanding.clear()
         self._resends.clear()
 

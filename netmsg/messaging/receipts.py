@@ -51,11 +51,11 @@ class Receipt:
             raise UndeliveredError(self._failed)
 
     @property
-    def settled(self) -> bool:
-        """Whether it is decided."""
+    def _settled(self) -> bool:
+        """For the engine: whether it is decided."""
         return bool(self._failed) or self.message_id not in self._sender.ledger.outstanding
 
-    def fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         """For the engine: the message is given up on."""
         self._failed = reason
 

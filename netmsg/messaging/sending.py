@@ -104,7 +104,7 @@ class Sender:
                 if placed is not Placed.FULL:
                     if receipt is not None:
                         if squeezed is not None and squeezed.refused:
-                            receipt.fail(QUEUE_WAS_FULL)
+                            receipt._fail(QUEUE_WAS_FULL)
                         else:
                             self.ledger.outstanding[receipt.message_id] = receipt
                     if placed is Placed.WAITING:
@@ -266,7 +266,7 @@ class Sender:
 
     def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> None:
         if receipt is not None:
-            receipt.fail(QUEUE_WAS_FULL)
+            receipt._fail(QUEUE_WAS_FULL)
         elif self._settings.send_mode is SendMode.PUBLISH and identity is None and self.router.ring:
             with self.route:
                 full = set(self.router.full_lanes())
@@ -353,12 +353,12 @@ class Sender:
     def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
         """Wait until the message is acknowledged or given up on; false at the deadline."""
         self._engine.check_fork()
-        if receipt.settled:
+        if receipt._settled:
             return True
         try:
             self.ack_waiters += 1
             self._io.call(self._read_past_marks)
-            return self._receipt_waiters.wait(lambda: receipt.settled, deadline)
+            return self._receipt_waiters.wait(lambda: receipt._settled, deadline)
         finally:
             self.ack_waiters -= 1
 

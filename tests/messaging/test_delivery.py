@@ -28,7 +28,7 @@ class Receipt:
         self.failed = ""
         book.outstanding[message_id] = self
 
-    def fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         assert self.message_id in self.book.outstanding, "between the two it would count as acknowledged"
         self.failed = reason
 
