@@ -493,6 +493,7 @@ class Søcket(Generic[R]):
             raise TypeError("send_many takes an iterable of messages, not one message")
         if identity is not None:
             check_identity(identity)
+        _check_open(self._engine)
         receipts: list[Receipt] = []
         sent = 0
         receipt: Receipt | None

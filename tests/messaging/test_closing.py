@@ -396,7 +396,9 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm() -> None:
                 "connect": lambda: b.connect(port=a.bound_port), "delivery": lambda: b.recv_delivery(timeout=5),
                 "recv_many": lambda: b.recv_many(1, timeout=5), "iterate": lambda: next(b.messages()),
                 "shared": lambda: late.bind(port=0), "events": lambda: next(b.events(timeout=5)),
-                "fileno": b.fileno, "list": b.peers,
+                "fileno": b.fileno, "list": b.peers, "stats": b.stats, "bound": lambda: a.bound_addresses,
+                "urls": lambda: a.bound_urls, "port": lambda: a.bound_port, "json": lambda: next(b.json_messages()),
+                "string": lambda: b.send_string("x"), "to none": lambda: b.send_many([]),
             }.items():
                 try:
                     call()

@@ -321,11 +321,27 @@ def test_the_users_delay_is_used_and_close_does_not_wait_for_it() -> None:
         assert time.monotonic() - started < 2.0
 
 
-@pytest.mark.parametrize("wish", ["nonsense", None, -1.0, float("nan"), float("inf"), ZeroDivisionError()])
+class Odd:
+    """No number, in whatever way it is asked to be one or to say what it is."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __float__(self) -> float:
+        raise self.error
+
+    def __repr__(self) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("wish", [
+    "nonsense", None, -1.0, float("nan"), float("inf"), ZeroDivisionError(), 10**400, 10**5000,
+    Odd(RuntimeError("odd")), Odd(SystemExit()), SystemExit(), KeyboardInterrupt(), "x" * 100_000,
+], ids=lambda wish: type(wish).__name__)
 def test_a_delay_that_makes_no_sense_is_logged_and_the_default_used(
         wish: Any, caplog: pytest.LogCaptureFixture) -> None:
     def delay() -> float:
-        if isinstance(wish, Exception):
+        if isinstance(wish, BaseException):
             raise wish
         return wish  # type: ignore[no-any-return]
 
@@ -334,7 +350,44 @@ def test_a_delay_that_makes_no_sense_is_logged_and_the_default_used(
         assert 0 <= wait_for_event(sock, Retrying).delay <= 0.1
         assert wait_for_event(sock, Connecting)
         assert wait_for_event(sock, Retrying)
-    assert "reconnection_delay" in caplog.text
+        assert wait_for_event(sock, Retrying)
+    assert "reconnection_delay() returned" in caplog.text and len(caplog.text) < 100_000
+
+
+def test_even_without_a_delay_there_is_a_short_one() -> None:
+    """Or one address that refuses would keep a core busy."""
+    with Søcket(reconnection_delay=lambda: 0.0, linger=0) as sock:
+        sock.connect(port=_free_port())
+        assert [wait_for_event(sock, Retrying).delay for _ in range(3)] == [0.01] * 3
+
+
+def test_while_closing_the_next_attempt_is_soon() -> None:
+    """However long the wait was to be: for the delay, or for the function that is to tell it."""
+    never = threading.Event()
+    for delay in (lambda: 1000.0, lambda: float(never.wait(60))):
+        with socket.socket() as reserved, Søcket(linger=TIMEOUT, reconnection_delay=delay) as sock:
+            reserved.bind(("127.0.0.1", 0))
+            sock.connect(port=reserved.getsockname()[1])
+            sock.send(b"to be delivered")
+            wait_for_event(sock, Connecting)
+            until(lambda: "refused" in _trouble(sock))
+            closing = Background(sock.close)
+            wait_for_event(sock, Connecting)
+            assert wait_for_event(sock, Retrying).delay <= 0.1
+            reserved.listen()
+            reserved.settimeout(TIMEOUT)
+            with accept(reserved) as peer:
+                peer.shake_hands()
+                assert peer.read_kind(DATA)[1] == b"to be delivered"
+                peer.close()
+            assert closing.result() == 0
+    never.set()
+
+
+def _trouble(sock: Søcket) -> str:
+    with pytest.raises(TimeoutError) as raised:
+        sock.wait_for_peers(timeout=0)
+    return str(raised.value)
 
 
 def _free_port() -> int:

@@ -11,11 +11,12 @@ import socket
 import ssl
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background, connected, until
+from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 
 import netmsg
 from netmsg import (
@@ -23,9 +24,14 @@ from netmsg import (
     ClosedError,
     DeliveryGuarantee,
     IOThread,
+    Connected,
+    ConnectFailedError,
+    HandshakeFailed,
+    Listening,
     LocalProtocolError,
     OnFull,
     QueueFullError,
+    Retrying,
     SendMode,
     SendTimeoutError,
     Søcket,
@@ -87,11 +93,70 @@ def test_what_a_later_version_brings_is_named() -> None:
             sock.bind(port=0, websocket_origins=["*"])
 
 
+@pytest.mark.parametrize("name", ["on_no_peer", "conflate", "send_buffer", "recv_buffer", "dedupe_path", "outbox_sync"])
+def test_an_argument_that_is_not_there_yet_is_no_argument(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        Søcket(**{name: None})  # type: ignore[call-overload]
+
+
 def test_messages_go_both_ways() -> None:
     with connected() as (a, b):
         a.send(b"to b")
         b.send(b"to a")
         assert (a.recv(timeout=TIMEOUT), b.recv(timeout=TIMEOUT)) == (b"to a", b"to b")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_addresses_are_of_two_parts_in_either_family(host: str) -> None:
+    with Søcket(linger=0) as a, Søcket(linger=0) as b:
+        a.bind(host, 0)
+        b.connect(host, a.bound_port)
+        a.wait_for_peers(timeout=TIMEOUT)
+        b.wait_for_peers(timeout=TIMEOUT)
+        bound = (host, a.bound_port)
+        assert a.bound_addresses == [bound] and b.peers()[0].address == bound
+        assert a.peers()[0].address[0] == host and len(a.peers()[0].address) == 2
+        assert wait_for_event(a, Listening).address == bound
+        assert wait_for_event(b, Connected).address == bound
+        with socket.create_connection((host, a.bound_port), TIMEOUT) as stranger:
+            stranger.sendall(b"\x99" * 10)
+            failed = wait_for_event(a, HandshakeFailed).address
+            assert failed[0] == host and len(failed) == 2
+
+
+def test_the_addresses_that_were_tried_are_of_two_parts() -> None:
+    with socket.socket(socket.AF_INET6) as unused, Søcket(linger=0) as sock:
+        unused.bind(("::1", 0))
+        port = unused.getsockname()[1]
+        sock.connect("::1", port)
+        error = wait_for_event(sock, Retrying).error
+        assert isinstance(error, ConnectFailedError) and [address for address, _ in error.attempts] == [("::1", port)]
+
+
+def test_abstract_addresses_are_text() -> None:
+    name = f"\0netmsg-test-address-{os.getpid()}"
+    with Søcket(linger=0) as a, Søcket(linger=0) as b:
+        a.bind_unix(name)
+        b.connect_unix(os.fsencode(name))
+        a.wait_for_peers(timeout=TIMEOUT)
+        b.wait_for_peers(timeout=TIMEOUT)
+        assert [a.bound_addresses[0], a.peers()[0].address, b.peers()[0].address] == [name] * 3
+        assert wait_for_event(a, Listening).address == name
+        assert wait_for_event(a, Connected).address == name
+
+
+def test_a_bind_that_cannot_be_completed_leaves_nothing_open() -> None:
+    """Of two addresses, one is taken."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken, Søcket(linger=0) as sock:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError):
+            sock.bind("localhost", port) if _both_families() else sock.bind("::1", port)
+        assert sock.bound_addresses == [] and sock.bound_urls == []
+        sock.bind("127.0.0.1", port)
+
+
+def _both_families() -> bool:
+    return len({family for family, *_ in socket.getaddrinfo("localhost", 1, type=socket.SOCK_STREAM)}) == 2
 
 
 def test_bind_and_connect_return_the_socket() -> None:
@@ -171,6 +236,62 @@ def test_text_and_json() -> None:
             a.recv_json(timeout=TIMEOUT)
 
 
+def test_json_takes_the_arguments_of_the_json_module() -> None:
+    with connected() as (a, b):
+        b.send_json({"b": 1.5, "a": {1}}, sort_keys=True, default=sorted)
+        assert a.recv(timeout=TIMEOUT) == b'{"a": [1], "b": 1.5}'
+        b.send_json(1.1)
+        assert a.recv_json(timeout=TIMEOUT, parse_float=Decimal) == Decimal("1.1")
+        with pytest.raises(TypeError):
+            b.send_json({1})
+        with pytest.raises(TypeError):
+            b.send_json(1, no_such_option=True)
+
+
+def test_json_messages_can_be_asked_again_after_one_that_is_none() -> None:
+    with connected() as (a, b):
+        for data in (b"[1]", b"{", b"\xff", b"2.5"):
+            b.send(data)
+        documents = a.json_messages(parse_float=str)
+        assert next(documents) == [1]
+        for _ in range(2):
+            with pytest.raises(ValueError):
+                next(documents)
+        assert next(documents) == "2.5"
+        a.close()
+        assert list(documents) == []
+
+
+@pytest.mark.parametrize("call", [
+    lambda sock: sock.send(5, timeout=-1), lambda sock: sock.send(b"x", b"short", timeout=-1),
+    lambda sock: sock.send(bytes(100), timeout=-1), lambda sock: sock.send_many(5, timeout=-1),
+    lambda sock: sock.send_many(b"one message", timeout=-1), lambda sock: sock.send_many([], b"short", timeout=-1),
+    lambda sock: sock.send_string(5, timeout=-1), lambda sock: sock.send_json({1}, timeout=-1),
+    lambda sock: sock.recv_many(0, timeout=-1), lambda sock: sock.wait_for_peers("x", timeout=-1),
+    lambda sock: sock.bind(5, timeout=-1), lambda sock: sock.bind("tcp://", timeout=-1),
+])
+def test_the_timeout_is_checked_before_anything_else(call: Any) -> None:
+    with Søcket(max_message_size=10) as sock, pytest.raises(ValueError, match="timeout"):
+        call(sock)
+
+
+@pytest.mark.parametrize("call", [
+    lambda sock: sock.recv_many(1, timeout=-1), lambda sock: sock.recv(timeout=-1),
+    lambda sock: sock.recv_json(timeout=-1),
+])
+def test_the_timeout_is_checked_before_the_mode(call: Any) -> None:
+    with Søcket(ack_mode=AckMode.MANUAL) as sock, pytest.raises(ValueError, match="timeout"):
+        call(sock)
+
+
+def test_send_many_by_the_names_of_its_parameters() -> None:
+    with connected() as (a, b):
+        assert b.send_many(iterable=[b"1", b"2"], identity=None, timeout=TIMEOUT) is None
+        assert [a.recv(timeout=TIMEOUT) for _ in range(2)] == [b"1", b"2"]
+        with pytest.raises(ValueError, match="identity"):
+            b.send_many([], b"short")
+
+
 def test_recv_takes_its_timeout_by_keyword_only() -> None:
     with Søcket() as sock:
         with pytest.raises(TypeError):
@@ -232,6 +353,7 @@ def test_close_wakes_a_blocked_send() -> None:
 @pytest.mark.parametrize("call", [*RECEIVING[:7], lambda sock, timeout: sock.send(b"x"),
                                   lambda sock, timeout: sock.send(b"x", b"i" * 16),
                                   lambda sock, timeout: sock.send_many([b"x"]),
+                                  lambda sock, timeout: sock.send_many([]),
                                   lambda sock, timeout: sock.bind(port=0),
                                   lambda sock, timeout: sock.bind_unix("/tmp/never-made"),
                                   lambda sock, timeout: sock.connect(port=1),
@@ -265,6 +387,16 @@ def test_iteration_ends_quietly_at_close() -> None:
                 a.close()
         assert got == [b"1", b"2", b"3"]
         assert list(a.messages()) == [] == list(a.identity_messages()) == list(a.deliveries())
+        assert list(a.json_messages()) == []
+
+
+@pytest.mark.parametrize("iterate", [iter, lambda sock: sock.messages(), lambda sock: sock.identity_messages(),
+                                     lambda sock: sock.json_messages(), lambda sock: sock.deliveries()])
+def test_an_iteration_that_waits_ends_quietly_at_close(iterate: Any) -> None:
+    with Søcket() as sock:
+        waiting = Background(lambda: list(iterate(sock)))
+        sock.close()
+        assert waiting.result() == []
 
 
 def test_recv_many_returns_what_is_there_up_to_its_limit() -> None:
