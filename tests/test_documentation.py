@@ -3,7 +3,9 @@
 A block of Python is one of three things. If it begins with ``# name.py`` it is one of several programs that belong
 together, and there has to be a scene here in which it plays. Otherwise, if it imports netmsg, it is a program of its
 own, which has to end by itself, with status 0 and nothing on standard error; and what it prints has to be what the
-``text`` block right behind it says, if there is one. Anything else is a fragment, which has to be correct Python.
+``text`` block right behind it says, if there is one. What netmsg logs is an exception: it may stand on standard error
+if a second ``text`` block, behind a line that ends with "standard error:", says so. Anything else is a fragment, which
+has to be correct Python.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from support.pairs import until
 from support.processes import ROOT, Program, wait_until
 
 PORT = "25000"
+BLOCK = (r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?"
+         r"(?:\n*[^\n`]*standard error:\n+```text\n(.*?)^```\n)?")
 A_TIME = r"^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}$"
 
 
@@ -38,6 +42,8 @@ class Block(NamedTuple):
     code: str
     output: str | None
     """What the ``text`` block behind it says."""
+    errors: str
+    """What the one behind that says, of standard error."""
 
     @property
     def name(self) -> str | None:
@@ -55,8 +61,13 @@ class Block(NamedTuple):
 
 def blocks_of(path: Path) -> Iterator[Block]:
     text = path.read_text(encoding="utf-8")
-    for match in re.finditer(r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?", text, re.MULTILINE | re.DOTALL):
-        yield Block(path, text.count("\n", 0, match.start()) + 2, match[1], match[2])
+    for match in re.finditer(BLOCK, text, re.MULTILINE | re.DOTALL):
+        yield Block(path, text.count("\n", 0, match.start()) + 2, match[1], match[2], match[3] or "")
+
+
+def anonymous(log: str) -> str:
+    """A log in which any Søcket is like any other."""
+    return re.sub(r"^Søcket [0-9a-f]{8}: ", "Søcket: ", log, flags=re.MULTILINE)
 
 
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -136,7 +147,7 @@ def test_programs_do_what_the_page_says(block: Block, tmp_path: Path) -> None:
     path.write_text(block.code, encoding="utf-8")
     with Program(path) as program:
         assert program.finish() == 0, program
-        assert not program.errors(), program
+        assert anonymous(program.errors()) == anonymous(block.errors), program
         if block.output is not None:
             assert program.lines == block.output.splitlines()
 
@@ -231,7 +242,7 @@ def test_a_worker_that_is_killed_loses_no_job(stage: Stage) -> None:
     stage.start("worker.py")
     assert queue.finish() == 0, queue
     assert queue.lines[-1] == "all 10 jobs are done"
-    assert not queue.errors()
+    assert not queue.complaints()
 
 
 @on_page("docs/howto/tls.md")
@@ -252,6 +263,26 @@ def test_mutual_tls_lets_in_those_who_may(stage: Stage) -> None:
     stranger = stage.start("tls_client.py")
     server.wait_for("^refused: stranger$")
     assert stranger.lines == []
+
+
+@on_page("docs/tutorial.md")
+def test_ctrl_c_ends_a_program_that_expects_it_without_a_traceback(stage: Stage) -> None:
+    server, client = stage.start("time_server.py"), stage.start("quiet_client.py")
+    client.wait_for(A_TIME)
+    client.interrupt()
+    assert client.finish() == 130
+    assert client.lines[-1] == "Goodbye." and not client.complaints()
+    stage.interrupt(server)
+
+
+@on_page("docs/howto/logging.md")
+def test_the_log_says_what_is_wrong(stage: Stage) -> None:
+    client = stage.start("lonely_client.py")
+    assert client.finish() == 1
+    page = (ROOT / "docs/howto/logging.md").read_text(encoding="utf-8").replace(PORT, str(stage.port))
+    said = anonymous(client.errors())
+    assert said and all(line in anonymous(page) for line in said.splitlines()), client
+    assert client.lines and all(line in page for line in client.lines), client
 
 
 @on_page("docs/tutorial.md")

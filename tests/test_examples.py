@@ -47,7 +47,7 @@ def start() -> Iterator[Start]:
     yield start_example
     for program in programs:
         program.kill()
-    complaints = [str(program) for program in programs if program.errors()]
+    complaints = [str(program) for program in programs if program.complaints()]
     for program in programs:
         program.close()
     assert not complaints, "\n".join(complaints)

@@ -98,6 +98,10 @@ class Program:
         # pread, as the program writes at the position that both share.
         return os.pread(self._errors.fileno(), 1_000_000, 0).decode(errors="replace")
 
+    def complaints(self) -> str:
+        """The same without what netmsg has logged: that somebody is away for a while is no fault of a program."""
+        return re.sub(r"^Søcket [0-9a-f]{8}: .*\n", "", self.errors(), flags=re.MULTILINE)
+
     def close(self) -> None:
         """End it, in whatever way, and give back what it held here. Idempotent."""
         if self._process.poll() is None:
