@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from sphinx.pycode.parser import VariableCommentPicker
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import netmsg  # noqa: E402
@@ -30,6 +32,10 @@ def drop_generated_docstring(app, what, name, obj, options, lines):
     """Remove what Python itself writes as the docstring of a NamedTuple's field."""
     if len(lines) > 0 and re.fullmatch(r"Alias for field number \d+", lines[0]):
         lines.clear()
+
+
+# Overloads are for type checkers. People want the one signature that has all arguments and their defaults.
+VariableCommentPicker.is_overload = lambda self, decorators: False
 
 
 def setup(app):
