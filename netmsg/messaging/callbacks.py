@@ -10,9 +10,11 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..errors import ClosedError
-from .speaking import say
+from ..speaking import say
 
 __all__ = ["Callbacks"]
+
+log = logging.getLogger("netmsg.messaging")
 
 _numbers = itertools.count(1)
 
@@ -65,11 +67,11 @@ class Callbacks:
             result = function(*arguments)
         except BaseException as error:  # SystemExit too: this thread is not theirs to end
             name = getattr(function, "__qualname__", type(function).__name__)
-            say(logging.WARNING, "%s raised", name, exc_info=error)
+            say(log, logging.WARNING, "%s raised", name, exc_info=error)
             failure = error
         try:
             done(result, failure)
         except BaseException as error:
-            say(logging.ERROR, "what came of a function of the user's could not be dealt with", exc_info=error)
+            say(log, logging.ERROR, "what came of a function of the user's could not be dealt with", exc_info=error)
         finally:
             del result, failure  # its traceback leads back to here

@@ -17,16 +17,18 @@ from ..reactor.dialling import Dial
 from ..reactor.io_thread import Timer
 from ..sockets.addresses import Address, host_and_port
 from ..sockets.resolving import resolve_in_background
+from ..speaking import say
 from .backoff import Backoff
 from .events import Connecting, Retrying
 from .peers import Peer
 from .reporting import failure, phase_of, readable
-from .speaking import say
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 __all__ = ["Endpoint", "naming"]
+
+log = logging.getLogger("netmsg.messaging")
 
 STABLE: Final = 5.0
 """Seconds of connection after which the next failure starts again with a short delay."""
@@ -213,7 +215,8 @@ def _delay(wish: Any, default: float) -> float:
         shown = reprlib.repr(wish)
     except BaseException:
         shown = f"an object of {type(wish).__name__}"
-    say(logging.WARNING, "reconnection_delay() returned %s, which is no number of seconds: using %.2f", shown, default)
+    say(log, logging.WARNING, "reconnection_delay() returned %s, which is no number of seconds: using %.2f", shown,
+        default)
     return default
 
 

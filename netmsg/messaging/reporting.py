@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import RemoteProtocolError
 from ..reactor.io_thread import Timer
+from ..speaking import say, soon
 from .events import AcceptError, Connected, Disconnected, Dropped, Event, HandshakeFailed, Retrying, Undelivered
-from .speaking import log, say, soon
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .peers import Peer
 
 __all__ = ["Reporter", "failure", "phase_of", "readable", "trouble"]
+
+log = logging.getLogger("netmsg.messaging")
 
 QUIET: Final = 60.0
 """Seconds between two warnings about the same."""
@@ -36,8 +38,8 @@ class Reporter:
     """Tells the log about one Søcket. `tell` may be called from any thread, at any rate."""
 
     def __init__(self, engine: Engine) -> None:
-        self.refusal = ""
-        """What was wrong with the last connection that was accepted and not let in."""
+        self._refusal = ""  # what was wrong with the last connection that was accepted and not let in
+        self._refused_at = 0.0
         self._engine = engine
         self._name = f"Søcket {engine.identity.hex()[:8]}"
         self._quiet: dict[object, float] = {}  # until when each subject is; a glance saves the way to the other thread
@@ -47,6 +49,11 @@ class Reporter:
         self._waiting = False  # whether something will be said of what has been lost in the meantime
 
     # From any thread
+
+    @property
+    def refusal(self) -> str:
+        """What was wrong with the last connection that was refused, if that was lately."""
+        return self._refusal if time.monotonic() < self._refused_at + QUIET else ""
 
     def tell(self, event: Event) -> None:
         """Have it said, if it is worth it."""
@@ -85,7 +92,8 @@ class Reporter:
         elif isinstance(event, HandshakeFailed):
             if event.phase and not event.dialled:  # what is dialled is retried, and told of by that
                 host = _host(event.address)
-                self.refusal = f"{readable(host)} was refused: {failure(event.phase, event.reason)}"
+                self._refusal = f"{readable(host)} was refused: {failure(event.phase, event.reason)}"
+                self._refused_at = time.monotonic()
                 who = f" (identity {event.peer.hex()})" if event.peer else ""
                 self._warn(("accepted", host), "%s: a connection from %s%s was refused: %s", self._name, address, who,
                            failure(event.phase, event.reason))
@@ -153,7 +161,7 @@ class Reporter:
     # The thread that speaks
 
     def _say(self, level: int, text: str, *arguments: object) -> None:
-        say(level, text, *arguments)
+        say(log, level, text, *arguments)
 
     def _warn_now(self, subject: object, text: str, *arguments: object) -> None:
         now = time.monotonic()
@@ -162,7 +170,7 @@ class Reporter:
         if len(self._said) >= MOST_SUBJECTS:
             self._said = {known: when for known, when in self._said.items() if now < when + QUIET}
         self._said[subject] = now
-        say(logging.WARNING, text, *arguments)
+        say(log, logging.WARNING, text, *arguments)
 
     def _say_losses(self) -> None:
         if self._engine.is_forked:
@@ -176,10 +184,10 @@ class Reporter:
                 continue
             self._counted[cause] = count
             if cause == UNDELIVERED:
-                say(logging.WARNING, "%s: %d message%s given up, resent as often as max_resends allows and never "
+                say(log, logging.WARNING, "%s: %d message%s given up, resent as often as max_resends allows and never "
                     "acknowledged", self._name, more, "s were" if more > 1 else " was")
             else:
-                say(logging.WARNING, "%s: %d message%s dropped: %s (%d in all)", self._name, more,
+                say(log, logging.WARNING, "%s: %d message%s dropped: %s (%d in all)", self._name, more,
                     "s were" if more > 1 else " was", cause, count)
 
 

@@ -18,6 +18,7 @@ from ..reactor.io_thread import IOThread
 from ..sockets.addresses import check_port, host_and_port
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
+from ..speaking import wait_until_said
 from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
@@ -35,7 +36,6 @@ from .receipts import Receipt
 from .reconnecting import naming
 from .routing import OnFull, SendMode
 from .sending import BURST
-from .speaking import wait_until_said
 from .urls import Place, check_hostname, parse_url, url_of
 
 if TYPE_CHECKING:

@@ -12,43 +12,58 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
-from _thread import allocate_lock
+from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..deadline import Deadline
-from ..waiting import Waiters
+from .deadline import Deadline
+from .waiting import Waiters
 
-__all__ = ["log", "say", "soon", "wait_until_said"]
-
-log: Final = logging.getLogger("netmsg.messaging")
+__all__ = ["say", "soon", "wait_until_said"]
 
 MOST_WAITING: Final = 10_000
 """What is to be said and has not been; beyond, the oldest is forgotten."""
+START: Final = 1.0
+"""Seconds after which a thread that was started and has not begun is not counted on any more."""
 EXIT_PATIENCE: Final = 2.0
 """Seconds that the exit of the interpreter waits for a handler that is in the middle of something."""
 
 _queue: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque(maxlen=MOST_WAITING)
 _speaking = allocate_lock()  # held by the thread that empties the queue; whoever else wants to, leaves it to that one
 _speaker = 0  # that thread
+_started = -START  # when one was started that has not begun yet
 _listeners = Waiters()  # those who wait until all has been said
 
 
 def soon(function: Callable[..., None], *arguments: Any) -> None:
-    """Have ``function(*arguments)`` called by the thread that speaks. Takes no lock, and never raises."""
+    """Have ``function(*arguments)`` called by the thread that speaks.
+
+    Takes no lock, waits for nothing and does not raise: any thread may call it, and any signal handler.
+    """
+    global _started
     # Append first, look second; `_speak` lets go first, and looks second. So nothing waits for the next.
     _queue.append((function, arguments))
-    if _speaking.locked():
+    if _speaking.locked() or time.monotonic() < _started + START:
         return
+    _started = time.monotonic()
+    try:
+        start_new_thread(_start, ())
+    except RuntimeError:
+        _started = -START  # out of threads: the next one will do; or the interpreter is exiting: see `_speak_at_exit`
+
+
+def _start() -> None:
+    """`Thread.start` takes locks and waits, which those who call `soon` must not."""
     try:
         threading.Thread(target=_speak, name="netmsg-log", daemon=True).start()
     except RuntimeError:
-        pass  # out of threads: the next one will do; or the interpreter is exiting: see `_speak_at_exit`
+        pass  # as above
 
 
-def say(level: int, text: str, *arguments: Any, **options: Any) -> None:
+def say(log: logging.Logger, level: int, text: str, *arguments: Any, **options: Any) -> None:
     """Log, whatever the handlers may do. To be called where it does not matter how long they take."""
     try:
         log.log(level, text, *arguments, **options)
@@ -76,7 +91,8 @@ def _all_is_said() -> bool:
 
 
 def _speak() -> None:
-    global _speaker
+    global _speaker, _started
+    _started = -START
     while _queue and not _speaking.locked():
         with _speaking:
             _speaker = threading.get_ident()
@@ -103,9 +119,10 @@ def _speak_at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     """The thread is the parent's, and so may the lock be."""
-    global _speaking, _speaker
+    global _speaking, _speaker, _started
     _speaking = allocate_lock()
     _speaker = 0
+    _started = -START
     _queue.clear()
 
 
