@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -41,7 +41,7 @@ _listeners = Waiters()  # those who wait until all has been said
 def soon(function: Callable[..., None], *arguments: Any) -> None:
     """Have ``function(*arguments)`` called by the thread that speaks.
 
-    Takes no lock, waits for nothing and does not raise: any thread may call it, and any signal handler.
+    Takes no lock that a signal handler could meet half-way, and does not wait for what is said. From any thread.
     """
     global _started
     # Append first, look second; `_speak` lets go first, and looks second. So nothing waits for the next.
@@ -50,17 +50,9 @@ def soon(function: Callable[..., None], *arguments: Any) -> None:
         return
     _started = time.monotonic()
     try:
-        start_new_thread(_start, ())
-    except RuntimeError:
-        _started = -START  # out of threads: the next one will do; or the interpreter is exiting: see `_speak_at_exit`
-
-
-def _start() -> None:
-    """`Thread.start` takes locks and waits, which those who call `soon` must not."""
-    try:
         threading.Thread(target=_speak, name="netmsg-log", daemon=True).start()
     except RuntimeError:
-        pass  # as above
+        _started = -START  # out of threads: the next one will do; or the interpreter is exiting: see `_speak_at_exit`
 
 
 def say(log: logging.Logger, level: int, text: str, *arguments: Any, **options: Any) -> None:
