@@ -12,12 +12,12 @@ interrupt cannot separate the two either.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..deadline import Deadline
+from ..locks import new_lock
 from ..waiting import Signal, Ticket, Waiters
 from .credit import Credit
 
@@ -94,7 +94,7 @@ class Inbox:
         self._manual = manual
         self._watch = watch
         self._finished = finished
-        self._lock = threading.Lock()  # guards the change of batch and the state of `_signal`; a leaf
+        self._lock = new_lock()  # guards the change of batch and the state of `_signal`; a leaf
         self.last = NOTHING
         """The batch last taken from, which may be exhausted without anybody having said so yet."""
         self._batches: deque[Batch] = deque()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
+from ..locks import new_lock
 from ..reactor.io_thread import READ, WRITE, Timer
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import PlainTransport, Transport
@@ -80,7 +80,7 @@ class Peer:
         self.identity = b""
         self.session = Session(engine.identity, engine.capabilities, dialled=endpoint is not None,
                                max_message_size=engine.settings.max_message_size)
-        self.lane = Lane(b"", threading.Lock(), self, dialled=endpoint)
+        self.lane = Lane(b"", new_lock(), self, dialled=endpoint)
         self.queue = self.lane.queue
         now = time.monotonic()
         self.liveness = Liveness(engine.settings.heartbeat_interval, engine.settings.heartbeat_timeout, now)

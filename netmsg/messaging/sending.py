@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import random
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
+from ..locks import new_lock
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, request_frame
 from .delivery import DeliveryGuarantee, Ledger
@@ -53,7 +53,7 @@ class Sender:
         self._settings = settings
         self._events = engine.events
         self.reliable = settings.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
-        self.route = threading.Lock()
+        self.route = new_lock()
         self.router = Router(settings.send_mode, Limits(settings.send_hwm, settings.send_hwm_bytes),
                              reliable=self.reliable)
         self.ledger: Ledger[Receipt] = Ledger(secrets.token_bytes(8), settings.resend_after, settings.max_resends,
@@ -72,7 +72,7 @@ class Sender:
         self.last_send = 0.0
         """When something was last handed on to be written: see `QUIET`."""
         self._fanout = _Fanout(self)
-        self._tally = threading.Lock()  # guards `drops`; a leaf
+        self._tally = new_lock()  # guards `drops`; a leaf
         self._credit = 0  # copies that may be published before a peer's queue has to be looked at
         self._full_reported = False
 

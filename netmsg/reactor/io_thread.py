@@ -33,6 +33,7 @@ from typing import Any, Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
+from ..locks import new_lock
 
 __all__ = ["Handler", "IOThread", "READ", "Timer", "User", "WRITE", "Worker"]
 
@@ -144,7 +145,7 @@ class IOThread:
         self._cancelled = [0]  # how many of them are
         self._graves: list[Callable[[], None]] = []
         self._users: set[User] = set()
-        self._lock = threading.Lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
+        self._lock = new_lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
         self._selector: Any = None
         self._epoll: Any = None
         self._wake_receiver: Any = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..datagrams.datagram_socket import DatagramSocket
 from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
+from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import READ, IOThread
 from ..streams.byte_stream import check_size
@@ -110,7 +110,7 @@ class DatagramServer(Server, Generic[S]):
         self._has_workers = max_workers > 0
         self._receivers = [_Receiver(self, sock) for sock in sockets]
         self._paused = False
-        self._lock = threading.Lock()  # guards the counters; a leaf
+        self._lock = new_lock()  # guards the counters; a leaf
         self._unfinished = 0
         self._deaf: dict[Any, float] = {}  # until when they are taken for that
         self._received = self._sent = self._bad = self._overlong = 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Final
 
+from ..locks import new_lock
 from ..transports.plain import Buffer, Transport
 
 __all__ = ["SendQueue"]
@@ -24,7 +24,7 @@ class SendQueue:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self.lock = threading.Lock()  # guards all of this; a leaf
+        self.lock = new_lock()  # guards all of this; a leaf
         self.buffers: list[Buffer] = []
         self.size = 0
         """Bytes that wait."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..deadline import Deadline
+from ..locks import new_lock
 
 __all__ = ["WorkerPool"]
 
@@ -48,7 +49,7 @@ class WorkerPool:
         self._draining = False  # one has been woken, and the tasks were never all taken since
         self._saturated = False  # all are at work, and nobody is left to be woken
         self._taken = allocate_lock()  # held, until all tasks have been taken
-        self._lock = threading.Lock()  # guards all of these; a leaf
+        self._lock = new_lock()  # guards all of these; a leaf
         self._warned = False
         self._thread_numbers = itertools.count(1)
 

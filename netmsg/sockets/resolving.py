@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..deadline import Deadline
+from ..locks import new_lock
 from ..waiting import Waiters
 from .addresses import Address
 
@@ -19,7 +20,7 @@ MAX_THREADS: Final = 4
 
 Done = Callable[["list[Address] | OSError"], None]
 
-_lock = threading.Lock()  # guards the two below; a leaf, never held while waiting
+_lock = new_lock()  # guards the two below; a leaf, never held while waiting
 _pending: deque[tuple[str | None, int, int, Done]] = deque()
 _threads: set[threading.Thread] = set()
 
@@ -27,7 +28,7 @@ _threads: set[threading.Thread] = set()
 def _after_fork_in_child() -> None:
     """The threads are the parent's, and so may the lock be."""
     global _lock
-    _lock = threading.Lock()
+    _lock = new_lock()
     _pending.clear()
     _threads.clear()
 

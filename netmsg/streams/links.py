@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..deadline import Deadline
+from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged
 from ..sockets.waiting import READ, WRITE, WakeUp, wait_for_sockets
 from ..tls import TLSInfo
@@ -108,7 +108,7 @@ class _Pipe:
         self.held = 0
         self.ended = False
         self.broken = False
-        self.lock = threading.RLock()  # guards all of these; a leaf, but for a signal handler that closes
+        self.lock = new_reentrant_lock()  # guards all of these; a leaf, but for a signal handler that closes
         self.changed = Waiters()
         """Who waits for any change; both directions of a pair share it."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from ..errors import TLSHandshakeError
+from ..locks import new_lock
 from ..tls import TLSEngine, TLSInfo
 from .plain import Buffer, Transport
 
@@ -43,8 +43,8 @@ class TLSTransport:
         self._below = below
         self._engine = TLSEngine(context, server_side=server_side, server_hostname=server_hostname,
                                  standard_compatible=standard_compatible)
-        self._state = threading.Lock()
-        self._sending = threading.Lock()
+        self._state = new_lock()
+        self._sending = new_lock()
         self._received: deque[bytes] = deque()  # ciphertext that the engine has not been handed yet
         self._plaintext: list[bytes] = []
         self._ciphertext: deque[memoryview] = deque()
