@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.streams import connect
 
@@ -438,7 +439,7 @@ def test_in_a_forked_child_it_is_refused() -> None:
         with PacketClient(("127.0.0.1", listener.port), LineCodec()) as client, listener.accept() as peer:
             peer.send_all(b"1\n2\n")
             assert client.recv_packet(timeout=TIMEOUT) == "1"
-            child = os.fork()
+            child = fork()
             if not child:
                 try:
                     client.recv_packet()

@@ -10,12 +10,12 @@ import socket
 import stat
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background
 
 from netmsg import (
@@ -450,9 +450,7 @@ def test_one_left_to_the_collector_warns() -> None:
 
 def test_a_forked_child_cannot_use_it(pair: tuple[Any, Any]) -> None:
     server, client = pair
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    child = fork()
     if not child:
         status = 1
         try:

@@ -374,11 +374,10 @@ def test_a_signal_handler_may_close_whatever_it_interrupts(moment: str) -> None:
 # Fork
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_cannot_use_it_and_does_no_harm() -> None:
     result = run("""
         import os, sys, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # for forking where threads run
         from netmsg import ForkedError, IOThread, Søcket, SendMode
         a, b = Søcket().bind(port=0), Søcket()
         fresh, shared = Søcket(), IOThread()
@@ -429,11 +428,10 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm() -> None:
     assert (result.stdout, result.stderr) == ("parent unharmed\n", "")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_childs_copy_does_not_hide_the_parents_close() -> None:
     result = run("""
         import os, signal, sys, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # for forking where threads run
         from netmsg import Disconnected, Søcket
         a, b = Søcket(linger=0).bind(port=0), Søcket(linger=0)
         b.connect(port=a.bound_port)

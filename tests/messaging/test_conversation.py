@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import ACK, DATA, DATA_REQ, HEARTBEAT, WirePeer, dial, frame
 
@@ -531,7 +532,7 @@ def test_the_peers_silence_is_noticed() -> None:
 
 def test_a_forked_child_leaves_the_conversation_alone(echo: Echo) -> None:
     echo.converse()
-    child = os.fork()
+    child = fork()
     if not child:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import warnings
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, until, wait_for_event
 from test_io_thread import Tenant
 
@@ -167,9 +167,7 @@ def test_a_forked_child_keeps_no_copy_of_an_attempt() -> None:
         with Søcket(io_thread=io, linger=0) as sock:
             sock.connect(port=port)
             until(lambda: _dialling(port) - others)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                child = os.fork()
+            child = fork()
             if not child:
                 os._exit(len(_dialling(port) - others))
             assert os.waitpid(child, 0)[1] == 0 and len(_dialling(port) - others) == 1

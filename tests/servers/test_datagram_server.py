@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
@@ -236,7 +237,7 @@ def test_nobody_listens_to_the_answer(serve: Serve, client: Any) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_in_a_forked_child_it_is_refused(serve: Serve, client: Any) -> None:
     with serve(reverse) as server:
-        child = os.fork()
+        child = fork()
         if not child:
             try:
                 server.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.servers import descriptors_left, eventually
 
@@ -1014,7 +1015,7 @@ def test_in_a_forked_child_it_is_refused_and_nothing_is_kept(serve: Serve) -> No
         assert client.recv_packet(timeout=TIMEOUT) == "hello"
         connection = server.clients()[0]
         reader, writer = os.pipe()
-        child = os.fork()
+        child = fork()
         if not child:
             code = 0
             try:

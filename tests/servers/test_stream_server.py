@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
@@ -452,7 +453,7 @@ def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> No
             eventually(lambda: server.stats().workers == 1)
             reader, writer = os.pipe()
             forked_reader, forked_writer = os.pipe()
-            child = os.fork()
+            child = fork()
             if not child:
                 code = 1
                 try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background
 
 import netmsg
@@ -648,10 +649,7 @@ def _forked(call: Callable[[], Any]) -> bool:
 
 
 def _fork(check: Callable[[], Any]) -> int:
-    import warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    child = fork()
     if not child:
         status = 1
         try:
