@@ -162,3 +162,31 @@ def test_only_the_standard_library_is_imported(module: str) -> None:
 ])
 def test_imports_are_found_wherever_they_are(source: str, found: set[str]) -> None:
     assert imports_of_source(source, "netmsg.wire.session", False) == found
+
+
+UNSAFE = {"Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}
+"""What of `threading` an interrupt may leave locked, in one version of Python or in all of them."""
+
+
+def locks_of_source(source: str) -> set[str]:
+    found = set()
+    for node in runtime_nodes(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "threading":
+            found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and node.module == "threading":
+            found.update(alias.name for alias in node.names)
+    return found & UNSAFE
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "netmsg.locks"])
+def test_locks_are_made_where_they_are_made_safe(module: str) -> None:
+    assert locks_of_source(MODULES[module].read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(("source", "found"), [
+    ("import threading\nlock = threading.Lock()", {"Lock"}),
+    ("from threading import RLock, Thread", {"RLock"}),
+    ("import threading\nthreading.Thread()", set()),
+])
+def test_locks_are_found(source: str, found: set[str]) -> None:
+    assert locks_of_source(source) == found
