@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,13 @@ import anyio
 import anyio.streams.tls
 import pytest
 import trustme
-from aiosmtpd.controller import Controller
 from support.pairs import TIMEOUT, Background
 
 from netmsg import connect_tcp, create_tcp_server, create_udp_socket
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "'typing.ByteString'", DeprecationWarning)  # which Python 3.15 says to aiosmtpd
+    from aiosmtpd.controller import Controller
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
