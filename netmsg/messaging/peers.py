@@ -663,9 +663,10 @@ class Peer:
             self.engine.receiver.conversation.end()
         if self._closed:
             return
-        if self.open_since is not None and (self.session.decoder.buffered or self.session.decoder.stopped):
+        decoder = self.session.decoder
+        if self.open_since is not None and decoder.error is None and (decoder.buffered or decoder.stopped):
             # Messages that came before the end, and had no room or not their turn yet: nothing received is dropped.
-            self._take(self.session.decoder.decode(b"", UNBOUNDED))
+            self._take(decoder.decode(b"", UNBOUNDED))
             if self._closed:
                 return
         self.lane.dead = True

@@ -32,7 +32,7 @@ def interrupt(number, frame):
         raise KeyboardInterrupt
 
 def begin():
-    # A timer of the kernel strikes anywhere; signals from a thread of this interpreter come where its lock changes hands.
+    # A timer of the kernel strikes anywhere; signals from a thread of this interpreter, where its lock changes hands.
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
 

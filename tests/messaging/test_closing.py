@@ -314,8 +314,9 @@ def test_a_collected_socket_flushes_and_leaves_nothing() -> None:
 def test_a_signal_handler_may_close_what_was_never_bound_in_the_middle_of_a_send() -> None:
     """The handler strikes everywhere in ``send``, also where that holds a lock."""
     result = run("""
-        import signal, time
+        import logging, signal
         from netmsg import ClosedError, OnFull, Søcket
+        logging.disable(logging.WARNING)
         socks = []
         signal.signal(signal.SIGALRM, lambda number, frame: socks[-1].close())
         for moment in range(200):

@@ -508,8 +508,8 @@ def test_a_paused_peer_is_not_judged_by_its_silence() -> None:
             assert (sock.recv(timeout=TIMEOUT), sock.recv(timeout=TIMEOUT)) == (b"1", b"2")
 
 
-def test_what_fails_in_looking_at_one_peer_is_that_peers_end_alone(monkeypatch: pytest.MonkeyPatch,
-                                                                    caplog: pytest.LogCaptureFixture) -> None:
+def test_what_fails_in_looking_at_one_peer_is_its_end_alone(monkeypatch: pytest.MonkeyPatch,
+                                                            caplog: pytest.LogCaptureFixture) -> None:
     unlucky = secrets.token_bytes(16)
     heartbeat = Peer.heartbeat
 
