@@ -144,10 +144,10 @@ class EventQueue:
     def add(self, event: Event) -> None:
         if event.error is not None:
             strip(event.error)
+        self._tell(event)
         self._events.append(event)
         if self._waiters.waiting:
             self._waiters.notify()
-        self._tell(event)
 
     def close(self) -> None:
         self._closed = True

@@ -54,7 +54,7 @@ __all__ = ["Delivery", "Socket", "Søcket"]
 
 BACKLOG = 4096
 SAID_WITHIN = 0.5
-"""Seconds that `close` waits for the log, so that what it had to give up is said when it returns."""
+"""Seconds that `close` waits for the log, so that what there was to say is said when it returns."""
 FOREVER = Deadline(None)
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -705,7 +705,7 @@ class Søcket(Generic[R]):
         """
         check_timeout(linger)
         given_up = self._engine.close(self._default_linger if linger is None else linger)
-        if given_up and not self._io.is_current:
+        if not self._io.is_current:
             wait_until_said(SAID_WITHIN)
         return given_up
 

@@ -19,6 +19,7 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, accept, dial, frame, listening
 
 import netmsg.messaging.reporting
+from netmsg.speaking import wait_until_said
 from netmsg import (
     Connecting,
     DeliveryGuarantee,
@@ -174,6 +175,22 @@ def test_strangers_of_one_host_are_warned_of_once(kept: Kept) -> None:
                 wait_for_event(sock, HandshakeFailed)
         kept.wait_for("127.0.0.1:.* was refused: HELLO failed: not a Søcket: its first bytes are b'SSH-2'")
     assert len(kept.texts()) == 1
+
+
+class NoEngine:
+    """What a `Reporter` asks of its engine."""
+
+    identity = bytes(16)
+    closed = False
+
+
+def test_a_flood_from_everywhere_is_told_of_in_bounds(kept: Kept) -> None:
+    reporter = netmsg.messaging.reporting.Reporter(NoEngine())  # type: ignore[arg-type]
+    for number in range(5000):
+        host = f"10.0.{number // 250}.{number % 250}"
+        reporter.tell(HandshakeFailed((host, 1234), None, "not a Søcket", None, phase="HELLO"))
+    wait_until_said(TIMEOUT)
+    assert 1000 <= len(kept.texts()) <= 1001
 
 
 def test_a_peer_that_breaks_the_protocol_is_warned_of(kept: Kept) -> None:
