@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 import traceback
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from .deadline import Deadline
+from .locks import new_lock
 from .waiting import Waiters
 
 __all__ = ["say", "soon", "wait_until_said"]
@@ -32,7 +32,7 @@ EXIT_PATIENCE: Final = 2.0
 """Seconds that the exit of the interpreter waits for a handler that is in the middle of something."""
 
 _queue: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque(maxlen=MOST_WAITING)
-_speaking = allocate_lock()  # held by the thread that empties the queue; whoever else wants to, leaves it to that one
+_speaking = new_lock()  # held by the thread that empties the queue; whoever else wants to, leaves it to that one
 _speaker = 0  # that thread
 _started = -START  # when one was started that has not begun yet
 _listeners = Waiters()  # those who wait until all has been said
@@ -112,7 +112,7 @@ def _speak_at_exit() -> None:
 def _after_fork_in_child() -> None:
     """The thread is the parent's, and so may the lock be."""
     global _speaking, _speaker, _started
-    _speaking = allocate_lock()
+    _speaking = new_lock()
     _speaker = 0
     _started = -START
     _queue.clear()
