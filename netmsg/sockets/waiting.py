@@ -1,15 +1,17 @@
-"""Waiting for sockets with a deadline, and with a way to be woken."""
+"""Waiting for sockets with a deadline, and with a way to be woken; and who closes their descriptors."""
 
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Final
 
 from ..deadline import Deadline
 from ..errors import ConnectionBrokenError
+from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..waiting import Signal
 
-__all__ = ["READ", "WRITE", "WakeUp", "wait_for_sockets"]
+__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "wait_for_sockets"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -32,12 +34,14 @@ def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
     for descriptor, events in wanted.items():
         mask = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
         poll.register(descriptor, mask)
-    remaining = deadline.remaining()
-    ready = poll.poll(None if remaining is None else min(remaining, LONGEST) * 1000)
-    if not ready:
-        if remaining is not None and remaining > LONGEST:
-            return []
-        raise TimeoutError("timed out")
+    longest = SIGNAL_CHECK if in_main_thread() else LONGEST
+    while True:
+        remaining = deadline.remaining()
+        ready = poll.poll((longest if remaining is None else min(remaining, longest)) * 1000)
+        if ready:
+            break
+        if remaining is not None and remaining <= longest:
+            raise TimeoutError("timed out")
     found = []
     for descriptor, happened in ready:
         if signal is not None and descriptor == signal.fileno():
@@ -93,3 +97,59 @@ class WakeUp:
         """When nobody can be waiting any more."""
         if self._signal is not None:
             self._signal.close()
+
+
+class Occupancy:
+    """Who is inside an object that has descriptors: the last to leave once it was closed gives them back, so that
+    nobody meets a stranger's under their numbers.
+
+    ::
+
+        claim = object()
+        try:
+            occupancy.inside[claim] = None
+            ...
+        finally:
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(dispose)
+
+    Nothing is called before the claim goes, and so no interrupt (Ctrl-C) can leave it there. Should one strike in
+    ``left``, the next call of `close` does the rest: ``dispose`` may be called several times.
+    """
+
+    __slots__ = ("inside", "closing", "over", "wake_up")
+
+    def __init__(self) -> None:
+        self.inside: dict[object, None] = {}
+        self.closing = False
+        """Whether `close` was called."""
+        self.over = False
+        """Whether somebody was the last, and nobody may use the descriptors any more."""
+        self.wake_up = WakeUp()
+
+    def close(self, dispose: Callable[[], None]) -> None:
+        """Wake all that wait inside, now or later, and have the last of them dispose. Callable from a signal
+        handler."""
+        claim = object()
+        try:
+            self.inside[claim] = None  # nobody is the last as long as the signal is used here
+            self.closing = True
+            if not self.over:
+                self.wake_up.set()
+        finally:
+            del self.inside[claim]
+            self.left(dispose)
+
+    def left(self, dispose: Callable[[], None]) -> None:
+        """Somebody has left after `close`."""
+        if not self.inside:
+            self.over = True
+            dispose()
+            self.wake_up.close()
+
+    def forked(self, dispose: Callable[[], None]) -> None:
+        """In a forked child, where nobody is inside."""
+        self.inside.clear()
+        self.closing = True
+        self.left(dispose)
