@@ -82,11 +82,10 @@ def test_who_finds_a_stale_file_waits_for_whoever_is_replacing_it(tmp_path: Path
     try:
         with pytest.raises(TimeoutError, match="replacing"):
             create_unix_server(path, timeout=0).close()
-        second = Background(create_unix_server, path)
     finally:
         pause.go_on.set()
     with first.result() as listener:
-        assert refused(second.result, path)
+        assert refused(lambda: create_unix_server(path), path)
         assert reaches(path, listener)
     assert os.listdir(tmp_path) == []
 
