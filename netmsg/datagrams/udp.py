@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import Deadline
 from ..sockets.addresses import Address, check_host, check_port, host_and_port
+from ..sockets.listening import share_port
 from ..sockets.resolving import resolve_within
 from .datagram_socket import DatagramSocket
 
@@ -188,7 +189,7 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            share_port(sock)
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         _set_multicast(sock, multicast_ttl, multicast_loop, multicast_interface)

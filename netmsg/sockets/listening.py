@@ -11,7 +11,7 @@ from .addresses import Address
 from .binding import bind_unix, listen_unix
 from .resolving import resolve
 
-__all__ = ["OUT_OF_RESOURCES", "bind_unix", "listen_tcp", "listen_unix", "tcp_addresses"]
+__all__ = ["OUT_OF_RESOURCES", "bind_unix", "listen_tcp", "listen_unix", "share_port", "tcp_addresses"]
 
 PORT_TRIES: Final = 20
 
@@ -50,13 +50,20 @@ def listen_tcp(addresses: list[Address], port: int, backlog: int, *, reuse_port:
                 raise
 
 
+def share_port(sock: socket.socket) -> None:
+    """Let several sockets have the port. Raises ``NotImplementedError`` where that cannot be."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise NotImplementedError("reuse_port: this platform lets no two sockets share a port")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
 def _listen(family: int, address: tuple[Any, ...], backlog: int, reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # over TIME_WAIT; elsewhere this would let two listen on one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            share_port(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)

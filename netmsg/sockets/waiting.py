@@ -59,24 +59,22 @@ class WakeUp:
     It costs a descriptor only once somebody has to wait. When there is none left, that one looks every now and then.
     """
 
-    __slots__ = ("_signal", "_woken")
+    __slots__ = ("_signals", "_woken")
 
     def __init__(self) -> None:
-        self._signal: Signal | None = None
+        self._signals: list[Signal] = []  # all wait by the first: two who come at once may make one each
         self._woken = False
 
     def wait(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
         """`wait_for_sockets`."""
-        if self._signal is None:
+        if not self._signals:
             try:
-                signal = Signal()
+                self._signals.append(Signal())
             except OSError:
                 return self._wait_in_slices(wanted, deadline)
-            if self._signal is None:
-                self._signal = signal
         if self._woken:  # perhaps before there was a signal to set
             return []
-        return wait_for_sockets(wanted, self._signal, deadline)
+        return wait_for_sockets(wanted, self._signals[0], deadline)
 
     def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
         while not self._woken:
@@ -90,13 +88,13 @@ class WakeUp:
     def set(self) -> None:
         """Wake all that wait, now or later. Callable from a signal handler."""
         self._woken = True
-        if self._signal is not None:
-            self._signal.set()
+        if self._signals:
+            self._signals[0].set()
 
     def close(self) -> None:
         """When nobody can be waiting any more."""
-        if self._signal is not None:
-            self._signal.close()
+        for signal in self._signals:
+            signal.close()
 
 
 class Occupancy:

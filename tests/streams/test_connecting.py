@@ -330,6 +330,13 @@ def test_37_reuse_port_shares_one() -> None:
         assert one.port == other.port
 
 
+def test_37_where_no_port_can_be_shared_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    for call in (create_tcp_server, netmsg.create_udp_socket):
+        with pytest.raises(NotImplementedError, match="reuse_port"):
+            call(reuse_port=True)
+
+
 def test_38_a_bind_that_fails_half_way_closes_the_rest() -> None:
     with create_tcp_server(interface="::1") as listener:
         before = set(os.listdir("/proc/self/fd"))
