@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -117,9 +118,13 @@ def _ask(host: str, question: tuple[int, Done]) -> _Name:
     # A second thread for a name only while there is plenty, so that few dead names cannot take them all.
     if busy < THREADS_A_NAME and len(_threads) < (MOST_THREADS // 2 if busy else MOST_THREADS):
         thread = threading.Thread(target=_work, args=(name,), name=f"netmsg-resolve-{next(_numbers)}", daemon=True)
+        handled = sys.exc_info()[1]
         try:
             thread.start()
         except RuntimeError as error:  # out of threads, or the interpreter is exiting
+            if error.__context__ is not None and error.__context__ is not handled:
+                # Or else the waiting in ``start`` was interrupted, and its ``Condition`` was not up to that.
+                raise error.__context__ from None
             if not busy and _withdraw(name, question):
                 question[1](OSError(f"{host!r} cannot be resolved: {error}"))
     return name
