@@ -8,7 +8,6 @@ import os
 import secrets
 import socket
 import stat
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background
+from support.blocking import until_polling
+from support.pairs import TIMEOUT, Background, until
 
 from netmsg import (
     ClosedError, ForkedError, SendTimeoutError, UDPSocket, UNIXDatagramSocket, create_udp_socket,
     create_unix_datagram_socket,
 )
+from netmsg.deadline import Deadline
 
 HOSTS = ["127.0.0.1", "::1"]
 
@@ -263,7 +264,7 @@ def test_50_close_wakes_who_receives(pair: tuple[Any, Any]) -> None:
     server, _ = pair
     waiting = [Background(server.receive) for _ in range(3)]
     iterating = Background(lambda: list(server.receive_packets()))
-    waiting[0].join(0.05)
+    until_polling(*waiting, iterating)
     server.close()
     for thread in waiting:
         with pytest.raises(ClosedError):
@@ -360,7 +361,7 @@ def test_51_a_late_answer_to_one_request_is_none_to_the_next(pair: tuple[Any, An
     thread = answering(server, lambda count, data: [data, data])
     for number in range(5):
         assert client.request(b"%d" % number, timeout=TIMEOUT) == b"%d" % number
-        threading.Event().wait(0.02)  # for the second answer to come
+        client.wait_readable(Deadline(TIMEOUT))  # the second answer has come
     server.close()
     thread.result()
 
@@ -390,7 +391,7 @@ def test_51_a_server_that_is_not_there_yet_may_come() -> None:
         port = server.local_address[1]
     with create_udp_socket(target_host="127.0.0.1", target_port=port) as client:
         asking = Background(client.request, b"x", interval=0.2, retries=20)
-        asking.join(0.1)
+        until_polling(asking)  # for an answer, or, as nobody is there, for the next try
         with create_udp_socket(port=port) as server:
             thread = answering(server, lambda count, data: [data])
             assert asking.result() == b"x"
@@ -481,9 +482,7 @@ def test_many_threads_may_use_one(pair: tuple[Any, Any]) -> None:
     threads = [Background(receive) for _ in range(4)]
     for number in range(200):
         client.send(b"%d" % number)
-    deadline = time.monotonic() + TIMEOUT
-    while len(received) < 200 and time.monotonic() < deadline:
-        threading.Event().wait(0.01)
+    until(lambda: len(received) == 200)
     server.close()
     for thread in threads:
         thread.result()
