@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import itertools
 import socket
-import sys
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -117,17 +117,25 @@ def _ask(host: str, question: tuple[int, Done]) -> _Name:
     busy = sum(slot.locked() for slot in name.slots)
     # A second thread for a name only while there is plenty, so that few dead names cannot take them all.
     if busy < THREADS_A_NAME and len(_threads) < (MOST_THREADS // 2 if busy else MOST_THREADS):
-        thread = threading.Thread(target=_work, args=(name,), name=f"netmsg-resolve-{next(_numbers)}", daemon=True)
-        handled = sys.exc_info()[1]
         try:
-            thread.start()
+            start_new_thread(_start_thread, (name, question))
         except RuntimeError as error:  # out of threads, or the interpreter is exiting
-            if error.__context__ is not None and error.__context__ is not handled:
-                # Or else the waiting in ``start`` was interrupted, and its ``Condition`` was not up to that.
-                raise error.__context__ from None
-            if not busy and _withdraw(name, question):
-                question[1](OSError(f"{host!r} cannot be resolved: {error}"))
+            _cannot(name, question, error)
     return name
+
+
+def _start_thread(name: _Name, question: tuple[int, Done]) -> None:
+    """In a thread of its own, which no Ctrl-C reaches: `threading.Thread.start` is not up to one."""
+    thread = threading.Thread(target=_work, args=(name,), name=f"netmsg-resolve-{next(_numbers)}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _cannot(name, question, error)
+
+
+def _cannot(name: _Name, question: tuple[int, Done], error: RuntimeError) -> None:
+    if not any(slot.locked() for slot in name.slots) and _withdraw(name, question):
+        question[1](OSError(f"{name.host!r} cannot be resolved: {error}"))
 
 
 def _withdraw(name: _Name, question: tuple[int, Done]) -> bool:

@@ -170,35 +170,12 @@ def test_names_beyond_all_threads_have_their_turn(resolver: Resolver, monkeypatc
     until(lambda: not resolvers())
 
 
-def refusing_to_start(_: threading.Thread) -> None:
+def refusing_to_start(*_: Any) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_no_thread_can_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading.Thread, "start", refusing_to_start)
+@pytest.mark.parametrize("whose", [threading.Thread, resolving])
+def test_no_thread_can_be_started_is_told(whose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whose, "start" if whose is threading.Thread else "start_new_thread", refusing_to_start)
     with pytest.raises(OSError, match="'name.test' cannot be resolved: can't start new thread"):
         resolve_within(Deadline(TIMEOUT), "name.test", 1)
-
-
-def test_an_interrupt_while_a_thread_is_started_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``threading.Condition``, by which ``start`` waits, makes a ``RuntimeError`` of some."""
-    def interrupted(_: threading.Thread) -> None:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise RuntimeError("release unlocked lock")
-
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
-    for _ in range(2):
-        try:
-            raise ValueError("what the caller is handling has nothing to do with it")
-        except ValueError:
-            with pytest.raises(KeyboardInterrupt):
-                resolve_within(Deadline(TIMEOUT), "name.test", 1)
-    monkeypatch.undo()
-    monkeypatch.setattr(threading.Thread, "start", refusing_to_start)
-    try:
-        raise ValueError("nor with this")
-    except ValueError:
-        with pytest.raises(OSError, match="can't start new thread"):
-            resolve_within(Deadline(TIMEOUT), "name.test", 1)
