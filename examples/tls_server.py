@@ -1,6 +1,6 @@
-"""``tcp_server.py`` under TLS. A certificate for trying it out:
+r"""``tcp_server.py`` under TLS. A certificate for trying it out:
 
-    openssl req -x509 -newkey rsa:2048 -subj '/CN=localhost' -addext 'subjectAltName=DNS:localhost' \\
+    openssl req -x509 -newkey rsa:2048 -subj '/CN=localhost' -addext 'subjectAltName=DNS:localhost' \
         -keyout key.pem -out cert.pem -nodes -days 365
     python3 examples/tls_server.py cert.pem key.pem
     python3 examples/tls_client.py cert.pem

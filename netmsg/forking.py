@@ -1,17 +1,36 @@
-"""Which process this is, without a system call."""
+"""Which process this is, without a system call; and what a forked child has to let go of.
+
+A child has copies of all descriptors: of a listening socket, for one, which would go on taking connections that nobody
+accepts after the parent has closed its own.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["Process", "current_process"]
+__all__ = ["Process", "close_in_child", "current_process", "forget_in_child"]
+
+log = logging.getLogger("netmsg.forking")
 
 
 class Process:
     """Stands for one process; a forked child makes another."""
 
 
+class Held(Protocol):
+    """An object that holds descriptors."""
+
+    def forked(self) -> None:
+        """In a forked child: close this process's copies, and touch nothing that is the parent's too."""
+
+
 _current = Process()
+_held: weakref.WeakSet[Any] = weakref.WeakSet()
+_forgetting: list[Callable[[], None]] = []
 
 
 def current_process() -> Process:
@@ -19,9 +38,25 @@ def current_process() -> Process:
     return _current
 
 
+def close_in_child(held: Held) -> None:
+    """Have ``held.forked()`` called in every child that is forked while ``held`` is alive."""
+    _held.add(held)
+
+
+def forget_in_child(function: Callable[[], None]) -> Callable[[], None]:
+    """A decorator for functions of modules that have something to forget in a forked child."""
+    _forgetting.append(function)
+    return function
+
+
 def _after_fork_in_child() -> None:
     global _current
     _current = Process()
+    for call in (*_forgetting, *(held.forked for held in tuple(_held))):
+        try:
+            call()
+        except Exception:  # the others have to let go all the same
+            log.warning("a forked child could not let go of everything", exc_info=True)
 
 
 if hasattr(os, "register_at_fork"):

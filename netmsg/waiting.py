@@ -12,9 +12,11 @@ import sys
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
+from itertools import starmap
 from typing import Final, Protocol
 
 from .deadline import Deadline
+from .interrupts import SIGNAL_CHECK, in_main_thread
 
 __all__ = ["Signal", "Ticket", "Waiters"]
 
@@ -39,14 +41,21 @@ class Signal:
     would be a stranger's.
     """
 
-    __slots__ = ("_receiver", "_sender")
+    __slots__ = ("_receiver", "_sender", "_opened")
 
     def __init__(self) -> None:
         self._receiver = self._sender = -1
+        self._opened: list[tuple[int, ...]] = []
+        # One call into C, so that an interrupt (Ctrl-C) leaves no descriptor behind of which nobody knows.
         if hasattr(os, "eventfd"):
-            self._receiver = self._sender = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._opened.extend(zip(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,))))
         else:
-            self._receiver, self._sender = os.pipe()
+            self._opened.extend(starmap(os.pipe, ((),)))
+        opened = self._opened[0]
+        self._receiver = opened[0]
+        self._sender = opened[-1]
+        self._opened = []
+        if self._receiver != self._sender:
             os.set_blocking(self._receiver, False)
             os.set_blocking(self._sender, False)
 
@@ -73,13 +82,29 @@ class Signal:
                 os.close(end)
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_opened"):
+            for end in (end for ends in self._opened for end in ends):  # interrupted in between
+                os.close(end)
+            self.close()
 
 
 def _lock() -> LockType:
     lock = allocate_lock()
     lock.acquire()
     return lock
+
+
+def _acquire(ticket: Ticket, deadline: Deadline) -> bool:
+    """Wait by ``ticket``; false once ``deadline`` has expired. In the main thread with a look for signals now and
+    then: see `SIGNAL_CHECK`."""
+    if not in_main_thread():
+        return ticket.acquire(True, deadline.lock_timeout())
+    while True:
+        left = deadline.lock_timeout()
+        if ticket.acquire(True, SIGNAL_CHECK if left < 0 else min(left, SIGNAL_CHECK)):
+            return True
+        if 0 <= left <= SIGNAL_CHECK:
+            return False
 
 
 class Waiters:
@@ -108,7 +133,7 @@ class Waiters:
                 self.waiting.append(ticket)
                 if ready():
                     return True
-                woken = ticket.acquire(True, deadline.lock_timeout())
+                woken = _acquire(ticket, deadline)
                 if ready():
                     return True
                 if not woken:

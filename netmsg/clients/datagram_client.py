@@ -9,9 +9,10 @@ from typing import Any, Final, Generic, TypeVar, Union
 
 from ..datagrams.datagram_socket import DatagramSocket
 from ..datagrams.udp import UDPSocket, create_udp_socket
-from ..datagrams.unix import create_unix_datagram_socket
+from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
+from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..sockets.proxy import SocketProxy
 from .received import ReceivedPackets
@@ -29,21 +30,25 @@ class DatagramClient(Generic[S, R]):
     """Sends packets to one other end, and receives packets from it alone, each in a datagram of its own, as ``codec``
     has them. Datagrams over UDP may get lost, be doubled, and overtake each other.
 
-    :param target: a (host, port), the path of a UNIX datagram socket, a connected UDP ``socket.socket`` (which belongs
-        to the client from then on; ``OSError`` if it is not connected, and then it stays its owner's), or a `UDPSocket`
-        or `UNIXDatagramSocket` that has a target.
+    :param target: a (host, port), the path of a UNIX datagram socket, a connected ``socket.socket`` of datagrams (which
+        belongs to the client from then on; ``OSError`` if it is not connected, and then it stays its owner's), or a
+        `UDPSocket` or `UNIXDatagramSocket` that has a target.
     :param connect_timeout: seconds for name resolution.
+    :param local_address: what to send from: (host, port), or for a UNIX target the path, which is removed on close. Not
+        with a socket, which has one (``ValueError``).
 
     May be used from any thread. Every ``timeout`` is in seconds, ``None`` for ever, 0 for one try; running out raises
     ``TimeoutError``. After `close`, also while a call is blocked, `ClosedError`. A context manager.
     """
 
     def __init__(self, target: Union[tuple[str, int], str, bytes, os.PathLike[str], socket.socket, DatagramSocket],
-                 codec: Codec[S, R], *, connect_timeout: float | None = None) -> None:
+                 codec: Codec[S, R], *, connect_timeout: float | None = None,
+                 local_address: Union[tuple[str, int], str, bytes, os.PathLike[str], None] = None) -> None:
         check_codec(codec)
         check_timeout(connect_timeout)
         self._codec = codec
-        self._socket: Any = _open(target, connect_timeout)
+        self._undecoded: list[bytes] = []  # the main thread's, which can be interrupted
+        self._socket: Any = _open(target, local_address, connect_timeout)
 
     def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
         """Send one packet. `PacketEncodeError` if the codec cannot express it, ``OSError(EMSGSIZE)`` if it is too long
@@ -54,17 +59,22 @@ class DatagramClient(Generic[S, R]):
     def recv_packet(self, *, timeout: float | None = None) -> R:
         """The next packet; `PacketDecodeError` for a datagram that is none. ``ConnectionRefusedError`` says that nobody
         listened to an earlier `send_packet` over UDP."""
-        deadline = Deadline(timeout)
-        while True:
-            data, sender = self._socket.receive(LARGEST, timeout=deadline.remaining())
-            if self._socket.is_target(sender):
-                return self._codec.decode(data)
-            if deadline.expired:
-                raise TimeoutError("timed out")
+        undecoded = self._undecoded if in_main_thread() else []
+        if not undecoded or self._socket.closed:
+            undecoded.append(self._socket.receive(LARGEST, timeout=timeout)[0])
+        try:
+            packet = self._codec.decode(undecoded[0])
+        except Exception:
+            undecoded[:] = ()
+            raise
+        # No call from here on, and so no interrupt between the one and the other.
+        undecoded[:] = ()
+        return packet
 
     def wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until a datagram is there. Raises ``TimeoutError``."""
-        self._socket.wait_readable(deadline)
+        if not (self._undecoded and in_main_thread()):
+            self._socket.wait_readable(deadline)
 
     def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
         """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there
@@ -113,7 +123,9 @@ class DatagramClient(Generic[S, R]):
         return f"<{type(self).__name__} over {self._socket!r}>"
 
 
-def _open(target: Any, timeout: float | None) -> DatagramSocket:
+def _open(target: Any, local_address: Any, timeout: float | None) -> DatagramSocket:
+    if local_address is not None and isinstance(target, (DatagramSocket, socket.socket)):
+        raise ValueError("local_address does not go with a socket, which has one")
     if isinstance(target, DatagramSocket):
         if target.closed:
             raise ClosedError("the socket is closed")
@@ -122,12 +134,25 @@ def _open(target: Any, timeout: float | None) -> DatagramSocket:
         return target
     if isinstance(target, socket.socket):
         target.getpeername()  # raises OSError if it is not connected
+        if target.family == getattr(socket, "AF_UNIX", None):
+            return UNIXDatagramSocket.from_socket(target)
         return UDPSocket.from_socket(target)
     if isinstance(target, tuple):
-        if len(target) != 2:
-            raise ValueError(f"a (host, port) is needed, not {target!r}")
-        return create_udp_socket(target_host=target[0], target_port=target[1], timeout=timeout)
+        host, port = _host_and_port("target", target)
+        if local_address is None:
+            return create_udp_socket(target_host=host, target_port=port, timeout=timeout)
+        own_host, own_port = _host_and_port("local_address", local_address)
+        return create_udp_socket(target_host=host, target_port=port, interface=own_host, port=own_port,
+                                 timeout=timeout)
     if isinstance(target, (str, bytes, os.PathLike)):
-        return create_unix_datagram_socket(target_path=target)
+        return create_unix_datagram_socket(path=local_address, target_path=target, timeout=timeout)
     raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket, a UDPSocket or a "
                     f"UNIXDatagramSocket, not {type(target).__name__}")
+
+
+def _host_and_port(what: str, address: Any) -> tuple[str, int]:
+    if not isinstance(address, tuple):
+        raise TypeError(f"{what} must be a (host, port), not {type(address).__name__}")
+    if len(address) != 2:
+        raise ValueError(f"{what} must be a (host, port), not {address!r}")
+    return address

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError, SendTimeoutError
-from ..forking import current_process
+from ..forking import close_in_child, current_process
+from ..interrupts import in_main_thread
 from ..sockets.proxy import SocketProxy
-from ..sockets.waiting import READ, WRITE, WakeUp
+from ..sockets.waiting import READ, WRITE, Occupancy
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -28,7 +27,12 @@ log = logging.getLogger("netmsg.datagrams")
 PAUSE: Final = 0.001
 """Seconds between two tries where no event tells when one may succeed."""
 LARGEST: Final = 65_536
-"""No datagram is longer."""
+"""No datagram of UDP is longer."""
+MOST_STRANGERS: Final = 1000
+"""Datagrams of strangers that one call passes over after its time is up: what is wanted may be behind them."""
+SMALLEST: Final = 256
+"""What the kernel counts for a datagram at least, however short it is: rather more."""
+NOW: Final = Deadline(0)
 
 T = TypeVar("T")
 
@@ -38,18 +42,20 @@ class DatagramSocket:
     raises ``TimeoutError``. Every member raises `ClosedError` once closed, also while it is blocked, and `ForkedError`
     in a forked child. A context manager."""
 
+    _longest = LARGEST
+    """What `request` takes for an answer."""
+
     def __init__(self, sock: socket.socket, *, connected: bool) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._connected = connected
         self._local_address = self._address(sock.getsockname())
         self._proxy = SocketProxy(sock)
-        self._wake_up = WakeUp()
-        self._closing = False
-        self._inside = 0
         self._process = current_process()
         self._overlong = 0
-        _sockets.add(self)
+        self._arrived: list[Any] = []  # what the main thread has received, until it is handed over
+        self._occupancy = Occupancy()
+        close_in_child(self)
 
     # What differs
 
@@ -57,20 +63,24 @@ class DatagramSocket:
         """An address as users see it."""
         raise NotImplementedError
 
+    def _is_strange(self, sender: Any) -> bool:
+        """Whether a datagram from there is not for users to see, and the kernel does not see to it."""
+        return False
+
     def _dispose(self) -> None:
+        """May be called several times."""
         self._socket.close()
-        self._wake_up.close()
 
     # State
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closing
+        return self._occupancy.closing
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""
-        return -1 if self._closing else self._socket.fileno()
+        return -1 if self.closed else self._socket.fileno()
 
     @property
     def local_address(self) -> Any:
@@ -103,108 +113,130 @@ class DatagramSocket:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._local_address!r} {'closed' if self._closing else 'open'}>"
+        return f"<{type(self).__name__} {self._local_address!r} {'closed' if self.closed else 'open'}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_closing", True) or self._process is not current_process():
+        if not hasattr(self, "_occupancy") or self._process is not current_process():
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        if not self.closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         self.close()
 
     def _check(self) -> None:
         if self._process is not current_process():
             raise ForkedError("this socket belongs to the parent process")
-        if self._closing:
+        if self._occupancy.closing:
             raise ClosedError("the socket is closed")
 
     def close(self) -> None:
         """Close; what was sent is on its way. Idempotent, from any thread or signal handler. Whoever waits in a call
         gets `ClosedError`."""
-        if self._closing:
-            return
-        try:
-            self._inside += 1  # nobody else is the last as long as the signal is used here
-            self._closing = True
-            self._wake_up.set()
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._dispose()
+        self._occupancy.close(self._dispose)
 
     def forked(self) -> None:
         """In a forked child: close this process's copies."""
-        self._closing = True
-        self._dispose()
+        self._occupancy.forked(self._dispose)
 
     # One operation
 
-    def _do(self, events: int, deadline: Deadline, operation: Callable[[], T], waiting_for: Any = None) -> T:
-        """Try, wait until it may work, try again. The last to leave closes the descriptor, after `close`."""
+    def _inside(self, operation: Callable[..., T], *arguments: Any) -> T:
+        """``operation(*arguments)``, and nobody closes the descriptor meanwhile."""
+        occupancy = self._occupancy
+        claim = object()
         try:
-            self._inside += 1
-            tries = 0
-            while True:
-                self._check()
-                try:
-                    return operation()
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    self._check()
-                    raise
-                tries += 1
-                if tries > 1 and deadline.expired:
-                    raise TimeoutError("timed out")
-                self._wait(events, deadline, waiting_for)
-                if tries > 2:  # the kernel says that it could, and it cannot
-                    self._pause(deadline)
+            occupancy.inside[claim] = None
+            self._check()
+            return operation(*arguments)
         finally:
-            self._leave()
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(self._dispose)
 
-    def _leave(self) -> None:
-        self._inside -= 1
-        if self._closing and not self._inside:
-            self._dispose()
+    def _do(self, events: int, deadline: Deadline, operation: Callable[[], T], waiting_for: Any = None) -> T:
+        """Try, wait until it may work, try again. For whoever is inside."""
+        tries = 0
+        while True:
+            try:
+                return operation()
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._check()
+                raise
+            tries += 1
+            if tries > 1 and deadline.expired:
+                raise TimeoutError("timed out")
+            self._wait(events, deadline, waiting_for)
+            if tries > 2:  # the kernel says that it could, and it cannot
+                self._pause(deadline)
+            self._check()
 
     def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
         """``target`` is what could not be sent to, if anything. Raises ``TimeoutError``."""
-        self._wake_up.wait({self._socket.fileno(): events}, deadline)
+        self._occupancy.wake_up.wait({self._socket.fileno(): events}, deadline)
 
     def _pause(self, deadline: Deadline) -> None:
         try:
-            self._wake_up.wait({}, deadline.sooner(PAUSE))
+            self._occupancy.wake_up.wait({}, deadline.sooner(PAUSE))
         except TimeoutError:
             pass
 
-    def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any]:
-        """Raises ``OSError(EMSGSIZE)`` for a longer datagram, which is gone then."""
-        return self._received(max_bytes, self._do(READ, deadline, lambda: self._socket.recvmsg(max_bytes)))
+    # Receiving
 
-    def _received(self, max_bytes: int, result: tuple[bytes, Any, int, Any]) -> tuple[bytes, Any]:
-        data, _, flags, address = result
-        if flags & socket.MSG_TRUNC:
-            raise OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
-        return data, self._address(address)
+    def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any, bool]:
+        """The next datagram, its sender, and whether it is cut."""
+        occupancy = self._occupancy
+        # Only the main thread can be interrupted: what it has received then is there for its next call.
+        arrived = self._arrived if in_main_thread() else []
+        claim = object()
+        try:
+            occupancy.inside[claim] = None
+            self._check()
+            self._arrive(arrived, max_bytes, deadline)
+            data, _, flags, sender = arrived[0]
+            sender = self._address(sender)
+            cut = bool(flags & socket.MSG_TRUNC) or len(data) > max_bytes
+            # No call from here on, and so no interrupt between the one and the other.
+            arrived[:] = ()
+            return data, sender, cut
+        finally:
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(self._dispose)
+
+    def _arrive(self, arrived: list[Any], max_bytes: int, deadline: Deadline) -> None:
+        """Wait until there is one in ``arrived`` that is no stranger's."""
+        strangers = 0
+        while True:
+            if not arrived:
+                # One call into C: what was received is kept.
+                self._do(READ, deadline, lambda: arrived.extend(map(self._socket.recvmsg, (max_bytes,))))
+            if not self._is_strange(arrived[0][3]):
+                return
+            arrived[:] = ()
+            strangers += 1
+            if strangers >= MOST_STRANGERS and deadline.expired:
+                raise TimeoutError("timed out")
 
     def receive_now(self, max_bytes: int = LARGEST) -> tuple[bytes, Any]:
         """`receive`, with ``BlockingIOError`` where it would wait. For whoever waits in a selector."""
         try:
-            self._inside += 1
-            self._check()
-            return self._received(max_bytes, self._socket.recvmsg(max_bytes))
-        finally:
-            self._leave()
+            return self.receive(max_bytes, timeout=0)
+        except TimeoutError:
+            raise BlockingIOError(errno.EAGAIN, "no datagram") from None
 
     def receive(self, max_bytes: int = LARGEST, *, timeout: float | None = None) -> tuple[bytes, Any]:
-        """The next datagram, and the address to answer it to.
+        """The next datagram, and the address to answer it to. An interrupt (Ctrl-C) loses none.
 
         One longer than ``max_bytes`` is lost, and an ``OSError(EMSGSIZE)``: it is never cut without a word. On a
         connected socket ``ConnectionRefusedError`` says that nobody listened to an earlier `send`.
         """
         deadline = Deadline(timeout)
         check_size(max_bytes)
-        self._check()
-        return self._receive(max_bytes, deadline)
+        data, sender, cut = self._receive(max_bytes, deadline)
+        if cut:
+            raise OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
+        return data, sender
 
     def receive_packets(self, max_bytes: int = LARGEST, *,
                         timeout: float | None = None) -> Iterator[tuple[bytes, Any]]:
@@ -216,9 +248,12 @@ class DatagramSocket:
         return _Packets(self, max_bytes, timeout)
 
     def wait_readable(self, deadline: Deadline) -> None:
-        """Wait until `receive` has something to return or to raise. Raises ``TimeoutError``. For whoever builds on
-        sockets."""
-        self._do(READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
+        """Wait until `receive` has something to return or to raise, or a stranger has sent something. Raises
+        ``TimeoutError``. For whoever builds on sockets."""
+        if not (self._arrived and in_main_thread()):
+            self._inside(self._do, READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
+
+    # Sending
 
     def _send(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> None:
         octets = memoryview(data)
@@ -226,9 +261,9 @@ class DatagramSocket:
             octets = memoryview(octets.tobytes())
         try:
             if address is None:
-                self._do(WRITE, deadline, lambda: self._socket.send(octets))
+                self._inside(self._do, WRITE, deadline, lambda: self._socket.send(octets))
             else:
-                self._do(WRITE, deadline, lambda: self._socket.sendto(octets, address), address)
+                self._inside(self._do, WRITE, deadline, lambda: self._socket.sendto(octets, address), address)
         except TimeoutError:
             raise SendTimeoutError("the datagram could not be sent in time") from None
 
@@ -255,31 +290,42 @@ class DatagramSocket:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
         expected = self._target(address, deadline)
-        refused = self._drop_what_is_there()
+        refused = None
+        self._drop_what_is_there(deadline)
         for _ in range(retries + 1):
             self._send_request(data, expected, deadline)
             step = deadline.sooner(interval)
             while True:
                 try:
-                    answer, sender = self._receive(LARGEST, step)
+                    answer, sender, cut = self._receive(self._longest, step)
                 except TimeoutError:
                     break
                 except ConnectionRefusedError as error:
                     refused = error  # nobody is there now: somebody may be when it is sent again
                     continue
-                if self._is_from(sender, expected) and (match is None or match(answer)):
-                    return answer
+                if self._is_from(sender, expected):
+                    if cut:
+                        raise OSError(errno.EMSGSIZE, f"the answer is longer than {self._longest} bytes")
+                    if match is None or match(answer):
+                        return answer
+                if step.expired:  # however much else arrives
+                    break
             if deadline.expired:
                 break
-        raise TimeoutError("no answer in time") from refused
+        raise TimeoutError(f"no answer in time from {self._described(expected)}") from refused
 
-    def _drop_what_is_there(self) -> ConnectionRefusedError | None:
-        """Late answers to former requests."""
-        try:
-            while True:
-                self._receive(LARGEST, Deadline(0))
-        except (TimeoutError, ConnectionRefusedError):
-            return None
+    def _described(self, expected: Any) -> Any:
+        return self.target if expected is None else self._address(expected)
+
+    def _drop_what_is_there(self, deadline: Deadline) -> None:
+        """Late answers to former requests; no more than the kernel can have held, while others keep coming."""
+        for _ in range(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // SMALLEST):
+            try:
+                self._receive(self._longest, NOW)
+            except (TimeoutError, ConnectionRefusedError):
+                return
+            if deadline.expired:
+                return
 
     def _target(self, address: Any, deadline: Deadline) -> Any:
         """What to give to ``sendto`` for an address of the user's."""
@@ -296,7 +342,8 @@ class DatagramSocket:
 
 
 class _Packets(Iterator[tuple[bytes, Any]]):
-    """An iterator that may be asked again after it raised, which a generator may not."""
+    """An iterator that may be asked again after it raised, which a generator may not. Where time counts, waiting,
+    counting and taking are three steps, so that an interrupt loses no datagram."""
 
     def __init__(self, owner: DatagramSocket, max_bytes: int, timeout: float | None) -> None:
         self._owner = owner
@@ -304,20 +351,31 @@ class _Packets(Iterator[tuple[bytes, Any]]):
         self._left = timeout
 
     def __next__(self) -> tuple[bytes, Any]:
+        owner = self._owner
         while True:
-            started = time.monotonic()
+            if self._left is not None:
+                self._wait()
             try:
-                return self._owner.receive(self._max_bytes, timeout=self._left)
-            except (TimeoutError, ClosedError):
+                return owner.receive(self._max_bytes, timeout=None if self._left is None else 0)
+            except ClosedError:
                 raise StopIteration from None
+            except TimeoutError:
+                pass  # another thread has taken it, or it was a stranger's
             except OSError as error:
                 if error.errno != errno.EMSGSIZE:
                     raise
-                self._owner._overlong += 1
-                log.warning("%r: %s", self._owner, error)
-            finally:
-                if self._left is not None:
-                    self._left = max(0.0, self._left - (time.monotonic() - started))
+                owner._overlong += 1
+                log.warning("%r: %s", owner, error)
+
+    def _wait(self) -> None:
+        assert self._left is not None
+        started = time.monotonic()
+        try:
+            self._owner.wait_readable(Deadline(self._left))
+        except (TimeoutError, ClosedError):
+            raise StopIteration from None
+        finally:
+            self._left = max(0.0, self._left - (time.monotonic() - started))
 
 
 def check_size(max_bytes: int) -> None:
@@ -325,15 +383,3 @@ def check_size(max_bytes: int) -> None:
         raise TypeError(f"max_bytes must be an int, not {type(max_bytes).__name__}")
     if max_bytes < 1:
         raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-
-
-_sockets: weakref.WeakSet[DatagramSocket] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for sock in tuple(_sockets):
-        sock.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import Deadline
 from ..sockets.addresses import Address, check_host, check_port, host_and_port
+from ..sockets.listening import share_port
 from ..sockets.resolving import resolve_within
 from .datagram_socket import DatagramSocket
 
@@ -67,13 +68,13 @@ class UDPSocket(DatagramSocket):
     def _resolved(self, host: str, port: int, deadline: Deadline) -> Any:
         host = check_host(host)
         check_port(port)
-        found = resolve_within(deadline, host, port)
         family = self._socket.family
-        for candidate, address in found:
+        dual = family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        for candidate, address in _addresses(host, port, deadline):
             if candidate == family:
                 return address
-        if family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-            return MAPPED + found[0][1][0], port, 0, 0
+            if dual and candidate == socket.AF_INET:
+                return MAPPED + address[0], port, 0, 0
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this socket's family")
 
     def _target(self, address: Any, deadline: Deadline) -> Any:
@@ -157,13 +158,16 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
 
     With ``port``: bound to it on ``interface``, by default on localhost; ``None`` is every interface, of IPv4 and IPv6
     at once (IPv4 senders are shown as IPv4). With ``target_host`` and ``target_port``: connected, so that it sends to
-    and receives from there alone. ``reuse_port`` lets several sockets share the port, as receivers of multicast do.
+    and receives from there alone. ``"localhost"`` is 127.0.0.1, here and wherever datagrams are sent to (``::1`` with
+    ``family=AF_INET6``). ``reuse_port`` lets several sockets share the port, as receivers of multicast do.
     ``multicast_ttl`` is the number of networks that multicast may cross (1 by default), ``multicast_interface`` the
     name (for IPv4 also the address) of the interface that it leaves by, and ``multicast_loop`` says whether this
     machine gets it too. ``timeout`` is for resolving names.
     """
     deadline = Deadline(timeout)
     check_port(port)
+    if interface is not None and not isinstance(interface, _Default):
+        interface = check_host(interface)
     if family not in FAMILIES:
         raise ValueError("family must be AF_UNSPEC, AF_INET or AF_INET6")
     if (target_host is None) != (target_port is None):
@@ -173,37 +177,26 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     target = None
     if target_host is not None and target_port is not None:
         check_port(target_port)
-        target = _first(resolve_within(deadline, check_host(target_host), target_port), family, target_host)
+        targets = _addresses(check_host(target_host), target_port, deadline)
+        if isinstance(interface, str) and family == socket.AF_UNSPEC:  # of which both have to be
+            family = _common_family(targets, _addresses(interface, port, deadline))
+        target = _first(targets, family, target_host)
         family = target[0]
-    own: Address | None = None
-    dual = False
-    if isinstance(interface, _Default):
-        if port:
-            family = socket.AF_INET if family == socket.AF_UNSPEC else family
-            own = family, _with_port("127.0.0.1" if family == socket.AF_INET else "::1", port)
-            if target is not None:  # it may be anywhere
-                own = family, _with_port("0.0.0.0" if family == socket.AF_INET else "::", port)
-    elif interface is None:
-        dual = family == socket.AF_UNSPEC and socket.has_ipv6
-        family = socket.AF_INET6 if dual else family or socket.AF_INET
-        own = family, _with_port("0.0.0.0" if family == socket.AF_INET else "::", port)
-    else:
-        own = _first(resolve_within(deadline, check_host(interface), port), family, interface)
-        family = own[0]
+    family, own, dual = _own(interface, port, family, target, deadline)
     sock = socket.socket(family or socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            share_port(sock)
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         _set_multicast(sock, multicast_ttl, multicast_loop, multicast_interface)
         if own is not None:
             sock.bind(own[1])
         elif target is None:  # so that it can be answered at once
-            sock.bind(_with_port("0.0.0.0" if sock.family == socket.AF_INET else "::", 0))
+            sock.bind(_any(sock.family, 0)[1])
         if target is not None:
             sock.connect(target[1])
             _drop_strangers(sock)
@@ -211,6 +204,28 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     except BaseException:
         sock.close()
         raise
+
+
+def _own(interface: str | None | _Default, port: int, family: int, target: Address | None,
+         deadline: Deadline) -> tuple[int, Address | None, bool]:
+    """The family, where to bind (``None``: nowhere in particular), and whether that is to be IPv4 as well."""
+    if isinstance(interface, str):
+        own = _first(_addresses(interface, port, deadline), family, interface)
+        return own[0], own, False
+    if interface is None:
+        dual = family == socket.AF_UNSPEC and socket.has_ipv6
+        family = socket.AF_INET6 if dual else family or socket.AF_INET
+        return family, _any(family, port), dual
+    if not port:
+        return family, None, False
+    family = family or socket.AF_INET
+    if target is not None:  # which may be anywhere
+        return family, _any(family, port), False
+    return family, (family, _with_port("127.0.0.1" if family == socket.AF_INET else "::1", port)), False
+
+
+def _any(family: int, port: int) -> Address:
+    return family, _with_port("0.0.0.0" if family == socket.AF_INET else "::", port)
 
 
 def _drop_strangers(sock: socket.socket) -> None:
@@ -223,8 +238,21 @@ def _drop_strangers(sock: socket.socket) -> None:
         pass  # nothing more
 
 
+def _addresses(host: str, port: int, deadline: Deadline) -> list[Address]:
+    """``"localhost"`` is 127.0.0.1 before ::1, whatever the system's table of hosts says: there a socket with a port is
+    by default, and datagrams that go to the other one just vanish."""
+    if host.lower() != "localhost":
+        return resolve_within(deadline, host, port)
+    return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))]
+
+
 def _with_port(host: str, port: int) -> Any:
     return (host, port, 0, 0) if ":" in host else (host, port)
+
+
+def _common_family(targets: list[Address], own: list[Address]) -> int:
+    families = {family for family, _ in own}
+    return next((family for family, _ in targets if family in families), socket.AF_UNSPEC)
 
 
 def _first(addresses: list[Address], family: int, host: str) -> Address:

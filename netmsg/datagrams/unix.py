@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from ..deadline import Deadline, check_timeout
-from ..sockets.addresses import file_identity, unix_path
+from ..deadline import Deadline
+from ..sockets.addresses import check_unix_sockets, file_identity, unix_path
 from ..sockets.listening import bind_unix
 from .datagram_socket import DatagramSocket
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UNIXDatagramSocket", "create_unix_datagram_socket"]
 
+log = logging.getLogger("netmsg.datagrams")
+
 Path = str | bytes | os.PathLike[str]
 
 
@@ -25,37 +28,61 @@ class UNIXDatagramSocket(DatagramSocket):
     """A UNIX datagram socket; see `create_unix_datagram_socket` and, for what holds of all its members,
     `DatagramSocket`.
 
-    `receive` gives ``""`` as the address of a sender that has none. The target is looked up at each send, so that a
-    receiver may be restarted. Datagrams are neither lost nor reordered; where the receiver does not keep up, sending
-    waits.
+    `receive` gives ``""`` as the address of a sender that has none. With a target it hears nobody else; the target is
+    looked up at each send, so that a receiver may be restarted. Datagrams are neither lost nor reordered; where the
+    receiver does not keep up, sending waits.
     """
 
-    def __init__(self, sock: socket.socket, target: str | None) -> None:
+    _longest = 262_144
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> UNIXDatagramSocket:
+        """Take over a UNIX datagram socket that was inherited or made elsewhere, whose file, if it has one, is left to
+        whoever made it. If it is connected, its peer is the target, and stays it. ``TypeError`` or ``ValueError`` for
+        anything else, which then stays its owner's; ``NotImplementedError`` where there are no UNIX sockets."""
+        check_unix_sockets()
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
+        if sock.fileno() < 0:
+            raise ValueError("the socket is closed")
+        if sock.type != socket.SOCK_DGRAM or sock.family != socket.AF_UNIX:
+            raise ValueError("a UNIX datagram socket is needed")
+        try:
+            peer = sock.getpeername()
+        except OSError:
+            return cls(sock, None, owns_file=False)
+        return cls(sock, os.fsdecode(peer), connected=True, owns_file=False)
+
+    def __init__(self, sock: socket.socket, target: str | None, *, connected: bool = False,
+                 owns_file: bool = True) -> None:
         self._path = target
-        super().__init__(sock, connected=target is not None)
-        self._file = file_identity(self._local_address)
+        super().__init__(sock, connected=connected)
+        self._file = file_identity(self._local_address) if owns_file else None
 
     @property
     def target(self) -> str | None:
         return self._path
 
     def is_target(self, sender: Any) -> bool:
-        return self._path is not None and bool(sender == self._path)
+        return self._path is not None and (self._connected or _same(sender, self._path))
+
+    def _is_strange(self, sender: Any) -> bool:
+        return self._path is not None and not self._connected and not _same(self._address(sender), self._path)
 
     def _address(self, address: Any) -> Any:
         return os.fsdecode(address) if isinstance(address, bytes) else address or ""
 
-    def _target(self, address: Any, deadline: Deadline) -> str:
+    def _target(self, address: Any, deadline: Deadline) -> str | None:
         if address is None:
             if self._path is None:
                 raise ValueError("a path is needed: the socket was made without a target_path")
-            return self._path
+            return None if self._connected else self._path
         if self._path is not None:
             raise ValueError("the socket has a target_path: no other may be given")
         return unix_path(address)
 
     def _is_from(self, sender: Any, expected: Any) -> bool:
-        return bool(sender == expected)
+        return expected is None or _same(sender, expected)
 
     def send(self, data: ReadableBuffer, path: Path | None = None, *, timeout: float | None = None) -> None:
         """Send one datagram to ``path``, or without it to the ``target_path``.
@@ -79,19 +106,28 @@ class UNIXDatagramSocket(DatagramSocket):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             probe.setblocking(False)
             probe.connect(target)
-            self._wake_up.wait({probe.fileno(): events}, deadline)
+            self._occupancy.wake_up.wait({probe.fileno(): events}, deadline)
 
     def _dispose(self) -> None:
-        super()._dispose()
-        if self._file is not None and file_identity(self._local_address) == self._file:
+        # While the socket is open the file is in use: nobody replaces it, and no other gets its number.
+        if self._file is not None and self._socket.fileno() >= 0 and file_identity(self._local_address) == self._file:
             try:
                 os.unlink(self._local_address)
-            except OSError:
-                pass  # such as after giving up privileges
+            except OSError as error:  # such as after giving up privileges
+                log.warning("%r: cannot remove its file: %s", self, error)
+        super()._dispose()
 
     def forked(self) -> None:
         self._file = None  # it is the parent's
         super().forked()
+
+
+def _same(sender: str, path: str) -> bool:
+    """Whether ``sender`` is the one at ``path``, though it may have been bound to another name of the same file."""
+    if sender == path:
+        return True
+    found = file_identity(path) if sender else None
+    return found is not None and file_identity(sender) == found
 
 
 def create_unix_datagram_socket(*, path: Path | None = None, target_path: Path | None = None, mode: int | None = None,
@@ -101,14 +137,18 @@ def create_unix_datagram_socket(*, path: Path | None = None, target_path: Path |
 
     Without ``path`` it gets an address of its own, so that it can be answered: an abstract one on Linux, elsewhere a
     temporary file.
+
+    ``timeout`` bounds the wait for another program that is about to bind to the same path. ``NotImplementedError``
+    where there are no UNIX sockets.
     """
-    check_timeout(timeout)
+    deadline = Deadline(timeout)
+    check_unix_sockets()
     target = unix_path(target_path) if target_path is not None else None
     own = unix_path(path) if path is not None else None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         if own is not None:
-            bind_unix(sock, own, mode)
+            bind_unix(sock, own, mode, deadline)
         elif sys.platform == "linux":
             sock.bind("")
         else:

@@ -1,1 +1,1 @@
-"""Raw sockets: names and addresses, opening, listening. No threads but the resolver's, and no waiting."""
+"""Raw sockets: names and addresses, binding, listening, waiting. No threads but those that resolve names."""

@@ -7,7 +7,7 @@ import socket
 import sys
 from typing import Any, Final
 
-__all__ = ["Address", "check_host", "check_port", "file_identity", "host_and_port", "unix_path"]
+__all__ = ["Address", "check_host", "check_port", "check_unix_sockets", "file_identity", "host_and_port", "unix_path"]
 
 LONGEST_UNIX_PATH: Final = 107 if sys.platform == "linux" else 103
 
@@ -30,6 +30,8 @@ def check_host(host: str) -> str:
     host = host.removeprefix("[").removesuffix("]")
     if not host:
         raise ValueError("host is empty")
+    if "\0" in host:
+        raise ValueError(f"host has a NUL in it: {host!r}")
     return host
 
 
@@ -50,8 +52,16 @@ def _scope(index: int) -> str:
         return str(index)
 
 
+def check_unix_sockets() -> None:
+    """Raises ``NotImplementedError`` where there are none."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise NotImplementedError(f"UNIX sockets: Python has none on this platform ({sys.platform})")
+
+
 def unix_path(path: str | bytes | os.PathLike[str]) -> str:
-    """A UNIX socket path as a ``str``; a leading NUL means the abstract namespace. Raises ``TypeError, ValueError``."""
+    """A UNIX socket path as a ``str``; a leading NUL means the abstract namespace. Raises ``TypeError``,
+    ``ValueError``, ``NotImplementedError``."""
+    check_unix_sockets()
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"path must be str, bytes or os.PathLike, not {type(path).__name__}")
     text = os.fsdecode(path)

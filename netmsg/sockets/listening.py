@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 from typing import Any, Final
 
 from .addresses import Address
+from .binding import bind_unix, listen_unix
 from .resolving import resolve
 
-__all__ = ["OUT_OF_RESOURCES", "bind_unix", "listen_tcp", "listen_unix", "tcp_addresses"]
+__all__ = ["OUT_OF_RESOURCES", "bind_unix", "listen_tcp", "listen_unix", "share_port", "tcp_addresses"]
 
 PORT_TRIES: Final = 20
 
@@ -50,13 +50,20 @@ def listen_tcp(addresses: list[Address], port: int, backlog: int, *, reuse_port:
                 raise
 
 
+def share_port(sock: socket.socket) -> None:
+    """Let several sockets have the port. Raises ``NotImplementedError`` where that cannot be."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise NotImplementedError("reuse_port: this platform lets no two sockets share a port")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
 def _listen(family: int, address: tuple[Any, ...], backlog: int, reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # over TIME_WAIT; elsewhere this would let two listen on one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            share_port(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
@@ -69,50 +76,6 @@ def _listen(family: int, address: tuple[Any, ...], backlog: int, reuse_port: boo
         sock.close()
         raise
     return sock
-
-
-def listen_unix(path: str, backlog: int, mode: int | None = None) -> socket.socket:
-    """Listen on a UNIX path: see `bind_unix`."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        bind_unix(sock, path, mode)
-        sock.listen(backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def bind_unix(sock: socket.socket, path: str, mode: int | None) -> None:
-    """Bind to a UNIX path: a stale socket file is replaced, one that somebody uses is refused. The file has the
-    permissions ``mode`` from the first instant on."""
-    if mode is not None:
-        os.fchmod(sock.fileno(), mode)  # which the file inherits, less the umask
-    try:
-        sock.bind(path)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE or path.startswith("\0") or not _is_stale(path, sock.type):
-            raise OSError(error.errno, f"{error.strerror}: cannot listen on {path!r}") from None
-        os.unlink(path)
-        sock.bind(path)
-    if mode is not None and not path.startswith("\0"):
-        os.chmod(path, mode)
-
-
-def _is_stale(path: str, kind: int) -> bool:
-    """Whether ``path`` is a socket that nobody uses."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX, kind) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def tcp_addresses(host: str | None, port: int) -> list[Address]:

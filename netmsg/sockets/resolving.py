@@ -1,81 +1,97 @@
-"""Name resolution off the network thread: ``getaddrinfo`` blocks."""
+"""Name resolution off the network thread: ``getaddrinfo`` blocks, and nothing can interrupt it.
+
+Each name has threads of its own, two at most, so that a name whose servers are dead holds up nobody else: the second
+is for whoever asks again while the first is stuck. Threads are daemonic, gone when nobody waits for their name any
+more, and never joined.
+
+Whoever asks joins the queue of the name first and looks second whether a thread is at it; a thread lets go of the name
+first and looks second whether somebody waits. So whoever comes second sees the other, and no lock is held by a thread
+that Ctrl-C can interrupt.
+"""
 
 from __future__ import annotations
 
-import os
+import itertools
 import socket
 import threading
+from _thread import LockType, allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from ..deadline import Deadline
-from ..locks import new_lock
+from ..forking import forget_in_child
 from ..waiting import Waiters
 from .addresses import Address
 
 __all__ = ["resolve", "resolve_in_background", "resolve_within"]
 
-MAX_THREADS: Final = 4
+THREADS_A_NAME: Final = 2
+MOST_THREADS: Final = 100
+"""In all; names beyond wait for a thread. A soft bound: who asks at the same moment may each start one."""
 
 Done = Callable[["list[Address] | OSError"], None]
 
-_lock = new_lock()  # guards the two below; a leaf, never held while waiting
-_pending: deque[tuple[str | None, int, int, Done]] = deque()
+
+class _Name:
+    """A name that somebody waits for."""
+
+    __slots__ = ("host", "waiting", "slots")
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.waiting: deque[tuple[int, Done]] = deque()
+        self.slots = [allocate_lock() for _ in range(THREADS_A_NAME)]  # each is held by the thread that is at it
+
+    @property
+    def untended(self) -> bool:
+        return bool(self.waiting) and not any(slot.locked() for slot in self.slots)
+
+    def claim(self) -> LockType | None:
+        """A slot, for the thread that calls, unless there are enough."""
+        return next((slot for slot in self.slots if slot.acquire(False)), None)
+
+
+_names: dict[str, _Name] = {}
 _threads: set[threading.Thread] = set()
+_numbers = itertools.count(1)
 
 
+@forget_in_child
 def _after_fork_in_child() -> None:
-    """The threads are the parent's, and so may the lock be."""
-    global _lock
-    _lock = new_lock()
-    _pending.clear()
+    """The threads are the parent's."""
+    _names.clear()
     _threads.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def resolve(host: str | None, port: int, flags: int = 0) -> list[Address]:
     """The stream addresses of ``host``, in the system's order of preference. Blocks. Raises ``gaierror``."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"{host!r} cannot be resolved: {error.strerror}") from None
+    except UnicodeError as error:  # such as a label of no or of too many letters, which cannot be put into IDNA
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no host name: {error}") from None
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def resolve_in_background(host: str, port: int, done: Done) -> None:
-    """Call ``done`` with the addresses or the error: at once for an IP literal, else later from another thread.
-
-    At most four threads (``netmsg-resolve-N``), each gone when there is nothing left to resolve. They are daemonic
-    and never joined, because nothing can interrupt ``getaddrinfo``.
-    """
+    """Call ``done`` with the addresses or the error: at once for an IP literal, else later from another thread
+    (``netmsg-resolve-N``)."""
     try:
         addresses = resolve(host, port, socket.AI_NUMERICHOST)
     except socket.gaierror:
-        pass
+        _ask(host, (port, done))
     else:
         done(addresses)
-        return
-    with _lock:
-        _pending.append((host, port, 0, done))
-        if len(_threads) >= MAX_THREADS:
-            return
-        thread = threading.Thread(target=_work, name=f"netmsg-resolve-{len(_threads) + 1}", daemon=True)
-        _threads.add(thread)
-    try:
-        thread.start()
-    except RuntimeError as error:  # out of threads, or the interpreter is exiting
-        with _lock:
-            _threads.discard(thread)
-            abandoned = [] if _threads else list(_pending)
-            if not _threads:
-                _pending.clear()
-        for _, _, _, told in abandoned:
-            told(OSError(f"cannot resolve {host!r}: {error}"))
 
 
 def resolve_within(deadline: Deadline, host: str, port: int) -> list[Address]:
     """`resolve` in another thread, for nothing can interrupt the resolver. Raises ``gaierror``, ``TimeoutError``."""
+    try:
+        return resolve(host, port, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
     found: list[list[Address] | OSError] = []
     waiters = Waiters()
 
@@ -83,25 +99,93 @@ def resolve_within(deadline: Deadline, host: str, port: int) -> list[Address]:
         found.append(result)
         waiters.notify_all()
 
-    resolve_in_background(host, port, done)
-    if not waiters.wait(lambda: found, deadline):
-        raise TimeoutError(f"{host!r} was not resolved in time")
+    question = port, done
+    name = _ask(host, question)
+    try:
+        if not waiters.wait(lambda: found, deadline):
+            raise TimeoutError(f"{host!r} was not resolved in time")
+    finally:
+        _withdraw(name, question)
     if isinstance(found[0], OSError):
         raise found[0]
     return found[0]
 
 
-def _work() -> None:
-    while True:
-        with _lock:
-            if not _pending:
-                _threads.discard(threading.current_thread())
-                return
-            host, port, flags, done = _pending.popleft()
+def _ask(host: str, question: tuple[int, Done]) -> _Name:
+    name = _names.setdefault(host, _Name(host))
+    name.waiting.append(question)
+    busy = sum(slot.locked() for slot in name.slots)
+    # A second thread for a name only while there is plenty, so that few dead names cannot take them all.
+    if busy < THREADS_A_NAME and len(_threads) < (MOST_THREADS // 2 if busy else MOST_THREADS):
         try:
-            result: list[Address] | OSError = resolve(host, port, flags)
-        except OSError as error:
-            result = error
-        except UnicodeError as error:  # a name that cannot be put into IDNA
-            result = socket.gaierror(socket.EAI_NONAME, f"{host!r} is no host name: {error}")
-        done(result)
+            start_new_thread(_start_thread, (name, question))
+        except RuntimeError as error:  # out of threads, or the interpreter is exiting
+            _cannot(name, question, error)
+    return name
+
+
+def _start_thread(name: _Name, question: tuple[int, Done]) -> None:
+    """In a thread of its own, which no Ctrl-C reaches: `threading.Thread.start` is not up to one."""
+    thread = threading.Thread(target=_work, args=(name,), name=f"netmsg-resolve-{next(_numbers)}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _cannot(name, question, error)
+
+
+def _cannot(name: _Name, question: tuple[int, Done], error: RuntimeError) -> None:
+    if not any(slot.locked() for slot in name.slots) and _withdraw(name, question):
+        question[1](OSError(f"{name.host!r} cannot be resolved: {error}"))
+
+
+def _withdraw(name: _Name, question: tuple[int, Done]) -> bool:
+    """Wait no longer; false if it has been answered, or is about to be."""
+    try:
+        name.waiting.remove(question)
+    except ValueError:
+        return False
+    return True
+
+
+def _work(name: _Name) -> None:
+    thread = threading.current_thread()
+    next_name: _Name | None = name
+    while next_name is not None:
+        _threads.add(thread)
+        try:
+            _tend(next_name)
+        finally:
+            _threads.discard(thread)
+        next_name = next((other for other in tuple(_names.values()) if other.untended), None)
+
+
+def _tend(name: _Name) -> None:
+    """Look the name up for all that wait for it, while somebody does."""
+    while name.waiting and (slot := name.claim()) is not None:
+        try:
+            _answer(name, _look_up(name.host))
+        finally:
+            slot.release()
+    if not name.waiting:
+        _names.pop(name.host, None)
+
+
+def _look_up(host: str) -> list[Address] | OSError:
+    try:
+        return resolve(host, 0)
+    except OSError as error:
+        return error
+    except Exception as error:  # whatever it is, somebody waits
+        return OSError(f"{host!r} cannot be resolved: {error!r}")
+
+
+def _answer(name: _Name, result: list[Address] | OSError) -> None:
+    while True:
+        try:
+            port, done = name.waiting.popleft()
+        except IndexError:
+            return
+        if isinstance(result, OSError):
+            done(type(result)(*result.args))  # each its own: raising adds to it
+        else:
+            done([(family, (address[0], port, *address[2:])) for family, address in result])

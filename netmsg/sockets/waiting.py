@@ -1,15 +1,17 @@
-"""Waiting for sockets with a deadline, and with a way to be woken."""
+"""Waiting for sockets with a deadline, and with a way to be woken; and who closes their descriptors."""
 
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Final
 
 from ..deadline import Deadline
 from ..errors import ConnectionBrokenError
+from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..waiting import Signal
 
-__all__ = ["READ", "WRITE", "WakeUp", "wait_for_sockets"]
+__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "wait_for_sockets"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -32,12 +34,14 @@ def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
     for descriptor, events in wanted.items():
         mask = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
         poll.register(descriptor, mask)
-    remaining = deadline.remaining()
-    ready = poll.poll(None if remaining is None else min(remaining, LONGEST) * 1000)
-    if not ready:
-        if remaining is not None and remaining > LONGEST:
-            return []
-        raise TimeoutError("timed out")
+    longest = SIGNAL_CHECK if in_main_thread() else LONGEST
+    while True:
+        remaining = deadline.remaining()
+        ready = poll.poll((longest if remaining is None else min(remaining, longest)) * 1000)
+        if ready:
+            break
+        if remaining is not None and remaining <= longest:
+            raise TimeoutError("timed out")
     found = []
     for descriptor, happened in ready:
         if signal is not None and descriptor == signal.fileno():
@@ -55,24 +59,22 @@ class WakeUp:
     It costs a descriptor only once somebody has to wait. When there is none left, that one looks every now and then.
     """
 
-    __slots__ = ("_signal", "_woken")
+    __slots__ = ("_signals", "_woken")
 
     def __init__(self) -> None:
-        self._signal: Signal | None = None
+        self._signals: list[Signal] = []  # all wait by the first: two who come at once may make one each
         self._woken = False
 
     def wait(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
         """`wait_for_sockets`."""
-        if self._signal is None:
+        if not self._signals:
             try:
-                signal = Signal()
+                self._signals.append(Signal())
             except OSError:
                 return self._wait_in_slices(wanted, deadline)
-            if self._signal is None:
-                self._signal = signal
         if self._woken:  # perhaps before there was a signal to set
             return []
-        return wait_for_sockets(wanted, self._signal, deadline)
+        return wait_for_sockets(wanted, self._signals[0], deadline)
 
     def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
         while not self._woken:
@@ -86,10 +88,66 @@ class WakeUp:
     def set(self) -> None:
         """Wake all that wait, now or later. Callable from a signal handler."""
         self._woken = True
-        if self._signal is not None:
-            self._signal.set()
+        if self._signals:
+            self._signals[0].set()
 
     def close(self) -> None:
         """When nobody can be waiting any more."""
-        if self._signal is not None:
-            self._signal.close()
+        for signal in self._signals:
+            signal.close()
+
+
+class Occupancy:
+    """Who is inside an object that has descriptors: the last to leave once it was closed gives them back, so that
+    nobody meets a stranger's under their numbers.
+
+    ::
+
+        claim = object()
+        try:
+            occupancy.inside[claim] = None
+            ...
+        finally:
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(dispose)
+
+    Nothing is called before the claim goes, and so no interrupt (Ctrl-C) can leave it there. Should one strike in
+    ``left``, the next call of `close` does the rest: ``dispose`` may be called several times.
+    """
+
+    __slots__ = ("inside", "closing", "over", "wake_up")
+
+    def __init__(self) -> None:
+        self.inside: dict[object, None] = {}
+        self.closing = False
+        """Whether `close` was called."""
+        self.over = False
+        """Whether somebody was the last, and nobody may use the descriptors any more."""
+        self.wake_up = WakeUp()
+
+    def close(self, dispose: Callable[[], None]) -> None:
+        """Wake all that wait inside, now or later, and have the last of them dispose. Callable from a signal
+        handler."""
+        claim = object()
+        try:
+            self.inside[claim] = None  # nobody is the last as long as the signal is used here
+            self.closing = True
+            if not self.over:
+                self.wake_up.set()
+        finally:
+            del self.inside[claim]
+            self.left(dispose)
+
+    def left(self, dispose: Callable[[], None]) -> None:
+        """Somebody has left after `close`."""
+        if not self.inside:
+            self.over = True
+            dispose()
+            self.wake_up.close()
+
+    def forked(self, dispose: Callable[[], None]) -> None:
+        """In a forked child, where nobody is inside."""
+        self.inside.clear()
+        self.closing = True
+        self.left(dispose)

@@ -95,7 +95,6 @@ class ByteStream:
         """Whether `close` or `abort` was called."""
         self._aborted = False
         self._closed_by_last = False
-        self._disposed = False
         self._linger = FOREVER
         self._process = current_process()
         self.failure = 0
@@ -109,6 +108,7 @@ class ByteStream:
         self._readers = Readers()
         self._at_close: Callable[[], None] = _nothing
         _streams.add(self)
+        self._disposed = False  # last: one that was interrupted before is nothing yet
 
     # State
 

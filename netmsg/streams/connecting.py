@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..deadline import Deadline
 from ..errors import ConnectFailedError
+from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..sockets.addresses import Address, check_host, check_port, file_identity, host_and_port, unix_path
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
@@ -40,8 +41,9 @@ def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: i
     by default ``host``. ``tls_standard_compatible=False`` takes an end without TLS's goodbye for a clean one.
 
     Raises `ConnectFailedError`, which lists every attempt, and is also of the attempts' class when they all failed
-    alike (``ConnectionRefusedError``, ``socket.gaierror``); `TLSHandshakeError`; ``TimeoutError``; ``ValueError`` and
-    ``TypeError`` before anything is opened.
+    alike (``ConnectionRefusedError``, ``socket.gaierror``); `TLSHandshakeError`; ``TimeoutError``, which says what was
+    being waited for, and has the last failure for its cause; ``ValueError`` and ``TypeError`` before anything is
+    opened.
     """
     deadline = Deadline(timeout)
     host = check_host(host)
@@ -54,15 +56,12 @@ def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: i
         local_address = check_host(local_address[0]), local_address[1]
         check_port(local_address[1])
     context, name = client_context(ssl_context, host if server_hostname is None else server_hostname)
-    local: Sequence[Address] = ()
-    try:
-        addresses = _of_family(family, resolve_within(deadline, host, port), host)
-        if local_address is not None:
-            local = _of_family(family, resolve_within(deadline, *local_address), local_address[0])
-    except socket.gaierror as error:
-        raise _failed([((host, port), error)]) from error
-    sock = _race(addresses, local, happy_eyeballs_delay, deadline)
-    return _start(sock, context, name or server_hostname or host, deadline, autostart_tls, tls_standard_compatible)
+    target = host, port
+    addresses = _resolved(target, family, deadline, target)
+    local = _resolved(local_address, family, deadline, target) if local_address is not None else ()
+    sock = _race(target, addresses, local, happy_eyeballs_delay, deadline)
+    return _start(sock, context, name or server_hostname or host, deadline, autostart_tls, tls_standard_compatible,
+                  target)
 
 
 def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None = None,
@@ -78,39 +77,65 @@ def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None 
     own = unix_path(local_path) if local_path is not None else None
     context, name = client_context(ssl_context, server_hostname)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    owned = None
+    identity = None
     try:
         try:
             if own is not None:
                 sock.bind(own)
-                owned = own
+                identity = file_identity(own)
             _connect_unix(sock, target, deadline)
         except TimeoutError:
             raise
         except OSError as error:
             raise _failed([(target, error)]) from error
+        remove = functools.partial(_remove, own, identity) if own is not None else None
+        return _start(sock, context, name or server_hostname, deadline, autostart_tls, tls_standard_compatible, target,
+                      remove)
     except BaseException:
+        if own is not None:
+            if sock.fileno() >= 0 and sock.getsockname() in (own, os.fsencode(own)):
+                identity = file_identity(own)
+            _remove(own, identity)
         sock.close()
-        if owned is not None:
-            _remove(owned, file_identity(owned))
         raise
-    remove = functools.partial(_remove, owned, file_identity(owned)) if owned is not None else None
-    return _start(sock, context, name or server_hostname, deadline, autostart_tls, tls_standard_compatible, remove)
 
 
 def _connect_unix(sock: socket.socket, path: str, deadline: Deadline) -> None:
-    """While the server's backlog is full no event tells of room in it: only a blocking call waits for that."""
-    remaining = deadline.remaining()
-    if remaining == 0:
-        sock.setblocking(False)
-    elif remaining is not None:
-        seconds = int(min(remaining, 1e9))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
-                        struct.pack("ll", seconds, max(1, int(remaining % 1 * 1e6))))
-    try:
-        sock.connect(path)
-    except BlockingIOError:
-        raise TimeoutError(f"no room in the backlog of {path!r} in time") from None
+    """While the server's backlog is full no event tells of room in it: only a blocking call waits for that.
+
+    What the call says is not believed: after a signal whose handler does not raise, it returns as if connected.
+    """
+    while True:
+        remaining = deadline.remaining()
+        if remaining == 0:
+            sock.setblocking(False)
+        else:
+            if in_main_thread():
+                remaining = SIGNAL_CHECK if remaining is None else min(remaining, SIGNAL_CHECK)
+            if remaining is not None:
+                _set_send_timeout(sock, remaining)
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            if deadline.expired:
+                raise _timed_out(path, "no room in its backlog") from None
+            continue
+        except OSError as error:
+            if error.errno != errno.EISCONN:
+                raise
+        try:
+            sock.getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+        else:
+            return
+
+
+def _set_send_timeout(sock: socket.socket, seconds: float) -> None:
+    """How long a blocking ``connect`` may wait; a millisecond at least, for 0 is for ever."""
+    microseconds = max(1000, int(min(seconds, 1e9) * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(microseconds, 1_000_000)))
 
 
 def _remove(path: str, identity: tuple[int, int] | None) -> None:
@@ -121,14 +146,26 @@ def _remove(path: str, identity: tuple[int, int] | None) -> None:
             pass  # somebody else did
 
 
-def _of_family(family: int, addresses: list[Address], host: str) -> list[Address]:
-    found = [address for address in addresses if family in (socket.AF_UNSPEC, address[0])]
-    if not found:
-        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this family")
-    return found
+def _resolved(name: tuple[str, int], family: int, deadline: Deadline, target: tuple[str, int]) -> list[Address]:
+    """The addresses of ``name``, with errors that tell of ``target``, too."""
+    try:
+        addresses = resolve_within(deadline, *name)
+        found = [address for address in addresses if family in (socket.AF_UNSPEC, address[0])]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, f"{name[0]!r} has no address of this family")
+        return found
+    except TimeoutError:
+        raise _timed_out(target, f"resolving {name[0]!r}") from None
+    except OSError as error:
+        raise _failed([(target, error)]) from error
 
 
-def _race(addresses: list[Address], local: Sequence[Address], delay: float, deadline: Deadline) -> socket.socket:
+def _timed_out(target: Any, phase: str) -> TimeoutError:
+    return TimeoutError(f"no connection to {_name(target)} in time: {phase}")
+
+
+def _race(target: tuple[str, int], addresses: list[Address], local: Sequence[Address], delay: float,
+          deadline: Deadline) -> socket.socket:
     """The first connection to be made; all others are closed."""
     race = Race(addresses, delay)
     running: dict[int, tuple[socket.socket, Address]] = {}
@@ -152,7 +189,8 @@ def _race(addresses: list[Address], local: Sequence[Address], delay: float, dead
                 ready = wait_for_sockets(dict.fromkeys(running, WRITE), None, limit)
             except TimeoutError:
                 if deadline.expired:
-                    raise TimeoutError("no connection in time") from None
+                    silent = [host_and_port(address[1]) for _, address in running.values()]
+                    raise _gave_up(target, silent, race) from (race.failures[-1][1] if race.failures else None)
                 continue
             for descriptor, _ in ready:
                 sock, address = running[descriptor]
@@ -165,6 +203,14 @@ def _race(addresses: list[Address], local: Sequence[Address], delay: float, dead
     finally:
         for sock, _ in running.values():
             sock.close()
+
+
+def _gave_up(target: tuple[str, int], silent: list[tuple[str, int]], race: Race) -> TimeoutError:
+    phase = f"connecting, no answer from {', '.join(map(_name, silent)) or 'any address'}"
+    if race.failures:
+        address, error = race.failures[-1]
+        phase += f"; the last failure: {_name(host_and_port(address[1]))}: {error.strerror or error}"
+    return _timed_out(target, phase)
 
 
 def _begin(sock: socket.socket, address: Address, local: Sequence[Address]) -> bool:
@@ -236,21 +282,24 @@ def _reduce(error: ConnectFailedError) -> tuple[Any, ...]:
 
 
 def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None, deadline: Deadline,
-           autostart_tls: bool, standard_compatible: bool, at_close: Callable[[], None] | None = None) -> SocketStream:
+           autostart_tls: bool, standard_compatible: bool, target: Any,
+           at_close: Callable[[], None] | None = None) -> SocketStream:
     try:
         prepare(sock)
         stream = SocketStream(sock)
     except BaseException:
         sock.close()
         raise
-    if at_close is not None:
-        stream.at_close(at_close)
-    stream.expect_tls(context, server_side=False, server_hostname=name, standard_compatible=standard_compatible)
-    if context is not None and autostart_tls:
-        stream.begin_tls(None)
-        try:
+    try:
+        if at_close is not None:
+            stream.at_close(at_close)
+        stream.expect_tls(context, server_side=False, server_hostname=name, standard_compatible=standard_compatible)
+        if context is not None and autostart_tls:
+            stream.begin_tls(None)
             stream.do_handshake(timeout=deadline.remaining())
-        except BaseException:
-            stream.abort()
-            raise
+    except BaseException as error:
+        stream.abort()
+        if isinstance(error, TimeoutError) and not error.errno:  # ours, not the kernel's
+            raise _timed_out(target, "TLS, the handshake is not over") from None
+        raise
     return stream

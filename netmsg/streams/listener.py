@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import errno
+import logging
+import operator
 import os
 import socket
 import ssl
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from threading import get_ident
 from typing import Any, Final
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError
-from ..forking import Process, current_process
+from ..forking import Process, close_in_child, current_process
+from ..interrupts import in_main_thread
 from ..sockets.addresses import check_host, check_port, file_identity, host_and_port, unix_path
 from ..sockets.listening import OUT_OF_RESOURCES, listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import check_server_context
-from ..waiting import Signal
+from ..sockets.waiting import READ, Occupancy
 from .byte_stream import check_size
-from ..sockets.waiting import READ, wait_for_sockets
 from .socket_stream import SocketStream, prepare
-from .turns import Turn
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
+
+log = logging.getLogger("netmsg.streams")
 
 PAUSE: Final = 0.1
 """Seconds without accepting after running out of descriptors or memory."""
@@ -37,12 +39,17 @@ PASSING: Final = frozenset(
         "ECONNABORTED", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "EOPNOTSUPP",
         "ENETUNREACH", "EPERM", "ECONNRESET", "ETIMEDOUT") if hasattr(errno, name))
 
+_accept = operator.methodcaller("_accept")
+
 
 class Listener:
     """One or more listening sockets. A context manager; may be used from any thread, and several may accept.
 
     Under TLS a stream performs its handshake at its first use, in the thread that uses it, and is given up
     ``handshake_timeout`` seconds after it was accepted: a slow client holds up nobody.
+
+    In a child after ``os.fork()`` its copy is closed, so that what the parent closes is closed. For accepting in
+    several processes each has to make its own, with ``reuse_port=True`` or by `from_socket`.
     """
 
     def __init__(self, sockets: list[socket.socket], *, ssl_context: ssl.SSLContext | None = None,
@@ -50,20 +57,17 @@ class Listener:
                  handshake_timeout: float | None = 10.0) -> None:
         self.sockets = sockets
         self._addresses = [host_and_port(sock.getsockname()) for sock in sockets]
-        self._families = [sock.family for sock in sockets]
         self._files = [(address, identity) for address in self._addresses
                        if (identity := file_identity(address)) is not None]
         self.ssl_context = ssl_context
         self.autostart_tls = autostart_tls
         self.tls_standard_compatible = tls_standard_compatible
         self.handshake_timeout = handshake_timeout
-        self._turn = Turn()
-        self._ready: deque[socket.socket] = deque()
-        self._signal = Signal()
-        self._closing = False
-        self._closed_by_last = False
-        self._disposed = False
+        self._first = 0  # which socket is asked first, in turn
+        self._arrival: list[Any] = []  # the main thread's: see `_stream_over`
         self._process: Process = current_process()
+        self._occupancy = Occupancy()
+        close_in_child(self)
 
     @classmethod
     def from_socket(cls, sock: socket.socket, *, ssl_context: ssl.SSLContext | None = None, autostart_tls: bool = True,
@@ -91,93 +95,125 @@ class Listener:
     def accept(self, *, timeout: float | None = None) -> SocketStream:
         """The next connection. Raises ``TimeoutError``, and `ClosedError` once closed, also while it waits.
 
-        While the process is out of descriptors it accepts nothing and goes on trying.
+        While the process is out of descriptors it accepts nothing and goes on trying. An interrupt (Ctrl-C) loses
+        nobody: the connection that was being taken is what the next call returns.
         """
         deadline = Deadline(timeout)
-        self._check()
-        claim = [get_ident()]
+        occupancy = self._occupancy
+        # Other threads are not interrupted, and so leave nothing that a later call would have to go on with.
+        arrival = self._arrival if in_main_thread() else []
+        claim = object()
         try:
-            self._turn.take(claim, deadline)
+            occupancy.inside[claim] = None
             self._check()
-            return self._accept(deadline)
-        finally:
-            if self._turn.holder is claim:
-                self._turn.holder = None
-            self._turn.pass_on()
-            if self._closed_by_last:
-                self._dispose()
-
-    def _accept(self, deadline: Deadline) -> SocketStream:
-        while True:
-            while self._ready:
+            while True:
+                if not arrival:
+                    self._take(arrival, deadline)
                 try:
-                    sock, address = self._ready[0].accept()
-                except BlockingIOError:
-                    del self._ready[0]
+                    stream = self._stream_over(arrival)
                 except OSError as error:
+                    log.debug("%r: a client was gone before it could be served: %s", self, error)
+                    _discard(arrival)
+                    continue
+                # No call from here on, and so no interrupt between the one and the other.
+                arrival[:] = ()
+                return stream
+        finally:
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(self._dispose)
+
+    def _take(self, arrival: list[Any], deadline: Deadline) -> None:
+        """Accept a connection, and append its descriptor and address, as the kernel tells them."""
+        first = self._first
+        self._first = (first + 1) % len(self.sockets)
+        ready = deque((*self.sockets[first:], *self.sockets[:first]))
+        while True:
+            while ready:
+                try:
+                    # One call into C, so that what was accepted is kept (``socket.accept`` is several).
+                    arrival.extend(map(_accept, (ready[0],)))
+                    return
+                except BlockingIOError:
+                    del ready[0]
+                except OSError as error:
+                    self._check()
                     if error.errno in OUT_OF_RESOURCES:
                         self._pause(deadline)
                     elif error.errno not in PASSING:
                         raise
-                else:
-                    self._ready.rotate(-1)
-                    return self.stream(sock, address)
-            ready = wait_for_sockets({sock.fileno(): READ for sock in self.sockets}, self._signal, deadline)
-            if self._closing:
-                raise ClosedError("the listener was closed meanwhile")
-            descriptors = {descriptor for descriptor, _ in ready}
-            self._ready.extend(sock for sock in self.sockets if sock.fileno() in descriptors)
+            found = self._occupancy.wake_up.wait({sock.fileno(): READ for sock in self.sockets}, deadline)
+            self._check()
+            descriptors = {descriptor for descriptor, _ in found}
+            ready.extend(sock for sock in self.sockets if sock.fileno() in descriptors)
 
     def _pause(self, deadline: Deadline) -> None:
         if deadline.expired:
             raise TimeoutError("out of descriptors or memory")
         try:
-            wait_for_sockets({}, self._signal, deadline.sooner(PAUSE))
+            self._occupancy.wake_up.wait({}, deadline.sooner(PAUSE))
         except TimeoutError:
             return
-        raise ClosedError("the listener was closed meanwhile")
+        self._check()
 
-    def stream(self, sock: socket.socket, address: Any) -> SocketStream:
-        """The stream over a socket that was accepted. For whoever accepts in this object's place."""
-        try:
-            prepare(sock)
-            stream = SocketStream(sock, address)
-        except BaseException:
-            sock.close()
-            raise
+    def _stream_over(self, arrival: list[Any]) -> SocketStream:
+        """The stream over a connection that was accepted.
+
+        ``arrival`` has the descriptor with the address, then the socket, then the stream: all that there is, whatever
+        interrupts, so that nothing is collected, and closed with that, and the next call can go on. Every step can be
+        repeated.
+        """
+        descriptor, address = arrival[0]
+        if len(arrival) < 2:
+            arrival.append(socket.socket.__new__(socket.socket))
+        sock: socket.socket = arrival[1]
+        if len(arrival) < 3:
+            socket.socket.__init__(sock, fileno=descriptor)
+            arrival.append(SocketStream.__new__(SocketStream))
+        stream: SocketStream = arrival[2]
+        self._set_up(stream, sock, address)
+        return stream
+
+    def _set_up(self, stream: SocketStream, sock: socket.socket, address: Any) -> None:
+        prepare(sock)
+        SocketStream.__init__(stream, sock, address)
         stream.expect_tls(self.ssl_context, server_side=True, standard_compatible=self.tls_standard_compatible)
         if self.ssl_context is not None and self.autostart_tls:
             stream.begin_tls(self.handshake_timeout)
+
+    def stream(self, sock: socket.socket, address: Any) -> SocketStream:
+        """The stream over a socket that was accepted. For whoever accepts in this object's place."""
+        stream = SocketStream.__new__(SocketStream)
+        try:
+            self._set_up(stream, sock, address)
+        except BaseException:
+            sock.close()
+            raise
         return stream
 
     def accept_connections(self) -> Iterator[SocketStream]:
         """Iterate over the connections that come, until closed."""
-        while True:
-            try:
-                stream = self.accept()
-            except ClosedError:
-                return
-            yield stream
+        return _Connections(self)
 
     def __iter__(self) -> Iterator[SocketStream]:
-        return self.accept_connections()
+        return _Connections(self)
 
     # State
 
     def _check(self) -> None:
         if self._process is not current_process():
             raise ForkedError("this listener belongs to the parent process")
-        if self._closing:
+        if self._occupancy.closing:
             raise ClosedError("the listener is closed")
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closing
+        return self._occupancy.closing
 
     def fileno(self) -> int:
         """The descriptor of the first socket; -1 once closed."""
-        return -1 if self._closing else self.sockets[0].fileno()
+        return -1 if self.closed else self.sockets[0].fileno()
 
     @property
     def addresses(self) -> list[Any]:
@@ -199,15 +235,16 @@ class Listener:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Listener on {self._addresses!r} {'closed' if self._closing else 'open'}>"
+        return f"<Listener on {self._addresses!r} {'closed' if self.closed else 'open'}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_disposed", True) or self._process is not current_process():
+        if not hasattr(self, "_occupancy") or self._process is not current_process():
             return
-        if not self._closing:
+        if not self.closed:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        self._closing = True
-        self._dispose()
+            self._remove_files()
+        self._occupancy.closing = True
+        self._occupancy.left(self._dispose)
 
     # The end
 
@@ -216,30 +253,58 @@ class Listener:
 
         A UNIX socket's file is removed, if it is still this one's. Whoever waits in `accept` gets `ClosedError`.
         """
-        if self._closing:
-            return
-        self._closing = True
         if self._process is not current_process():
-            for sock in self.sockets:
-                sock.close()
-            return
+            return  # what it had here is closed
+        if not self._occupancy.over:
+            self._remove_files()
+        self._occupancy.close(self._dispose)
+
+    def _remove_files(self) -> None:
+        """While they are listened on: nobody takes them for stale, and no other file gets their number."""
         for path, identity in self._files:
             if file_identity(path) == identity:
                 try:
                     os.unlink(path)
-                except OSError:
-                    pass  # such as after giving up privileges
-        self._signal.set()
-        self._closed_by_last = True
-        self._dispose()
+                except OSError as error:  # such as after giving up privileges
+                    log.warning("%r: cannot remove its file: %s", self, error)
 
     def _dispose(self) -> None:
         """By whoever is last inside."""
-        if self._turn.holder is None and not self._disposed:
-            self._disposed = True
-            for sock in self.sockets:
-                sock.close()
-            self._signal.close()
+        for sock in self.sockets:
+            sock.close()
+        if len(self._arrival) == 3:
+            try:
+                self._arrival[2].abort()
+            except AttributeError:
+                pass  # the interrupt that left it here came before it was finished
+        _discard(self._arrival)
+
+    def forked(self) -> None:
+        """In a forked child: close this process's copies."""
+        _discard(self._arrival)
+        self._occupancy.forked(self._dispose)
+
+
+class _Connections(Iterator[SocketStream]):
+    """An iterator that may be asked again after it raised, which a generator may not."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def __next__(self) -> SocketStream:
+        try:
+            return self._listener.accept()
+        except ClosedError:
+            raise StopIteration from None
+
+
+def _discard(arrival: list[Any]) -> None:
+    """Close a connection of which nobody has heard."""
+    if len(arrival) > 1 and arrival[1].fileno() >= 0:
+        arrival[1].close()
+    elif len(arrival) == 1:
+        socket.close(arrival[0][0])
+    arrival.clear()
 
 
 def create_tcp_server(port: int = 0, interface: str | None = "localhost", *, family: int = socket.AF_UNSPEC,
@@ -276,12 +341,14 @@ def create_unix_server(path: str | bytes | os.PathLike[str], *, mode: int | None
     """Listen on a UNIX socket; a leading NUL in ``path`` is the abstract namespace (Linux).
 
     A stale socket file is replaced, one that somebody listens on is ``OSError(EADDRINUSE)``. ``mode`` gives the
-    file's permissions, in force from the first instant; by default the process's umask decides.
+    file's permissions, in force from the first instant; by default the process's umask decides. ``timeout`` bounds the
+    wait for another program that is about to bind to the same path. ``NotImplementedError`` where there are no UNIX
+    sockets.
     """
-    check_timeout(timeout)
+    deadline = Deadline(timeout)
     text = unix_path(path)
     _check_listening(backlog, ssl_context, handshake_timeout)
-    sock = listen_unix(text, min(backlog, LONGEST_BACKLOG), mode)
+    sock = listen_unix(text, min(backlog, LONGEST_BACKLOG), mode, deadline)
     return Listener([sock], ssl_context=ssl_context, autostart_tls=autostart_tls,
                     tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
 

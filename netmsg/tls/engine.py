@@ -33,6 +33,27 @@ class TLSInfo(NamedTuple):
     peer_certificate_der: bytes | None
     server_hostname: str | None
 
+    def __repr__(self) -> str:
+        """What matters, on one line: a certificate is a page."""
+        told = [self.version or "no version", self.cipher[0] if self.cipher else "no cipher", f"peer {self._peer()}"]
+        if self.alpn_protocol is not None:
+            told.append(f"ALPN {self.alpn_protocol!r}")
+        if self.server_hostname is not None:
+            told.append(f"server_hostname {self.server_hostname!r}")
+        return f"<TLSInfo {', '.join(told)}>"
+
+    def _peer(self) -> str:
+        """Who the peer proved to be."""
+        if self.peer_certificate_der is None:
+            return "without a certificate"
+        if not self.peer_certificate:
+            return "with a certificate that was not verified"
+        names = [str(name) for _, name in self.peer_certificate.get("subjectAltName", ())]
+        if not names:
+            names = [value for part in self.peer_certificate.get("subject", ()) for key, value in part
+                     if key == "commonName"]
+        return ", ".join(map(repr, names)) or "with a certificate that names nobody"
+
 
 def verified_hostname(context: ssl.SSLContext, name: str | None) -> str | None:
     """The name to check the peer's certificate against: ``name`` without brackets, scope or trailing dot.

@@ -179,3 +179,66 @@ def test_targets_that_are_none(target: Any) -> None:
 def test_a_codec_is_needed() -> None:
     with pytest.raises(TypeError):
         DatagramClient(("127.0.0.1", 9), LineCodec)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_local_address_of_ones_own(host: str) -> None:
+    with create_udp_socket(interface=host) as peer, create_udp_socket(interface=host) as probe:
+        port = probe.local_address[1]
+        probe.close()
+        with DatagramClient(peer.local_address, LineCodec(), local_address=(host, port)) as client:
+            assert client.local_address == (host, port)
+            client.send_packet("hello")
+            assert peer.receive(timeout=TIMEOUT) == (b"hello\n", (host, port))
+            with pytest.raises(OSError) as caught:
+                DatagramClient(peer.local_address, LineCodec(), local_address=(host, port))
+            assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_a_local_path_of_ones_own(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(path=tmp_path / "peer") as peer:
+        with DatagramClient(tmp_path / "peer", LineCodec(), local_address=tmp_path / "client") as client:
+            client.send_packet("hello")
+            assert peer.receive(timeout=TIMEOUT) == (b"hello\n", str(tmp_path / "client"))
+            peer.send(b"answer\n", tmp_path / "client")
+            assert client.recv_packet(timeout=TIMEOUT) == "answer"
+        assert not (tmp_path / "client").exists()
+
+
+def test_local_addresses_that_are_none(tmp_path: Path) -> None:
+    with create_udp_socket(interface="127.0.0.1") as peer, \
+            create_udp_socket(target_host="127.0.0.1", target_port=peer.local_address[1]) as own:
+        for target, local_address, error in ((own, ("127.0.0.1", 0), ValueError),
+                                             (peer.local_address, "path", TypeError),
+                                             (peer.local_address, ("127.0.0.1",), ValueError),
+                                             (peer.local_address, ("127.0.0.1", "0"), TypeError),
+                                             (tmp_path / "peer", ("127.0.0.1", 0), TypeError)):
+            with pytest.raises(error):
+                DatagramClient(target, LineCodec(), local_address=local_address)
+        assert not own.closed
+
+
+def test_a_unix_socket_of_ones_own() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with DatagramClient(one, LineCodec()) as a, DatagramClient(other, LineCodec()) as b:
+        a.send_packet("hello")
+        assert b.recv_packet(timeout=TIMEOUT) == "hello"
+        b.send_packet("answer")
+        assert list(a.iter_received_packets(timeout=0.05)) == ["answer"]
+
+
+def test_what_a_codec_raises_does_not_come_again() -> None:
+    class Broken(LineCodec):
+        def decode(self, data: Any) -> str:
+            if data == b"bad\n":
+                raise RuntimeError("a fault of the codec")
+            return super().decode(data)
+
+    with create_udp_socket(interface="127.0.0.1") as peer, DatagramClient(peer.local_address, Broken()) as client:
+        client.send_packet("hello")
+        address = peer.receive(timeout=TIMEOUT)[1]
+        for data in (b"bad\n", b"good\n"):
+            peer.send_to(data, address)
+        with pytest.raises(RuntimeError):
+            client.recv_packet(timeout=TIMEOUT)
+        assert client.recv_packet(timeout=TIMEOUT) == "good"

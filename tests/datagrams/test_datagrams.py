@@ -8,19 +8,21 @@ import os
 import secrets
 import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocking import until_polling
 from support.forking import fork
-from support.pairs import TIMEOUT, Background
+from support.pairs import TIMEOUT, Background, until
 
 from netmsg import (
-    ClosedError, ForkedError, SendTimeoutError, UDPSocket, create_udp_socket, create_unix_datagram_socket,
+    ClosedError, ForkedError, SendTimeoutError, UDPSocket, UNIXDatagramSocket, create_udp_socket,
+    create_unix_datagram_socket,
 )
+from netmsg.deadline import Deadline
 
 HOSTS = ["127.0.0.1", "::1"]
 
@@ -262,7 +264,7 @@ def test_50_close_wakes_who_receives(pair: tuple[Any, Any]) -> None:
     server, _ = pair
     waiting = [Background(server.receive) for _ in range(3)]
     iterating = Background(lambda: list(server.receive_packets()))
-    waiting[0].join(0.05)
+    until_polling(*waiting, iterating)
     server.close()
     for thread in waiting:
         with pytest.raises(ClosedError):
@@ -310,8 +312,11 @@ def answering(server: Any, function: Callable[[int, bytes], list[bytes]]) -> Bac
         count = 0
         for data, address in server.receive_packets():
             count += 1
-            for reply in function(count, data):
-                server.send_to(reply, address)
+            try:
+                for reply in function(count, data):
+                    server.send_to(reply, address)
+            except ClosedError:
+                break  # the test is over, and was asked once more
         return count
 
     return Background(answer)
@@ -359,7 +364,7 @@ def test_51_a_late_answer_to_one_request_is_none_to_the_next(pair: tuple[Any, An
     thread = answering(server, lambda count, data: [data, data])
     for number in range(5):
         assert client.request(b"%d" % number, timeout=TIMEOUT) == b"%d" % number
-        threading.Event().wait(0.02)  # for the second answer to come
+        client.wait_readable(Deadline(TIMEOUT))  # the second answer has come
     server.close()
     thread.result()
 
@@ -389,7 +394,7 @@ def test_51_a_server_that_is_not_there_yet_may_come() -> None:
         port = server.local_address[1]
     with create_udp_socket(target_host="127.0.0.1", target_port=port) as client:
         asking = Background(client.request, b"x", interval=0.2, retries=20)
-        asking.join(0.1)
+        until_polling(asking)  # for an answer, or, as nobody is there, for the next try
         with create_udp_socket(port=port) as server:
             thread = answering(server, lambda count, data: [data])
             assert asking.result() == b"x"
@@ -478,10 +483,193 @@ def test_many_threads_may_use_one(pair: tuple[Any, Any]) -> None:
     threads = [Background(receive) for _ in range(4)]
     for number in range(200):
         client.send(b"%d" % number)
-    deadline = time.monotonic() + TIMEOUT
-    while len(received) < 200 and time.monotonic() < deadline:
-        threading.Event().wait(0.01)
+    until(lambda: len(received) == 200)
     server.close()
     for thread in threads:
         thread.result()
     assert sorted(map(int, received)) == list(range(200))
+
+
+# What was found by attacking it
+
+class Flooded(socket.socket):
+    """A socket to which a stranger sends faster than anybody can receive."""
+
+    def recvmsg(self, *_: Any) -> Any:  # type: ignore[override]
+        return b"flood", [], 0, ("127.0.0.1", 9)
+
+
+def test_51_a_flood_does_not_prolong_a_request() -> None:
+    flooded = Flooded(type=socket.SOCK_DGRAM)
+    flooded.bind(("127.0.0.1", 0))
+    with UDPSocket.from_socket(flooded) as client, bound("127.0.0.1") as server:
+        for options in ({"timeout": 0.05}, {"interval": 0.02, "retries": 1}):
+            asking = Background(client.request, b"question", server.local_address, **options)
+            with pytest.raises(TimeoutError, match="no answer in time from .*127.0.0.1"):
+                asking.result()
+        assert [server.receive(timeout=0)[0] for _ in range(2)] == [b"question"] * 2
+
+
+def test_51_a_strangers_long_datagram_is_passed_over(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(path=tmp_path / "server") as server, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger, \
+            create_unix_datagram_socket(path=tmp_path / "client") as client:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        long = bytes(300_000)
+        stranger.sendto(long, str(tmp_path / "client"))
+
+        def answer(count: int, data: bytes) -> list[bytes]:
+            stranger.sendto(long, str(tmp_path / "client"))
+            return [data]
+
+        thread = answering(server, answer)
+        assert client.request(b"x", tmp_path / "server", timeout=TIMEOUT) == b"x"
+        server.close()
+        thread.result()
+
+
+def test_51_an_answer_that_is_too_long_is_an_error_and_not_cut(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(path=tmp_path / "server") as server, \
+            create_unix_datagram_socket(target_path=tmp_path / "server") as client:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        thread = answering(server, lambda count, data: [bytes((1 << 18) + len(data) - 1)])
+        assert client.request(b"1", timeout=TIMEOUT, interval=TIMEOUT) == bytes(1 << 18)
+        with pytest.raises(OSError) as raised:
+            client.request(b"12", timeout=TIMEOUT, interval=TIMEOUT)
+        assert raised.value.errno == errno.EMSGSIZE
+        server.close()
+        thread.result()
+
+
+@pytest.fixture
+def unix_trio(tmp_path: Path) -> Iterator[tuple[Any, Any, Any]]:
+    """A server, a client of it, and a stranger."""
+    with create_unix_datagram_socket(path=tmp_path / "server") as server, \
+            create_unix_datagram_socket(path=tmp_path / "client", target_path=tmp_path / "server") as client, \
+            create_unix_datagram_socket(path=tmp_path / "stranger") as stranger:
+        yield server, client, stranger
+
+
+def test_46_a_unix_socket_with_a_target_hears_no_strangers(unix_trio: tuple[Any, Any, Any]) -> None:
+    server, client, stranger = unix_trio
+    address = client.local_address
+    for timeout in (0, 0.05, TIMEOUT):
+        for _ in range(3):
+            stranger.send(b"intruder", address)
+        server.send(b"reply", address)
+        assert client.receive(timeout=timeout) == (b"reply", server.local_address)
+    stranger.send(bytes(1000), address)  # one that would be too long, too
+    server.send(b"reply", address)
+    assert client.receive(100, timeout=TIMEOUT)[0] == b"reply"
+    for timeout in (0, 0.05):
+        stranger.send(b"intruder", address)
+        with pytest.raises(TimeoutError):
+            client.receive(timeout=timeout)
+    stranger.send(b"intruder", address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
+        nameless.sendto(b"intruder", address)
+    server.send(b"1", address), stranger.send(b"intruder", address), server.send(b"2", address)
+    assert [data for data, _ in client.receive_packets(timeout=0.05)] == [b"1", b"2"]
+
+
+def test_46_the_target_is_known_by_any_name_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with create_unix_datagram_socket(path=tmp_path / "server") as server:
+        for name in ("server", "./server", "link/server"):
+            with create_unix_datagram_socket(target_path=name) as client:
+                client.send(b"x")
+                server.send_to(b"reply", server.receive(timeout=TIMEOUT)[1])
+                assert client.receive(timeout=TIMEOUT)[0] == b"reply"
+
+
+def test_46_a_flood_of_strangers_does_not_prolong_a_receive(tmp_path: Path) -> None:
+    class FloodedByPath(socket.socket):
+        def recvmsg(self, *_: Any) -> Any:  # type: ignore[override]
+            return b"flood", [], 0, "/stranger"
+
+    flooded = FloodedByPath(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with UNIXDatagramSocket(flooded, str(tmp_path / "server")) as client:
+        for timeout in (0, 0.02):
+            with pytest.raises(TimeoutError):
+                Background(client.receive, timeout=timeout).result()
+
+
+def test_unix_sockets_from_elsewhere_are_taken_over(tmp_path: Path) -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with UNIXDatagramSocket.from_socket(one) as a, UNIXDatagramSocket.from_socket(other) as b:
+        thread = answering_connected(b)
+        assert a.request(b"hello", timeout=TIMEOUT) == b"HELLO"
+        thread.result()
+    assert one.fileno() == other.fileno() == -1
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.bind(str(tmp_path / "made"))
+    with UNIXDatagramSocket.from_socket(made) as server:
+        assert server.local_address == str(tmp_path / "made") and server.target is None
+        dialled = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        dialled.bind(str(tmp_path / "dialled"))
+        dialled.connect(str(tmp_path / "made"))
+        with UNIXDatagramSocket.from_socket(dialled) as client:
+            assert client.target == str(tmp_path / "made")
+            client.send(b"x")
+            data, address = server.receive(timeout=TIMEOUT)
+            server.send_to(data, address)
+            assert client.receive(timeout=TIMEOUT) == (b"x", str(tmp_path / "made"))
+            with pytest.raises(ValueError):
+                client.send(b"x", tmp_path / "dialled")
+    assert (tmp_path / "made").exists()  # whoever made it sees to it
+
+
+def answering_connected(sock: Any) -> Background:
+    return Background(lambda: sock.send(sock.receive(timeout=TIMEOUT)[0].upper()))
+
+
+def test_only_unix_datagram_sockets_are_taken_over() -> None:
+    one, other = socket.socketpair()
+    with one, other, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        for wrong in (one, udp):
+            with pytest.raises(ValueError):
+                UNIXDatagramSocket.from_socket(wrong)
+            assert wrong.fileno() >= 0
+        with pytest.raises(TypeError):
+            UNIXDatagramSocket.from_socket("unix")  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        UNIXDatagramSocket.from_socket(one)
+
+
+def test_localhost_is_where_a_socket_with_a_port_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``::1 localhost`` first in the system's table, as is usual, too."""
+    real = socket.getaddrinfo
+
+    def six_first(host: Any, port: Any, *arguments: Any, flags: int = 0, **options: Any) -> Any:
+        if host != "localhost" or flags & socket.AI_NUMERICHOST:
+            return real(host, port, *arguments, flags=flags, **options)
+        return [*real("::1", port, *arguments, **options), *real("127.0.0.1", port, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", six_first)
+    with bound("127.0.0.1") as probe:
+        port = probe.local_address[1]
+    with create_udp_socket(port=port) as server:
+        with create_udp_socket(target_host="localhost", target_port=port) as connected, \
+                create_udp_socket() as unbound, create_udp_socket(interface=None) as dual, \
+                create_udp_socket(interface="localhost") as local:
+            connected.send(b"hello", timeout=TIMEOUT)
+            for sender in (unbound, dual, local):
+                sender.send(b"hello", "localhost", port, timeout=TIMEOUT)
+            for _ in range(4):
+                data, address = server.receive(timeout=TIMEOUT)
+                assert data == b"hello" and address[0] == "127.0.0.1"
+    with bound("::1") as server, \
+            create_udp_socket(target_host="localhost", target_port=server.local_address[1],
+                              family=socket.AF_INET6) as client:
+        assert client.target == server.local_address
+
+
+def test_a_target_and_an_interface_agree_on_a_family() -> None:
+    with bound("::1") as server:
+        port = server.local_address[1]
+        with create_udp_socket(target_host="localhost", target_port=port, interface="::1") as client:
+            client.send(b"x")
+            assert server.receive(timeout=TIMEOUT)[1] == client.local_address
+        with pytest.raises(socket.gaierror, match="no address of this family"):
+            create_udp_socket(target_host="::1", target_port=port, interface="127.0.0.1")

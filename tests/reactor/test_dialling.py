@@ -99,30 +99,6 @@ def test_literals_ask_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flags == [socket.AI_NUMERICHOST] * 2
 
 
-def test_at_most_four_threads_resolve_and_they_go_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.getaddrinfo
-    release = threading.Event()
-    inside = threading.Semaphore(0)
-
-    def slow(host: Any, *arguments: Any, **options: Any) -> Any:
-        if options["flags"] != socket.AI_NUMERICHOST:
-            inside.release()
-            assert release.wait(TIMEOUT)
-            host = "127.0.0.1"
-        return real(host, *arguments, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-    answered = threading.Semaphore(0)
-    for number in range(10):
-        resolve_in_background(f"host{number}.test", 1, lambda found: answered.release())
-    for _ in range(4):
-        assert inside.acquire(timeout=TIMEOUT)
-    assert len([thread for thread in threading.enumerate() if thread.name.startswith("netmsg-resolve-")]) == 4
-    release.set()
-    for _ in range(10):
-        assert answered.acquire(timeout=TIMEOUT)
-
-
 def test_a_late_answer_of_the_resolver_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
     release = threading.Event()

@@ -5,21 +5,28 @@ from __future__ import annotations
 import errno
 import gc
 import gzip
+import io
 import os
 import resource
 import secrets
+import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocking import until_polling
 from support.forking import fork
+from support.interrupts import Interrupted, missed_signal
 from support.pairs import TIMEOUT, Background
+from support.processes import Program
 
 import netmsg
 from netmsg import (
@@ -93,21 +100,17 @@ def test_20_refused_names_every_address_tried() -> None:
 
 
 def test_20_attempts_that_fail_in_different_ways_are_of_no_single_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            return errno.ENETUNREACH if address[0] == "192.0.2.1" else super().connect_ex(address)
+
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         resolved_to(monkeypatch, (socket.AF_INET, reserved.getsockname()), (socket.AF_INET, ("192.0.2.1", 1)),)
-        monkeypatch.setattr(connecting, "_begin", _unreachable_or(connecting._begin))
+        monkeypatch.setattr(socket, "socket", Unreachable)
         with pytest.raises(ConnectFailedError) as raised:
             connect_tcp("two.example", 1, timeout=TIMEOUT)
     assert type(raised.value) is ConnectFailedError and len(raised.value.attempts) == 2
-
-
-def _unreachable_or(begin: Any) -> Any:
-    def wrapped(sock: socket.socket, address: Any, local: Any) -> bool:
-        if address[1][0] == "192.0.2.1":
-            raise OSError(errno.ENETUNREACH, "Network is unreachable")
-        return bool(begin(sock, address, local))
-    return wrapped
 
 
 def test_21_an_unknown_name_is_a_failed_connection() -> None:
@@ -326,6 +329,13 @@ def test_37_reuse_port_shares_one() -> None:
         assert one.port == other.port
 
 
+def test_37_where_no_port_can_be_shared_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    for call in (create_tcp_server, netmsg.create_udp_socket):
+        with pytest.raises(NotImplementedError, match="reuse_port"):
+            call(reuse_port=True)
+
+
 def test_38_a_bind_that_fails_half_way_closes_the_rest() -> None:
     with create_tcp_server(interface="::1") as listener:
         before = set(os.listdir("/proc/self/fd"))
@@ -340,7 +350,7 @@ def test_39_close_ends_accepting() -> None:
     listener = create_tcp_server()
     waiting = [Background(listener.accept) for _ in range(2)]
     iterating = Background(lambda: list(listener.accept_connections()))
-    waiting[0].join(0.05)
+    until_polling(*waiting, iterating)
     listener.close()
     for thread in waiting:
         with pytest.raises(ClosedError):
@@ -363,13 +373,12 @@ def test_39_accept_keeps_its_timeout() -> None:
 
 def test_40_connections_that_are_gone_already_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN]
-    accept = socket.socket.accept
 
     class Failing(socket.socket):
-        def accept(self) -> Any:
+        def _accept(self) -> Any:
             if errors:
                 raise OSError(errors.pop(), "gone")
-            return accept(self)
+            return super()._accept()  # type: ignore[misc]
 
     monkeypatch.setattr(socket, "socket", Failing)
     with create_tcp_server() as listener:
@@ -396,8 +405,7 @@ def test_40_out_of_descriptors_it_pauses_and_goes_on() -> None:
                     except OSError:
                         break
                 accepting = Background(listener.accept, timeout=TIMEOUT)
-                accepting.join(0.25)
-                assert accepting.is_alive()
+                until_polling(accepting)
                 for descriptor in held:
                     os.close(descriptor)
                 held = []
@@ -712,7 +720,7 @@ def test_a_file_that_becomes_shorter_while_it_is_sent_is_an_error(tmp_path: Path
         client, server = pair_over(listener)
         with client, server, open(tmp_path / "file", "r+b") as file:
             sending = Background(client.send_file, file)
-            sending.join(0.1)
+            until_polling(sending)
             os.truncate(tmp_path / "file", 15_000_000)
             draining = Background(lambda: sum(map(len, server)))
             with pytest.raises(EOFError):
@@ -763,11 +771,11 @@ def test_out_of_descriptors_a_stream_still_waits() -> None:
                 with pytest.raises(TimeoutError):
                     server.receive(timeout=0.1)
                 waiting = Background(server.receive)
-                waiting.join(0.05)
+                until_polling(waiting)
                 client.send_all(b"here")
                 assert waiting.result() == b"here"
                 waiting = Background(server.receive)
-                waiting.join(0.05)
+                until_polling(waiting)
                 server.close(timeout=0)
                 with pytest.raises(ClosedError):
                     waiting.result()
@@ -777,20 +785,34 @@ def test_out_of_descriptors_a_stream_still_waits() -> None:
                     os.close(descriptor)
 
 
+class Pipe(io.RawIOBase):
+    """A file that has nothing to read until it is given something."""
+
+    def __init__(self) -> None:
+        self.reading = threading.Event()
+        self.given = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.reading.set()
+        assert self.given.wait(TIMEOUT)
+        buffer[:4] = b"late"
+        return 4
+
+
 def test_close_does_not_wait_for_a_file_that_is_being_read() -> None:
     with create_tcp_server() as listener:
         client, server = pair_over(listener)
-        reading, writing = os.pipe()
-        with server, open(reading, "rb") as file:
+        with server, Pipe() as file:
             sending = Background(client.send_file, file)
-            sending.join(0.05)
-            started = time.monotonic()
-            client.close(timeout=0.3)
-            assert time.monotonic() - started < 2
-            os.close(writing)
-            with pytest.raises((ClosedError, ConnectionBrokenError, OSError)):
+            assert file.reading.wait(TIMEOUT)
+            Background(client.close, timeout=0.3).result()
+            assert not file.given.is_set()
+            file.given.set()
+            with pytest.raises(ClosedError):
                 sending.result()
-                raise ClosedError  # it had nothing to send
 
 
 def test_a_local_path_goes_when_tls_fails(tmp_path: Path, tls_contexts: Any) -> None:
@@ -807,3 +829,149 @@ def test_a_local_path_goes_when_tls_fails(tmp_path: Path, tls_contexts: Any) -> 
 def test_brackets_are_no_part_of_an_address() -> None:
     with create_tcp_server(interface="[::1]") as listener:
         connect_tcp("[::1]", listener.port, local_address=("[::1]", 0), timeout=TIMEOUT).close()
+
+
+# What was found by attacking it
+
+@pytest.mark.parametrize("timeout", [TIMEOUT, None])
+def test_41_a_signal_that_is_handled_does_not_end_the_waiting_for_room(timeout: float | None, tmp_path: Path) -> None:
+    handled = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: handled.set())
+    try:
+        with create_unix_server(tmp_path / "socket", backlog=0) as listener, ExitStack() as stack:
+            with pytest.raises(TimeoutError, match="backlog"):
+                while True:
+                    stack.enter_context(connect_unix(tmp_path / "socket", timeout=0))
+
+            def make_room() -> None:
+                assert handled.wait(TIMEOUT)
+                listener.accept(timeout=TIMEOUT).close()
+
+            making_room = Background(make_room)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            client = stack.enter_context(connect_unix(tmp_path / "socket", timeout=timeout))
+            making_room.result()
+            client.send_all(b"connected", timeout=TIMEOUT)
+            with listener.accept(timeout=TIMEOUT) as server:
+                assert server.receive(timeout=TIMEOUT) == b"connected"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_33_a_timeout_says_what_was_waited_for(deaf: Any, monkeypatch: pytest.MonkeyPatch, tls_contexts: Any) -> None:
+    monkeypatch.setattr(resolving, "resolve", lambda *arguments: _slow(release, *arguments))
+    release = threading.Event()
+    with pytest.raises(TimeoutError, match=r"^no connection to slow.example port 7 in time: resolving 'slow.example'$"):
+        connect_tcp("slow.example", 7, timeout=0.01)
+    release.set()
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        resolved_to(monkeypatch, (socket.AF_INET, refusing.getsockname()), (socket.AF_INET, deaf))
+        with pytest.raises(TimeoutError) as raised:
+            connect_tcp("two.example", 7, timeout=0.1, happy_eyeballs_delay=0.01)
+        assert str(raised.value) == (
+            f"no connection to two.example port 7 in time: connecting, no answer from 127.0.0.1 port {deaf[1]}; "
+            f"the last failure: 127.0.0.1 port {refusing.getsockname()[1]}: Connection refused")
+        assert isinstance(raised.value.__cause__, ConnectionRefusedError)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        resolved_to(monkeypatch, (socket.AF_INET, silent.getsockname()))
+        with pytest.raises(TimeoutError, match=r"^no connection to silent.example port 7 in time: TLS"):
+            connect_tcp("silent.example", 7, timeout=0.1, ssl_context=tls_contexts[1])
+
+
+def test_39_connections_may_be_asked_for_again_after_an_interrupt() -> None:
+    with create_tcp_server() as listener:
+        connections = listener.accept_connections()
+        for _ in range(2):
+            with pytest.raises(Interrupted), missed_signal():
+                next(connections)
+            with connect_tcp("127.0.0.1", listener.port, timeout=TIMEOUT), next(connections):
+                pass
+        listener.close()
+        assert list(connections) == []
+
+
+def test_39_neither_of_two_addresses_starves_the_other() -> None:
+    with create_tcp_server() as listener, ExitStack() as clients:
+        for host in ["127.0.0.1"] * 10 + ["::1"]:
+            clients.enter_context(connect_tcp(host, listener.port, timeout=TIMEOUT))
+        hosts = []
+        for _ in range(4):
+            with listener.accept(timeout=TIMEOUT) as stream:
+                hosts.append(stream.local_address[0])
+        assert "::1" in hosts
+
+
+def test_39_many_threads_accept_and_each_client_is_served_once() -> None:
+    with create_tcp_server() as listener:
+        threads = [Background(lambda: [serve(stream) for stream in listener]) for _ in range(5)]
+
+        def serve(stream: SocketStream) -> int:
+            with stream:
+                stream.send_all(stream.receive_exactly(2, timeout=TIMEOUT))
+                return 1
+
+        for number in range(60):
+            with connect_tcp("localhost", listener.port, timeout=TIMEOUT) as client:
+                client.send_all(b"%02d" % number)
+                assert client.receive_exactly(2, timeout=TIMEOUT) == b"%02d" % number
+        listener.close()
+        assert sum(sum(thread.result()) for thread in threads) == 60
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_a_forked_child_keeps_no_copy_of_a_listener(family: str, tmp_path: Path) -> None:
+    listener = create_unix_server(tmp_path / "socket") if family == "unix" else create_tcp_server()
+    parents, childs = socket.socketpair()
+
+    def child_lives_on() -> bool:
+        parents.close()
+        childs.sendall(b"closed" if listener.closed and listener.fileno() == -1 else b"open")
+        return childs.recv(1) == b""
+
+    child = _fork(child_lives_on)
+    childs.close()
+    with parents:
+        assert parents.recv(10) == b"closed"
+        assert family == "tcp" or (tmp_path / "socket").exists()
+        connect = connect_tcp if family == "tcp" else connect_unix
+        where = ("127.0.0.1", listener.port) if family == "tcp" else (tmp_path / "socket",)
+        connect(*where, timeout=TIMEOUT).close()
+        listener.close()
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            connect(*where, timeout=TIMEOUT)
+        if family == "tcp":
+            create_tcp_server(listener.port).close()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_program_that_is_started_inherits_no_listener(tmp_path: Path) -> None:
+    with create_tcp_server() as listener, create_unix_server(tmp_path / "socket") as unix:
+        port = listener.port
+        with subprocess.Popen([sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+                              close_fds=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            assert program.stdout is not None and program.stdout.readline()
+            listener.close(), unix.close()
+            with pytest.raises(ConnectionRefusedError):
+                connect_tcp("127.0.0.1", port, timeout=TIMEOUT)
+            create_tcp_server(port).close()
+
+
+def test_a_listener_of_several_processes_spawned_with_sockets_of_their_own() -> None:
+    """As the documentation says to do it."""
+    with create_tcp_server(reuse_port=True) as listener:
+        port = listener.port
+        program = f"""
+from netmsg import create_tcp_server
+with create_tcp_server({port}, reuse_port=True) as listener:
+    print("listening", flush=True)
+    with listener.accept(timeout=20) as stream:
+        stream.send_all(b"from the other")
+"""
+        with Program("-c", program) as other:
+            other.wait_for("listening")
+            listener.close()
+            with connect_tcp("localhost", port, timeout=TIMEOUT) as client:
+                assert client.receive_exactly(14, timeout=TIMEOUT) == b"from the other"
+            assert other.finish() == 0 and not other.errors()

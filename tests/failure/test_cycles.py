@@ -1,0 +1,133 @@
+"""Opening and closing many times over: threads, descriptors and memory stay as they were.
+
+In the suite for a moment; with ``make soak`` ten thousand times.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import ssl
+import threading
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background, until
+
+from netmsg import (
+    DatagramClient, LineCodec, connect_tcp, connect_unix, create_tcp_server, create_udp_socket,
+    create_unix_datagram_socket, create_unix_server,
+)
+
+CYCLES = 10_000 if os.environ.get("NETMSG_SOAK") else 300
+WARM_UP = 30
+LEEWAY = 1 << 17
+"""Bytes that are nobody's fault: a buffer in use at the other end, caches, free lists. What a cycle leaves behind, if
+it does, is kilobytes each time."""
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def flat(cycle: Callable[[], None]) -> None:
+    """Fail if ``cycle`` leaves something behind."""
+    for _ in range(WARM_UP):
+        cycle()
+    gc.collect()
+    threads, opened = threading.active_count(), descriptors()
+    tracemalloc.start()
+    try:
+        cycle()
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(CYCLES):
+            cycle()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    until(lambda: threading.active_count() <= threads and descriptors() <= opened)
+    assert grown < LEEWAY + 100 * CYCLES
+
+
+@pytest.mark.timeout(60 + CYCLES // 10)
+@pytest.mark.parametrize("how", ["tcp", "name", "unix", "tls"])
+def test_18_connecting_and_closing(how: str, tmp_path: Path, tls_contexts: Contexts) -> None:
+    server = {"ssl_context": tls_contexts[0]} if how == "tls" else {}
+    client: dict[str, Any] = {"ssl_context": tls_contexts[1], "server_hostname": "localhost"} if how == "tls" else {}
+    host = "localhost" if how == "name" else "127.0.0.1"
+    listener = create_unix_server(tmp_path / "s") if how == "unix" else create_tcp_server(**server)
+
+    def serve() -> None:
+        for stream in listener:
+            with stream:
+                stream.send_all(stream.receive(timeout=TIMEOUT), timeout=TIMEOUT)
+
+    def cycle() -> None:
+        where = (tmp_path / "s",) if how == "unix" else (host, listener.port)
+        with (connect_unix if how == "unix" else connect_tcp)(*where, timeout=TIMEOUT, **client) as stream:
+            stream.send_all(b"x")
+            assert stream.receive(timeout=TIMEOUT) == b"x"
+
+    with listener:
+        serving = Background(serve)
+        flat(cycle)
+    serving.result()
+
+
+@pytest.mark.timeout(60 + CYCLES // 10)
+def test_18_connecting_in_vain(tmp_path: Path) -> None:
+    with create_tcp_server(interface="127.0.0.1") as probe:
+        port = probe.port
+
+    def cycle() -> None:
+        with pytest.raises(ConnectionRefusedError):
+            connect_tcp("127.0.0.1", port, timeout=TIMEOUT)
+        with pytest.raises(FileNotFoundError):
+            connect_unix(tmp_path / "nobody", local_path=tmp_path / "own", timeout=TIMEOUT)
+        with pytest.raises(OSError):
+            connect_tcp("a..b", port, timeout=TIMEOUT)
+
+    flat(cycle)
+
+
+@pytest.mark.timeout(60 + CYCLES // 10)
+@pytest.mark.parametrize("how", ["tcp", "unix", "stale"])
+def test_18_listening_and_closing(how: str, tmp_path: Path) -> None:
+    with create_unix_server(tmp_path / "dead"):
+        os.link(tmp_path / "dead", tmp_path / "left")
+
+    def cycle() -> None:
+        if how == "stale":
+            os.link(tmp_path / "left", tmp_path / "s")
+        with create_tcp_server() if how == "tcp" else create_unix_server(tmp_path / "s") as listener:
+            with pytest.raises(TimeoutError):
+                listener.accept(timeout=0)
+
+    flat(cycle)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.timeout(60 + CYCLES // 10)
+@pytest.mark.parametrize("how", ["udp", "unix"])
+def test_18_datagrams(how: str, tmp_path: Path) -> None:
+    peer: Any = create_unix_datagram_socket(path=tmp_path / "s") if how == "unix" else create_udp_socket(
+        interface="127.0.0.1")
+
+    def cycle() -> None:
+        with DatagramClient(peer.local_address, LineCodec()) as client:
+            client.send_packet("x")
+            data, address = peer.receive(timeout=TIMEOUT)
+            peer.send_to(data, address)
+            assert client.recv_packet(timeout=TIMEOUT) == "x"
+            with pytest.raises(TimeoutError):
+                client.recv_packet(timeout=0)
+
+    with peer:
+        flat(cycle)

@@ -1,0 +1,32 @@
+"""Threads that have come to wait for the network."""
+
+from __future__ import annotations
+
+import threading
+
+from .pairs import Background, until
+
+
+def until_polling(*threads: Background) -> None:
+    """Wait until every one of ``threads`` sleeps in ``poll``, as the kernel tells (Linux). Where it does not, a little
+    while has to do: what follows is right either way, and only sees less."""
+    for thread in threads:
+        if _where(thread) is None:
+            thread.join(0.05)
+        else:
+            until(lambda thread=thread: "poll" in (_where(thread) or "") or not thread.is_alive())  # type: ignore[misc]
+        assert thread.is_alive(), "it did not wait"
+
+
+def _where(thread: threading.Thread) -> str | None:
+    """The function of the kernel's that a thread sleeps in, ``""`` if it runs."""
+    try:
+        with open(f"/proc/self/task/{thread.native_id}/wchan") as wchan:
+            name = wchan.read()
+        with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
+            state = stat.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+    if state != "S":
+        return ""
+    return None if name == "0" else name

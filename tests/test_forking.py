@@ -1,0 +1,62 @@
+"""What a forked child lets go of."""
+
+from __future__ import annotations
+
+import gc
+import os
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+from netmsg.forking import close_in_child, current_process
+
+
+class Held:
+    def __init__(self, forked: Callable[[], None]) -> None:
+        self.forked = forked
+
+
+def in_child(check: Callable[[], bool]) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = 0 if check() else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_is_another_process() -> None:
+    parent = current_process()
+    assert in_child(lambda: current_process() is not parent)
+    assert current_process() is parent
+
+
+def test_everything_that_is_held_is_let_go_of_even_if_something_cannot() -> None:
+    let_go: list[str] = []
+
+    def fail() -> None:
+        raise OSError("cannot")
+
+    held = [Held(lambda: let_go.append("one")), Held(fail), Held(lambda: let_go.append("other"))]
+    for each in held:
+        close_in_child(each)
+    forgotten = Held(lambda: let_go.append("collected"))
+    close_in_child(forgotten)
+    del forgotten
+    gc.collect()
+    assert in_child(lambda: sorted(let_go) == ["one", "other"])
+    assert let_go == []
+
+
+def test_what_cannot_be_let_go_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise OSError("cannot")
+
+    held = Held(fail)
+    close_in_child(held)
+    assert in_child(lambda: "could not let go" in caplog.text)
