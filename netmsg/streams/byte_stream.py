@@ -972,11 +972,15 @@ class ByteStream:
             self._pass_on()
             return
         # Whoever calls again, perhaps because this was interrupted, does what is left to be done.
-        self._wake()
-        if again or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
-            self._close_by_last()  # the call that this one interrupts, or is made from, or that closes, finishes it
-        else:
-            self._finish()
+        try:
+            self._wake()
+            if again or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
+                self._close_by_last()  # the call that this one interrupts, or is made from, or that closes, finishes it
+            else:
+                self._finish()
+        except BaseException:
+            self._closed_by_last = True
+            raise
 
     def _wake(self) -> None:
         """Once, and again only if that was interrupted: the link may be gone afterwards."""

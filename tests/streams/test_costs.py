@@ -104,10 +104,23 @@ class Below:
         return getattr(self._transport, name)
 
 
+class Gathering(Below):
+    """Hands out everything that has come at once, as a network does."""
+
+    def receive(self, max_bytes: int, /) -> bytes:
+        got = self._transport.receive(max_bytes)
+        try:
+            while True:
+                got += self._transport.receive(max_bytes)
+        except BlockingIOError:
+            return got
+
+
 def tls_pair(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> tuple[TLSTransport, TLSTransport, Below]:
     one, other = memory_links(1 << 22)
     below: Any = Below(other)
-    server = TLSTransport(one.transport, contexts[0], server_side=True)
+    gathering: Any = Gathering(one)
+    server = TLSTransport(gathering, contexts[0], server_side=True)
     client = TLSTransport(below, contexts[1], server_side=False, server_hostname="localhost")
     while server.handshaking or client.handshaking:
         for end in (client, server):

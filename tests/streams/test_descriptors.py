@@ -51,7 +51,8 @@ def receive_into(stream: SocketStream) -> bytes:
 @pytest.mark.parametrize("first", [
     lambda stream: stream.receive_until(b"\n", timeout=TIMEOUT) + b"\n",
     lambda stream: stream.receive_exactly(7, timeout=TIMEOUT), lambda stream: stream.receive(7, timeout=TIMEOUT),
-    lambda stream: stream.receive(timeout=TIMEOUT), receive_into, lambda stream: stream.makefile("r").readline().encode(),
+    lambda stream: stream.receive(timeout=TIMEOUT), receive_into,
+    lambda stream: stream.makefile("r").readline().encode(),
     lambda stream: stream.receive_exactly(11, timeout=TIMEOUT)])
 def test_another_receive_before_receive_fds_loses_none(null: int, first: Callable[[SocketStream], bytes]) -> None:
     one, other = pair()
