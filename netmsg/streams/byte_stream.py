@@ -979,7 +979,8 @@ class ByteStream:
             else:
                 self._finish()
         except BaseException:
-            self._closed_by_last = True
+            if not self._to_wake:  # otherwise nobody may close what another `close` is still to wake
+                self._closed_by_last = True
             raise
 
     def _wake(self) -> None:

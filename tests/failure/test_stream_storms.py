@@ -347,6 +347,7 @@ def test_start_tls(kind: str, tmp_path: Path, tls_contexts: Contexts) -> None:
             upgrade(client, tls_contexts[1])
             raging.raging = False
             if client.closed:
+                client.close()  # that of the upgrade may have been interrupted, too
                 with pytest.raises(NetmsgError):
                     upgrading.result()
                     server.receive_exactly(1, timeout=TIMEOUT)
