@@ -7,12 +7,12 @@ harming anybody else.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from itertools import starmap
 from typing import Final, Protocol
 
 from .deadline import Deadline
@@ -41,50 +41,49 @@ class Signal:
     would be a stranger's.
     """
 
-    __slots__ = ("_receiver", "_sender", "_opened")
+    __slots__ = ("_ends",)
 
     def __init__(self) -> None:
-        self._receiver = self._sender = -1
-        self._opened: list[tuple[int, ...]] = []
-        # One call into C, so that an interrupt (Ctrl-C) leaves no descriptor behind of which nobody knows.
+        self._ends: list[int] = []
+        """Where it is read first, and where it is written last: one and the same, of an eventfd. What an interrupt
+        leaves of an object that is not finished is closed with it."""
+        # One call into C: what was opened is on record.
         if hasattr(os, "eventfd"):
-            self._opened.extend(zip(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,))))
+            self._ends.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
         else:
-            self._opened.extend(starmap(os.pipe, ((),)))
-        opened = self._opened[0]
-        self._receiver = opened[0]
-        self._sender = opened[-1]
-        self._opened = []
-        if self._receiver != self._sender:
-            os.set_blocking(self._receiver, False)
-            os.set_blocking(self._sender, False)
+            self._ends.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, ((),))))
+            for end in self._ends:
+                os.set_blocking(end, False)
 
     def fileno(self) -> int:
-        return self._receiver
+        return self._ends[0] if self._ends else -1
 
     def set(self) -> None:
-        try:
-            os.write(self._sender, ONE)
-        except BlockingIOError:
-            pass  # readable enough
+        ends = self._ends
+        if ends:
+            try:
+                os.write(ends[-1], ONE)
+            except BlockingIOError:
+                pass  # readable enough
 
     def clear(self) -> None:
-        try:
-            os.read(self._receiver, 65536)
-        except BlockingIOError:
-            pass
+        ends = self._ends
+        if ends:
+            try:
+                os.read(ends[0], 65536)
+            except BlockingIOError:
+                pass
 
     def close(self) -> None:
-        ends = {self._receiver, self._sender}
-        self._receiver = self._sender = -1
-        for end in ends:
-            if end >= 0:
-                os.close(end)
+        ends = self._ends
+        while ends:
+            end = ends[-1]
+            # No call between the one and the other, and so no interrupt.
+            del ends[-1]
+            os.close(end)
 
     def __del__(self) -> None:
-        if hasattr(self, "_opened"):
-            for end in (end for ends in self._opened for end in ends):  # interrupted in between
-                os.close(end)
+        if hasattr(self, "_ends"):  # not where an interrupt came before anything else
             self.close()
 
 
@@ -127,24 +126,37 @@ class Waiters:
         Woken by `notify`, `notify_all`, the deadline, and signals whose handlers raise. ``special`` may provide a
         ticket that wakes on other occasions as well.
         """
+        waiting = self.waiting
         while True:
             ticket = (special() if special is not None else None) or _lock()
             try:
-                self.waiting.append(ticket)
-                if ready():
-                    return True
-                woken = _acquire(ticket, deadline)
-                if ready():
-                    return True
-                if not woken:
-                    return False
+                waiting.append(ticket)
+                found = bool(ready())
+                woken = found or _acquire(ticket, deadline)
+                waiting.remove(ticket)
+                if found and waiting:
+                    self.notify()  # the wake-up that may have come meanwhile was for somebody else
+                # Out of the queue, and only then the last look: of whatever this thread was woken for it knows now.
+                found = bool(ready())
             except BaseException:
-                # Interrupted after it was woken: somebody else has to have the wake-up.
-                self._leave(ticket)
-                self.notify()
+                # Whoever is interrupted leaves the queue and hands on the wake-up that may have come. Both are one call
+                # into C with none before it, so that a further interrupt cannot keep either from being done.
+                try:
+                    waiting.remove(ticket)
+                except ValueError:
+                    pass
+                finally:
+                    try:
+                        waiting[0].release()
+                    except IndexError:
+                        pass
+                    except RuntimeError:  # woken already
+                        self.notify()
                 raise
-            finally:
-                self._leave(ticket)
+            if found:
+                return True
+            if not woken:
+                return False
 
     def notify(self) -> None:
         """Wake one thread, the longest waiting that has not been woken already."""
@@ -162,9 +174,3 @@ class Waiters:
                 ticket.release()
             except RuntimeError:  # woken already
                 pass
-
-    def _leave(self, ticket: Ticket) -> None:
-        try:
-            self.waiting.remove(ticket)
-        except ValueError:
-            pass

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from support.pairs import Background, until
+from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg.deadline import Deadline
 from netmsg.waiting import Signal, Ticket, Waiters
@@ -113,3 +114,60 @@ def test_who_is_interrupted_hands_the_wake_up_on() -> None:
     with pytest.raises(KeyboardInterrupt):
         waiters.wait(lambda: False, Deadline(10), Interrupted)
     assert other.result() is True and not waiters.waiting
+
+
+def test_an_interrupted_waiter_leaves_nothing_behind_that_could_eat_a_wake_up() -> None:
+    def trial(strike: Strike) -> None:
+        waiters = Waiters()
+        ready: list[int] = []
+        try:
+            with strike:
+                waiters.wait(lambda: False, Deadline(0.001))
+        except Struck:
+            pass
+        assert not waiters.waiting
+        other = Background(waiters.wait, lambda: ready, Deadline(10))
+        until(lambda: waiters.waiting)
+        ready.append(1)
+        waiters.notify()
+        assert other.result() is True
+
+    assert strike_everywhere(trial) > 5
+
+
+def test_a_wake_up_for_somebody_else_is_handed_on() -> None:
+    """Whoever need not wait after all may have been woken meanwhile: by what another waits for."""
+    waiters = Waiters()
+    ready: list[int] = []
+    other = Background(waiters.wait, lambda: len(ready) > 1, Deadline(10))
+    until(lambda: waiters.waiting)
+    queued = waiters.waiting[0]
+    waiters.waiting.clear()  # the other one shall stand behind
+
+    def look() -> bool:
+        if queued not in waiters.waiting:
+            waiters.waiting.append(queued)
+            ready.extend([1, 2])
+            waiters.notify()
+        return True
+
+    assert waiters.wait(look, Deadline(0))
+    assert other.result() is True
+
+
+def test_an_interrupted_signal_leaves_no_descriptor_open() -> None:
+    def trial(strike: Strike) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        try:
+            with strike:
+                signal = Signal()
+                signal.set()
+                signal.close()
+        except Struck:
+            pass
+        signal = Signal()
+        del signal
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    assert strike_everywhere(trial) > 2

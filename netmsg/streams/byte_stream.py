@@ -4,6 +4,12 @@ Two threads may be inside at a time, one in each direction; each direction is a 
 the `ReadAhead` first and is taken out of it last, by plain assignments right before the return, so that a timeout or
 an interrupt anywhere in between loses nothing. Everything that waits does so in `Link.wait`, which `close` wakes.
 
+An interrupt (Ctrl-C) strikes at the return of a call into C, at the beginning of a function and at the end of a loop's
+round, and also while another exception is on its way. So nothing that has to be known afterwards is noted after a call:
+what a send, or the writing of a file, is about to do is on record before, and whoever comes next finds out from the
+record how far it came (`_settle_sending`, `_settle_file`); an error that the kernel tells only once is kept by the
+first statement that gets hold of it.
+
 ===============  =================================================================================
 turn             what belongs to whoever has it
 ===============  =================================================================================
@@ -18,6 +24,8 @@ stranger's.
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import ssl
 import sys
@@ -38,7 +46,7 @@ from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
-from .files import Readers, open_file
+from .files import Readers, held_by_reader, open_file, position_of, waitable_descriptor
 from ..sockets.waiting import READ, WRITE
 from .links import Link
 from .read_ahead import ReadAhead
@@ -80,6 +88,7 @@ class ByteStream:
     """For the calls that are given no ``timeout``. For whoever makes the stream."""
 
     def __init__(self, link: Link) -> None:
+        self._process = current_process()
         self._link = link
         self._transport: Transport = link.transport
         self._shaking = Turn()
@@ -89,14 +98,18 @@ class ByteStream:
         self._ended = False
         self._receive_error: BaseException | None = None
         self._send_error: BaseException | None = None
+        self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
+        self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
+        self._writing_now: tuple[IO[bytes], int | None, int, list[int | None]] | None = None  # see `_to_file`
         self._finished_sending = False
+        self._has_sent_eof = False
         self._has_sent = False
         self.closed = False
         """Whether `close` or `abort` was called."""
+        self._to_wake = True
         self._aborted = False
         self._closed_by_last = False
         self._linger = FOREVER
-        self._process = current_process()
         self.failure = 0
         """The ``id`` of the last exception that one of the calls has raised: the exception itself would keep alive
         what is alive in its traceback. For whoever made the stream."""
@@ -157,8 +170,12 @@ class ByteStream:
         try:
             happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
         except TimeoutError:
-            if isinstance(deadline, _IdleDeadline):
+            if isinstance(deadline, _IdleDeadline) and deadline.expired:
                 raise IdleTimeoutError(f"nothing happened for {self.idle_timeout:g} s") from None
+            raise
+        except ConnectionBrokenError:
+            if self.closed:
+                raise ClosedError("the stream was closed meanwhile") from None
             raise
         if self.closed:
             raise ClosedError("the stream was closed meanwhile")
@@ -167,36 +184,41 @@ class ByteStream:
                 transport.flush()
             except BlockingIOError:
                 pass
-            except OSError:
+            except OSError as error:
                 if events & WRITE:
-                    raise
+                    if not transport.handshaking:
+                        self._send_error = error
+                    raise self._broken(error)
 
-    def _broken(self, error: OSError) -> BaseException:
-        """What to raise for an error of the network."""
+    def _broken(self, error: BaseException) -> BaseException:
+        """What to raise for an error of the network: another one each time, for the one that is kept must not keep
+        alive what was alive where it was raised."""
         if self.closed:
             return ClosedError("the stream was closed meanwhile")
-        return as_broken(error)
+        error.__traceback__ = None
+        return as_broken(error) if isinstance(error, OSError) else error
 
     def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
         claim = [get_ident()]
         try:
-            turn.take(claim, deadline)
-            self._check()
-            return work(deadline, *arguments)
+            try:
+                turn.take(claim, deadline)
+                self._check()
+                return work(deadline, *arguments)
+            finally:
+                if turn.holder is claim:
+                    turn.holder = None
+                if turn.waiting:
+                    try:
+                        turn.waiting[0].release()
+                    except (IndexError, RuntimeError):
+                        pass  # it has left, or was woken already
+                if self._closed_by_last:
+                    self._finish()
         except BaseException as error:
             self.failure = id(error)
             raise
-        finally:
-            if turn.holder is claim:
-                turn.holder = None
-            if turn.waiters.waiting or self._closed_by_last:
-                self._left(turn)
-
-    def _left(self, turn: Turn) -> None:
-        turn.pass_on()
-        if self._closed_by_last:
-            self._finish()
 
     # Receiving
 
@@ -215,8 +237,10 @@ class ByteStream:
                 turn.take(claim, deadline)
             if self.closed:
                 self._check()
-            if ahead.items or ahead.joining:
-                ahead.unsplit()
+            if self._writing_now is not None:
+                self._settle_file()
+            if ahead.items or ahead.joining or ahead.returned:
+                ahead.settle()
             size, dropped = prepare(deadline, *arguments)
             # No call from here to the end of the block, and so no interrupt.
             data = ahead.data
@@ -224,19 +248,32 @@ class ByteStream:
             end = start + size
             taken = data[start:end]
             ahead.position = end + dropped
+            ahead.quick = ahead.delimiter
             turn.holder = None
         except BaseException as error:
-            self.failure = id(error)
             if turn.holder is claim:
                 turn.holder = None
-            self._left(turn)
+            if turn.waiting:
+                try:
+                    turn.waiting[0].release()
+                except (IndexError, RuntimeError):
+                    pass
+            self.failure = id(error)
+            if self._closed_by_last:
+                self._finish()
             raise
-        if turn.waiters.waiting or self._closed_by_last:
+        if turn.waiting or self._closed_by_last:
             try:
-                self._left(turn)
+                if turn.waiting:
+                    try:
+                        turn.waiting[0].release()
+                    except (IndexError, RuntimeError):
+                        pass
+                if self._closed_by_last:
+                    self._finish()
             except BaseException:
-                ahead.put_back(data[start:end + dropped])
-                self._left(turn)
+                ahead.returned += (data[start:end + dropped],)
+                ahead.quick = None
                 raise
         return taken
 
@@ -247,10 +284,14 @@ class ByteStream:
             if self._ended:
                 return False
             if self._receive_error is not None:
-                raise self._receive_error
+                raise self._broken(self._receive_error)
             self._receive_once(deadline, more, self._transport.receive, max_bytes)
         if more[-1]:
             return True
+        if self._reset is not None:  # a send was told of the reset, and receiving is told of an end
+            self._receive_error = self._reset
+            del more[-1]
+            raise self._broken(self._reset)
         del more[-1]
         self._ended = True
         return False
@@ -262,17 +303,16 @@ class ByteStream:
                 results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
                 return
             except BlockingIOError:
-                self._wait(READ, deadline)
+                pass
+            except (ConnectionBrokenError, TLSHandshakeError) as error:
+                self._receive_error = error  # before any call, for it may be told only once
+                raise self._broken(error)
             except OSError as error:
-                if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
-                    raise  # of the waiting
-                raise self._receive_failed(error)
-
-    def _receive_failed(self, error: OSError) -> BaseException:
-        broken = self._broken(error)
-        if not isinstance(broken, ClosedError):
-            self._receive_error = broken
-        return broken
+                if error.errno is None:
+                    raise  # not of the network: a signal handler raised it
+                self._receive_error = error  # the same
+                raise self._broken(error)
+            self._wait(READ, deadline)
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
@@ -297,7 +337,7 @@ class ByteStream:
     def _until(self, deadline: Deadline, delimiter: bytes, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
         while (at := ahead.find(delimiter)) < 0:
-            if len(ahead) >= max_bytes + len(delimiter):
+            if ahead.scanned >= max_bytes + len(delimiter):
                 raise DelimiterNotFoundError(max_bytes)
             if not self._fill(deadline, CHUNK):
                 raise self._too_early(None)
@@ -310,9 +350,8 @@ class ByteStream:
         return at, len(delimiter)
 
     def _too_early(self, expected: int | None) -> EOFError:
-        partial = self._ahead.take_all()
+        partial = self._ahead.peek_all()
         if partial:
-            self._ahead.put_back(partial)
             return IncompleteReadError(partial, expected)
         return EndOfStream("the peer has finished sending")
 
@@ -346,27 +385,31 @@ class ByteStream:
             raise ValueError("the buffer is empty")
         counts: list[int] = []
         try:
-            chunk = self._take(deadline, self._into, view, counts)
-            if counts:
-                return counts[0]
+            self._take(deadline, self._into, view, counts)
         except BaseException:
-            if counts:
-                self._ahead.put_back(bytes(view[:counts[0]]))
+            if counts:  # no call here, and so no further interrupt: the sum of bytes and a buffer is a copy of it
+                ahead = self._ahead
+                ahead.returned += (b"" + view[:counts[0]],)
+                ahead.quick = None
             raise
-        size = len(chunk)
-        view[:size] = chunk
-        return size
+        return counts[0]
 
     def _into(self, deadline: Deadline, view: memoryview, counts: list[int]) -> tuple[int, int]:
         """Past the read-ahead if there is nothing in it, and the transport can."""
         ahead = self._ahead
         receive_into = self._transport.receive_into
-        if (receive_into is None or ahead.more or ahead.position < len(ahead.data) or self._ended
-                or self._receive_error is not None):
-            return self._some(deadline, len(view))
-        self._receive_once(deadline, counts, receive_into, view)
-        if not counts[0]:
-            self._ended = True
+        if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
+                and self._receive_error is None and self._reset is None):
+            self._receive_once(deadline, counts, receive_into, view)
+            if not counts[0]:
+                self._ended = True
+            return 0, 0
+        size, _ = self._some(deadline, len(view))
+        end = ahead.position + size
+        # No call from here on, and so no interrupt.
+        view[:size] = ahead.data[ahead.position:end]
+        counts += (size,)
+        ahead.position = end
         return 0, 0
 
     def receive_exactly(self, nbytes: int, *, timeout: float | None = None) -> bytes:
@@ -384,7 +427,7 @@ class ByteStream:
         # The short way. There is no call in it, and so no other thread and no interrupt: see `ReadAhead.split`.
         ahead = self._ahead
         items = ahead.items
-        if (items and delimiter is ahead.delimiter and ahead.longest <= max_bytes and timeout is None
+        if (items and delimiter is ahead.quick and ahead.longest <= max_bytes and timeout is None
                 and not self.closed):
             item = items[-1]
             del items[-1]
@@ -439,22 +482,65 @@ class ByteStream:
         deadline = self._deadline(timeout)
         if count is not None:
             check_size("count", count, least=0)
-        received = 0
-        while count is None or received < count:
-            chunk = self._take(deadline, self._some, CHUNK if count is None else min(CHUNK, count - received))
-            if not chunk:
+        descriptor = waitable_descriptor(file)
+        received = [0]
+        while count is None or received[0] < count:
+            wanted = CHUNK if count is None else min(CHUNK, count - received[0])
+            before = received[0]
+            self._take(deadline, self._to_file, file, descriptor, wanted, received)
+            if self._ended and received[0] == before:
                 if count is None:
                     break
-                if not received:
+                if not received[0]:
                     raise EndOfStream("the peer has finished sending")
                 error = IncompleteReadError(b"", count)
-                error.args = (f"the stream ended after {received} of {count} bytes",)
+                error.args = (f"the stream ended after {received[0]} of {count} bytes",)
                 raise error
-            file.write(chunk)
-            received += len(chunk)
-            if deadline.expired and received != count:
-                raise TimeoutError(f"{received} bytes were received in time")
-        return received
+            if deadline.expired and received[0] != count:
+                raise TimeoutError(f"{received[0]} bytes were received in time")
+        return received[0]
+
+    def _to_file(self, deadline: Deadline, file: IO[bytes], descriptor: int, max_bytes: int,
+                 received: list[int]) -> tuple[int, int]:
+        """Write some, and only then take it out of the read-ahead, as much as was written."""
+        size, _ = self._some(deadline, max_bytes)
+        ahead = self._ahead
+        while size:
+            chunk = ahead.data[ahead.position:ahead.position + size]
+            counts: list[int | None] = []
+            self._writing_now = file, position_of(file), size, counts
+            try:
+                counts.extend(map(file.write, (chunk,)))
+            except BlockingIOError as error:
+                counts += (getattr(error, "characters_written", 0),)
+            written = self._settle_file()
+            received[0] += written
+            if written:
+                break
+            if descriptor < 0:
+                raise BlockingIOError(errno.EAGAIN, "the file takes nothing now, and cannot be waited for")
+            self._wait_for_file(descriptor, WRITE, deadline)
+        return 0, 0
+
+    def _settle_file(self) -> int:
+        """Take out of the read-ahead what `_to_file` has written: how much. Where an interrupt kept the file from
+        saying it, its position does."""
+        assert self._writing_now is not None
+        file, before, size, counts = self._writing_now
+        if counts:
+            written = counts[0] or 0
+        else:
+            after = position_of(file)
+            written = 0 if before is None or after is None else min(max(after - before, 0), size)
+        # No call from here on, and so no interrupt.
+        self._ahead.position += written
+        self._writing_now = None
+        return written
+
+    def _wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
+        self._link.wait_for_file(descriptor, events, deadline)
+        if self.closed:
+            raise ClosedError("the stream was closed meanwhile")
 
     # Sending
 
@@ -493,10 +579,15 @@ class ByteStream:
             finally:
                 if turn.holder is claim:
                     turn.holder = None
-                if turn.waiters.waiting or self._closed_by_last:
-                    self._left(turn)
+                if turn.waiting:
+                    try:
+                        turn.waiting[0].release()
+                    except (IndexError, RuntimeError):
+                        pass
+                if self._closed_by_last:
+                    self._finish()
         except BaseException as error:
-            if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError):
+            if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
                 late = SendTimeoutError(str(error))
                 self.failure = id(late)
                 raise late from None
@@ -504,54 +595,74 @@ class ByteStream:
             raise
 
     def _check_sending(self) -> None:
+        if self._sending_now is not None:
+            self._settle_sending()
         if self._finished_sending:
             raise LocalProtocolError("sending after send_eof()")
         if self._send_error is not None:
-            raise self._send_error
+            raise self._broken(self._send_error)
+
+    def _settle_sending(self) -> None:
+        """Find out what a send that has not come to its end has done. If that is a part, nothing more may be sent: the
+        other end would take it for the rest."""
+        if self._sending_now is not None:
+            counts, size = self._sending_now
+            done = sum(counts)
+            if (done or self._transport.begun) and done < size and self._send_error is None:
+                of = "" if size == math.inf else f" of {size}"
+                self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
+            self._sending_now = None
 
     def _send_all(self, deadline: Deadline, octets: bytes | memoryview) -> None:
-        if self._finished_sending or self._send_error is not None:
+        if self._finished_sending or self._send_error is not None or self._sending_now is not None:
             self._check_sending()
-        transport = self._transport
         size = len(octets)
-        sent: list[int] = []
-        done = 0
-        try:
-            if deadline is not FOREVER and transport.tls is not None and size:
-                self._wait(WRITE, deadline)  # what is encrypted has to go, so first see that something can
-            rest = octets
-            while done < size:
-                try:
-                    sent.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
-                except BlockingIOError:
-                    self._wait(WRITE, deadline)
-                    continue
-                done += sent[-1]
-                if done < size:
-                    rest = memoryview(octets)[done:]
-            if size:
-                self._has_sent = True
-        except BaseException as error:
-            failed = self._send_failed(error, sum(sent), size)
-            if failed is error:
-                raise
-            raise failed
+        if size:
+            counts: list[int] = []
+            # On record before anything goes, and off it once everything has, so that whatever comes between cannot
+            # leave a part that nobody knows of.
+            self._sending_now = counts, size
+            self._send_pieces(deadline, octets, size, counts)
+            self._sending_now = None
 
-    def _send_failed(self, error: BaseException, done: int, size: int) -> BaseException:
-        """What to raise, and whether more may be sent."""
-        part_way = (done or self._transport.begun) and done < size
-        if part_way:
-            self._cut_short(done, size)
-        if isinstance(error, TimeoutError) and not error.errno and not isinstance(error, NetmsgError):
-            late = SendTimeoutError(f"{done} of {size} bytes were sent in time", bytes_sent=done)
-            late.__suppress_context__ = True
-            return late
-        if isinstance(error, OSError) and not isinstance(error, ClosedError):
-            broken = self._broken(error)
-            if not isinstance(broken, ClosedError):
-                self._send_error = broken
-            return broken
-        return error
+    def _send_pieces(self, deadline: Deadline, octets: bytes | memoryview, size: int, counts: list[int]) -> None:
+        """Send all of ``octets``, and append to ``counts`` how much has gone each time."""
+        transport = self._transport
+        self._has_sent = True
+        if deadline is not FOREVER and transport.tls is not None:
+            self._wait_to_send(deadline, counts)  # what is encrypted has to go, so first see that something can
+        done = 0
+        rest = octets
+        while done < size:
+            try:
+                counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
+            except BlockingIOError:
+                self._wait_to_send(deadline, counts)
+                continue
+            except ConnectionResetError as error:
+                self._reset = error  # before any call: it is told only once, and receiving would then see an end
+                raise self._send_failed(error)
+            except OSError as error:
+                if error.errno is None and not isinstance(error, NetmsgError):
+                    raise  # not of the network: a signal handler raised it
+                raise self._send_failed(error)
+            done += counts[-1]
+            if done < size:
+                rest = memoryview(octets)[done:]
+
+    def _wait_to_send(self, deadline: Deadline, counts: list[int]) -> None:
+        try:
+            self._wait(WRITE, deadline)
+        except TimeoutError:
+            if not deadline.expired:
+                raise  # a signal handler raised it
+            done = sum(counts)
+            raise SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done) from None
+
+    def _send_failed(self, error: OSError) -> BaseException:
+        """What to raise for an error of the network."""
+        self._send_error = error
+        return self._broken(error)
 
     def send_file(self, file: IO[bytes], offset: int = 0, count: int | None = None, *,
                   timeout: float | None = None) -> int:
@@ -576,38 +687,55 @@ class ByteStream:
             file.seek(offset)
         elif offset:
             raise ValueError("offset needs a file that can seek")
+        counts: list[int] = []
+        self._sending_now = counts, math.inf if count is None else count  # see `_send_all`
         sent = 0
-        try:
-            if count:
-                for sent in self._send_by_kernel(deadline, file, offset, count):
-                    pass  # so that it is known how far an exception let it come
-                if sent:
-                    file.seek(offset + sent)
-            while count is None or sent < count:
-                piece = file.read(CHUNK if count is None else min(CHUNK, count - sent))
-                if not piece:
-                    if count is None:
-                        break
-                    raise EOFError(f"the file ended after {sent} of {count} bytes")
-                self._send_all(deadline, piece)
-                sent += len(piece)
-        except BaseException as error:
-            if sent and self._send_error is None:
-                self._cut_short(sent, count)
-            if isinstance(error, SendTimeoutError):
-                error.bytes_sent += sent
-            raise
+        if count:
+            self._send_by_kernel(deadline, file, offset, count, counts)
+            sent = sum(counts)
+            if sent:
+                file.seek(offset + sent)
+        if count is None or sent < count:
+            sent = self._send_what_is_read(deadline, file, sent, count, counts)
+        self._sending_now = None
         return sent
 
-    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> Iterator[int]:
-        """As much as ``os.sendfile`` can: yields how far it has come."""
-        yield 0
+    def _send_what_is_read(self, deadline: Deadline, file: IO[bytes], sent: int, count: int | None,
+                           counts: list[int]) -> int:
+        descriptor = waitable_descriptor(file)
+        held = held_by_reader(file, descriptor)
+        source = file if descriptor < 0 else getattr(file, "raw", file)
+        while count is None or sent < count:
+            wanted = CHUNK if count is None else min(CHUNK, count - sent)
+            if held:
+                piece, held = held[:wanted], held[wanted:]
+            else:
+                if descriptor >= 0:
+                    self._wait_for_file_to_send(descriptor, deadline, counts)
+                piece = source.read(wanted)
+            if piece is None:
+                if descriptor < 0:
+                    raise BlockingIOError(errno.EAGAIN, "the file has nothing now, and cannot be waited for")
+                continue
+            if not piece:
+                if count is None:
+                    break
+                raise EOFError(f"the file ended after {sent} of {count} bytes")
+            self._send_pieces(deadline, piece, len(piece), counts)
+            sent += len(piece)
+        return sent
 
-    def _cut_short(self, done: int, size: int | None) -> None:
-        """Nothing more may be sent: the other end would take it for the rest."""
-        self._has_sent = True
-        of = "" if size is None else f" of {size}"
-        self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
+    def _wait_for_file_to_send(self, descriptor: int, deadline: Deadline, counts: list[int]) -> None:
+        try:
+            self._wait_for_file(descriptor, READ, deadline)
+        except TimeoutError:
+            if not deadline.expired:
+                raise
+            done = sum(counts)
+            raise SendTimeoutError(f"the file had no more than {done} bytes in time", bytes_sent=done) from None
+
+    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int, counts: list[int]) -> None:
+        """As much as ``os.sendfile`` can: appends to ``counts`` how much has gone each time."""
 
     def send_eof(self, *, timeout: float | None = None) -> None:
         """Tell the peer that nothing more will be sent; receiving goes on. Idempotent."""
@@ -615,19 +743,23 @@ class ByteStream:
         self._send_in_turn(deadline, self._send_eof)
 
     def _send_eof(self, deadline: Deadline) -> None:
+        self._settle_sending()
         if self._send_error is not None:
-            raise self._send_error
+            raise self._broken(self._send_error)
         transport = self._transport
-        try:
-            if not self._finished_sending:
-                self._finished_sending = True
+        if not self._has_sent_eof:
+            again = self._finished_sending  # the call before this one was interrupted, perhaps after it had done it
+            self._finished_sending = True
+            try:
                 transport.end_sending()
-            while transport.unsent:
-                self._wait(WRITE, deadline)
-        except OSError as error:
-            if isinstance(error, (TimeoutError, ClosedError)) and not error.errno:
-                raise
-            raise self._send_failed(error, 0, 0)
+            except OSError as error:
+                if error.errno is None and not isinstance(error, NetmsgError):
+                    raise  # not of the network: a signal handler raised it
+                if not (again and error.errno == errno.ENOTCONN):
+                    raise self._send_failed(error)
+            self._has_sent_eof = True
+        while transport.unsent:
+            self._wait(WRITE, deadline)
 
     # TLS
 
@@ -652,12 +784,14 @@ class ByteStream:
         return info
 
     def start_tls(self, ssl_context: ssl.SSLContext | bool | None = None, *, server_side: bool | None = None,
-                  server_hostname: str | None = None, timeout: float | None = None) -> None:
+                  server_hostname: str | None = None, tls_standard_compatible: bool = True,
+                  timeout: float | None = None) -> None:
         """Go on under TLS, after both ends agreed to.
 
         ``ssl_context`` defaults to the one that the stream was made with; ``server_side`` is known from how the stream
-        was made, and required where it is not; ``server_hostname`` defaults to the host that was connected to. On a
-        TLS stream: TLS inside of TLS.
+        was made, and required where it is not; ``server_hostname`` defaults to the host that was connected to.
+        ``tls_standard_compatible=False``, here or where the stream was made, takes an end without TLS's goodbye for a
+        clean one, and has `close` wait for none. On a TLS stream: TLS inside of TLS.
 
         Plaintext that has been received already and not been taken is an injection on the client
         (`RemoteProtocolError`), and goes into the handshake on the server. A failed upgrade closes the stream. Raises
@@ -681,7 +815,8 @@ class ByteStream:
                 context, self._server_hostname if server_hostname is None else server_hostname)
         if self._transport.handshaking:
             self._shake_hands(deadline)
-        self._in_turn(self._shaking, deadline, self._start_tls, context, server_side, server_hostname)
+        self._in_turn(self._shaking, deadline, self._start_tls, context, server_side, server_hostname,
+                      tls_standard_compatible)
 
     def _start_tls(self, deadline: Deadline, *arguments: Any) -> None:
         self._in_turn(self._sending, deadline, self._start_tls_alone, *arguments)
@@ -691,21 +826,32 @@ class ByteStream:
         self._in_turn(self._receiving, deadline, self._upgrade, *arguments)
 
     def _upgrade(self, deadline: Deadline, context: ssl.SSLContext, server_side: bool,
-                 server_hostname: str | None) -> None:
+                 server_hostname: str | None, standard_compatible: bool) -> None:
         if self._receive_error is not None:
-            raise self._receive_error
-        early = self._readers.pending() + self._ahead.take_all()
+            raise self._broken(self._receive_error)
+        if self._writing_now is not None:
+            self._settle_file()
+        ahead = self._ahead
+        self._readers.hand_back(ahead.returned)
+        early = ahead.peek_all()
         if early and not server_side:
             self.abort()
             raise RemoteProtocolError(f"the peer sent {len(early)} bytes in the clear behind what asked for TLS: they "
                                       "may have been injected")
-        transport = TLSTransport(self._transport, context, server_side=server_side, server_hostname=server_hostname,
-                                 standard_compatible=self._standard_compatible)
+        standard_compatible = standard_compatible and self._standard_compatible
+        transport = TLSTransport(self._below_tls(), context, server_side=server_side, server_hostname=server_hostname,
+                                 standard_compatible=standard_compatible)
         if early:
             transport.feed(early)
+            ahead.clear()
+        self._standard_compatible = standard_compatible
         self._ended = False
         self._transport = transport
         self._do_handshake(deadline)
+
+    def _below_tls(self) -> Transport:
+        """What TLS is to be put over."""
+        return self._transport
 
     def expect_tls(self, context: ssl.SSLContext | None, *, server_side: bool, server_hostname: str | None = None,
                    standard_compatible: bool = True) -> None:
@@ -719,7 +865,7 @@ class ByteStream:
         """TLS from the first byte on, with the handshake at the first use. For whoever makes the stream."""
         context = self._ssl_context
         assert isinstance(context, ssl.SSLContext) and self._server_side is not None
-        self._transport = TLSTransport(self._transport, context, server_side=self._server_side,
+        self._transport = TLSTransport(self._below_tls(), context, server_side=self._server_side,
                                        server_hostname=verified_hostname(context, self._server_hostname)
                                        if not self._server_side else None,
                                        standard_compatible=self._standard_compatible)
@@ -739,19 +885,23 @@ class ByteStream:
     def _do_handshake(self, deadline: Deadline) -> None:
         transport = self._transport
         upgrading = self._sending.is_mine
-        while transport.handshaking:
+        shaken = False
+        while transport.handshaking or (shaken and transport.finishing):
             try:
+                if shaken:
+                    self._wait(WRITE, deadline)  # without the rest of it the other end cannot finish
+                    continue
                 try:
                     transport.handshake()
+                    shaken = True
                 except BlockingIOError:
                     self._wait_for_handshake(deadline)
             except BaseException as error:
-                late = isinstance(error, TimeoutError) and not error.errno
-                if isinstance(error, OSError) and not late:
+                if isinstance(error, OSError) and (error.errno is not None or isinstance(error, NetmsgError)):
                     failed = self._handshake_failed(error)
                     if failed is not error:
                         raise failed
-                elif upgrading:
+                elif upgrading and (transport.handshaking or isinstance(error, TimeoutError)):
                     self._abandon()  # it is neither in the clear nor under TLS
                 raise
         self._handshake_deadline = FOREVER
@@ -776,6 +926,8 @@ class ByteStream:
         try:
             self._wait(READ, self._handshake_deadline)
         except TimeoutError as error:
+            if not self._handshake_deadline.expired:
+                raise  # a signal handler raised it
             raise TLSHandshakeError("the TLS handshake was not finished in time") from error
 
     def _abandon(self) -> None:
@@ -810,40 +962,64 @@ class ByteStream:
 
         Idempotent, from any thread, callback or signal handler. Whoever is blocked in a call gets `ClosedError`.
         """
-        check_timeout(timeout)
-        if self.closed:
+        deadline = Deadline(timeout)
+        again = self.closed
+        if not again:
+            self._linger = deadline
+            self.closed = True
+            self._ahead.items = []
+        elif self._disposed:
+            self._pass_on()
             return
-        self.closed = True
-        self._ahead.items = []
-        self._linger = Deadline(timeout)
-        self._link.wake()
-        if self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
-            self._closed_by_last = True  # the call that this one interrupts, or is made from, finishes it
-        else:
+        # Whoever calls again, perhaps because this was interrupted, does what is left to be done.
+        try:
+            self._wake()
+            if again or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
+                self._close_by_last()  # the call that this one interrupts, or is made from, or that closes, finishes it
+            else:
+                self._finish()
+        except BaseException:
+            if not self._to_wake:  # otherwise nobody may close what another `close` is still to wake
+                self._closed_by_last = True
+            raise
+
+    def _wake(self) -> None:
+        """Once, and again only if that was interrupted: the link may be gone afterwards."""
+        if self._to_wake:
+            self._to_wake = False
+            try:
+                self._link.wake()
+            except BaseException:
+                self._to_wake = True
+                raise
+
+    def _close_by_last(self) -> None:
+        """Have the last call inside close the descriptor, or do it now if there is none."""
+        self._closed_by_last = True
+        if self._shaking.holder is self._sending.holder is self._receiving.holder is None:
             self._finish()
 
     def abort(self) -> None:
         """Close at once, dropping everything: the other end may see a reset."""
-        here = self._process is current_process() and not self._disposed
-        if here and self.closed:
-            self._link.hurry()  # who is lingering need not
-        elif here:
+        if self._process is current_process() and not self._disposed:
             self._aborted = True
-            self._link.reset()
+            if self.closed:
+                self._link.hurry()  # who is lingering need not
+            else:
+                self._link.reset()
         self.close(timeout=0)
 
     def cut(self) -> None:
         """`close` without waiting for anybody, nor for what was sent to arrive: the last call inside closes the
         descriptor. For event loops."""
+        if self._disposed:
+            return
         if self.closed:
             self._link.hurry()  # who is lingering need not
-            return
         self._aborted = self.closed = True
         self._ahead.items = []
-        self._link.wake()
-        self._closed_by_last = True
-        if self._shaking.holder is self._sending.holder is self._receiving.holder is None:
-            self._finish()
+        self._wake()
+        self._close_by_last()
 
     def _finish(self) -> None:
         """The rest of `close`, once nobody is inside any more."""
@@ -851,41 +1027,55 @@ class ByteStream:
             return
         claim = [get_ident()]
         turns = (self._shaking, self._sending, self._receiving)
+        # They have been woken, and leave at once, unless one is busy with something else than this stream.
+        leaving = Deadline(max(0.2, min(self._linger.remaining() or 0.0, 10.0)))
         try:
-            # They have been woken, and leave at once, unless one is busy with something else than this stream.
-            leaving = Deadline(max(0.2, min(self._linger.remaining() or 0.0, 10.0)))
             for turn in turns:
                 turn.take(claim, leaving)
             if not self._disposed:
                 if not self._aborted:
                     self._say_goodbye(self._linger)
                 self._dispose()
-        except TimeoutError:
-            self._link.hurry()
+        except BaseException as error:
             self._closed_by_last = True
-        except BaseException:
-            self._dispose()  # who interrupts the lingering has lingered enough
+            if self._shaking.holder is self._sending.holder is self._receiving.holder is claim:
+                self._dispose()  # who interrupts the lingering has lingered enough
+            elif isinstance(error, TimeoutError) and leaving.expired:
+                self._link.hurry()
+                return
             raise
         finally:
-            for turn in turns:
-                if turn.holder is claim:
-                    turn.holder = None
-                    turn.pass_on()
+            # No call before all three are free.
+            if self._shaking.holder is claim:
+                self._shaking.holder = None
+            if self._sending.holder is claim:
+                self._sending.holder = None
+            if self._receiving.holder is claim:
+                self._receiving.holder = None
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Wake those who wait for a turn, who find the stream closed."""
+        for turn in (self._shaking, self._sending, self._receiving):
+            turn.pass_on()
 
     def _say_goodbye(self, deadline: Deadline) -> None:
         """Half-close, and wait until the other end has everything: closing with bytes unread is a reset, which can
         destroy what the other end has not read yet."""
         transport = self._transport
         try:
-            if not transport.handshaking and self._send_error is None and not self._finished_sending:
+            self._settle_sending()
+            if not transport.handshaking and self._send_error is None and not self._has_sent_eof:
                 transport.end_sending()
+                self._has_sent_eof = True
             while transport.unsent and (self._send_error is None or transport.handshaking):
                 self._link.linger(WRITE, deadline)
                 transport.flush()
             if transport.handshaking or self._receive_error is not None:
                 return
             # After a send that was cut short there is no goodbye: the other end is to notice.
-            settled = transport.tls is None or not self._has_sent or self._send_error is not None
+            settled = (transport.tls is None or not self._has_sent or self._send_error is not None
+                       or not self._standard_compatible)
             while not self._ended and not deadline.expired:
                 try:
                     if not transport.receive(CHUNK):
@@ -894,8 +1084,9 @@ class ByteStream:
                     if settled and self._link.settled():
                         return
                     self._link.linger(READ, deadline)
-        except OSError:
-            pass  # it is gone, or time is up
+        except OSError as error:
+            if error.errno is None and not isinstance(error, NetmsgError) and not deadline.expired:
+                raise  # not of the network: a signal handler raised it
 
     def forked(self) -> None:
         """In a forked child: close this process's copy of the descriptor, and say nothing to anybody."""
@@ -905,10 +1096,10 @@ class ByteStream:
 
     def _dispose(self) -> None:
         if not self._disposed:
-            self._disposed = True
             self._link.close()
             if self._process is current_process():
                 self._at_close()
+            self._disposed = True  # last, so that whoever comes after an interrupt does it again
 
 
 class _Items(Iterator[bytes]):

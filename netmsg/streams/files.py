@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final
+import os
+import stat
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from ..deadline import check_timeout
+from ..deadline import Deadline, check_timeout
+from ..sockets.waiting import READ, wait_for_sockets
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from .byte_stream import ByteStream
 
-__all__ = ["Readers", "open_file"]
+__all__ = ["Readers", "held_by_reader", "open_file", "position_of", "waitable_descriptor"]
 
 MODES: Final = {"r", "w", "rw", "rb", "wb", "rwb"}
 
@@ -75,26 +78,70 @@ class Readers:
 
     def __init__(self) -> None:
         self._readers: list[tuple[StreamFile, Any]] = []
+        self._taken: list[bytes | str] = []
 
     def add(self, raw: StreamFile, file: Any) -> None:
         self._readers = [(other, reader) for other, reader in self._readers if not other.closed]
         self._readers.append((raw, file))
 
-    def pending(self) -> bytes:
-        """Take what they have read ahead: what they still have to give when nothing more comes."""
-        taken = b""
+    def hand_back(self, returned: list[bytes]) -> None:
+        """Put in front of ``returned`` what they have read ahead: what they still have to give when nothing more
+        comes."""
         for raw, file in self._readers:
             raw.cut_off = True
             try:
-                held = file.read()
-                taken += held if isinstance(held, bytes) else held.encode(file.encoding, "surrogateescape")
+                self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept
             except UnicodeError:
-                taken += b"\0"  # it holds something, and no text
+                self._taken.append("\0")  # it holds something, and no text
             except ValueError:
                 pass  # closed, or detached: it holds nothing
             finally:
                 raw.cut_off = False
-        return taken
+        taken = [held if isinstance(held, bytes) else held.encode("utf-8", "surrogateescape") for held in self._taken]
+        if any(taken):
+            # No call between the one and the other, and so no interrupt.
+            returned[0:0] = taken
+            self._taken = []
+
+
+def waitable_descriptor(file: IO[bytes]) -> int:
+    """What has to be waited for before ``file`` can be read or written: the descriptor of a pipe or the like; -1 where
+    there is none, and where the file never has to be waited for, or is not known to be what its descriptor is."""
+    raw = getattr(file, "raw", file)
+    if (not isinstance(raw, io.FileIO)
+            or not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom))):
+        return -1
+    descriptor = raw.fileno()
+    mode = os.fstat(descriptor).st_mode
+    return descriptor if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode) else -1
+
+
+def held_by_reader(file: IO[bytes], descriptor: int) -> bytes:
+    """Take what a buffered reader over a pipe or the like has read ahead, without waiting for more."""
+    if descriptor < 0 or not isinstance(file, (io.BufferedReader, io.BufferedRandom)):
+        return b""
+    blocking = os.get_blocking(descriptor)
+    try:
+        wait_for_sockets({descriptor: READ}, None, Deadline(0))
+        blocking = False  # it need not be touched: there is something to be read
+    except TimeoutError:
+        pass
+    try:
+        if blocking:
+            os.set_blocking(descriptor, False)
+        held = len(file.peek())
+        return file.read1(held) if held else b""
+    finally:
+        if blocking:
+            os.set_blocking(descriptor, True)
+
+
+def position_of(file: IO[bytes]) -> int | None:
+    """Where the next byte goes, if the file knows."""
+    try:
+        return file.tell()
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, encoding: str | None,

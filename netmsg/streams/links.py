@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import deque
@@ -13,7 +14,7 @@ from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged
 from ..sockets.waiting import READ, WRITE, WakeUp, wait_for_sockets
 from ..tls import TLSInfo
-from ..transports.plain import Buffer, PlainTransport, Transport
+from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
 from ..waiting import Waiters
 
 __all__ = ["Link", "MemoryLink", "SocketLink", "memory_links"]
@@ -29,6 +30,9 @@ class Link(Protocol):
 
     def wait(self, events: int, deadline: Deadline) -> int:
         """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken. Raises ``TimeoutError``."""
+
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
+        """The same for a file that is sent or received to, such as a pipe."""
 
     def linger(self, events: int, deadline: Deadline) -> None:
         """The same for the one who closes, whom nothing wakes; for a moment at most where no event tells that the
@@ -56,12 +60,18 @@ class SocketLink:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.transport: Transport = PlainTransport(sock)
+        self.unix: UNIXTransport | None = None
+        if hasattr(sock, "recvmsg") and sock.family == getattr(socket, "AF_UNIX", None):
+            self.unix = UNIXTransport(sock)
+        self.transport: Transport = self.unix or PlainTransport(sock)
         self._wake_up = WakeUp()
 
     def wait(self, events: int, deadline: Deadline) -> int:
         ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
         return ready[0][1] if ready else 0
+
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
+        self._wake_up.wait({descriptor: events}, deadline)
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if deadline.expired:
@@ -88,6 +98,8 @@ class SocketLink:
             self.sock.close()
         except OSError:
             pass  # somebody else has closed the descriptor
+        if self.unix is not None:
+            self.unix.close()
         self._wake_up.close()
 
     def reset(self) -> None:
@@ -114,9 +126,19 @@ class _Pipe:
 
     def put(self, data: Buffer, taken: list[int]) -> None:
         """Append to ``taken`` how much of ``data`` there was room for."""
+        try:
+            self._put(data, taken)
+            self.changed.notify_all()
+        except BlockingIOError:
+            raise
+        except BaseException:
+            self.changed.notify_all()  # whoever waits for it has to learn of it, even if this was interrupted
+            raise
+
+    def _put(self, data: Buffer, taken: list[int]) -> None:
         with self.lock:
             if self.broken:
-                raise BrokenPipeError("the other end was closed")
+                raise BrokenPipeError(errno.EPIPE, "the other end was closed")
             room = self.size - self.held
             if room <= 0:
                 raise BlockingIOError
@@ -127,14 +149,23 @@ class _Pipe:
             chunks += (chunk,)
             self.held += size
             taken += (size,)
-        self.changed.notify_all()
 
     def get(self, max_bytes: int, target: deque[bytes]) -> None:
         """Move a chunk to ``target``; ``b""`` for the end."""
+        try:
+            self._get(max_bytes, target)
+            self.changed.notify_all()
+        except BlockingIOError:
+            raise
+        except BaseException:
+            self.changed.notify_all()
+            raise
+
+    def _get(self, max_bytes: int, target: deque[bytes]) -> None:
         with self.lock:
             if not self.chunks:
                 if self.broken:
-                    raise ConnectionResetError("the other end was aborted")
+                    raise ConnectionResetError(errno.ECONNRESET, "the other end was aborted")
                 if self.ended:
                     target.append(b"")
                     return
@@ -149,15 +180,22 @@ class _Pipe:
             else:
                 del self.chunks[0]
             self.held -= size
-        self.changed.notify_all()
 
     def end(self) -> None:
-        self.ended = True
-        self.changed.notify_all()
+        try:
+            self.ended = True
+            self.changed.notify_all()
+        except BaseException:
+            self.changed.notify_all()
+            raise
 
     def sever(self) -> None:
-        self.broken = True
-        self.changed.notify_all()
+        try:
+            self.broken = True
+            self.changed.notify_all()
+        except BaseException:
+            self.changed.notify_all()
+            raise
 
 
 class _MemoryTransport:
@@ -167,6 +205,7 @@ class _MemoryTransport:
     tls: TLSInfo | None = None
     readable = False
     unsent = False
+    finishing = False
     receive_into: Callable[[memoryview], int] | None = None
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
@@ -219,6 +258,7 @@ class MemoryLink:
         self._incoming = incoming
         self._outgoing = outgoing
         self._woken = False
+        self._wake_up = WakeUp()  # for files; costs nothing until there is one
 
     def _possible(self, events: int) -> int:
         incoming, outgoing = self._incoming, self._outgoing
@@ -231,12 +271,16 @@ class MemoryLink:
             raise TimeoutError("timed out")
         return 0 if self._woken else self._possible(events)
 
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
+        self._wake_up.wait({descriptor: events}, deadline)
+
     def linger(self, events: int, deadline: Deadline) -> None:
         if not self._incoming.changed.wait(lambda: self._possible(events), deadline):
             raise TimeoutError("timed out")
 
     def wake(self) -> None:
         self._woken = True
+        self._wake_up.set()
         self._incoming.changed.notify_all()
 
     def hurry(self) -> None:
@@ -249,6 +293,7 @@ class MemoryLink:
     def close(self) -> None:
         self._outgoing.end()
         self._incoming.sever()
+        self._wake_up.close()
 
     def reset(self) -> None:
         self._outgoing.sever()

@@ -15,11 +15,11 @@ class ReadAhead:
 
     Received chunks are appended to ``more`` as they are. Taking moves ``position``: two plain assignments, which an
     interrupt cannot come between. ``items`` is only there while one item after the other is taken, and before anything
-    else is taken it has to go: `unsplit`.
+    else is taken it has to go, and what was given back has to come to the front: `settle`.
     """
 
-    __slots__ = ("data", "delimiter", "items", "joining", "longest", "more", "position", "_chunk", "_delimiter",
-                 "_scanned", "_streak", "_tail")
+    __slots__ = ("data", "delimiter", "items", "joining", "longest", "more", "position", "quick", "returned", "scanned",
+                 "_chunk", "_counted", "_delimiter", "_held", "_streak", "_tail")
 
     def __init__(self) -> None:
         self.data = b""
@@ -29,18 +29,31 @@ class ReadAhead:
         """What stands between delimiters, without them, the first one last."""
         self.delimiter = b""
         """The one by which ``items`` were split."""
+        self.quick: bytes | None = None
+        """The same, while items may be taken straight from ``items``: nothing unread comes before them then."""
         self.longest = 0
         """None of them is longer."""
         self.joining: list[bytes] = []
         """Items on their way back, if that was interrupted."""
+        self.returned: list[bytes] = []
+        """What calls that were interrupted after they had taken it give back, to be read next. Whoever adds to it sets
+        ``quick`` to ``None``."""
+        self.scanned = 0
+        """How many unread bytes `find` has searched: all of them, where it has not found anything."""
         self._streak = 0
         self._delimiter = b""  # what is searched for; none whenever the chunks are changed, so that it begins anew
         self._chunk = 0  # how many chunks have been searched for it, `data` among them
-        self._scanned = 0  # how many unread bytes those are
         self._tail = b""  # the last of these, in which the delimiter may have begun
+        self._counted = 0  # how many chunks of `more` have been counted
+        self._held = 0  # how many bytes those are
 
     def __len__(self) -> int:
-        return len(self.data) - self.position + sum(map(len, self.more))
+        """Asked again after more has come, it counts only that."""
+        while self._counted < len(self.more):
+            held = self._held + len(self.more[self._counted])
+            self._held = held
+            self._counted += 1
+        return len(self.data) - self.position + self._held
 
     def split(self, delimiter: bytes, at: int, max_bytes: int) -> None:
         """The first item ends ``at`` bytes from here: after a few in a row split what follows it too. By a rule that
@@ -59,6 +72,9 @@ class ReadAhead:
         del items[-1]
         items.reverse()
         longest = left if left <= max_bytes else max(map(len, items), default=0)
+        # No call in between, and so no interrupt. What is in front of the items is for the caller to take.
+        self.quick = None
+        self._counted = self._held = 0
         self.data, self.position, self.items, self.more, self.longest = first, 0, items, more, longest
 
     def unsplit(self) -> None:
@@ -73,7 +89,21 @@ class ReadAhead:
         more = [self.delimiter.join(items), *self.more]
         self._streak = 0
         self._delimiter = b""
+        self._counted = self._held = 0
         self.more, self.joining = more, []
+
+    def settle(self) -> None:
+        """Have everything in ``data`` and ``more`` again, what was given back in front."""
+        self.unsplit()
+        given = tuple(self.returned)
+        count = len(given)
+        if count:
+            more = [*given, self.data[self.position:], *self.more]
+            more = [chunk for chunk in more if chunk]
+            self._delimiter = b""
+            self._counted = self._held = 0
+            self.data, self.position, self.more = b"", 0, more
+            del self.returned[:count]
 
     def front(self) -> int:
         """How many bytes can be taken from ``data``, into which the next chunk is moved if it is exhausted."""
@@ -81,6 +111,7 @@ class ReadAhead:
         if left == 0 and self.more:
             left = len(self.more[0])
             self._delimiter = b""
+            self._counted = self._held = 0
             self.data = self.more[0]
             self.position = 0
             del self.more[0]
@@ -92,6 +123,7 @@ class ReadAhead:
             joined = b"".join((self.data[self.position:], *self.more))
             empty: list[bytes] = []
             self._delimiter = b""
+            self._counted = self._held = 0
             self.data = joined
             self.position = 0
             self.more = empty
@@ -118,33 +150,29 @@ class ReadAhead:
                 chunk = self._tail + self.more[self._chunk - 1]
                 at = chunk.find(delimiter)
                 if at >= 0:
-                    return self._scanned - len(self._tail) + at
+                    return self.scanned - len(self._tail) + at
                 size = len(self.more[self._chunk - 1])
                 tail = chunk[max(0, len(chunk) - overlap):] if overlap else b""
             self._chunk += 1
-            self._scanned += size
+            self.scanned += size
             self._tail = tail
         return -1
 
     def searched(self) -> None:
         """Search from the beginning the next time."""
         self._delimiter = b""
-        self._chunk = self._scanned = 0
+        self._chunk = self.scanned = 0
         self._tail = b""
 
-    def take_all(self) -> bytes:
-        """Everything that is unread."""
-        self.unsplit()
-        taken = b"".join((self.data[self.position:], *self.more))
-        self._delimiter = b""
-        self.data, self.position, self.more = b"", 0, []
-        return taken
+    def peek_all(self) -> bytes:
+        """Everything that is unread, and stays so."""
+        self.settle()
+        self.gather(len(self))
+        return self.data[self.position:]
 
-    def put_back(self, chunk: bytes) -> None:
-        """Have ``chunk`` read next."""
-        rest = self.data[self.position:]
+    def clear(self) -> None:
+        """Forget what is unread. There is no call in here, and so no interrupt but before it."""
         self._delimiter = b""
-        if rest:
-            self.more.insert(0, rest)
-        self.data, self.position = chunk, 0
-        self.searched()
+        self._counted = self._held = 0
+        self.quick = None
+        self.data, self.position, self.more, self.items, self.joining, self.returned = b"", 0, [], [], [], []

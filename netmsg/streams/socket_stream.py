@@ -8,15 +8,15 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..deadline import Deadline
-from ..errors import ConnectionBrokenError, LocalProtocolError, SendTimeoutError
+from ..errors import LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
 from ..sockets.proxy import SocketProxy
+from ..transports.plain import Transport, UNIXTransport
 from .byte_stream import ByteStream, check_size
-from ..sockets.waiting import READ, WRITE
 from .links import SocketLink
 
 if TYPE_CHECKING:
@@ -102,34 +102,36 @@ class SocketStream(ByteStream):
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self._local_address!r} to {self._remote_address!r} {state}>"
 
-    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int) -> Iterator[int]:
+    def _below_tls(self) -> Transport:
+        if self._socket_link.unix is not None:
+            self._socket_link.unix.refuse_descriptors()
+        return super()._below_tls()
+
+    def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int, counts: list[int]) -> None:
         raw = getattr(file, "raw", file)
         if (not hasattr(os, "sendfile") or self._transport is not self._socket_link.transport
                 or not isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO))
                 or not isinstance(raw, io.FileIO) or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)):
             return  # what is read from anything else need not be what its descriptor has
-        counts: list[int] = []
         sent = 0
-        try:
-            while sent < count:
-                try:
-                    counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
-                                      (min(count - sent, SENDFILE_PIECE),)))
-                except BlockingIOError:
-                    self._wait(WRITE, deadline)
-                    continue
-                if not counts[-1]:
-                    return  # the file has become shorter
-                self._has_sent = True
-                sent += counts[-1]
-                yield sent
-        except BaseException as error:
-            failed = self._send_failed(error, sum(counts), count)
-            if failed is error:
-                raise
-            if isinstance(failed, SendTimeoutError):
-                failed.bytes_sent = 0  # whoever asked adds what it was told of
-            raise failed
+        while sent < count:
+            try:
+                counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
+                                  (min(count - sent, SENDFILE_PIECE),)))
+            except BlockingIOError:
+                self._wait_to_send(deadline, counts)
+                continue
+            except ConnectionResetError as error:
+                self._reset = error  # before any call: see `_send_pieces`
+                raise self._send_failed(error)
+            except OSError as error:
+                if error.errno is None:
+                    raise  # not of the network: a signal handler raised it
+                raise self._send_failed(error)
+            if not counts[-1]:
+                return  # the file has become shorter
+            self._has_sent = True
+            sent += counts[-1]
 
     # UNIX streams
 
@@ -151,72 +153,76 @@ class SocketStream(ByteStream):
 
     def _send_fds(self, deadline: Deadline, octets: bytes, descriptors: array.array[int]) -> None:
         self._check_sending()
-        while True:
+        counts: list[int] = []
+        size = len(octets)
+        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+        self._sending_now = counts, size  # see `_send_all`
+        while not counts:
             try:
-                sent = self._socket.sendmsg([octets], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-                break
+                counts.extend(map(self._socket.sendmsg, ([octets],), (passed,)))
             except BlockingIOError:
-                self._wait(WRITE, deadline)
+                self._wait_to_send(deadline, counts)
             except OSError as error:
-                if isinstance(error, ConnectionError):
-                    raise self._send_failed(error, 0, len(octets))
+                if isinstance(error, ConnectionError) and error.errno is not None:
+                    raise self._send_failed(error)
                 raise
         self._has_sent = True
-        if sent < len(octets):
-            try:
-                self._send_all(deadline, octets[sent:])
-            except BaseException as error:
-                if self._send_error is None:
-                    self._cut_short(sent, len(octets))
-                if isinstance(error, SendTimeoutError):
-                    error.bytes_sent += sent
-                raise
+        if counts[0] < size:
+            self._send_pieces(deadline, octets[counts[0]:], size - counts[0], counts)
+        self._sending_now = None
 
     def receive_fds(self, max_bytes: int, max_fds: int, *, timeout: float | None = None) -> tuple[bytes, list[int]]:
         """Some bytes, and the descriptors that came with them, close-on-exec; they belong to the caller.
 
-        What was read ahead is returned first, without descriptors; ``(b"", [])`` at the end.
+        What was read ahead is returned first. Descriptors are never lost to another receive: if one has taken the bytes
+        that they came with, they are returned at once, with ``b""`` if there are no further bytes. ``(b"", [])`` at the
+        end. Each call returns the descriptors of one message at most.
+
+        `RemoteProtocolError` for a message with more than ``max_fds`` of them, or with more than this process has room
+        for, and once more than 253 have come that nobody has asked for: the surplus has been closed then, and the bytes
+        can still be read.
         """
         deadline = self._deadline(timeout)
         check_size("max_bytes", max_bytes)
         check_size("max_fds", max_fds)
         self._check_unix()
-        return self._in_turn(self._receiving, deadline, self._receive_fds, max_bytes, max_fds)
+        unix = self._socket_link.unix
+        assert unix is not None
+        found: list[int] = []
+        try:
+            data = self._take(deadline, self._some_and_fds, max_bytes, max_fds, unix, found)
+        except BaseException:
+            if found:
+                unix.descriptors.kept[0:0] = (found,)  # without a call, and so without an interrupt
+                if self._disposed:
+                    unix.descriptors.close()
+            raise
+        return data, found
 
-    def _receive_fds(self, deadline: Deadline, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
+    def _some_and_fds(self, deadline: Deadline, max_bytes: int, max_fds: int, unix: UNIXTransport,
+                      found: list[int]) -> tuple[int, int]:
         ahead = self._ahead
-        ahead.unsplit()
-        if len(ahead):
-            size = min(ahead.front(), max_bytes)
-            ahead.searched()
-            start = ahead.position
-            ahead.position = start + size
-            return ahead.data[start:start + size], []
-        if self._ended:
-            return b"", []
-        if self._receive_error is not None:
-            raise self._receive_error
-        space = socket.CMSG_SPACE(max_fds * struct.calcsize("i"))
-        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        while True:
-            try:
-                data, messages, _, _ = self._socket.recvmsg(max_bytes, space, flags)
-                break
-            except BlockingIOError:
-                self._wait(READ, deadline)
-            except OSError as error:
-                if isinstance(error, ConnectionError) and not isinstance(error, ConnectionBrokenError):
-                    raise self._receive_failed(error)
-                raise
-        descriptors = array.array("i")
-        for level, kind, content in messages:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                descriptors.frombytes(content[:len(content) - len(content) % descriptors.itemsize])
-        found = list(descriptors)
-        for extra in found[max_fds:]:
-            os.close(extra)
-        self._ended = not data
-        return data, found[:max_fds]
+        come = unix.descriptors
+        left = ahead.front()
+        if not left and (unix.readable or not (come.kept or come.lost)) and self._fill(deadline, max_bytes):
+            left = ahead.front()
+        ahead.searched()
+        if come.lost:
+            lost = RemoteProtocolError(come.lost)
+            come.lost = ""
+            raise lost
+        if come.kept and len(come.kept[0]) > max_fds:
+            many = RemoteProtocolError(f"{len(come.kept[0])} descriptors came, and no more than {max_fds} were wanted")
+            come.unwanted += come.kept[0]
+            del come.kept[0]
+            come.close_unwanted()
+            raise many
+        size = min(left, max_bytes)
+        # No call from here on, and so no interrupt.
+        if come.kept:
+            found += come.kept[0]
+            del come.kept[0]
+        return size, 0
 
     @property
     def peer_credentials(self) -> PeerCredentials:

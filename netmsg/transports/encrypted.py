@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import TLSHandshakeError
+from ..errors import ConnectionBrokenError, TLSHandshakeError
 from ..locks import new_lock
 from ..tls import TLSEngine, TLSInfo
 from .plain import Buffer, Transport
@@ -50,6 +50,7 @@ class TLSTransport:
         self._ciphertext: deque[memoryview] = deque()
         self._counts: list[int] = []  # of bytes taken below and not yet taken off `_ciphertext`
         self._ending = False
+        self._server_side = server_side
         self._at_end = False
         self._failure: OSError | None = None
 
@@ -83,26 +84,31 @@ class TLSTransport:
 
     def receive(self, max_bytes: int, /) -> bytes:
         plaintext = self._plaintext
-        wanted = max_bytes - sum(map(len, plaintext))
+        wanted = max_bytes - sum(map(len, plaintext))  # mostly nothing: what an interrupted call has left
         while wanted > 0 and not self._at_end and self._failure is None:
             try:
                 with self._state:
+                    before = len(plaintext)
                     found = self._engine.read_to(plaintext, wanted)
                     if found and not plaintext[-1]:
                         del plaintext[-1]
                         self._at_end = True
+                    wanted -= sum(map(len, plaintext[before:]))  # and never of all of them: records may be tiny
                 if not found:
                     if plaintext:
                         break
                     self._receive_ciphertext()
-                    continue
             except BlockingIOError:
                 self._flush_quietly()
                 raise
-            except OSError as error:
+            except (ConnectionBrokenError, TLSHandshakeError) as error:
                 self._failure = error  # told after what came before it
                 break
-            wanted = max_bytes - sum(map(len, plaintext))
+            except OSError as error:
+                if error.errno is None:
+                    raise  # not of the network: a signal handler raised it
+                self._failure = error
+                break
         self._flush_quietly()
         if not plaintext:
             if self._failure is not None:
@@ -143,7 +149,14 @@ class TLSTransport:
 
     @property
     def unsent(self) -> bool:
-        return bool(self._ciphertext) or self._below.unsent
+        return bool(self._ciphertext) or self._ending or self._engine.has_ciphertext or self._below.unsent
+
+    @property
+    def finishing(self) -> bool:
+        # After the last flight of a TLS 1.3 server there are tickets at most, which a client may never read.
+        info = self.tls
+        last = info is not None and not (self._server_side and info.version == "TLSv1.3")
+        return self._below.finishing or (last and self.unsent)
 
     @property
     def begun(self) -> bool:
@@ -178,8 +191,12 @@ class TLSTransport:
                         del ciphertext[0]
                         del counts[0]
                 if self._ending and not self._engine.has_ciphertext:
+                    try:
+                        self._below.end_sending()
+                    except OSError:
+                        self._ending = False  # there is nobody any more to tell
+                        raise
                     self._ending = False
-                    self._below.end_sending()
 
     def _flush_quietly(self) -> None:
         """The same on the receiving side, where it is for reading to say that the connection broke."""

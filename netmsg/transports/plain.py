@@ -7,13 +7,19 @@ strike, so that nothing is lost and nothing is done twice: see `PlainTransport`.
 
 from __future__ import annotations
 
+import array
+import os
 import socket
-from collections.abc import Callable
-from typing import Protocol, Union
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, Union
 
 from ..tls import TLSInfo
 
-__all__ = ["Buffer", "PlainTransport", "Transport"]
+__all__ = ["Buffer", "Descriptors", "PlainTransport", "Transport", "UNIXTransport"]
+
+MOST_DESCRIPTORS: Final = 253
+"""Linux passes no more in one message."""
 
 Buffer = Union[bytes, memoryview]
 
@@ -49,6 +55,10 @@ class Transport(Protocol):
         """Whether bytes of its own (alerts, key updates, the rest of a record) wait for room below."""
 
     @property
+    def finishing(self) -> bool:
+        """Whether the end of the handshake, without which the other end cannot finish it, waits for room below."""
+
+    @property
     def begun(self) -> bool:
         """Whether bytes have been taken that `send_one` has not returned the number of yet."""
 
@@ -70,6 +80,7 @@ class PlainTransport:
     tls: TLSInfo | None = None
     readable = False
     unsent = False
+    finishing = False
     begun = False
 
     def __init__(self, sock: socket.socket) -> None:
@@ -81,6 +92,130 @@ class PlainTransport:
 
     def handshake(self) -> None:
         """There is none."""
+
+    def flush(self) -> None:
+        """Nothing is ever kept back."""
+
+    def end_sending(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+
+class Descriptors:
+    """The descriptors that have come over a UNIX socket and that nobody has asked for yet: no more than one message can
+    carry, close-on-exec."""
+
+    def __init__(self) -> None:
+        self.kept: list[list[int]] = []
+        """Those of each message, the first one first."""
+        self.unwanted: list[int] = []
+        """To be closed."""
+        self.lost = ""
+        """Why some were closed before anybody had asked for them, if that has not been told yet."""
+
+    def trim(self) -> None:
+        """Close what is too much."""
+        while sum(map(len, self.kept)) > MOST_DESCRIPTORS:
+            self.lost = f"more than {MOST_DESCRIPTORS} descriptors came before receive_fds() asked for any"
+            self.unwanted += self.kept[-1]
+            del self.kept[-1]
+        self.close_unwanted()
+
+    def close_unwanted(self) -> None:
+        unwanted = self.unwanted
+        while unwanted:
+            descriptor = unwanted[-1]
+            # No call between the one and the other, and so no interrupt.
+            del unwanted[-1]
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # somebody else has closed it
+
+    def close(self) -> None:
+        """All of them."""
+        while self.kept:
+            self.unwanted += self.kept[-1]
+            del self.kept[-1]
+        self.close_unwanted()
+
+    def __del__(self) -> None:
+        if hasattr(self, "lost"):  # not where an interrupt came before it was made
+            self.close()
+
+
+class UNIXTransport:
+    """A connected non-blocking UNIX socket. Whoever receives bytes from it keeps the descriptors that came with them,
+    which the kernel would drop without a word where ``recv`` does not ask for them: see `Descriptors`."""
+
+    handshaking = False
+    tls: TLSInfo | None = None
+    unsent = False
+    finishing = False
+    begun = False
+    receive_into: Callable[[memoryview], int] | None = None
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._receive_message = sock.recvmsg
+        self._arrived: list[tuple[bytes, Iterable[tuple[int, int, bytes]], int, Any]] = []
+        self._space = socket.CMSG_SPACE(MOST_DESCRIPTORS * struct.calcsize("i"))
+        self._flags: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        self.descriptors = Descriptors()
+        self.send_one = sock.send
+        self.send_many = sock.sendmsg
+
+    def handshake(self) -> None:
+        """There is none."""
+
+    def receive(self, max_bytes: int, /) -> bytes:
+        arrived = self._arrived
+        if not arrived:
+            arrived.extend(map(self._receive_message, (max_bytes,), (self._space,), (self._flags,)))
+        data, messages, flags, _ = arrived[0]
+        if messages or flags & socket.MSG_CTRUNC:
+            self._keep(data, messages, flags)
+        if len(data) > max_bytes:  # left by an interrupted call that wanted more
+            arrived[0] = data[max_bytes:], (), 0, None
+            return data[:max_bytes]
+        # No call from here to the return, and so no interrupt.
+        del arrived[0]
+        return data
+
+    def _keep(self, data: bytes, messages: Iterable[tuple[int, int, bytes]], flags: int) -> None:
+        found = array.array("i")
+        for level, kind, content in messages:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found.frombytes(content[:len(content) - len(content) % found.itemsize])
+        descriptors = found.tolist()
+        if not self._flags:
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+        kept, unwanted = self.descriptors.kept, self.descriptors.unwanted
+        truncated = flags & socket.MSG_CTRUNC and self._space
+        # No call from here to `trim`, and so no interrupt.
+        if truncated:
+            self.descriptors.lost = "descriptors came that this process has no room for"
+            unwanted += descriptors
+        elif descriptors:
+            kept += (descriptors,)
+        self._arrived[0] = data, (), 0, None
+        self.descriptors.trim()
+
+    def refuse_descriptors(self) -> None:
+        """From now on have the kernel drop them: nobody can ask for any under TLS."""
+        self._space = 0
+        self.descriptors.close()
+
+    def close(self) -> None:
+        """Close the descriptors that nobody has asked for."""
+        if self._arrived:
+            data, messages, flags, _ = self._arrived[0]
+            self._keep(data, messages, flags)
+        self.descriptors.close()
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._arrived)
 
     def flush(self) -> None:
         """Nothing is ever kept back."""

@@ -220,63 +220,6 @@ print(lives, open_now() == before or (open_now(), before), interrupts > 0)
 """
 
 
-STREAM = PRELUDE + """
-import ssl, trustme
-how, kind = sys.argv[3:5]
-authority = trustme.CA()
-server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-authority.issue_cert("localhost").configure_cert(server_context)
-client_context = ssl.create_default_context()
-authority.configure_trust(client_context)
-if kind == "memory":
-    sender, receiver = memory_stream_pair()
-else:
-    with create_tcp_server(interface="127.0.0.1") as listener:
-        receiver, sender = connect_tcp("127.0.0.1", listener.port), listener.accept(timeout=10)
-for _ in range(kind.count("tls")):
-    upgrade = threading.Thread(target=sender.start_tls, args=(server_context,), kwargs={"server_side": True})
-    upgrade.start()
-    receiver.start_tls(client_context, server_side=False, server_hostname="localhost")
-    upgrade.join()
-
-def feed():
-    for number in range(0, COUNT, 10):
-        sender.send_all(b"".join(b"%09d\\n" % n for n in range(number, number + 10)))
-    sender.send_eof()
-
-feeder = threading.Thread(target=feed, daemon=True)
-lines = receiver.receive_delimited_chunks(b"\\n", timeout=10)
-if "packet" in how:
-    client = PacketClient(receiver, LineCodec(), max_recv_size=777)
-    packets = client.iter_received_packets(timeout=60)
-got = b""
-feeder.start()
-begin()
-while len(got) < 10 * COUNT:
-    try:
-        if how == "packet":
-            got += client.recv_packet().encode() + b"\\n"
-        elif how == "packet in time":
-            got += client.recv_packet(timeout=10).encode() + b"\\n"
-        elif how == "iterate packets":
-            got += next(packets).encode() + b"\\n"
-        elif how == "until":
-            got += receiver.receive_until(b"\\n") + b"\\n"
-        elif how == "exactly":
-            got += receiver.receive_exactly(10, timeout=10)
-        elif how == "receive":
-            got += receiver.receive(777, timeout=10)
-        elif how == "iterate":
-            got += next(lines) + b"\\n"
-    except KeyboardInterrupt:
-        pass
-end()
-print(len(got) // 10, got == b"".join(b"%09d\\n" % n for n in range(COUNT)), interrupts > 0)
-feeder.join()
-receiver.close(timeout=0), sender.close(timeout=0)
-"""
-
-
 def run(program: str, *arguments: object) -> str:
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
                             capture_output=True, text=True, timeout=100)
@@ -299,15 +242,6 @@ def test_a_storm_on_the_receiver_loses_nothing(guarantee: str, how: str) -> None
 def test_a_storm_on_a_conversation_loses_nothing(guarantee: str) -> None:
     for _ in range(max(1, ROUNDS // 8)):
         assert run(CONVERSATION, guarantee, 10_000) == "10000 True True\n"
-
-
-@pytest.mark.timeout(ROUNDS * 100)
-@pytest.mark.parametrize("kind, how", [("tcp", "until"), ("tcp", "exactly"), ("tcp", "receive"), ("memory", "iterate"),
-                                       ("tcp", "packet"), ("tls", "packet in time"), ("memory", "iterate packets"),
-                                       ("tls", "until"), ("tls", "receive"), ("tls in tls", "exactly")])
-def test_a_storm_on_a_stream_loses_nothing(kind: str, how: str) -> None:
-    for _ in range(max(1, ROUNDS // 8)):
-        assert run(STREAM, "AT_MOST_ONCE", 50_000, how, kind) == "50000 True True\n"
 
 
 def test_a_storm_on_who_waits_for_receipts_loses_nothing() -> None:

@@ -91,3 +91,28 @@ def connect_in_background(port: int, context: ssl.SSLContext) -> Background:
     """The handshake needs the server's thread too, which is begun with the stream that is accepted."""
     return Background(connect_tcp, "127.0.0.1", port, ssl_context=context, timeout=TIMEOUT,
                       server_hostname="localhost")
+
+
+@pytest.mark.skipif(not SOAK, reason="a gibibyte takes its time")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_22_a_gibibyte_in_one_piece(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], encrypted: bool) -> None:
+    size = 1 << 30
+    with create_tcp_server(interface="127.0.0.1", ssl_context=tls_contexts[0] if encrypted else None) as listener:
+        connecting = Background(connect_tcp, "127.0.0.1", listener.port, timeout=TIMEOUT,
+                                ssl_context=tls_contexts[1] if encrypted else None,
+                                server_hostname="localhost" if encrypted else None)
+        with listener.accept(timeout=TIMEOUT) as server:
+            if encrypted:
+                server.do_handshake(timeout=TIMEOUT)
+            with connecting.result() as client:
+                data = bytearray(size)
+                data[::4096] = b"x" * (size // 4096)
+                sending = Background(client.send_all, data, timeout=500)
+                buffer = bytearray(size)
+                view = memoryview(buffer)
+                received = 0
+                while received < size:
+                    received += server.receive_into(view[received:], timeout=TIMEOUT)
+                sending.result()
+                assert buffer == data

@@ -42,10 +42,11 @@ def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list
                 ahead.more.append(piece)
             del waiting[:size]
             continue
-        if step == "until" and ahead.items and ahead.delimiter is NEWLINE:
+        ahead.quick = ahead.delimiter  # as whoever takes says in the same instant
+        if step == "until" and ahead.items and ahead.quick is NEWLINE:
             out += ahead.items.pop() + NEWLINE
             continue
-        ahead.unsplit()
+        ahead.settle()
         if step == "some":
             left = ahead.front()
             ahead.searched()
@@ -61,7 +62,7 @@ def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list
             ahead.searched()
             ahead.split(NEWLINE, at, 1)
             out += take(ahead, at, 1) + NEWLINE
-    assert out + ahead.take_all() + b"".join(waiting) == whole
+    assert out + ahead.peek_all() + b"".join(waiting) == whole
 
 
 NEWLINE = b"\n"
@@ -90,7 +91,7 @@ def test_items_are_split_only_after_a_few_in_a_row() -> None:
     ahead = ReadAhead()
     ahead.more.append(b"x\n" * 100)
     for number in range(1, STREAK + 1):
-        ahead.unsplit()
+        ahead.settle()
         at = ahead.find(NEWLINE)
         ahead.front()
         ahead.searched()
@@ -100,10 +101,27 @@ def test_items_are_split_only_after_a_few_in_a_row() -> None:
     assert len(ahead.items) == 100 - STREAK and ahead.longest == 1
 
 
-def test_what_is_put_back_is_read_next() -> None:
+def test_what_is_given_back_is_read_next() -> None:
     ahead = ReadAhead()
     ahead.more.append(b"abcdef")
     ahead.front()
-    first = take(ahead, 2)
-    ahead.put_back(first)
-    assert ahead.take_all() == b"abcdef" and len(ahead) == 0
+    ahead.returned.append(take(ahead, 2))
+    assert ahead.peek_all() == b"abcdef" and len(ahead) == 6
+    ahead.clear()
+    assert ahead.peek_all() == b"" and len(ahead) == 0
+
+
+@given(chunks)
+def test_how_much_there_is_is_known_however_it_came(pieces: list[bytes]) -> None:
+    ahead = ReadAhead()
+    there = 0
+    for number, piece in enumerate(pieces):
+        ahead.more.append(piece)
+        there += len(piece)
+        assert len(ahead) == there
+        if number % 3 == 1:
+            ahead.front()
+            there -= len(take(ahead, 1))
+        elif number % 3 == 2:
+            ahead.gather(there)
+        assert len(ahead) == there

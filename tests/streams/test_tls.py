@@ -572,3 +572,37 @@ def test_a_file_raises_what_the_stream_does() -> None:
         one.close()
         with pytest.raises(ClosedError):
             file.readline()
+
+
+@pytest.mark.parametrize("buffer_size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_upgrade_has_sent_the_end_of_its_handshake(authority: trustme.CA, contexts: Contexts,
+                                                      version: ssl.TLSVersion, buffer_size: int) -> None:
+    client_side = client_context(authority)
+    client_side.minimum_version = client_side.maximum_version = version
+    client, server = memory_stream_pair(buffer_size=buffer_size)
+    upgrading = Background(server.start_tls, contexts[0], server_side=True, timeout=TIMEOUT)
+    client.start_tls(client_side, server_side=False, server_hostname="localhost", timeout=TIMEOUT)
+    upgrading.result()  # though neither end does anything more
+    sending = Background(client.send_all, b"first", timeout=TIMEOUT)
+    assert server.receive_exactly(5, timeout=TIMEOUT) == b"first"
+    sending.result()
+    client.abort()
+    server.abort()
+
+
+@pytest.mark.parametrize("where", ["connecting", "upgrading"])
+def test_close_waits_for_no_goodbye_where_none_is_expected(contexts: Contexts, where: str) -> None:
+    with create_tcp_server(interface="127.0.0.1", ssl_context=contexts[0], autostart_tls=False) as listener:
+        client = connect_tcp("127.0.0.1", listener.port, ssl_context=contexts[1], server_hostname="localhost",
+                             autostart_tls=False, tls_standard_compatible=where != "connecting")
+        with listener.accept(timeout=TIMEOUT) as server:
+            upgrading = Background(server.start_tls, timeout=TIMEOUT)
+            client.start_tls(tls_standard_compatible=where != "upgrading", timeout=TIMEOUT)
+            upgrading.result()
+            client.send_all(b"request")
+            assert server.receive_exactly(7, timeout=TIMEOUT) == b"request"
+            server.send_all(b"answer")
+            assert client.receive_exactly(6, timeout=TIMEOUT) == b"answer"
+            Background(client.close, timeout=None).result()  # though the server says nothing more
+            assert server.receive(timeout=TIMEOUT) == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,6 +61,18 @@ class Background(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._result
+
+
+def until_waiting(call: Background) -> None:
+    """Wait until a call of the library's, in another thread, has come to wait for an event or another thread: its
+    innermost frame is then where the library waits."""
+    def waits() -> bool:
+        if not call.is_alive():
+            raise AssertionError("the call has ended, and was to wait")
+        frame = sys._current_frames().get(call.ident or 0)
+        return frame is not None and os.path.basename(frame.f_code.co_filename) == "waiting.py"
+
+    until(waits)
 
 
 def until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:

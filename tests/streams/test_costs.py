@@ -1,0 +1,171 @@
+"""What streams cost, in operations and not in time: linear in what comes, however it is cut up."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from netmsg import ByteStream, DelimiterNotFoundError
+from netmsg.deadline import Deadline
+from netmsg.streams.links import MemoryLink, memory_links
+from netmsg.transports import encrypted
+from netmsg.transports.encrypted import TLSTransport
+from netmsg.transports.plain import Buffer, Transport
+
+looks = 0
+
+
+class Piece(bytes):
+    """Counts how often it is looked at."""
+
+    def __len__(self) -> int:
+        global looks
+        looks += 1
+        return super().__len__()
+
+
+class Dripping:
+    """A link whose transport hands out a byte at a time, and lets a call wait after every ``patience`` of them."""
+
+    def __init__(self, content: bytes, patience: int) -> None:
+        self._link = memory_links(1)[0]
+        self._left = [Piece(content[at:at + 1]) for at in range(len(content) - 1, -1, -1)]
+        self._patience = patience
+        self._come = 0
+        self.transport: Transport = self._link.transport
+        self.transport.receive = self._receive  # type: ignore[method-assign]
+
+    def _receive(self, max_bytes: int, /) -> bytes:
+        self._come += 1
+        if self._come % self._patience == 0:
+            raise BlockingIOError
+        return self._left.pop()
+
+    def wait(self, events: int, deadline: Deadline) -> int:
+        raise TimeoutError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+
+def looks_at(content: bytes, receive: Callable[[ByteStream], bytes], patience: int) -> int:
+    global looks
+    link: Any = Dripping(content, patience)
+    stream = ByteStream(link)
+    looks = 0
+    got = b""
+    while len(got) < len(content) - 1:
+        try:
+            got = receive(stream)
+        except TimeoutError:
+            pass
+    assert got + b"\n" == content or got == content
+    looked = looks
+    stream.abort()
+    return looked
+
+
+@pytest.mark.parametrize("patience", [1_000_000, 10], ids=["in one call", "in many calls"])
+@pytest.mark.parametrize("how", ["until", "exactly"])
+def test_a_drip_costs_the_same_for_every_byte(how: str, patience: int) -> None:
+    def cost(size: int) -> float:
+        content = b"x" * (size - 1) + b"\n"
+        if how == "until":
+            return looks_at(content, lambda stream: stream.receive_until(b"\n", size), patience) / size
+        return looks_at(content, lambda stream: stream.receive_exactly(size), patience) / size
+
+    assert cost(8000) < 1.5 * cost(1000) < 20
+
+
+def test_a_drip_without_a_delimiter_is_noticed_at_its_limit() -> None:
+    link: Any = Dripping(b"x" * 100, 1_000_000)
+    stream = ByteStream(link)
+    with pytest.raises(DelimiterNotFoundError):
+        stream.receive_until(b"\r\n", 10)
+    assert stream.receive_exactly(12) == b"x" * 12
+    stream.abort()
+
+
+class Below:
+    """A memory transport that counts what it is asked to send."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._transport = link.transport
+        self.sends = 0
+
+    def send_one(self, buffer: Buffer, /) -> int:
+        self.sends += 1
+        return self._transport.send_one(buffer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Gathering(Below):
+    """Hands out everything that has come at once, as a network does."""
+
+    def receive(self, max_bytes: int, /) -> bytes:
+        got = self._transport.receive(max_bytes)
+        try:
+            while True:
+                got += self._transport.receive(max_bytes)
+        except BlockingIOError:
+            return got
+
+
+def tls_pair(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> tuple[TLSTransport, TLSTransport, Below]:
+    one, other = memory_links(1 << 22)
+    below: Any = Below(other)
+    gathering: Any = Gathering(one)
+    server = TLSTransport(gathering, contexts[0], server_side=True)
+    client = TLSTransport(below, contexts[1], server_side=False, server_hostname="localhost")
+    while server.handshaking or client.handshaking:
+        for end in (client, server):
+            if end.handshaking:
+                try:
+                    end.handshake()
+                except BlockingIOError:
+                    pass
+    return server, client, below
+
+
+def test_tiny_tls_records_cost_the_same_each(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 0
+
+    def counting_sum(numbers: Iterable[int]) -> int:
+        nonlocal counted
+        numbers = list(numbers)
+        counted += len(numbers)
+        return sum(numbers)
+
+    def cost(records: int) -> float:
+        nonlocal counted
+        server, client, _ = tls_pair(tls_contexts)
+        for _ in range(records):
+            assert client.send_one(b"x") == 1
+        counted = 0
+        got = b""
+        while len(got) < records:
+            got += server.receive(65_536)
+        return counted / records
+
+    monkeypatch.setattr(encrypted, "sum", counting_sum, raising=False)
+    assert cost(2000) < 1.5 * cost(250) < 20
+
+
+def test_a_large_piece_under_tls_is_sent_in_a_few_writes(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """And not in one a record, each of which could wait for the network, and another thread for it."""
+    server, client, below = tls_pair(tls_contexts)
+    below.sends = 0
+    content = memoryview(bytes(200_000))
+    sent = 0
+    while sent < len(content):
+        sent += client.send_one(content[sent:])
+    assert below.sends <= 4 + 2
+    got = 0
+    while got < len(content):
+        got += len(server.receive(65_536))
