@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
+from ..errors import bare
 from ..transports.plain import Buffer, Transport
 
 __all__ = ["SendQueue"]
@@ -93,7 +94,7 @@ class SendQueue:
         except BlockingIOError:
             self.blocked = True
         except OSError as error:
-            self.failure = error
+            self.failure = bare(error)
 
     def _join(self) -> None:
         size = number = 0
