@@ -198,10 +198,16 @@ class PacketClient(Generic[S, R]):
             self._recv_size = min(2 * self._recv_size, self._max_recv_size)
         else:
             self._recv_size = self._usual_size
-        if in_main_thread():
-            decoder = copy(decoder)
-        packets = decoded(decoder, chunk)
-        good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
+        try:
+            if in_main_thread():
+                decoder = copy(decoder)
+            packets = decoded(decoder, chunk)
+            good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
+        except BaseException:
+            half = len(chunk) // 2
+            if half:  # or who is interrupted all the time would begin with the same large chunk again and again
+                chunks[:1] = chunk[:half], chunk[half:]
+            raise
         # No call from here on, and so no interrupt.
         self._decoder = decoder
         if good:
