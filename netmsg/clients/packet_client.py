@@ -233,10 +233,10 @@ class PacketClient(Generic[S, R]):
         return info
 
     def start_tls(self, ssl_context: ssl.SSLContext | bool | None = None, *, server_side: bool | None = None,
-                  server_hostname: str | None = None, tls_standard_compatible: bool | None = None,
+                  server_hostname: str | None = None, tls_standard_compatible: bool = True,
                   timeout: float | None = None) -> None:
-        """Go on under TLS, after both ends agreed to: see `ByteStream.start_tls`. ``tls_standard_compatible`` defaults
-        to what the client was made with.
+        """Go on under TLS, after both ends agreed to: see `ByteStream.start_tls`. ``tls_standard_compatible=False``
+        counts here and where the client was made.
 
         Anything that has been received by then, and was not returned, may have been injected: `RemoteProtocolError`,
         and the client is closed.
@@ -252,8 +252,7 @@ class PacketClient(Generic[S, R]):
                 raise RemoteProtocolError("the peer sent something in the clear behind what asked for TLS: it may have "
                                           "been injected")
             self._stream.start_tls(ssl_context, server_side=server_side, server_hostname=server_hostname,
-                                   tls_standard_compatible=self._tls_standard_compatible
-                                   if tls_standard_compatible is None else tls_standard_compatible,
+                                   tls_standard_compatible=tls_standard_compatible and self._tls_standard_compatible,
                                    timeout=deadline.remaining())
         finally:
             if turn.holder is claim:

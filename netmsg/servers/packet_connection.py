@@ -220,12 +220,12 @@ class PacketConnection(Generic[S]):
         if self._changed is not None:
             self._changed.notify_all()
 
-    def start_tls(self, ssl_context: ssl.SSLContext | None = None, *, tls_standard_compatible: bool | None = None,
+    def start_tls(self, ssl_context: ssl.SSLContext | None = None, *, tls_standard_compatible: bool = True,
                   timeout: float | None = None) -> None:
         """Go on under TLS. For the handler, after the last packet in the clear was sent: that told the client to begin.
 
-        ``ssl_context`` and ``tls_standard_compatible`` default to the listener's, ``timeout`` to its
-        ``handshake_timeout``. Anything that the client
+        ``ssl_context`` defaults to the listener's, ``timeout`` to its ``handshake_timeout``;
+        ``tls_standard_compatible=False`` counts here and there. Anything that the client
         has sent behind the packet that asked for TLS may have been injected: `RemoteProtocolError`. Raises
         `TLSHandshakeError`; whatever goes wrong closes the connection.
 
@@ -246,8 +246,7 @@ class PacketConnection(Generic[S]):
             raise self._told(RemoteProtocolError("the client sent something in the clear behind what asked for TLS: "
                                                  "it may have been injected"))
         upgrade = TLSTransport(self._transport, context, server_side=True,
-                               standard_compatible=self._listener.tls_standard_compatible
-                               if tls_standard_compatible is None else tls_standard_compatible)
+                               standard_compatible=self._listener.tls_standard_compatible and tls_standard_compatible)
         timeout = self._listener.handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
         self._upgrade_timeout = timeout

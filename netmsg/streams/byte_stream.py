@@ -652,13 +652,14 @@ class ByteStream:
         return info
 
     def start_tls(self, ssl_context: ssl.SSLContext | bool | None = None, *, server_side: bool | None = None,
-                  server_hostname: str | None = None, tls_standard_compatible: bool | None = None,
+                  server_hostname: str | None = None, tls_standard_compatible: bool = True,
                   timeout: float | None = None) -> None:
         """Go on under TLS, after both ends agreed to.
 
         ``ssl_context`` defaults to the one that the stream was made with; ``server_side`` is known from how the stream
-        was made, and required where it is not; ``server_hostname`` defaults to the host that was connected to, and
-        ``tls_standard_compatible`` to what the stream was made with. On a TLS stream: TLS inside of TLS.
+        was made, and required where it is not; ``server_hostname`` defaults to the host that was connected to.
+        ``tls_standard_compatible=False``, here or where the stream was made, takes an end without TLS's goodbye for a
+        clean one. On a TLS stream: TLS inside of TLS.
 
         Plaintext that has been received already and not been taken is an injection on the client
         (`RemoteProtocolError`), and goes into the handshake on the server. A failed upgrade closes the stream. Raises
@@ -682,8 +683,8 @@ class ByteStream:
                 context, self._server_hostname if server_hostname is None else server_hostname)
         if self._transport.handshaking:
             self._shake_hands(deadline)
-        compatible = self._standard_compatible if tls_standard_compatible is None else tls_standard_compatible
-        self._in_turn(self._shaking, deadline, self._start_tls, context, server_side, server_hostname, compatible)
+        self._in_turn(self._shaking, deadline, self._start_tls, context, server_side, server_hostname,
+                      tls_standard_compatible)
 
     def _start_tls(self, deadline: Deadline, *arguments: Any) -> None:
         self._in_turn(self._sending, deadline, self._start_tls_alone, *arguments)
@@ -693,7 +694,7 @@ class ByteStream:
         self._in_turn(self._receiving, deadline, self._upgrade, *arguments)
 
     def _upgrade(self, deadline: Deadline, context: ssl.SSLContext, server_side: bool,
-                 server_hostname: str | None, compatible: bool) -> None:
+                 server_hostname: str | None, standard_compatible: bool) -> None:
         if self._receive_error is not None:
             raise self._receive_error
         early = self._readers.pending() + self._ahead.take_all()
@@ -702,7 +703,7 @@ class ByteStream:
             raise RemoteProtocolError(f"the peer sent {len(early)} bytes in the clear behind what asked for TLS: they "
                                       "may have been injected")
         transport = TLSTransport(self._transport, context, server_side=server_side, server_hostname=server_hostname,
-                                 standard_compatible=compatible)
+                                 standard_compatible=standard_compatible and self._standard_compatible)
         if early:
             transport.feed(early)
         self._ended = False
