@@ -44,12 +44,13 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         begins, unless they were made with ``autostart_tls=False``.
     :param codec: a `Codec`.
     :param max_workers: steps that run at a time. With 0 they run on the selector thread itself: the fastest, for
-        handlers that never block.
+        handlers that never block. A worker that waits in a call of a `PacketConnection` does not count: up to 64 others
+        stand in, and past that the client that has been waited for the longest is closed.
     :param max_connections: when there are so many, accepting pauses.
     :param idle_timeout: seconds without a packet after which a client is closed; a generator gets ``TimeoutError``.
     :param send_hwm_bytes: when more than so many bytes wait to be sent to a client, `PacketConnection.send_packet`
-        waits, and nothing is read from that client.
-    :param send_timeout: for how many seconds at most.
+        waits, nothing is read from that client, and no packet of its is handled.
+    :param send_timeout: for how many seconds at most; then the client is closed.
     :param generator: whether ``handler`` is a generator function, where that cannot be told by looking at it.
     :param io_thread: an `IOThread` to share; by default the server has its own.
 
