@@ -56,9 +56,10 @@ def test_silent_clients_starve_nobody(caplog: pytest.LogCaptureFixture) -> None:
             assert ask(server) == b"hello"
         assert server.stats().closed_idle >= 3
         assert server.stats().handler_errors == 0
-        assert silent[0].recv(10) == b""  # the oldest has gone first
+        assert silent[0].recv(10) == b""
         warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert len(warnings) == 1 and repr(silent[0].getsockname()) in warnings[0]
+        assert len(warnings) == 1  # of several
+        assert any(repr(sock.getsockname()) in warnings[0] for sock in silent[:3])  # those who had the workers
 
 
 def test_who_has_said_something_comes_before_who_has_not() -> None:
