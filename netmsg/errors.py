@@ -96,6 +96,18 @@ def as_broken(error: OSError) -> OSError:
     return broken
 
 
+def bare(error: OSError) -> OSError:
+    """The same, to be kept: without the tracebacks, which keep alive the frames that it has passed and all that is in
+    them."""
+    part: BaseException | None = error
+    seen = set()
+    while part is not None and id(part) not in seen:
+        seen.add(id(part))
+        part.__traceback__ = None
+        part = part.__cause__ or part.__context__
+    return error
+
+
 class ConnectFailedError(NetmsgError, ConnectionError):
     """No address could be connected to; ``attempts`` lists every (address, error)."""
 

@@ -11,13 +11,13 @@ from threading import get_ident
 from typing import Any, Final, Generic, TypeVar, Union
 
 from ..deadline import Deadline, check_timeout
-from ..errors import ClosedError, PacketDecodeError, RemoteProtocolError
+from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteProtocolError
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
-from ..packets.receiving import decoded, ending, is_in_the_middle, loss
+from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
 from ..streams.byte_stream import ByteStream, check_size
 from ..streams.connecting import connect_tcp, connect_unix
-from ..streams.socket_stream import SocketStream
+from ..streams.socket_stream import PeerCredentials, SocketStream
 from ..streams.turns import Turn
 from ..tls import TLSInfo
 from ..tls.contexts import client_context
@@ -44,6 +44,7 @@ class PacketClient(Generic[S, R]):
     :param max_recv_size: bytes to ask the network for at a time, at most.
     :param ssl_context: as with `connect_tcp`; ``True`` for the default one.
     :param local_address: a (host, port) or a path to connect from.
+    :param tls_standard_compatible: as with `connect_tcp`; also for a later `start_tls`.
 
     Raises what `connect_tcp` and `connect_unix` raise. May be used from any thread: one may send while another
     receives, and each packet goes to one of several that receive. Every ``timeout`` is in seconds, ``None`` for ever, 0
@@ -55,7 +56,8 @@ class PacketClient(Generic[S, R]):
     def __init__(self, target: Target | ByteStream, codec: Codec[S, R], *, connect_timeout: float | None = None,
                  max_recv_size: int = 262_144, ssl_context: ssl.SSLContext | bool | None = None,
                  server_hostname: str | None = None,
-                 local_address: tuple[str, int] | str | bytes | os.PathLike[str] | None = None) -> None:
+                 local_address: tuple[str, int] | str | bytes | os.PathLike[str] | None = None,
+                 tls_standard_compatible: bool = True) -> None:
         check_codec(codec)
         check_size("max_recv_size", max_recv_size)
         check_timeout(connect_timeout)
@@ -68,7 +70,9 @@ class PacketClient(Generic[S, R]):
         self._ending: EOFError | None = None
         self._recv_size = self._usual_size = min(USUAL_SIZE, max_recv_size)
         self._max_recv_size = max_recv_size
-        self._stream: Any = _open(target, connect_timeout, ssl_context, server_hostname, local_address)
+        self._tls_standard_compatible = tls_standard_compatible
+        self._stream: Any = _open(target, connect_timeout, ssl_context, server_hostname, local_address,
+                                  tls_standard_compatible)
 
     # Sending
 
@@ -97,29 +101,43 @@ class PacketClient(Generic[S, R]):
 
     def _recv(self, deadline: Deadline) -> R:
         turn = self._receiving
+        waiting = turn.waiters.waiting
         claim = [get_ident()]
+        kept: Any
         try:
             turn.take(claim, deadline)
             self._check()
-            while not self._ready:  # another thread may be faster, by the short way
-                self._prepare(deadline)
+            bad = False
+            while not self._ready and not bad:  # another thread may be faster, by the short way
+                bad = self._prepare(deadline)
             # No call from here to the end of the block, and so no interrupt.
-            ready = self._ready
-            packet = ready[-1]
-            del ready[-1]
+            kept = self._mixed if bad else self._ready
+            packet: Any = kept[-1]
+            del kept[-1]
             turn.holder = None
-        finally:
+        except BaseException:
             if turn.holder is claim:
                 turn.holder = None
-                turn.pass_on()
-        if turn.waiters.waiting:
+            if waiting:
+                try:
+                    waiting[0].release()  # one call into C: before a call of Python's an interrupt could strike
+                except (IndexError, RuntimeError):
+                    pass  # it has left, or was woken already
+            raise
+        if waiting:
             try:
-                turn.pass_on()
+                waiting[0].release()
+            except (IndexError, RuntimeError):
+                pass
             except BaseException:
-                ready += (packet,)
-                turn.pass_on()
+                kept += (packet,)
                 raise
-        return packet
+        if not bad:
+            return packet  # type: ignore[no-any-return]
+        try:
+            raise packet
+        finally:
+            packet = None  # or the error would keep itself alive, by this frame
 
     def wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until `recv_packet` has something to return or to raise. Raises ``TimeoutError``."""
@@ -133,22 +151,24 @@ class PacketClient(Generic[S, R]):
         finally:
             if turn.holder is claim:
                 turn.holder = None
-            turn.pass_on()
+            if turn.waiters.waiting:
+                try:
+                    turn.waiters.waiting[0].release()
+                except (IndexError, RuntimeError):
+                    pass
 
     def _check(self) -> None:
         if self._stream.closed:
             self._stream.receive(timeout=0)  # raises ClosedError, or ForkedError
 
-    def _prepare(self, deadline: Deadline) -> None:
-        """Have something `_ready`, or raise what stands in the place of the next packet."""
+    def _prepare(self, deadline: Deadline) -> bool:
+        """Have something `_ready`, in the end. Whether an error, the last one of `_mixed`, stands in its place."""
         mixed = self._mixed
         if not mixed:
             self._decode(deadline)
-            return
+            return False
         if isinstance(mixed[-1], PacketDecodeError):
-            error = mixed[-1]
-            del mixed[-1]
-            raise error
+            return True
         start = len(mixed) - 1
         while start and not isinstance(mixed[start - 1], PacketDecodeError):
             start -= 1
@@ -156,6 +176,7 @@ class PacketClient(Generic[S, R]):
         # No call between the one and the other, and so no interrupt.
         self._ready = ready
         del mixed[start:]
+        return False
 
     def _decode(self, deadline: Deadline) -> None:
         """Receive once, and decode what has come. What a call that is interrupted does to the decoder is done to a
@@ -164,7 +185,7 @@ class PacketClient(Generic[S, R]):
         decoder = self._decoder
         if not chunks:
             if self._ending is not None:
-                raise self._ending
+                raise again(self._ending)
             lost = loss(decoder)
             if lost is not None:
                 raise lost
@@ -172,15 +193,21 @@ class PacketClient(Generic[S, R]):
         chunk = chunks[0]
         if not chunk:
             self._ending = ending(decoder)
-            raise self._ending
+            raise again(self._ending)
         if len(chunk) == self._recv_size:
             self._recv_size = min(2 * self._recv_size, self._max_recv_size)
         else:
             self._recv_size = self._usual_size
-        if in_main_thread():
-            decoder = copy(decoder)
-        packets = decoded(decoder, chunk)
-        good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
+        try:
+            if in_main_thread():
+                decoder = copy(decoder)
+            packets = decoded(decoder, chunk)
+            good = not any(issubclass(kind, PacketDecodeError) for kind in set(map(type, packets)))
+        except BaseException:
+            half = len(chunk) // 2
+            if half:  # or who is interrupted all the time would begin with the same large chunk again and again
+                chunks[:1] = chunk[:half], chunk[half:]
+            raise
         # No call from here on, and so no interrupt.
         self._decoder = decoder
         if good:
@@ -206,8 +233,10 @@ class PacketClient(Generic[S, R]):
         return info
 
     def start_tls(self, ssl_context: ssl.SSLContext | bool | None = None, *, server_side: bool | None = None,
-                  server_hostname: str | None = None, timeout: float | None = None) -> None:
-        """Go on under TLS, after both ends agreed to: see `ByteStream.start_tls`.
+                  server_hostname: str | None = None, tls_standard_compatible: bool = True,
+                  timeout: float | None = None) -> None:
+        """Go on under TLS, after both ends agreed to: see `ByteStream.start_tls`. ``tls_standard_compatible=False``
+        counts here and where the client was made.
 
         Anything that has been received by then, and was not returned, may have been injected: `RemoteProtocolError`,
         and the client is closed.
@@ -223,16 +252,28 @@ class PacketClient(Generic[S, R]):
                 raise RemoteProtocolError("the peer sent something in the clear behind what asked for TLS: it may have "
                                           "been injected")
             self._stream.start_tls(ssl_context, server_side=server_side, server_hostname=server_hostname,
+                                   tls_standard_compatible=tls_standard_compatible and self._tls_standard_compatible,
                                    timeout=deadline.remaining())
         finally:
             if turn.holder is claim:
                 turn.holder = None
-            turn.pass_on()
+            if turn.waiters.waiting:
+                try:
+                    turn.waiters.waiting[0].release()
+                except (IndexError, RuntimeError):
+                    pass
 
     def _pending(self) -> bool:
         return bool(self._ready or self._mixed or self._chunks) or is_in_the_middle(self._decoder)
 
     # State
+
+    @property
+    def peer_credentials(self) -> PeerCredentials:
+        """Who is at the other end of a UNIX connection (Linux). `LocalProtocolError` for any other."""
+        if not isinstance(self._stream, SocketStream):
+            raise LocalProtocolError("only UNIX streams can do this")
+        return self._stream.peer_credentials
 
     @property
     def socket(self) -> Any:
@@ -277,7 +318,7 @@ class PacketClient(Generic[S, R]):
 
 
 def _open(target: Target | ByteStream, timeout: float | None, context: ssl.SSLContext | bool | None,
-          server_hostname: str | None, local_address: Any) -> ByteStream:
+          server_hostname: str | None, local_address: Any, compatible: bool) -> ByteStream:
     if isinstance(target, ByteStream):
         if any(option is not None for option in (timeout, context, server_hostname, local_address)):
             raise ValueError("the stream is connected: the options for connecting do not go with it")
@@ -287,21 +328,21 @@ def _open(target: Target | ByteStream, timeout: float | None, context: ssl.SSLCo
     if isinstance(target, socket.socket):
         if local_address is not None:
             raise ValueError("the socket is connected: local_address does not go with it")
-        return _adopt(target, timeout, context, server_hostname)
+        return _adopt(target, timeout, context, server_hostname, compatible)
     if isinstance(target, tuple):
         if len(target) != 2:
             raise ValueError(f"a (host, port) is needed, not {target!r}")
         return connect_tcp(*target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
-                           local_address=local_address)
+                           local_address=local_address, tls_standard_compatible=compatible)
     if isinstance(target, (str, bytes, os.PathLike)):
         return connect_unix(target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
-                            local_path=local_address)
+                            local_path=local_address, tls_standard_compatible=compatible)
     raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket or a ByteStream, not "
                     f"{type(target).__name__}")
 
 
 def _adopt(sock: socket.socket, timeout: float | None, context: ssl.SSLContext | bool | None,
-           server_hostname: str | None) -> ByteStream:
+           server_hostname: str | None, compatible: bool) -> ByteStream:
     """Take over a socket, which is its owner's, and open, if that fails."""
     context, name = client_context(context, server_hostname)
     sock.getpeername()  # raises OSError if it is not connected
@@ -315,7 +356,8 @@ def _adopt(sock: socket.socket, timeout: float | None, context: ssl.SSLContext |
         twin.close()
         raise
     try:
-        stream.start_tls(context, server_side=False, server_hostname=name, timeout=timeout)
+        stream.start_tls(context, server_side=False, server_hostname=name, tls_standard_compatible=compatible,
+                         timeout=timeout)
     except BaseException:
         stream.close(timeout=0)
         sock.settimeout(before)

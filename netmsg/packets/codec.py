@@ -29,9 +29,12 @@ class Decoder(Generic[R]):
     lost: PacketDecodeError | None = None
     """After which error no packet can be told from the next any more; `feed` then ignores everything."""
 
+    failed = False
+    """Whether `feed` has raised what it should not have: then nobody calls it any more."""
+
     def feed(self, data: bytes) -> list[R | PacketDecodeError]:
         """The packets that ``data`` completes, however the stream was cut up; a `PacketDecodeError` in the place of a
-        bad one."""
+        bad one. An exception instead becomes one, in the place of all of them, and nothing after it is decoded."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -55,7 +58,8 @@ class Codec(Generic[S, R]):
         raise NotImplementedError
 
     def decoder(self) -> Decoder[R]:
-        """A new one, for one connection."""
+        """A new one, for one connection. Servers call this on their network thread, where it is not to wait; `feed` of
+        a codec that is not netmsg's own they call in a worker, if they have any."""
         raise NotImplementedError
 
     def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
@@ -84,12 +88,17 @@ class MappedCodec(Codec[T, U]):
         for function in (encode, decode):
             if function is not None and not callable(function):
                 raise TypeError(f"a function is needed, not {type(function).__name__}")
-        self._inner = inner
+        self.inner = inner
         self._encode = encode
         self._decode = decode
 
+    @property
+    def restores_nothing(self) -> bool:
+        """Whether packets are what the inner codec makes of them."""
+        return self._decode is None
+
     def encode(self, packet: T) -> bytes:
-        return self._inner.encode(self.reduced(packet))
+        return self.inner.encode(self.reduced(packet))
 
     def reduced(self, packet: T) -> Any:
         """What the inner codec is to encode."""
@@ -103,7 +112,7 @@ class MappedCodec(Codec[T, U]):
             raise PacketEncodeError(f"this {type(packet).__name__} cannot be encoded: {error!r:.200}") from error
 
     def decode(self, data: bytes) -> U:
-        return self.restored(self._inner.decode(data), data)
+        return self.restored(self.inner.decode(data), data)
 
     def restored(self, packet: Any, data: bytes = b"") -> U:
         """A user's object."""
@@ -118,28 +127,28 @@ class MappedCodec(Codec[T, U]):
             raise PacketDecodeError(f"this {type(packet).__name__} cannot be decoded: {error!r:.200}", data) from error
 
     def decoder(self) -> Decoder[U]:
-        return _MappedDecoder(self, self._inner.decoder())
+        return _MappedDecoder(self, self.inner.decoder())
 
 
 class _MappedDecoder(Decoder[U]):
     def __init__(self, codec: MappedCodec[Any, U], inner: Decoder[Any]) -> None:
         self._codec = codec
-        self._inner = inner
+        self.inner = inner
 
     def __copy__(self) -> _MappedDecoder[U]:
-        return _MappedDecoder(self._codec, copy(self._inner))
+        return _MappedDecoder(self._codec, copy(self.inner))
 
     def feed(self, data: bytes) -> list[U | PacketDecodeError]:
         packets: list[U | PacketDecodeError] = []
-        for packet in self._inner.feed(data):
+        for packet in self.inner.feed(data):
             if not isinstance(packet, PacketDecodeError):
                 try:
                     packet = self._codec.restored(packet)
                 except PacketDecodeError as error:
                     packet = error
             packets.append(packet)
-        self.lost = self._inner.lost
+        self.lost = self.inner.lost
         return packets
 
     def end(self) -> None:
-        self._inner.end()
+        self.inner.end()

@@ -218,7 +218,7 @@ class PrefixDecoder(FrameDecoder[R]):
 
     def _lose(self, message: str, data: bytes) -> PacketDecodeError:
         self.lost = PacketDecodeError(message, data)
-        return self.lost
+        return PacketDecodeError(message, data)  # what is raised keeps alive what it has passed: this one is kept
 
     def end(self) -> None:
         super().end()

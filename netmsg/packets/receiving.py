@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
 from ..errors import EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError
-from .codec import Decoder
+from .codec import Codec, Decoder, MappedCodec
+from .delimited import DelimitedCodec
+from .json_lines import JSONCodec
+from .length_prefixed import LengthPrefixedCodec
+from .lines import LineCodec
+from .netstrings import NetstringCodec
+from .structs import StructCodec
 
-__all__ = ["decoded", "ending", "is_in_the_middle", "loss"]
+__all__ = ["again", "decoded", "decodes_by_itself", "ending", "is_in_the_middle", "loss"]
+
+OURS = (DelimitedCodec, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec, StructCodec)
+
+E = TypeVar("E", bound=BaseException)
+
+
+def decodes_by_itself(codec: Codec[Any, Any]) -> bool:
+    """Whether no code of a user's is called to decode."""
+    if isinstance(codec, MappedCodec):
+        return codec.restores_nothing and decodes_by_itself(codec.inner)
+    return type(codec) in OURS
 
 
 def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
@@ -16,8 +34,22 @@ def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
         packets = decoder.feed(chunk)
     except PacketDecodeError as error:  # of a user's own decoder: it is to return them
         packets = [error]
+    except Exception as error:  # and this it is not to do: what it has understood of the stream is not known any more
+        fault = PacketDecodeError(f"the decoder failed: {error!r:.200}", chunk)
+        fault.__cause__ = error
+        decoder.lost = copy(fault)  # and not what caused it, with all that is alive in its traceback
+        decoder.failed = True
+        packets = [fault]
     packets.reverse()
     return packets
+
+
+def again(error: E) -> E:
+    """The like of ``error``, for who keeps it and raises it more than once: each time it is raised an error takes hold
+    of what is alive in all the frames that it passes."""
+    like = copy(error)
+    like.__cause__ = error.__cause__
+    return like
 
 
 def ending(decoder: Decoder[Any]) -> EOFError:
@@ -25,7 +57,11 @@ def ending(decoder: Decoder[Any]) -> EOFError:
     try:
         decoder.end()
     except IncompleteReadError as error:
-        return error
+        return again(error)
+    except Exception as error:  # of a user's own decoder
+        failed = IncompleteReadError(b"")
+        failed.__cause__ = error
+        return failed
     return EndOfStream("the other end has finished sending")
 
 
@@ -39,5 +75,5 @@ def loss(decoder: Decoder[Any]) -> RemoteProtocolError | None:
     if decoder.lost is None:
         return None
     error = RemoteProtocolError("after what was received no packet can be told from another")
-    error.__cause__ = decoder.lost
+    error.__cause__ = again(decoder.lost)
     return error

@@ -4,12 +4,50 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Final
 
+from ..deadline import Deadline
 from ..errors import TLSHandshakeError
+from ..sockets.waiting import wait_for_sockets
 from ..transports.plain import Transport
 from .io_thread import READ, WRITE, IOThread
 
-__all__ = ["Handshake"]
+__all__ = ["Handshake", "PendingHandshakes"]
+
+MOST_PENDING: Final = 256
+"""Handshakes of one server that wait for the other end; and twice as many at all."""
+
+
+class PendingHandshakes:
+    """Those of one server that are under way, the oldest first. When there are too many, the oldest that wait for the
+    other end are given up. Those of which something has come that nobody has looked at yet are spared, for then it is
+    this end that is behind, up to twice the number. On the loop."""
+
+    def __init__(self) -> None:
+        self._handshakes: dict[Handshake, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._handshakes)
+
+    def add(self, handshake: Handshake) -> None:
+        self._handshakes[handshake] = None
+        if len(self._handshakes) > MOST_PENDING:
+            self._make_room(handshake)
+
+    def discard(self, handshake: Handshake) -> None:
+        self._handshakes.pop(handshake, None)
+
+    def _make_room(self, newest: Handshake) -> None:
+        try:
+            ready = dict(wait_for_sockets({one.fileno(): READ for one in self._handshakes}, None, Deadline(0)))
+        except TimeoutError:
+            ready = {}
+        older = [one for one in self._handshakes if one is not newest]
+        waiting = [one for one in older if one.fileno() not in ready]
+        for one in waiting[:len(self) - MOST_PENDING]:
+            one.give_up()
+        for one in older[:max(0, len(self) - 2 * MOST_PENDING)]:
+            one.give_up()
 
 
 class Handshake:
@@ -17,16 +55,27 @@ class Handshake:
     ``done(None)`` or ``done(error)``. Every method belongs on the loop."""
 
     def __init__(self, io: IOThread, sock: socket.socket, transport: Transport, timeout: float | None,
-                 done: Callable[[OSError | None], None]) -> None:
+                 done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None) -> None:
         self._io = io
         self._socket = sock
         self._transport = transport
         self._done = done
         self._over = False
+        self._pending = pending
         self._timer = io.call_later(timeout, self._too_slow) if timeout is not None else None
 
     def start(self) -> None:
+        if self._pending is not None:
+            self._pending.add(self)
         self.on_event(READ)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def give_up(self) -> None:
+        """In favour of newer ones."""
+        if not self._over:
+            self._finish(TLSHandshakeError("the TLS handshake was not finished, and too many newer ones were waiting"))
 
     def on_event(self, events: int) -> None:
         if self._over:
@@ -59,6 +108,8 @@ class Handshake:
         """Give up, without telling."""
         if not self._over:
             self._over = True
+            if self._pending is not None:
+                self._pending.discard(self)
             if self._timer is not None:
                 self._timer.cancel()
             self._io.watch(self._socket, 0, self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import socket
+import threading
 from typing import Any, Final, Protocol
 
 from ..errors import (
@@ -12,6 +13,7 @@ from ..errors import (
     TLSHandshakeError,
 )
 from ..reactor.accepting import Acceptor
+from ..reactor.handshaking import PendingHandshakes
 from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
@@ -56,10 +58,13 @@ class ConnectionServer(Server):
         self.connections: set[Any] = set()
         """On the loop."""
         self.accepted = 0
+        self.handshakes = PendingHandshakes()
         self.handshakes_failed = 0
         self.accept_errors = 0
         self.accept_pauses = 0
         self._full = False
+        self.closed_for = {"idle": 0, "slow": 0, "blocked": 0}
+        self._counting = threading.Lock()  # guards them; a leaf
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> Connection:
         """Make a connection of a socket, which calls `forget` in the end. On the loop."""
@@ -91,6 +96,11 @@ class ConnectionServer(Server):
         for connection in tuple(self.connections):
             connection.cut()
 
+    def _ended(self) -> None:
+        super()._ended()
+        for connection in tuple(self.connections):
+            self.forget(connection)  # its handler has not come to its end: nobody is there any more to hear of that
+
     def _abandon(self) -> None:
         for listener in self._listeners:
             listener.close()
@@ -116,16 +126,16 @@ class ConnectionServer(Server):
         if len(self.connections) >= self._max_connections and not self._full:
             self._full = True
             self.accept_pauses += 1
-            log.warning("%r: %d connections, and no more are accepted", self, len(self.connections))
+            self.log.warning("full", "%r: %d connections, and no more are accepted", self, len(self.connections))
             for acceptor in self._acceptors:
                 acceptor.pause()
 
     def _accept_failed(self, error: OSError) -> None:
         self.accept_errors += 1
-        log.warning("%r cannot accept: %s", self, error)
+        self.log.warning("accept", "%r cannot accept: %s", self, error)
 
     def forget(self, connection: Connection) -> None:
-        """A connection is closed. On the loop."""
+        """A connection is closed. On the loop. Does nothing the second time."""
         self.connections.discard(connection)
         if self._full and len(self.connections) < self._max_connections:
             self._full = False
@@ -138,7 +148,7 @@ class ConnectionServer(Server):
 
     def handshake_failed(self, address: Any, error: OSError) -> None:
         self.handshakes_failed += 1
-        log.info("TLS handshake with %r failed: %s", address, error)
+        self.log.warning("handshake", "%r: the TLS handshake with %r failed: %s", self, address, error)
 
     def handler_failed(self, address: Any, error: BaseException, *, expected: bool) -> None:
         """Tell of an exception that has left a handler. It is ``expected`` if it was raised by the connection itself,
@@ -148,6 +158,15 @@ class ConnectionServer(Server):
             return
         self.handler_errors += 1
         log.error("the handler of %r failed", address, exc_info=error)
+
+    def given_up(self, kind: str, address: Any, why: str, *, usual: bool = False) -> None:
+        """A client is closed because of what it does not do. From any thread."""
+        with self._counting:
+            self.closed_for[kind] += 1
+        if usual:
+            log.debug("%r: %r is closed: %s", self, address, why)
+        else:
+            self.log.warning(kind, "%r: %r is closed: %s", self, address, why)
 
     # For users
 

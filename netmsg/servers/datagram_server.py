@@ -40,15 +40,15 @@ S = TypeVar("S")
 class DatagramPeer(Generic[S]):
     """Who has sent a datagram, as the handler sees it."""
 
-    __slots__ = ("server", "remote_address", "failure", "_socket")
+    __slots__ = ("server", "remote_address", "failure", "_socket", "__weakref__")
 
     def __init__(self, server: DatagramServer[S], sock: Any, address: Any) -> None:
         self.server = server
         """The `DatagramServer`."""
         self.remote_address = address
         """(host, port), or the path of a UNIX socket (``""`` if it has none, and then it cannot be answered)."""
-        self.failure: OSError | None = None
-        """What the last `send_packet` has raised that is not the handler's fault."""
+        self.failure = 0
+        """The ``id`` of what the last `send_packet` has raised that is not the handler's fault."""
         self._socket = sock
 
     def send_packet(self, packet: S, *, timeout: float | None = PATIENCE) -> None:
@@ -61,7 +61,9 @@ class DatagramPeer(Generic[S]):
         """
         data: Any = packet if self.server.codec is None else self.server.codec.encode(packet)
         if not self.remote_address:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
+            error = ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
+            self.failure = id(error)
+            raise error
         if self.server.io.is_current or timeout == PATIENCE and self.server.is_deaf(self.remote_address):
             timeout = 0
         try:
@@ -69,7 +71,7 @@ class DatagramPeer(Generic[S]):
         except (ClosedError, ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
             if isinstance(error, SendTimeoutError):
                 self.server.found_deaf(self.remote_address)
-            self.failure = error
+            self.failure = id(error)
             raise
         self.server.sent()
 
@@ -122,6 +124,7 @@ class DatagramServer(Server, Generic[S]):
             self.io.watch(receiver.sock, READ, receiver)
 
     def _close_listeners(self) -> None:
+        self.accepting = False
         if self.started:
             for receiver in self._receivers:
                 self.io.watch(receiver.sock, 0, receiver)
@@ -169,7 +172,7 @@ class DatagramServer(Server, Generic[S]):
     def overlong(self, error: OSError) -> None:
         with self._lock:
             self._overlong += 1
-        log.warning("%r: %s", self, error)
+        self.log.warning("overlong", "%r: %s", self, error)
 
     def is_deaf(self, address: Any) -> bool:
         """Whether a client has lately made no room for an answer: then others are not to wait for it again."""
@@ -192,10 +195,10 @@ class DatagramServer(Server, Generic[S]):
         except PacketDecodeError as error:
             with self._lock:
                 self._bad += 1
-            log.warning("a bad packet from %r: %s", peer.remote_address, error)
+            self.log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
         except BaseException as error:
-            if error is peer.failure:
-                log.debug("%r: %s", peer.remote_address, error)
+            if id(error) == peer.failure:
+                self.log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
             else:
                 with self._lock:
                     self.handler_errors += 1
@@ -208,7 +211,7 @@ class DatagramServer(Server, Generic[S]):
             self.io.call(self._resume)
 
     def _resume(self) -> None:
-        if self._paused and not self.stopping:
+        if self._paused and self.accepting:
             self._paused = False
             self._open()
 
@@ -237,6 +240,8 @@ class _Receiver:
 
     def on_event(self, events: int) -> None:
         for _ in range(AT_A_TIME):
+            if not self._server.accepting:  # any more, in this round
+                return
             try:
                 data, address = self.sock.receive_now(LARGEST)
             except BlockingIOError:
@@ -247,7 +252,9 @@ class _Receiver:
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
                     self._server.overlong(error)
-                continue  # such as that nobody listened to an answer
+                else:
+                    log.debug("%r: %s", self._server, error)  # such as that nobody listened to an answer
+                continue
             if not self._server.received(self.sock, data, address):
                 return
 

@@ -6,6 +6,7 @@ import logging
 import math
 import ssl
 import time
+from collections.abc import Callable
 from socket import socket as KernelSocket
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import (
     ClosedError, ConnectionBrokenError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, SendTimeoutError,
-    TLSHandshakeError, as_broken,
+    TLSHandshakeError, as_broken, bare,
 )
-from ..packets.receiving import decoded, ending, is_in_the_middle, loss
+from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import READ, WRITE, Timer
 from ..sockets.addresses import host_and_port
 from ..sockets.lingering import all_acknowledged
 from ..sockets.proxy import SocketProxy
+from ..streams.socket_stream import PeerCredentials, peer_credentials
 from ..tls import TLSInfo
 from ..tls.contexts import check_server_context
 from ..transports.encrypted import TLSTransport
@@ -43,6 +45,10 @@ LONGEST_CORKED: Final = 4096
 LINGER: Final = 1.0
 """Seconds that the other end gets, after all was sent, to have it and to finish too."""
 LINGER_STEP: Final = 0.01
+BRIEFLY: Final = 0.005
+"""Seconds that a worker waits for somebody before another one takes its place."""
+FAR_ABOVE: Final = 16
+"""Times ``send_hwm_bytes``: where nothing waits for a client, others may have so much queued for it, and no more."""
 BROKEN: Final = (ConnectionBrokenError, TLSHandshakeError)
 """After these nothing can be sent any more."""
 
@@ -124,8 +130,9 @@ class PacketConnection(Generic[S]):
     def send_packet(self, packet: S, *, timeout: float | None | _Default = DEFAULT) -> None:
         """Send a packet, or queue it: above ``send_hwm_bytes`` of the server this waits, up to ``timeout`` seconds, and
         raises `SendTimeoutError`. By default it waits for the server's ``send_timeout``, and then this client is closed
-        as well. On a server without workers the handler never waits: with a ``timeout`` it raises at once, without one
-        the client has the time of ``send_timeout`` to catch up.
+        as well; other workers stand in for the one that waits. On a server without workers the handler never waits:
+        with a ``timeout`` it raises at once, without one the client has the time of ``send_timeout`` to catch up, and
+        is closed at once (`SendTimeoutError`) when the handlers of others have queued 16 times the mark for it.
 
         Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`.
         """
@@ -155,7 +162,7 @@ class PacketConnection(Generic[S]):
         failure = self._queue.failure
         if self.closed or failure is None:
             return self._told(ClosedError("the connection is closed"))
-        return self._told(as_broken(failure))
+        return self._told(as_broken(again(failure)))
 
     def _told(self, error: Exception) -> Exception:
         """``error``, remembered as one of this connection's: a handler may have other connections."""
@@ -165,19 +172,42 @@ class PacketConnection(Generic[S]):
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
         queue, mark = self._queue, self.server.send_hwm_bytes
         if self._io.is_current:
-            if queue.size >= mark and not isinstance(timeout, _Default):
-                raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
-            if queue.size >= mark and self._slow is None:
-                self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
+            self._pass_the_mark(timeout)
             return
         deadline = Deadline(self.server.send_timeout if isinstance(timeout, _Default) else timeout)
-        if not self._waiters().wait(
-                lambda: queue.size < mark or self.closed or queue.failure is not None, deadline):
+        if not self._wait(lambda: queue.size < mark or self.closed or queue.failure is not None, deadline):
             if isinstance(timeout, _Default):
-                self.abort()
+                self._close_slow()
             raise self._told(SendTimeoutError(f"{queue.size} bytes have been waiting to be sent to this client"))
         if self.closed or queue.failure is not None:
             raise self._refusal()
+
+    def _pass_the_mark(self, timeout: float | None | _Default) -> None:
+        """On the loop nothing waits. What the client's own step sends comes to an end, for no other one begins above
+        the mark; what others send need not."""
+        queue, mark = self._queue, self.server.send_hwm_bytes
+        if isinstance(timeout, _Default):
+            if self._stepping is None and queue.size >= FAR_ABOVE * mark:
+                queue.flush()
+            if self._stepping is not None or queue.size < FAR_ABOVE * mark:
+                if self._slow is None:
+                    self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
+                return
+            self._close_slow()
+        raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
+
+    def _wait(self, ready: Callable[[], object], deadline: Deadline) -> bool:
+        """Wait for the client; if that takes more than a moment, another worker takes the place of this one."""
+        waiters = self._waiters()
+        if waiters.wait(ready, deadline.sooner(BRIEFLY)):
+            return True
+        if deadline.expired or not self.server.pool.is_current:
+            return waiters.wait(ready, deadline)
+        claim = self.server.block(self)
+        try:
+            return waiters.wait(ready, deadline)
+        finally:
+            self.server.pool.unblock(claim)
 
     def _waiters(self) -> Waiters:
         """They cost too much memory to have them in every connection."""
@@ -190,10 +220,12 @@ class PacketConnection(Generic[S]):
         if self._changed is not None:
             self._changed.notify_all()
 
-    def start_tls(self, ssl_context: ssl.SSLContext | None = None, *, timeout: float | None = None) -> None:
+    def start_tls(self, ssl_context: ssl.SSLContext | None = None, *, tls_standard_compatible: bool = True,
+                  timeout: float | None = None) -> None:
         """Go on under TLS. For the handler, after the last packet in the clear was sent: that told the client to begin.
 
-        ``ssl_context`` defaults to the listener's, ``timeout`` to its ``handshake_timeout``. Anything that the client
+        ``ssl_context`` defaults to the listener's, ``timeout`` to its ``handshake_timeout``;
+        ``tls_standard_compatible=False`` counts here and there. Anything that the client
         has sent behind the packet that asked for TLS may have been injected: `RemoteProtocolError`. Raises
         `TLSHandshakeError`; whatever goes wrong closes the connection.
 
@@ -214,7 +246,7 @@ class PacketConnection(Generic[S]):
             raise self._told(RemoteProtocolError("the client sent something in the clear behind what asked for TLS: "
                                                  "it may have been injected"))
         upgrade = TLSTransport(self._transport, context, server_side=True,
-                               standard_compatible=self._listener.tls_standard_compatible)
+                               standard_compatible=self._listener.tls_standard_compatible and tls_standard_compatible)
         timeout = self._listener.handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
         self._upgrade_timeout = timeout
@@ -226,11 +258,11 @@ class PacketConnection(Generic[S]):
         self._io.call(self._look)
         if self._io.is_current:
             return
-        if not self._waiters().wait(lambda: self._upgrade is None or self.closed or self._ending, deadline):
+        if not self._wait(lambda: self._upgrade is None or self.closed or self._ending, deadline):
             self.abort()
             raise self._told(TLSHandshakeError("the TLS handshake was not finished in time"))
         if self._ending is not None:
-            raise self._told(self._ending)
+            raise self._told(again(self._ending))
         if self._upgrade is not None:
             raise self._refusal()
 
@@ -260,6 +292,13 @@ class PacketConnection(Generic[S]):
         return self._local_address
 
     @property
+    def peer_credentials(self) -> PeerCredentials:
+        """Who is at the other end of a UNIX connection (Linux). `LocalProtocolError` for TCP."""
+        if self.closed:
+            raise self._refusal()
+        return peer_credentials(self._socket)
+
+    @property
     def socket(self) -> SocketProxy:
         """The socket's options and addresses."""
         self.server.check_process()
@@ -273,6 +312,11 @@ class PacketConnection(Generic[S]):
     def packets_sent(self) -> int:
         """How many packets `send_packet` has accepted."""
         return self._queue.packets
+
+    @property
+    def decoder_failed(self) -> bool:
+        """Whether it has raised what it should not have, which has been logged."""
+        return self._decoder.failed
 
     @property
     def established(self) -> bool:
@@ -306,12 +350,12 @@ class PacketConnection(Generic[S]):
         handler = self._handler
         tasks = self.server.tasks
         self._stepping = get_ident()
-        # On the loop nothing waits for a client that does not read: its packets do.
-        mark = math.inf if self.server.has_workers else self.server.send_hwm_bytes
+        mark = self.server.send_hwm_bytes  # above it packets wait for the client, which costs no worker
+        driven = False
         given: Any = None
         try:
             if not self._begun and not self.closed:
-                self._begun = True
+                self._begun = driven = True
                 handler.begin()
             elif not self._begun:
                 handler.finished = True
@@ -321,6 +365,8 @@ class PacketConnection(Generic[S]):
                     if self._queue.size >= mark:
                         break
                     given = packets.pop()
+                    driven = True
+                    self._late = False
                     if isinstance(given, PacketDecodeError):
                         self.server.bad_packets += 1
                         handler.error(given)
@@ -333,24 +379,29 @@ class PacketConnection(Generic[S]):
                     continue
                 if self.closed:
                     given = ClosedError("the connection was closed")
-                elif self._late:
-                    self._late = False
-                    given = TimeoutError("no packet in time")
                 elif self._unread is not None and self._upgrade is None:
                     chunk, self._unread = self._unread, None
                     self._decode(chunk)
                     continue
                 elif self._ending is not None:
-                    given = self._ending
+                    given = again(self._ending)
+                elif self._late:
+                    self._late = False
+                    given = TimeoutError("no packet in time")
                 else:
                     break
+                driven = True
                 handler.error(given)
+                if handler.finished and isinstance(given, TimeoutError):
+                    self.server.given_up("idle", self.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
             handler.finished = True
             self.server.step_failed(self, error, expected=error is given or id(error) == self._failure)
+        given = None
         if handler.finished or self.server.stopping:
             self.closed = True
-        if handler.timeout is not None or self.server.idle_timeout is not None or self._wake_at != math.inf:
+        if driven and (handler.timeout is not None or self.server.idle_timeout is not None
+                       or self._wake_at != math.inf):
             self._expect_packet()
         timer = self._timer
         self._stepping = None
@@ -374,6 +425,8 @@ class PacketConnection(Generic[S]):
             lost = loss(self._decoder)
             if lost is not None:
                 self._ending = lost
+                if self._decoder.failed and self._packets:
+                    self.server.handler_failed(self.remote_address, self._packets[0], expected=False)
         else:
             self._ending = ending(self._decoder)
 
@@ -398,7 +451,7 @@ class PacketConnection(Generic[S]):
 
     def _shake_hands(self, transport: Transport, timeout: float | None) -> None:
         self._unwatch()
-        self.handshake = Handshake(self._io, self._socket, transport, timeout, self._shaken)
+        self.handshake = Handshake(self._io, self._socket, transport, timeout, self._shaken, self.server.handshakes)
         self.handshake.start()
 
     def _shaken(self, error: OSError | None) -> None:
@@ -413,6 +466,7 @@ class PacketConnection(Generic[S]):
             self._queue.release(self._transport)
         elif error is not None:
             self.server.handshake_failed(self.remote_address, error)
+            error = bare(error)
             self._ending = as_broken(error)
             self._queue.failure = error
             if not self._begun:
@@ -483,13 +537,16 @@ class PacketConnection(Generic[S]):
         if self._wake_at > time.monotonic():
             self._arm()
             return
-        self._read()  # one try, for a handler that would not wait
+        if self._packets or self._unread is not None:
+            return  # they wait for room at a client that is behind
+        self._late = True
+        self._read(late=True)  # one try, for a handler that would not wait
         if self._busy or self._disposed or self._ending is not None:
             return
         if self._handler.hears_errors:
-            self._late = True
             self._schedule()
         else:
+            self.server.given_up("idle", self.remote_address, "it was silent for too long", usual=True)
             self._finish_handler()
 
     def _watch(self) -> None:
@@ -541,11 +598,15 @@ class PacketConnection(Generic[S]):
     def _too_slow(self) -> None:
         self._slow = None
         if not self._disposed:
-            log.info("%r does not receive what it is sent", self.remote_address)
-            self.cut()
+            self._close_slow()
 
-    def _read(self) -> None:
-        above = self._queue.size >= self.server.send_hwm_bytes
+    def _close_slow(self) -> None:
+        """From any thread."""
+        self.server.given_up("slow", self.remote_address, "it does not receive what it is sent")
+        self.abort()
+
+    def _read(self, *, late: bool = False) -> None:
+        above = self._queue.size >= self.server.send_hwm_bytes and not late
         if above or self._unread is not None or self._upgrade is not None or self._packets and not self._busy:
             self._paused = True
             self._watch()
@@ -561,7 +622,7 @@ class PacketConnection(Generic[S]):
             return
         except OSError as error:
             self._more = False
-            self._ending = as_broken(error)
+            self._ending = as_broken(bare(error))
             self._look()
             return
         self._more = bool(chunk) and transport.readable
@@ -573,13 +634,11 @@ class PacketConnection(Generic[S]):
             self._received(chunk)
 
     def _received(self, chunk: bytes) -> None:
-        try:
+        if self.server.decodes_in_steps and chunk:
+            self._unread = chunk
+            self._schedule()
+        else:
             self._decode(chunk)
-        except Exception as error:  # of a codec of the user's
-            self._handler.finished = True
-            self.server.step_failed(self, error, expected=False)
-            self._finish_handler()
-            return
         if self._packets:
             self._schedule()
         elif self._ending is not None or self._more:
@@ -603,7 +662,7 @@ class PacketConnection(Generic[S]):
             self.cut()
             return
         if self._winding_up is None:
-            self._winding_up = self._io.call_later(self.server.send_timeout, self.cut)
+            self._winding_up = self._io.call_later(self.server.send_timeout, self._too_slow)
             self._queue.flush()
             self._say_goodbye()
 
@@ -686,6 +745,8 @@ class PacketConnection(Generic[S]):
             self._schedule()
         else:
             self._forgotten = True
+            self._packets = []
+            self._unread = None
             self.server.forget(self)
 
     def crashed(self, error: Exception) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Generator
 from typing import Any, Generic, TypeVar, Union
 
 from ..deadline import check_timeout
-from ..errors import PacketDecodeError
+from ..errors import PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec, check_codec
+from ..packets.receiving import decodes_by_itself
 from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
@@ -43,12 +44,13 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         begins, unless they were made with ``autostart_tls=False``.
     :param codec: a `Codec`.
     :param max_workers: steps that run at a time. With 0 they run on the selector thread itself: the fastest, for
-        handlers that never block.
+        handlers that never block. A worker that waits in a call of a `PacketConnection` does not count: up to 64 others
+        stand in, and past that the client that has been waited for the longest is closed.
     :param max_connections: when there are so many, accepting pauses.
     :param idle_timeout: seconds without a packet after which a client is closed; a generator gets ``TimeoutError``.
     :param send_hwm_bytes: when more than so many bytes wait to be sent to a client, `PacketConnection.send_packet`
-        waits, and nothing is read from that client.
-    :param send_timeout: for how many seconds at most.
+        waits, nothing is read from that client, and no packet of its is handled.
+    :param send_timeout: for how many seconds at most; then the client is closed.
     :param generator: whether ``handler`` is a generator function, where that cannot be told by looking at it.
     :param io_thread: an `IOThread` to share; by default the server has its own.
 
@@ -72,6 +74,8 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         self.has_workers = max_workers > 0
         self.tasks: Collection[Any] = self.pool.tasks if self.has_workers else ()
         """Who else waits for a worker."""
+        self.decodes_in_steps = self.has_workers and not decodes_by_itself(codec)
+        """What is a user's does not run on the loop."""
         self.idle_timeout = idle_timeout
         self.send_hwm_bytes = send_hwm_bytes
         self.send_timeout = send_timeout if send_timeout is not None else math.inf
@@ -95,14 +99,32 @@ class PacketServer(ConnectionServer, Generic[S, R]):
 
     def step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
         """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
-        if isinstance(error, PacketDecodeError):
-            log.warning("a bad packet from %r: %s", connection.remote_address, error)
-        elif expected and isinstance(error, TimeoutError):
+        if isinstance(error, PacketDecodeError) and connection.decoder_failed:
             log.debug("%r: %s", connection.remote_address, error)
+        elif isinstance(error, PacketDecodeError):
+            self.log.warning("bad packet", "%r: a bad packet from %r: %s", self, connection.remote_address, error)
+        elif expected and isinstance(error, SendTimeoutError):
+            log.debug("%r: %s", connection.remote_address, error)
+        elif expected and isinstance(error, TimeoutError):
+            self.given_up("idle", connection.remote_address, "it was silent for too long", usual=True)
         else:
             self.handler_failed(connection.remote_address, error, expected=expected)
 
+    def block(self, connection: PacketConnection[S]) -> object:
+        """A worker is about to wait for ``connection``: another one stands in for it. If too many do, the client that
+        has been waited for the longest is closed. Returns what to call `WorkerPool.unblock` with."""
+        claim, blocked = self.pool.block(connection)
+        waiting = [one for one in blocked if not one.closed]
+        if len(waiting) > self.pool.spare:
+            self.given_up("blocked", waiting[0].remote_address,
+                          "too many workers wait for clients, and for this one the longest")
+            waiting[0].abort()
+        self.io.call(self._dispatch)
+        return claim
+
     def forget(self, connection: Any) -> None:
+        if connection not in self.connections:
+            return
         self._packets_received += connection.packets_received
         self._packets_sent += connection.packets_sent
         super().forget(connection)
@@ -111,9 +133,10 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         connections = tuple(self.connections)
         return ServerStats(
             connections=len(connections), accepted=self.accepted,
-            handshakes=sum(connection.handshake is not None for connection in connections),
+            handshakes=len(self.handshakes),
             handshakes_failed=self.handshakes_failed, waiting=len(self.pool.tasks), workers=self.pool.workers,
             packets_received=self._packets_received + sum(one.packets_received for one in connections),
             packets_sent=self._packets_sent + sum(one.packets_sent for one in connections),
             bad_packets=self.bad_packets, handler_errors=self.handler_errors, accept_pauses=self.accept_pauses,
-            accept_errors=self.accept_errors)
+            accept_errors=self.accept_errors, closed_idle=self.closed_for["idle"],
+            closed_slow=self.closed_for["slow"], closed_blocked=self.closed_for["blocked"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..errors import bare
 from ..locks import new_lock
 from ..transports.plain import Buffer, Transport
 
@@ -93,7 +94,7 @@ class SendQueue:
         except BlockingIOError:
             self.blocked = True
         except OSError as error:
-            self.failure = error
+            self.failure = bare(error)
 
     def _join(self) -> None:
         size = number = 0

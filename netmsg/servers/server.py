@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 import weakref
@@ -12,10 +13,13 @@ from ..errors import ClosedError, ForkedError
 from ..forking import current_process
 from ..reactor.io_thread import IOThread, Timer
 from ..waiting import Waiters
+from .sparing_log import SparingLog
 from .stats import ServerStats
 from .worker_pool import WorkerPool
 
 __all__ = ["Server"]
+
+log = logging.getLogger("netmsg.servers")
 
 GRACE: Final = 2.0
 """Seconds that threads get to end in, once they have nothing to do any more."""
@@ -38,6 +42,7 @@ class Server:
         self.pool = WorkerPool(max_workers, patient=patient)
         self.started = False
         self.stopping = False
+        self.accepting = True
         self._over = False
         self._process = current_process()
         self._changed = Waiters()
@@ -46,6 +51,7 @@ class Server:
         self._noticed = False
         self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
         self.handler_errors = 0
+        self.log = SparingLog(log)
         _servers.add(self)
 
     # What differs
@@ -114,6 +120,17 @@ class Server:
             self.shutdown()
             raise
         self._join(Deadline(GRACE))
+
+    def stop_accepting(self) -> None:
+        """Take on nothing new, for good; what is connected goes on, until `shutdown`. The listening sockets are closed:
+        others may bind their addresses. Idempotent; never waits, and may be called in a handler or a signal handler."""
+        if self._process is not current_process():
+            return
+        self.accepting = False
+        if self.started:
+            self.io.call(self._close_listeners)
+        else:
+            self._close_listeners()
 
     def shutdown(self, *, timeout: float | None = 5.0, wait: bool = True) -> None:
         """Stop: accept nothing new, close idle connections at once, let handlers finish for ``timeout`` seconds
@@ -197,7 +214,7 @@ class Server:
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()
             self.io.detach(self)
-        elif not self.stopping:
+        elif not self.stopping and self.accepting:
             self._open()
 
     def _stop(self, deadline: Deadline) -> None:

@@ -34,3 +34,10 @@ class ServerStats:
     """How often accepting paused because of ``max_connections``."""
     accept_errors: int = 0
     """How often accepting failed, for want of descriptors among others."""
+    closed_idle: int = 0
+    """Clients that were closed because they were silent: for ``idle_timeout``, or so long that others had their
+    worker."""
+    closed_slow: int = 0
+    """Clients that were closed because they did not receive what they were sent."""
+    closed_blocked: int = 0
+    """Clients that were closed because too many workers waited to send, and theirs the longest."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import socket
+import time
 from collections.abc import Callable
-from typing import Any
+from threading import get_ident
+from typing import Any, Final
 
 from ..deadline import check_timeout
 from ..reactor.handshaking import Handshake
-from ..reactor.io_thread import READ, IOThread
+from ..reactor.io_thread import READ, IOThread, Timer
 from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
@@ -21,6 +25,11 @@ __all__ = ["StreamServer"]
 
 log = logging.getLogger("netmsg.servers")
 
+SILENCE: Final = 10.0
+"""Seconds that a handler may wait for its client while others wait for a worker, if there is no ``idle_timeout``."""
+LOOK: Final = 0.5
+"""Seconds between two looks for such handlers, while somebody waits for a worker."""
+
 StreamHandler = Callable[[SocketStream], Any]
 
 
@@ -31,8 +40,10 @@ class StreamServer(ConnectionServer):
         listener was made with ``autostart_tls=False``. What else it raises than what happened to the connection is
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
-    :param max_workers: handlers that may run at a time. Further connections wait, accepted, without a thread. Workers
-        that are not needed any more go away.
+    :param max_workers: handlers that may run at a time. Further connections wait, accepted, without a thread, and who
+        has sent something comes first. While any wait, the handlers that have been waiting for their clients for the
+        longest, and over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``, whatever their own
+        ``timeout``. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something: silent ones cost no thread.
     :param idle_timeout: seconds for each call of the stream's that is given no ``timeout`` itself.
@@ -51,6 +62,57 @@ class StreamServer(ConnectionServer):
         self.handler = handler
         self.wait_for_data = wait_for_data
         self.idle_timeout = idle_timeout
+        self._max_workers = max_workers
+        self._at_work = 0  # connections that have a worker, or wait for one in the pool
+        self._silent: dict[_Call, None] = {}  # and those who wait out of it: they have not sent anything yet
+        self._looking: Timer | None = None
+
+    # Who gets a worker, on the loop
+
+    @property
+    def is_short_of_workers(self) -> bool:
+        return self._at_work >= self._max_workers
+
+    def hand_over(self, call: _Call) -> None:
+        self._silent.pop(call, None)
+        self._at_work += 1
+        self.run_by_worker(call.run)
+        self._look_soon()
+
+    def put_aside(self, call: _Call) -> None:
+        """Until it sends something, or there are enough workers."""
+        self._silent[call] = None
+        self._look_soon()
+
+    def handed_back(self) -> None:
+        """A handler has come to its end."""
+        self._at_work -= 1
+        while self._silent and not self.is_short_of_workers:
+            next(iter(self._silent)).hand_over()
+
+    def forget(self, connection: Any) -> None:
+        self._silent.pop(connection, None)
+        super().forget(connection)
+
+    def _waiting(self) -> int:
+        """For a worker."""
+        return len(self._silent) + max(0, self._at_work - self._max_workers)
+
+    def _look_soon(self) -> None:
+        if self._looking is None and self._waiting():
+            silence = SILENCE if self.idle_timeout is None else self.idle_timeout
+            self._looking = self.io.call_later(min(LOOK, max(silence / 4, 0.01)), self._end_the_most_silent, silence)
+
+    def _end_the_most_silent(self, silence: float) -> None:
+        """As many as others wait for a worker."""
+        self._looking = None
+        calls = [call for call in self.connections if call.is_at_work]
+        wanted = self._waiting() - sum(call.given_up for call in calls)
+        since = time.monotonic() - silence
+        silent = (call for call in calls if not call.given_up and call.waiting_since <= since)
+        for call in heapq.nsmallest(wanted, silent, key=lambda call: call.waiting_since):
+            call.give_up()
+        self._look_soon()
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> _Call:
         stream = listener.stream(sock, address)
@@ -58,12 +120,12 @@ class StreamServer(ConnectionServer):
         return _Call(self, sock, stream, listener.handshake_timeout)
 
     def stats(self) -> ServerStats:
-        connections = tuple(self.connections)
         return ServerStats(
-            connections=len(connections), accepted=self.accepted,
-            handshakes=sum(call.handshake is not None for call in connections),
-            handshakes_failed=self.handshakes_failed, waiting=len(self.pool.tasks), workers=self.pool.workers,
-            handler_errors=self.handler_errors, accept_pauses=self.accept_pauses, accept_errors=self.accept_errors)
+            connections=len(self.connections), accepted=self.accepted,
+            handshakes=len(self.handshakes), handshakes_failed=self.handshakes_failed,
+            waiting=len(self.pool.tasks) + len(self._silent), workers=self.pool.workers,
+            handler_errors=self.handler_errors, accept_pauses=self.accept_pauses, accept_errors=self.accept_errors,
+            closed_idle=self.closed_for["idle"])
 
 
 class _Call:
@@ -78,6 +140,8 @@ class _Call:
         self._handshake_timeout = handshake_timeout
         self._handed_over = False
         self._over = False
+        self._thread = 0  # that runs the handler
+        self.given_up = False
         self.handshake: Handshake | None = None
 
     # On the loop
@@ -85,7 +149,8 @@ class _Call:
     def start(self) -> None:
         transport = self._stream.transport
         if transport.handshaking:
-            self.handshake = Handshake(self._io, self._socket, transport, self._handshake_timeout, self._shaken)
+            self.handshake = Handshake(self._io, self._socket, transport, self._handshake_timeout, self._shaken,
+                                       self._server.handshakes)
             self.handshake.start()
         else:
             self._established()
@@ -100,18 +165,36 @@ class _Call:
             self._established()
 
     def _established(self) -> None:
-        if self._server.wait_for_data and not self._stream.transport.readable:
-            self._io.watch(self._socket, READ, self)
-        else:
-            self._hand_over()
+        server = self._server
+        if self._stream.transport.readable or not (server.wait_for_data or server.is_short_of_workers):
+            self.hand_over()
+            return
+        self._io.watch(self._socket, READ, self)
+        if not server.wait_for_data:
+            server.put_aside(self)
 
     def on_event(self, events: int) -> None:
-        self._io.watch(self._socket, 0, self)
-        self._hand_over()
+        self.hand_over()
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        self._io.watch(self._socket, 0, self)
         self._handed_over = True
-        self._server.run_by_worker(self._run)
+        self._server.hand_over(self)
+
+    @property
+    def is_at_work(self) -> bool:
+        return self._handed_over and not self._over
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when the handler waits for the client; infinity if it does not."""
+        return self._stream.link.waits.get(self._thread, math.inf)
+
+    def give_up(self) -> None:
+        """Have the time of the handler be up."""
+        self.given_up = True
+        self._server.given_up("idle", self._stream.remote_address, "it was silent, and others waited for its worker")
+        self._stream.link.give_up()
 
     def finish(self) -> None:
         if not self._handed_over:
@@ -132,6 +215,8 @@ class _Call:
         if not self._over:
             self._over = True
             self._server.forget(self)
+            if self._handed_over:
+                self._server.handed_back()
 
     def crashed(self, error: Exception) -> None:
         self.cut()
@@ -141,17 +226,21 @@ class _Call:
 
     # In a worker
 
-    def _run(self) -> None:
+    def run(self) -> None:
         stream = self._stream
+        self._thread = get_ident()
         try:
             if not stream.closed:
                 self._server.handler(stream)
-        except IdleTimeoutError as error:
-            log.debug("%r: %s", stream.remote_address, error)
+        except IdleTimeoutError:
+            if not self.given_up:
+                self._server.given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
-            self._server.handler_failed(stream.remote_address, error,
-                                        expected=id(error) == stream.failure or stream.closed)
+            if not (self.given_up and isinstance(error, TimeoutError) and id(error) == stream.failure):
+                self._server.handler_failed(stream.remote_address, error,
+                                            expected=id(error) == stream.failure or stream.closed)
         finally:
+            self._thread = 0
             try:
                 stream.close()
             finally:

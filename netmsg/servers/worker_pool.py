@@ -8,7 +8,7 @@ import threading
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ..deadline import Deadline
 from ..locks import new_lock
@@ -23,6 +23,9 @@ IDLE: Final = 1.0
 PATIENCE: Final = 0.001
 """Seconds."""
 
+SPARE: Final = 64
+"""Workers beyond ``max_workers`` that stand in for those that are blocked."""
+
 _numbers = itertools.count(1)
 
 
@@ -35,6 +38,9 @@ class WorkerPool:
     A ``patient`` pool expects short tasks: it lets one worker take them all, and wakes another only when there are
     still some after `PATIENCE`, because that one has to wait for something. Workers that run at the same time would
     only take the interpreter lock from each other, at every system call.
+
+    A worker that waits for something outside (see `block`) does not count: another may run in its place, up to `SPARE`
+    of them. Once it goes on there is one too many, who steps back after the task that it has.
     """
 
     def __init__(self, max_workers: int, *, patient: bool) -> None:
@@ -42,9 +48,12 @@ class WorkerPool:
         self.tasks: deque[Callable[[], None]] = deque()
         """What waits for a worker."""
         self._max_workers = max_workers
+        self.spare = SPARE
         self._patient = patient
         self._threads: set[threading.Thread] = set()
         self._idle: list[LockType] = []  # what the idle ones wait by, the longest idle first
+        self._blocked: dict[object, Any] = {}  # what the blocked ones wait for, the longest blocked first
+        self._crowded = False  # perhaps more are at work than may be
         self._closed = False
         self._draining = False  # one has been woken, and the tasks were never all taken since
         self._saturated = False  # all are at work, and nobody is left to be woken
@@ -76,21 +85,24 @@ class WorkerPool:
             if not self._taken.acquire(timeout=PATIENCE):
                 with self._lock:
                     self._draining = self._wake(1)
-                    self._saturated = (bool(self.tasks) and not self._draining and not self._idle
-                                       and len(self._threads) >= self._max_workers)
+                    self._saturated = bool(self.tasks) and not self._draining and self._room() <= 0
                     return bool(self.tasks) and not self._saturated
         return False
 
     def _wake(self, wanted: int) -> bool:
         """Have up to ``wanted`` more workers at work, under the lock. Whether there is one more at least."""
-        wanted = min(wanted, len(self.tasks))
+        wanted = max(0, min(wanted, len(self.tasks), self._room()))
         before = wanted
         while wanted and self._idle:
             self._idle.pop().release()
             wanted -= 1
-        while wanted and len(self._threads) < self._max_workers and not self._closed and self._start():
+        while wanted and not self._closed and self._start():
             wanted -= 1
         return wanted < before
+
+    def _room(self) -> int:
+        """How many more may be at work, under the lock; below 0 if there are too many."""
+        return self._max_workers + min(len(self._blocked), self.spare) - (len(self._threads) - len(self._idle))
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._work, name=f"netmsg-worker-{self.number}-{next(self._thread_numbers)}",
@@ -110,6 +122,8 @@ class WorkerPool:
         """Ends when there is nothing to do and either the pool is closed or nothing comes for a while."""
         tasks = self.tasks
         while True:
+            if self._crowded and not self._step_back():
+                return
             try:
                 task = tasks.popleft()
             except IndexError:
@@ -128,24 +142,31 @@ class WorkerPool:
                 self._draining = False
                 self._taken.release()
 
-    def _wait(self) -> bool:
-        """Woken by `dispatch` and `close`."""
+    def _step_back(self) -> bool:
+        """Fall idle if there are too many at work: they see to the tasks. Whether to go on."""
+        with self._lock:
+            self._crowded = self._room() < 0
+        return self._wait(crowded=True) if self._crowded else True
+
+    def _wait(self, *, crowded: bool = False) -> bool:
+        """Woken by `dispatch` and `close`. Whether to go on."""
         ticket = allocate_lock()
         ticket.acquire()
         with self._lock:
-            if self.tasks:
+            if self._room() >= 0 if crowded else self.tasks:
                 return True
             if not self._closed:
                 self._idle.append(ticket)
-            self._draining = self._saturated = False
-            if self._taken.locked():
-                self._taken.release()
+            if not self.tasks:
+                self._draining = self._saturated = False
+                if self._taken.locked():
+                    self._taken.release()
         if not self._closed and ticket.acquire(timeout=IDLE):
             return True
         with self._lock:
             if ticket in self._idle:
                 self._idle.remove(ticket)
-            if self.tasks:
+            if self.tasks and self._room() >= 0:
                 return True
             self._draining = self._saturated = False
             self._threads.discard(threading.current_thread())
@@ -161,9 +182,25 @@ class WorkerPool:
         """Whether the caller is a worker of this pool."""
         return threading.current_thread() in self._threads
 
-    def close(self) -> None:
-        """Have every worker end once there are no more tasks. Never blocks."""
+    def block(self, reason: Any) -> tuple[object, list[Any]]:
+        """The worker that calls this is about to wait, for ``reason``: until `unblock` another may run in its place, at
+        the next `dispatch`. Returns what to call `unblock` with, and for what the workers wait, the longest first."""
+        claim = object()
         with self._lock:
+            self._blocked[claim] = reason
+            self._saturated = False
+            return claim, list(self._blocked.values())
+
+    def unblock(self, claim: object) -> None:
+        """It goes on."""
+        with self._lock:
+            del self._blocked[claim]
+            self._crowded = self._room() < 0
+
+    def close(self) -> None:
+        """Have every worker end once there are no more tasks; those that are left get workers. Never blocks."""
+        with self._lock:
+            self._wake(len(self.tasks))
             self._closed = True
             while self._idle:
                 self._idle.pop().release()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Final, Protocol
 
 from ..deadline import Deadline
+from ..errors import ClosedError
 from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged
 from ..sockets.waiting import READ, WRITE, WakeUp, wait_for_sockets
@@ -65,10 +68,35 @@ class SocketLink:
             self.unix = UNIXTransport(sock)
         self.transport: Transport = self.unix or PlainTransport(sock)
         self._wake_up = WakeUp()
+        self.waits: dict[int, float] = {}
+        """Which threads wait now, and since when (``time.monotonic()``)."""
+        self._given_up = False
+        self._told = False
 
     def wait(self, events: int, deadline: Deadline) -> int:
-        ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
-        return ready[0][1] if ready else 0
+        ident = get_ident()
+        try:
+            self.waits[ident] = time.monotonic()
+            ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
+        finally:
+            self.waits.pop(ident, None)
+        if ready:
+            return ready[0][1]
+        if self._given_up:
+            self._run_out()
+        return 0
+
+    def give_up(self) -> None:
+        """Whoever waits, now or next, runs out of time, and who waits once more has no stream any more. From any
+        thread."""
+        self._given_up = True
+        self._wake_up.set()
+
+    def _run_out(self) -> None:
+        if self._told:
+            raise ClosedError("the stream was given up: its other end was silent for too long")
+        self._told = True
+        raise TimeoutError("the other end was silent, and others wait")
 
     def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
         self._wake_up.wait({descriptor: events}, deadline)

@@ -22,7 +22,7 @@ from .links import SocketLink
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["PeerCredentials", "SocketStream", "prepare"]
+__all__ = ["PeerCredentials", "SocketStream", "peer_credentials", "prepare"]
 
 SENDFILE_PIECE: Final = 1 << 30
 
@@ -33,6 +33,16 @@ class PeerCredentials(NamedTuple):
     pid: int
     uid: int
     gid: int
+
+
+def peer_credentials(sock: socket.socket) -> PeerCredentials:
+    """Of a connected UNIX socket. `LocalProtocolError` for another one, ``NotImplementedError`` but on Linux."""
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        raise LocalProtocolError("only UNIX streams can do this")
+    if not hasattr(socket, "SO_PEERCRED"):
+        raise NotImplementedError("this system does not tell the credentials of a peer")
+    form = struct.Struct("3i")
+    return PeerCredentials(*form.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)))
 
 
 def prepare(sock: socket.socket) -> None:
@@ -97,6 +107,11 @@ class SocketStream(ByteStream):
     def socket(self) -> SocketProxy:
         """The socket's options and addresses."""
         return self._proxy
+
+    @property
+    def link(self) -> SocketLink:
+        """How a thread waits in it. For whoever made the stream."""
+        return self._socket_link
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -228,10 +243,4 @@ class SocketStream(ByteStream):
     def peer_credentials(self) -> PeerCredentials:
         """Who is at the other end of a UNIX stream (Linux)."""
         self._check()
-        if self._socket.family != getattr(socket, "AF_UNIX", None):
-            raise LocalProtocolError("only UNIX streams can do this")
-        if not hasattr(socket, "SO_PEERCRED"):
-            raise NotImplementedError("this system does not tell the credentials of a peer")
-        form = struct.Struct("3i")
-        return PeerCredentials(*form.unpack(
-            self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)))
+        return peer_credentials(self._socket)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import ssl
 import struct
 import threading
 import time
+import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,8 @@ from support.pairs import TIMEOUT, Background
 from support.streams import connect
 
 from netmsg import (
-    ByteStream, ClosedError, ConnectFailedError, ConnectionBrokenError, DelimitedCodec, EndOfStream, ForkedError,
-    IncompleteReadError, JSONCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
+    ByteStream, ClosedError, Codec, ConnectFailedError, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream,
+    ForkedError, IncompleteReadError, JSONCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
     PacketDecodeError, PacketEncodeError, RemoteProtocolError, SendTimeoutError, SocketStream, TLSHandshakeError,
     connect_tcp, create_tcp_server, create_unix_server, memory_stream_pair,
 )
@@ -603,3 +606,136 @@ def test_reset_with_something_unread() -> None:
             assert client.recv_packet(timeout=TIMEOUT) == "2"
             with pytest.raises(ConnectionBrokenError):
                 client.recv_packet(timeout=TIMEOUT)
+
+
+class Failing(Decoder[int]):
+    """Lines of digits; nobody has thought of anything else."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[int | PacketDecodeError]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return [int(line) for line in lines]
+
+    def end(self) -> None:
+        """Nothing to say."""
+
+
+class Digits(Codec[int, int]):
+    def encode(self, packet: int) -> bytes:
+        return b"%d\n" % packet
+
+    def decoder(self) -> Decoder[int]:
+        return Failing()
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_what_a_decoder_raises_is_told_once(in_main_thread: bool) -> None:
+    """And not again and again, with the same bytes."""
+    stream, peer = memory_stream_pair()
+
+    def receive() -> list[Any]:
+        got: list[Any] = []
+        for _ in range(4):
+            try:
+                got.append(client.recv_packet(timeout=TIMEOUT))
+            except (PacketDecodeError, RemoteProtocolError) as error:
+                got.append(type(error))
+        return got
+
+    with PacketClient(stream, Digits()) as client, peer:
+        peer.send_all(b"1\n")
+        assert client.recv_packet(timeout=TIMEOUT) == 1
+        peer.send_all(b"2\nx\n3\n")
+        got = receive() if in_main_thread else Background(receive).result()
+        assert got == [PacketDecodeError, RemoteProtocolError, RemoteProtocolError, RemoteProtocolError]
+
+
+class Payload:
+    """Something whose end can be seen."""
+
+
+def ends(client: PacketClient[str, str], error: type[Exception]) -> weakref.ref[Payload]:
+    """Receive an error, with something in the frame that would be kept alive by a traceback."""
+    payload = Payload()
+    with pytest.raises(error):
+        client.recv_packet(timeout=TIMEOUT)
+    return weakref.ref(payload)
+
+
+@pytest.mark.parametrize(("last_words", "error"), [
+    (b"", EndOfStream), (b"half a li", IncompleteReadError), (b"\xff\n", PacketDecodeError)])
+def test_no_error_keeps_alive_where_it_was_raised(last_words: bytes, error: type[Exception]) -> None:
+    stream, peer = memory_stream_pair()
+    gc.collect()
+    gc.disable()
+    try:
+        with PacketClient(stream, LineCodec()) as client, peer:
+            peer.send_all(last_words)
+            peer.send_eof()
+            payload = ends(client, error)
+            assert payload() is None
+    finally:
+        gc.enable()
+
+
+def test_the_end_may_be_asked_for_as_often_as_one_likes() -> None:
+    stream, peer = memory_stream_pair()
+    with PacketClient(stream, LineCodec()) as client, peer:
+        peer.send_eof()
+        depths = set()
+        for _ in range(10):
+            try:
+                client.recv_packet(timeout=TIMEOUT)
+            except EndOfStream as error:
+                depths.add(len(traceback.extract_tb(error.__traceback__)))
+        assert len(depths) == 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="the system does not tell")
+def test_who_is_at_the_other_end_of_a_unix_socket(tmp_path: Path) -> None:
+    with create_unix_server(tmp_path / "socket") as listener:
+        with PacketClient(tmp_path / "socket", LineCodec()) as client, listener.accept(timeout=TIMEOUT):
+            assert client.peer_credentials == (os.getpid(), os.getuid(), os.getgid())
+
+
+def test_nobody_vouches_for_the_other_end_of_anything_else() -> None:
+    stream, peer = memory_stream_pair()
+    with PacketClient(stream, LineCodec()) as client, peer, pytest.raises(LocalProtocolError):
+        client.peer_credentials
+    with create_tcp_server(interface="127.0.0.1") as listener:
+        with PacketClient(("127.0.0.1", listener.port), LineCodec()) as client, pytest.raises(LocalProtocolError):
+            client.peer_credentials
+
+
+@pytest.mark.parametrize("how", ["connect", "adopt", "start_tls", "start_tls of its own"])
+@pytest.mark.parametrize("compatible", [True, False])
+def test_an_end_without_the_goodbye_of_tls(how: str, compatible: bool, tls_contexts: Contexts) -> None:
+    """Truncated, or (tls_standard_compatible=False) a clean end."""
+    with create_tcp_server(interface="127.0.0.1", ssl_context=tls_contexts[0]) as listener:
+        accepting = Background(accept_tls, listener)
+        address = ("127.0.0.1", listener.port)
+        options: Any = {"ssl_context": tls_contexts[1], "server_hostname": "localhost", "connect_timeout": TIMEOUT,
+                        "tls_standard_compatible": compatible}
+        if how == "connect":
+            client = PacketClient(address, LineCodec(), **options)
+        elif how == "adopt":
+            client = PacketClient(socket.create_connection(address), LineCodec(), **options)
+        elif how == "start_tls":
+            client = PacketClient(address, LineCodec(), tls_standard_compatible=compatible)
+            client.start_tls(tls_contexts[1], server_hostname="localhost", timeout=TIMEOUT)
+        else:
+            client = PacketClient(address, LineCodec())
+            client.start_tls(tls_contexts[1], server_hostname="localhost", tls_standard_compatible=compatible,
+                             timeout=TIMEOUT)
+        with client, accepting.result() as peer:
+            peer.send_all(b"hello\n")
+            assert client.recv_packet(timeout=TIMEOUT) == "hello"
+            hang_up = socket.socket(fileno=os.dup(peer.fileno()))
+            hang_up.shutdown(socket.SHUT_WR)
+            hang_up.close()
+            with pytest.raises(ConnectionBrokenError if compatible else EndOfStream):
+                client.recv_packet(timeout=TIMEOUT)
+            client.abort()
+            peer.abort()

@@ -14,6 +14,7 @@ from netmsg import (
     Codec, Decoder, DelimitedCodec, IncompleteReadError, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec,
     PacketDecodeError, PacketEncodeError, StructCodec,
 )
+from netmsg.packets.receiving import decoded, decodes_by_itself, ending, loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,6 +337,29 @@ def test_80_what_is_not_json_is_an_error(wire: bytes) -> None:
         codec.decode(wire)
 
 
+@pytest.mark.parametrize("wire", [b"1e400", b"-1e400", b"[1e999999999999]", b"1" * 400 + b".0"])
+def test_80_a_number_that_no_float_can_hold_is_an_error(wire: bytes) -> None:
+    """It would be read as an infinity, which JSON cannot express."""
+    first, second = JSONCodec().decoder().feed(wire + b"\n[1e308,-1.5,0.0,1e-400]\n")
+    assert isinstance(first, PacketDecodeError)
+    assert first.data == wire
+    assert second == [1e308, -1.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("wire", [rb'"\ud800"', rb'"\uDFFF"', rb'{"\udc00": 1}', rb'["fine", "\uD83Dx"]',
+                                  rb'"\ude00\ud83d"'])
+def test_80_half_of_a_surrogate_pair_is_an_error(wire: bytes) -> None:
+    """It could not be sent on."""
+    with pytest.raises(PacketDecodeError):
+        JSONCodec().decode(wire)
+
+
+@pytest.mark.parametrize("wire", [rb'"\ud83d\ude00"', rb'"\uD83D\uDE00 and \u00e9"', rb'"\\ud800"'])
+def test_80_whole_pairs_and_backslashes_are_none(wire: bytes) -> None:
+    packet = JSONCodec().decode(wire)
+    assert JSONCodec().decode(JSONCodec().encode(packet)) == packet
+
+
 def test_80_a_line_ends_with_lf_or_as_json_allows_with_crlf() -> None:
     assert JSONCodec().decoder().feed(b'{"a": 1}\r\n') == [{"a": 1}]
 
@@ -405,3 +429,64 @@ def test_bad_values_are_refused_at_once(make: Any) -> None:
 def test_bad_types_are_refused_at_once(make: Any) -> None:
     with pytest.raises(TypeError):
         make()
+
+
+# Decoders that fail
+
+class Failing(Decoder[int]):
+    """Lines of digits; nobody has thought of anything else."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[int | PacketDecodeError]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return [int(line) for line in lines]
+
+    def end(self) -> None:
+        if self.rest:
+            raise KeyError("not even in the end")
+
+
+def test_what_a_decoder_raises_is_a_bad_packet_and_nothing_follows() -> None:
+    decoder = Failing()
+    assert decoded(decoder, b"1\n2\n3") == [2, 1]
+    (error,) = decoded(decoder, b"\nx\n4\n")
+    assert isinstance(error, PacketDecodeError)
+    assert error.data == b"\nx\n4\n"
+    assert isinstance(error.__cause__, ValueError)
+    lost = loss(decoder)
+    assert lost is not None and "x" in str(lost.__cause__)
+    assert decoder.failed
+
+
+def test_what_is_kept_of_an_error_keeps_no_frames_alive() -> None:
+    decoder = Failing()
+    decoded(decoder, b"x\n")
+    kept = decoder.lost
+    assert kept is not None
+    assert kept.__traceback__ is None and kept.__cause__ is None and kept.__context__ is None
+    netstrings = NetstringCodec().decoder()
+    (error,) = netstrings.feed(b"nonsense")
+    assert isinstance(error, PacketDecodeError)
+    with pytest.raises(PacketDecodeError):
+        raise error
+    assert netstrings.lost is not None and netstrings.lost.__traceback__ is None
+
+
+def test_what_the_end_of_a_decoder_raises_is_an_end_in_the_middle() -> None:
+    decoder = Failing()
+    decoded(decoder, b"12")
+    error = ending(decoder)
+    assert isinstance(error, IncompleteReadError)
+    assert isinstance(error.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(("codec", "ours"), [
+    (LineCodec(), True), (JSONCodec(), True), (StructCodec("!I"), True), (LengthPrefixedCodec(), True),
+    (DelimitedCodec(b";"), True), (NetstringCodec(), True), (JSONCodec().map(encode=str), True),
+    (JSONCodec().map(decode=make_point), False), (JSONCodec().map(decode=make_point).map(encode=str), False),
+    (ShoutingCodec(), False), (ShoutingCodec().map(encode=str), False), (type("Mine", (LineCodec,), {})(), False),
+], ids=repr)
+def test_whose_code_decodes(codec: Codec[Any, Any], ours: bool) -> None:
+    assert decodes_by_itself(codec) == ours

@@ -123,6 +123,35 @@ def test_85_a_slow_handler_holds_up_nobody_and_a_flood_is_bounded(client: Any) -
             assert other.recv_packet(timeout=TIMEOUT) == "still here"
 
 
+def test_85_a_sender_that_cannot_be_answered_is_no_error_of_the_handlers(
+        serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may write to the socket could fill the log with tracebacks."""
+    with serve(reverse, create_unix_datagram_socket(path=tmp_path / "socket")) as server:
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
+                nameless.sendto(b"hello", str(tmp_path / "socket"))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+                gone.bind(str(tmp_path / "gone"))
+                (tmp_path / "gone").unlink()
+                gone.sendto(b"hello", str(tmp_path / "socket"))
+        with create_unix_datagram_socket(target_path=tmp_path / "socket") as client:
+            client.send(b"fine")
+            assert client.receive(timeout=TIMEOUT)[0] == b"enif"
+        eventually(lambda: server.stats().packets_received == 11)
+        assert server.stats().handler_errors == 0
+        eventually(lambda: server.stats().packets_sent == 1)
+    shown = [record for record in caplog.records if record.levelno >= 30]
+    assert len(shown) == 1 and "no answer" in shown[0].getMessage()
+
+
+def test_85_bad_datagrams_do_not_fill_the_log(serve: Serve, client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(lambda client, packet: None, codec=LineCodec()) as server:
+        for _ in range(50):
+            client.send_to(b"\xff", ("127.0.0.1", server.port))
+        eventually(lambda: server.stats().bad_packets == 50)
+    assert len([record for record in caplog.records if record.levelno >= 30]) == 1
+
+
 def test_a_sender_without_an_address_cannot_be_answered(serve: Serve, tmp_path: Path) -> None:
     refused = threading.Event()
 

@@ -1,0 +1,276 @@
+"""Clients that do not receive what they are sent: what they cost, and whom."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT
+from support.servers import eventually
+
+from netmsg import (
+    ClosedError, LineCodec, PacketClient, PacketConnection, PacketServer, SendTimeoutError, create_tcp_server,
+)
+
+SMALL = 4096
+Conversation = Generator[Any, str, None]
+
+
+def serve(handler: Any, **options: Any) -> PacketServer[Any, Any]:
+    return PacketServer(handler, create_tcp_server(interface="127.0.0.1"), **{"codec": LineCodec(), **options})
+
+
+def deaf(server: PacketServer[Any, Any], words: bytes = b"") -> socket.socket:
+    """A client that says this and never receives anything, and for whom the kernel keeps but little."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+    sock.settimeout(TIMEOUT)
+    sock.connect(("127.0.0.1", server.port))
+    sock.sendall(words)
+    return sock
+
+
+def client_of(server: PacketServer[Any, Any]) -> PacketClient[str, str]:
+    return PacketClient(("127.0.0.1", server.port), LineCodec(), connect_timeout=TIMEOUT)
+
+
+def is_answered(client: PacketClient[str, str]) -> None:
+    client.send_packet("hello")
+    assert client.recv_packet(timeout=TIMEOUT) == "hello"
+
+
+def receive(sock: socket.socket, size: int) -> None:
+    while size > 0:
+        chunk = sock.recv(1_000_000)
+        assert chunk, "the server has closed the connection"
+        size -= len(chunk)
+
+
+class Flooder:
+    """A handler that sends without end to who asks for that, and answers the others."""
+
+    def __init__(self) -> None:
+        self.flooding = threading.Semaphore(0)
+        self.over: list[BaseException] = []
+
+    def __call__(self, client: PacketConnection[str], packet: str) -> None:
+        if packet != "flood me":
+            client.send_packet(packet)
+            return
+        self.flooding.release()
+        try:
+            while True:
+                client.send_packet("x" * 100_000)
+        except BaseException as error:
+            self.over.append(error)
+            raise
+
+
+@pytest.mark.parametrize("slow", [2, 6])
+def test_88_as_many_slow_readers_as_workers_and_more_stop_nobody(slow: int) -> None:
+    flooder = Flooder()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(flooder, max_workers=2))
+        client = stack.enter_context(client_of(server))
+        for _ in range(slow):
+            stack.enter_context(deaf(server, b"flood me\n"))
+        for _ in range(slow):  # no slow reader has to wait for another to be given up
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+        for _ in range(20):
+            is_answered(client)
+        assert not flooder.over
+        assert server.stats().workers <= 2 + 64
+        server.shutdown(timeout=0.1)
+        eventually(lambda: len(flooder.over) == slow)
+        assert {type(error) for error in flooder.over} == {ClosedError}
+
+
+def test_88_who_has_blocked_for_the_longest_goes_when_too_many_do(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 3)
+    flooder = Flooder()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(flooder, max_workers=1))
+        client = stack.enter_context(client_of(server))
+        socks = []
+        for number in range(8):
+            socks.append(stack.enter_context(deaf(server, b"flood me\n")))
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+            # One after the other, so that it is known who is the first.
+            eventually(lambda: len(flooder.over) == max(0, number - 2))
+        is_answered(client)
+        stats = server.stats()
+        assert stats.closed_blocked == 5
+        assert stats.handler_errors == 0
+        assert stats.workers <= 1 + 3
+        for sock in socks[:5]:  # the first ones have been closed
+            try:
+                while sock.recv(1_000_000):
+                    pass
+            except ConnectionResetError:
+                pass
+        assert stats.connections >= 4
+        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1  # of five
+        assert repr(socks[0].getsockname()) in warnings[0].getMessage()
+        server.shutdown(timeout=0.1)
+
+
+def test_88_who_waits_for_a_client_that_reads_goes_on() -> None:
+    """Workers come in for those that wait, and step back when these go on: nothing is lost and all is in order."""
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        for number in range(50):
+            client.send_packet(f"{number} " + "x" * 20_000)
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=2, send_hwm_bytes=20_000))
+        clients = [stack.enter_context(client_of(server)) for _ in range(10)]
+        for client in clients:
+            client.send_packet("go")
+        for _ in range(50):
+            for client in clients:
+                assert client.recv_packet(timeout=TIMEOUT)[20_000:]
+        assert server.stats().packets_sent == 500
+        for client in clients:
+            client.send_packet("and again")
+        for client in clients:
+            assert [client.recv_packet(timeout=TIMEOUT).split()[0] for _ in range(50)] == [str(n) for n in range(50)]
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_a_client_above_its_mark_has_no_step_until_it_has_read(workers: int) -> None:
+    """And so costs no worker: its packets wait, and nobody waits for room."""
+    raised: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        try:
+            client.send_packet("x" * 100_000, timeout=0)
+        except SendTimeoutError as error:
+            raised.append(error)
+
+    with serve(handler, max_workers=workers, send_hwm_bytes=50_000) as server:
+        with deaf(server, b"go\n" * 500) as greedy, client_of(server) as client:
+            for _ in range(5):
+                client.send_packet("go")
+                assert len(client.recv_packet(timeout=TIMEOUT)) == 100_000
+            receive(greedy, 500 * 100_001)
+        assert not raised
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_never_reads_is_closed_in_the_end(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet("x" * 100_000)
+
+    with serve(handler, max_workers=workers, send_hwm_bytes=50_000, send_timeout=0.3) as server:
+        with deaf(server, b"go\n" * 500) as sock:
+            eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
+            assert server.stats().closed_slow == 1
+            assert server.stats().handler_errors == 0
+            address = repr(sock.getsockname())
+    assert any(address in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_88_an_explicit_timeout_only_raises_whoever_sends() -> None:
+    raised: list[Any] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        try:
+            while True:
+                client.send_packet("x" * 100_000, timeout=0.02)
+        except SendTimeoutError as error:
+            raised.append(error)
+
+    with serve(handler, send_hwm_bytes=50_000, send_timeout=TIMEOUT) as server, deaf(server, b"go\n") as sock:
+        eventually(lambda: raised)
+        assert len(server.clients()) == 1 and server.stats().closed_slow == 0
+        assert sock.recv(1) == b"x"
+
+
+# Without workers
+
+def broadcast(heard: Callable[[BaseException], None]) -> Any:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        for other in client.server.clients():
+            try:
+                other.send_packet(packet)
+            except (SendTimeoutError, ClosedError) as error:
+                heard(error)
+    return handler
+
+
+def test_without_workers_what_others_send_to_a_client_that_does_not_read_is_bounded() -> None:
+    heard: list[Any] = []
+    with serve(broadcast(heard.append), max_workers=0, send_hwm_bytes=50_000) as server, deaf(server):
+        eventually(lambda: len(server.clients()) == 1)
+        stalled = server.clients()[0]
+        stalled.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+        with client_of(server) as client:
+            news = 0
+            while not heard:
+                news += 1
+                client.send_packet("x" * 50_000)
+                assert len(client.recv_packet(timeout=TIMEOUT)) == 50_000  # it may go on all the time
+            assert isinstance(heard[0], SendTimeoutError)
+            # 16 times the mark, and what the kernel has taken for it, which is not much.
+            assert stalled.packets_sent <= 16 + 10
+            assert news <= 16 + 11
+            eventually(lambda: server.stats().connections == 1)
+            assert server.stats().closed_slow == 1
+            client.send_packet("fine")
+            assert client.recv_packet(timeout=TIMEOUT) == "fine"
+
+
+def test_without_workers_a_burst_reaches_those_who_read() -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        for number in range(10):
+            for other in client.server.clients():
+                other.send_packet(f"{number} " + "x" * 50_000)
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=0, send_hwm_bytes=50_000))
+        clients = [stack.enter_context(client_of(server)) for _ in range(3)]
+        eventually(lambda: len(server.clients()) == 3)
+        clients[0].send_packet("go")
+        for client in clients:
+            assert [client.recv_packet(timeout=TIMEOUT).split()[0] for _ in range(10)] == [str(n) for n in range(10)]
+        assert server.stats().closed_slow == 0
+
+
+# Time
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_no_time_is_up_while_packets_wait_for_a_client_that_is_behind(workers: int) -> None:
+    """There are packets: it is this end that does not take them."""
+    heard: list[Any] = []
+    idle = threading.Event()
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        if (yield) == "idle":
+            try:
+                yield 0.3
+            except TimeoutError:
+                idle.set()  # and so the time of who has begun to wait before
+            return
+        for number in range(50):
+            client.send_packet("x" * 100_000)
+            try:
+                heard.append((yield 0.2 if number < 49 else None))
+            except TimeoutError as error:
+                heard.append(error)
+        client.send_packet("done")
+
+    with serve(converse, max_workers=workers, send_hwm_bytes=100_000) as server:
+        with deaf(server, b"begin\n" + b"".join(b"%d\n" % number for number in range(49))) as sock:
+            eventually(lambda: server.stats().packets_sent >= 1)
+            with client_of(server) as other:
+                other.send_packet("idle")
+                assert idle.wait(TIMEOUT)
+            receive(sock, 50 * 100_001)
+            sock.sendall(b"49\n")
+            assert sock.makefile("rb").read() == b"done\n"
+    assert heard == [str(number) for number in range(50)]
