@@ -29,6 +29,7 @@ LEVELS = {
     "tls": 1,
     "wire": 1,
     "packets": 1,
+    "aside": 0,
     "deadline": 0,
     "errors": 0,
     "forking": 0,

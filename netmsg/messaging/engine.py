@@ -34,6 +34,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..reactor.io_thread import IOThread
@@ -181,22 +182,39 @@ class Engine:
     def _attach(self) -> None:
         self.check_open()
         if not self._attached:
-            self.io.attach(self)
-            self._attached = True
-            if self.closing:  # by another thread, which may not have known that there is something to detach
-                self.io.call(self._begin_close, 0.0)
-                self.check_open()
+            aside(self._attach_now)
+            self.check_open()
+
+    def _attach_now(self) -> None:
+        if self._attached:
+            return
+        self.io.attach(self)
+        self._attached = True
+        if self.closing:  # by another thread, which may not have known that there is something to detach
+            self.io.call(self._begin_close, 0.0)
 
     def listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> Any:
-        """Accept peers on a listening socket, which this takes over; returns its address."""
-        self._attach()
-        acceptor = Acceptor(self.io, sock, lambda conn, address: self._accepted(conn, address, context),
-                            lambda error: self.events.add(AcceptError(at, None, str(error), error)))
-        at = host_and_port(acceptor.address)
-        self.acceptors.append(acceptor)
-        self.events.add(Listening(at))
-        self.io.call(self._start_accepting, acceptor)
-        return at
+        """Accept peers on a listening socket, which this takes over and closes if it raises; returns its address."""
+        acceptor = None
+        try:
+            self._attach()
+            acceptor = Acceptor(self.io, sock, lambda conn, address: self._accepted(conn, address, context),
+                                lambda error: self.events.add(AcceptError(address, None, str(error), error)))
+            address = host_and_port(acceptor.address)
+            self.io.call(self._start_accepting, acceptor)
+            self.events.add(Listening(address))
+            # No call from here on, and so no interrupt.
+            acceptors = self.acceptors
+            acceptors += (acceptor,)
+        except BaseException:
+            if acceptor is None:
+                sock.close()
+            else:
+                self.io.call(acceptor.close)
+            raise
+        if self.closing:  # meanwhile
+            self.io.call(acceptor.close)
+        return address
 
     def _start_accepting(self, acceptor: Acceptor) -> None:
         if self.closed:

@@ -8,6 +8,7 @@ import warnings
 import weakref
 from typing import Any, Final, Self
 
+from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
@@ -41,6 +42,7 @@ class Server:
         self.io = io_thread if io_thread is not None else IOThread.private()
         self.pool = WorkerPool(max_workers, patient=patient)
         self.started = False
+        self._begun = False
         self.stopping = False
         self.accepting = True
         self._over = False
@@ -102,6 +104,10 @@ class Server:
     def start(self) -> None:
         """Begin to serve, in the background. Does nothing the second time; `ClosedError` after `shutdown`."""
         self._check()
+        if not self.started:
+            aside(self._start)
+
+    def _start(self) -> None:
         if self.started:
             return
         self.io.attach(self)
@@ -214,7 +220,8 @@ class Server:
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()
             self.io.detach(self)
-        elif not self.stopping and self.accepting:
+        elif not self.stopping and self.accepting and not self._begun:
+            self._begun = True  # an interrupted start() may have been called again
             self._open()
 
     def _stop(self, deadline: Deadline) -> None:
