@@ -295,7 +295,6 @@ class Søcket(Generic[R]):
             hostname = check_hostname(hostname)
         check_bind(ssl_context, websocket_origins)
         self._engine.check_open()
-<<<<<<< HEAD
         if hostname is None:
             addresses = tcp_addresses(None, port)
         else:
@@ -310,11 +309,6 @@ class Søcket(Generic[R]):
         finally:
             for sock in socks:
                 sock.close()
-=======
-        addresses = tcp_addresses(None, port) if hostname is None else resolve_within(deadline, hostname, port)
-        for sock in listen_tcp(addresses, port, BACKLOG):
-            self._engine.listen(sock, ssl_context)
->>>>>>> 57943ed (A Ctrl-C during the first bind, connect or start left the Søcket or the server closed for good)
         return self
 
     def bind_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | None = None,
@@ -327,27 +321,16 @@ class Søcket(Generic[R]):
         check_bind(ssl_context, websocket_origins)
         path = check_unix_path(path)
         self._engine.check_open()
-<<<<<<< HEAD
         self._listen(listen_unix(path, BACKLOG), ssl_context)
         return self
 
     def _listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
-        try:
-            address = self._engine.listen(sock, context)
-        except BaseException:
-            sock.close()
-            raise
+        address = self._engine.listen(sock, context)
         if isinstance(address, str) and not address.startswith("\0"):
             address = os.path.abspath(address)
         self._bound_urls.append(url_of(address, tls=context is not None))
 
     def connect(self, hostname: str = "127.0.0.1", port: int = DEFAULT_PORT, *,
-=======
-        self._engine.listen(listen_unix(unix_path(path), BACKLOG), ssl_context)
-        return self
-
-    def connect(self, hostname: str = "127.0.0.1", port: int = 25000, *,
->>>>>>> 57943ed (A Ctrl-C during the first bind, connect or start left the Søcket or the server closed for good)
                 ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
                 connect_timeout: float = 5.0) -> Self:
         """Connect to a peer that binds, in the background, and again whenever the connection is lost.
