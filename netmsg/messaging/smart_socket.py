@@ -136,7 +136,8 @@ class Søcket(Generic[R]):
     :param send_hwm: the high-water mark: how many messages may wait for each peer, and for all peers to come.
     :param send_hwm_bytes: the same in bytes. Both are soft: by one message for each sending thread, and in bytes by
         what messages too small to be counted (below ``send_hwm_bytes / send_hwm``) add up to, at most as much again.
-    :param recv_hwm: how many messages received from a peer may wait for `recv` before it is not read any further.
+    :param recv_hwm: how many messages received from a peer may wait for `recv` before it is not read any further. The
+        mark belongs to its identity: who connects again does not begin anew.
     :param recv_hwm_bytes: the same in bytes.
     :param on_full: what `send` does at the mark; by default ``BLOCK``, with ``PUBLISH`` ``DROP_OLDEST``.
     :param max_message_size: longer messages are refused: by `send` with ``ValueError``, from a peer by closing the
@@ -146,14 +147,16 @@ class Søcket(Generic[R]):
     :param heartbeat_timeout: seconds of silence after which a connection is dead.
     :param handshake_timeout: seconds that TLS, HELLO and authorization may take.
     :param ack_mode: when an at-least-once message is acknowledged: ``ON_RECV``, ``MANUAL`` or ``ON_ARRIVAL``.
-    :param resend_after: seconds without acknowledgement after which the oldest message is sent again; growing.
+    :param resend_after: seconds without acknowledgement after which a message is sent again, whatever else goes on; each
+        further time takes longer.
     :param max_resends: how often, before it is given up on; ``None``: no limit.
     :param max_unacked: how many messages a peer may have without acknowledging them; ``None``: what the peer says it
-        holds, or 1000. With 1, work is distributed fairly: a worker gets the next job when it has done the last.
+        holds, or 200. With 1, work is distributed fairly: a worker gets the next job when it has done the last.
     :param dedupe: how many acknowledged message ids are remembered, so as to recognise duplicates.
     :param on_duplicate: what happens when an identity connects a second time.
     :param authorize: a function of a `PeerInfo` that says whether to let it in; called after TLS and HELLO and before
-        any message, in a thread of its own: one for all calls of this Søcket, so a slow one holds up the next.
+        any message, in a thread of its own: one for all calls of this Søcket, so a slow one holds up the next. Whoever
+        has gone before its turn is not asked about.
     :param linger: how long `close` waits, in seconds, for messages on their way; ``math.inf`` for ever.
     :param io_thread: an `IOThread` to share with others.
     :param outbox: not there yet (``NotImplementedError``).
@@ -695,7 +698,8 @@ class Søcket(Generic[R]):
         socket's; ``math.inf``: for ever) until what was queued has been sent, and acknowledged if it is to be, and
         the peers have read it. Messages received and not taken are discarded, unacknowledged.
 
-        Returns the number of messages given up. Idempotent: a second caller waits for the same result. May be called
+        Returns the number of messages given up. Idempotent: a second caller waits for the same result, and with a
+        shorter ``linger`` shortens the waiting of the first. May be called
         from any thread, callback or signal handler; where waiting is impossible (in netmsg's own threads, or when the
         handler has interrupted netmsg itself) it returns 0 at once, and the closing goes on.
         """

@@ -487,7 +487,8 @@ def test_what_the_end_of_a_decoder_raises_is_an_end_in_the_middle() -> None:
     (DelimitedCodec(b";"), True), (NetstringCodec(), True), (JSONCodec().map(encode=str), True),
     (JSONCodec().map(decode=make_point), False), (JSONCodec().map(decode=make_point).map(encode=str), False),
     (ShoutingCodec(), False), (ShoutingCodec().map(encode=str), False), (type("Mine", (LineCodec,), {})(), False),
-], ids=["lines", "JSON", "structs", "lengths", "delimited", "netstrings", "JSON, encoded otherwise",
-        "JSON, decoded otherwise", "JSON, both", "a codec of one's own", "the same, encoded otherwise", "a subclass of ours"])
+], ids=["lines", "JSON", "structs", "lengths", "delimited", "netstrings",
+        "JSON, encoded otherwise", "JSON, decoded otherwise", "JSON, both", "a codec of one's own",
+        "the same, encoded otherwise", "a subclass of ours"])
 def test_whose_code_decodes(codec: Codec[Any, Any], ours: bool) -> None:
     assert decodes_by_itself(codec) == ours
