@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import socket
-import threading
 from typing import Any, Final, Protocol
 
 from ..errors import (
     ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError,
 )
+from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
 from ..reactor.io_thread import IOThread
@@ -64,7 +64,7 @@ class ConnectionServer(Server):
         self.accept_pauses = 0
         self._full = False
         self.closed_for = {"idle": 0, "slow": 0, "blocked": 0}
-        self._counting = threading.Lock()  # guards them; a leaf
+        self._counting = new_lock()  # guards them; a leaf
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> Connection:
         """Make a connection of a socket, which calls `forget` in the end. On the loop."""

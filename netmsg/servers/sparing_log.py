@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import Any, Final
+
+from ..locks import new_lock
 
 __all__ = ["SparingLog"]
 
@@ -20,7 +21,7 @@ class SparingLog:
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._kinds: dict[str, tuple[float, int]] = {}  # when the next is due, and how many were not shown
-        self._lock = threading.Lock()  # guards them; a leaf
+        self._lock = new_lock()  # guards them; a leaf
 
     def warning(self, kind: str, message: str, *arguments: Any) -> None:
         """``kind`` is one of a few words of the program's, never of a peer's."""
