@@ -147,8 +147,8 @@ class Søcket(Generic[R]):
     :param heartbeat_timeout: seconds of silence after which a connection is dead.
     :param handshake_timeout: seconds that TLS, HELLO and authorization may take.
     :param ack_mode: when an at-least-once message is acknowledged: ``ON_RECV``, ``MANUAL`` or ``ON_ARRIVAL``.
-    :param resend_after: seconds without acknowledgement after which a message is sent again, whatever else goes on; each
-        further time takes longer.
+    :param resend_after: seconds without acknowledgement after which a message is sent again, whatever else goes on;
+        each further time takes longer.
     :param max_resends: how often, before it is given up on; ``None``: no limit.
     :param max_unacked: how many messages a peer may have without acknowledging them; ``None``: what the peer says it
         holds, or 200. With 1, work is distributed fairly: a worker gets the next job when it has done the last.
