@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
 from ..locks import new_lock
+from ..reactor.handshaking import step_aside
 from ..reactor.io_thread import READ, WRITE, Timer
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import PlainTransport, Transport
@@ -147,21 +148,34 @@ class Peer:
     def _tls_step(self) -> None:
         if self._closed or not self.transport.handshaking:
             return
+        if self.transport.calls_back:
+            self._io.watch(self.sock, 0, self)
+            step_aside(self._io, self.transport, self._tls_stepped)
+            return
         if not self._io.handshake_steps:
             self._io.call(self._tls_step)  # in another round: this one has had its share
             return
         self._io.handshake_steps -= 1
+        failure: OSError | None = None
         try:
             self.transport.handshake()
-        except BlockingIOError:
+        except OSError as error:
+            failure = error
+        self._tls_stepped(failure)
+
+    def _tls_stepped(self, error: OSError | None) -> None:
+        if self._closed:
+            return
+        if isinstance(error, BlockingIOError):
             self._watch()
             return
-        except TLSHandshakeError as error:
+        if isinstance(error, TLSHandshakeError):
             self.close(f"TLS: {error.__cause__ or error}", error)
             return
-        except OSError as error:
+        if error is not None:
             self.close(f"the connection broke during the TLS handshake: {error}", error)
             return
+        self._watch()
         self.on_work()
         if not self._closed and self.transport.readable:
             self._read()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +14,9 @@ from ..sockets.waiting import wait_for_sockets
 from ..transports.plain import Transport
 from .io_thread import READ, WRITE, IOThread
 
-__all__ = ["Handshake", "PendingHandshakes"]
+__all__ = ["Handshake", "PendingHandshakes", "step_aside"]
+
+_numbers = itertools.count(1)
 
 MOST_PENDING: Final = 256
 """Handshakes of one server that wait for the other end; and twice as many at all."""
@@ -50,6 +54,26 @@ class PendingHandshakes:
             one.give_up()
 
 
+def step_aside(io: IOThread, transport: Transport, done: Callable[[OSError | None], None]) -> None:
+    """Do a step of a handshake that calls the user's ``sni_callback``, in a thread of its own; then, on the loop,
+    ``done`` with what it raised: ``BlockingIOError`` if there is more to come. Meanwhile nobody else may use the
+    transport."""
+    def step() -> None:
+        failure: OSError | None = None
+        try:
+            transport.handshake()
+        except OSError as error:
+            failure = error
+        except BaseException as error:
+            failure = OSError(f"the TLS handshake failed: {error!r}")
+        io.call(done, failure)
+
+    try:
+        threading.Thread(target=step, name=f"netmsg-handshake-{next(_numbers)}", daemon=True).start()
+    except RuntimeError as error:  # out of threads, or the interpreter is exiting
+        done(OSError(f"no thread for the TLS handshake: {error}"))
+
+
 class Handshake:
     """The TLS handshake of one connection, within ``timeout`` seconds (``None``: however long it takes); ends with
     ``done(None)`` or ``done(error)``. Every method belongs on the loop."""
@@ -80,6 +104,10 @@ class Handshake:
     def on_event(self, events: int) -> None:
         if self._over:
             return
+        if self._transport.calls_back:
+            self._io.watch(self._socket, 0, self)
+            step_aside(self._io, self._transport, self._stepped)
+            return
         if self._io.handshake_steps:
             self._io.handshake_steps -= 1
             try:
@@ -95,6 +123,17 @@ class Handshake:
         elif self._transport.readable:
             self._io.call(self.on_event, READ)  # this round has had its share of them, and no event will come
         self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
+
+    def _stepped(self, error: OSError | None) -> None:
+        """A step that was done aside has ended."""
+        if self._over:
+            return
+        if not isinstance(error, BlockingIOError):
+            self._finish(error)
+        elif self._transport.readable:
+            self.on_event(READ)
+        else:
+            self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
 
     def _too_slow(self) -> None:
         if not self._over:

@@ -230,6 +230,7 @@ class _MemoryTransport:
     """One end of two pipes, as a `Transport`."""
 
     handshaking = False
+    calls_back = False
     tls: TLSInfo | None = None
     readable = False
     unsent = False

@@ -39,6 +39,7 @@ class TLSTransport:
     def __init__(self, below: Transport, context: ssl.SSLContext, *, server_side: bool,
                  server_hostname: str | None = None, standard_compatible: bool = True) -> None:
         self.handshaking = True
+        self.calls_back = server_side and context.sni_callback is not None
         self.tls: TLSInfo | None = None
         self._below = below
         self._engine = TLSEngine(context, server_side=server_side, server_hostname=server_hostname,

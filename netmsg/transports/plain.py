@@ -29,6 +29,8 @@ class Transport(Protocol):
 
     handshaking: bool
     """True until `handshake` has returned."""
+    calls_back: bool
+    """Whether `handshake` calls a function of the user's, which may take its time."""
     tls: TLSInfo | None
     receive_into: Callable[[memoryview], int] | None
     """Like `receive`, into a buffer, where that saves a copy."""
@@ -77,6 +79,7 @@ class PlainTransport:
     """
 
     handshaking = False
+    calls_back = False
     tls: TLSInfo | None = None
     readable = False
     unsent = False
@@ -148,6 +151,7 @@ class UNIXTransport:
     which the kernel would drop without a word where ``recv`` does not ask for them: see `Descriptors`."""
 
     handshaking = False
+    calls_back = False
     tls: TLSInfo | None = None
     unsent = False
     finishing = False

@@ -33,8 +33,9 @@ def run(program: str, *arguments: object, timeout: float = 50.0) -> str:
 
 def test_accepting_pauses_when_descriptors_run_out_and_resumes() -> None:
     assert run("""
-        import os, resource, socket
+        import logging, os, resource, socket
         from netmsg import AcceptError, Søcket
+        logging.disable(logging.WARNING)
         with Søcket(linger=0) as sock, Søcket(linger=0) as client:
             sock.bind(port=0)
             hoard = []
@@ -64,8 +65,9 @@ def test_accepting_pauses_when_descriptors_run_out_and_resumes() -> None:
 
 def test_dialling_out_of_descriptors_is_retried() -> None:
     assert run("""
-        import os, resource
+        import logging, os, resource
         from netmsg import Retrying, Søcket
+        logging.disable(logging.WARNING)
         with Søcket(linger=0) as sock, Søcket(linger=0) as client:
             sock.bind(port=0)
             client.bind(port=0)  # so that its thread runs
