@@ -138,7 +138,8 @@ class Inbox:
         with self._lock:
             batch = self.last
             while not batch.queue:
-                self._finish(batch)
+                if not batch.finished:
+                    self._finish(batch)
                 self.last = NOTHING
                 self.current = NOTHING
                 if self._closed or not self._batches:
@@ -197,7 +198,8 @@ class Inbox:
                         with self._lock:
                             if not batch.queue:
                                 self._finish(batch)
-                    self._wait(deadline)
+                    if not self.waiters.wait(self._ready, deadline, self.special_ticket):
+                        raise TimeoutError("no message in time")
                 batch = self.refill()
                 queue = batch.queue
                 if queue and batch.watched:
