@@ -35,6 +35,7 @@ class Loop:
         self.calls: list[Callable[[], None]] = []
         self.timers: list[Timer] = []
         self.conversation: Any = None
+        self.waiters: Any = None
         self.answers = 0
 
     @property
@@ -96,10 +97,11 @@ class Speaker:
 @pytest.fixture
 def loop() -> Iterator[Loop]:
     loop = Loop()
-    loop.conversation = Conversation(loop, Waiters())  # type: ignore[arg-type]
+    loop.waiters = Waiters()
+    loop.conversation = Conversation(loop, loop.waiters)  # type: ignore[arg-type]
     yield loop
     loop.conversation.end()
-    del loop.conversation
+    del loop.conversation, loop.waiters
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_anything_but_a_single_message_begins_the_count_anew(loop: Loop, speaker
 
 
 def test_with_two_threads_waiting_there_is_none(loop: Loop, speaker: Speaker) -> None:
-    waiters = loop.conversation._waiters
+    waiters = loop.waiters
     waiters.waiting.extend([threading.Lock(), threading.Lock()])
     talk(loop, speaker, 3 * TURNS)
     assert not speaker.lent
@@ -188,7 +190,7 @@ def test_the_waiting_thread_is_woken_once(loop: Loop, speaker: Speaker) -> None:
 
 def test_a_second_thread_ends_it(loop: Loop, speaker: Speaker) -> None:
     talk(loop, speaker)
-    loop.conversation._waiters.waiting.append(loop.conversation.ticket())
+    loop.waiters.waiting.append(loop.conversation.ticket())
     assert loop.conversation.ticket() is None
     loop.run()
     assert not speaker.lent
@@ -207,7 +209,7 @@ def test_it_ends_when_nothing_is_heard_any_more(loop: Loop, speaker: Speaker) ->
 def test_whoever_waits_is_woken_at_the_end(loop: Loop, speaker: Speaker) -> None:
     talk(loop, speaker)
     ticket = loop.conversation.ticket()
-    loop.conversation._waiters.waiting.append(ticket)
+    loop.waiters.waiting.append(ticket)
     loop.conversation.end()
     assert ticket.acquire(True, 0.0)
 
@@ -227,7 +229,7 @@ def test_who_begins_to_take_turns_joins_the_conversation(loop: Loop, speaker: Sp
 def test_whoever_waits_is_woken_when_another_joins(loop: Loop, speaker: Speaker, other: Speaker) -> None:
     talk(loop, speaker)
     ticket = loop.conversation.ticket()
-    loop.conversation._waiters.waiting.append(ticket)
+    loop.waiters.waiting.append(ticket)
     talk(loop, other)
     assert ticket.acquire(True, 0.0), "it would go on polling the first alone"
 

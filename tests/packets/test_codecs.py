@@ -398,14 +398,36 @@ def test_a_copy_undoes_what_was_fed_after_it(name: str, draw: st.DataObject) -> 
     assert got + decoder.feed(wire[first:]) == sent
 
 
-def test_decoding_is_linear_in_the_size_of_a_packet() -> None:
-    """Counted, not timed: no byte is searched or copied more often than a few times, however it is cut up."""
-    codec = LineCodec(max_packet_size=2**25)
-    decoder = codec.decoder()
-    chunk = b"x" * 65_536
-    for _ in range(2**25 // len(chunk)):
-        assert decoder.feed(chunk) == []
-    assert [len(packet) for packet in decoder.feed(b"\n")] == [2**25]  # type: ignore[arg-type]
+class Counted(bytes):
+    """Counts the bytes that are searched, and those that are joined with others."""
+
+    searched = joined = 0
+
+    def find(self, *arguments: Any) -> int:
+        Counted.searched += len(self)
+        return super().find(*arguments)
+
+    def __add__(self, other: Any) -> bytes:
+        Counted.joined += len(self) + len(other)
+        return bytes(self) + other
+
+    def __radd__(self, other: Any) -> bytes:
+        Counted.joined += len(self) + len(other)
+        return other + bytes(self)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("codec", [LineCodec(max_packet_size=2**20), DelimitedCodec(b"\n", max_packet_size=2**20),
+                                   DelimitedCodec(b"--", max_packet_size=2**20)], ids=["lines", "delimited", "two"])
+@pytest.mark.parametrize("size", [64, 4096])
+def test_decoding_is_linear_in_the_size_of_a_packet(codec: Codec[Any, Any], size: int) -> None:
+    """No byte is searched or joined with others more often than a few times, however the packet is cut up."""
+    delimiter = b"--" if isinstance(codec, DelimitedCodec) and codec.delimiter == b"--" else b"\n"
+    Counted.searched = Counted.joined = 0
+    decoder: Any = codec.decoder()
+    for _ in range(2**20 // size):
+        assert decoder.split(Counted(b"x" * size)) == []
+    assert [len(packet) for packet in decoder.split(Counted(delimiter))] == [2**20]
+    assert 2**20 <= Counted.searched + Counted.joined < 4 * 2**20
 
 
 @pytest.mark.parametrize("make", [
