@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "OnDuplicate"]
 
 PROBE_MARGIN: Final = 1.0
+MOST_OF_ONE: Final = 128
+"""Connections of one identity, those included that are only read to their end."""
 CROSSED: Final = "both ends dialled: the other connection stays"
 
 
@@ -98,7 +101,13 @@ class Admission:
         old: Peer = lane.owner
         policy = self._settings.on_duplicate
         crossing = (old.endpoint is None) != (peer.endpoint is None)
-        if peer.certificate is not None and peer.certificate == old.certificate:
+        if self._engine.receiver.connections_of(peer.identity) >= MOST_OF_ONE:
+            self.refuse(peer, "too many connections under this identity are still to be read")
+        elif not crossing and policy is not OnDuplicate.REJECT and hung_up(old.sock):
+            # Its goodbye waits behind messages that nobody has taken: they are not lost.
+            self._tell(old, "the old connection has been closed by its peer, which has connected again")
+            self._engine.hand_over(old, peer, "the peer closed the connection", alive=False)
+        elif peer.certificate is not None and peer.certificate == old.certificate:
             self._replace(old, peer, "the same certificate, connecting again")
         elif crossing:
             # Both dialled at once: the connection dialled by the greater identity stays, on either side.
@@ -118,36 +127,42 @@ class Admission:
 
     def _challenge(self, old: Peer, peer: Peer) -> None:
         """Find out which of two connections under one identity is alive."""
-        if hung_up(old.sock):
-            # Its goodbye waits behind messages that nobody takes: they are not lost.
-            self._tell(old, "the old connection has been closed by its peer, which has connected again")
-            self._engine.hand_over(old, peer, "the peer closed the connection", alive=False)
-            return
         if old.challenger is not None:
             self.refuse(old.challenger, "a newer connection under this identity")
-        self._engine.receiver.conversation.end()
         old.challenger = peer
         peer.challenge()
-        if old.paused:
-            old.heartbeat()  # it is not read, but its system can acknowledge
-        self._io.call_later(self._time_to_show(old), peer.probe_over, old)
+        now = time.monotonic()
+        if not old.probe_until:
+            old.probe_until = now + self._time_to_show(old)
+            self._engine.receiver.conversation.end()
+            if self._is_unread(old):
+                old.heartbeat()  # its system can acknowledge
+        self._io.call_later(max(0.0, old.probe_until - now), peer.probe_over, old)
 
     def _time_to_show(self, old: Peer) -> float:
         return min(old.announced_interval, self._settings.heartbeat_timeout) + PROBE_MARGIN
 
+    @staticmethod
+    def _is_unread(peer: Peer) -> bool:
+        """Whether its silence says nothing, because we do not listen."""
+        return peer.paused or peer.following
+
     def survived(self, peer: Peer) -> None:
         """A peer whose identity somebody else claims has shown itself."""
+        peer.probe_until = 0.0
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
             self.refuse(challenger, "the identity is connected already, and alive")
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:
         """``old`` has had its time."""
-        if old.challenger is not challenger:
+        if old.challenger is not challenger or challenger not in self._engine.handshaking:
             return
-        if old.paused and not hung_up(old.sock) and acknowledged_within(old.sock, self._time_to_show(old)):
-            self.survived(old)  # we do not read it, so its silence says nothing
-        else:
+        if self._is_unread(old) and not hung_up(old.sock) and acknowledged_within(old.sock, self._time_to_show(old)):
+            self.survived(old)
+            return
+        old.look()
+        if old.challenger is challenger:
             old.challenger = None
             self._replace(old, challenger, "no sign of life, and its identity has connected again")
 

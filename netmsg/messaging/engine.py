@@ -299,9 +299,12 @@ class Engine:
             self._opened(peer)
 
     def replace(self, old: Peer, new: Peer, reason: str) -> None:
-        """Exchange messages by ``new``, and by ``old`` no more, which is closed."""
+        """Exchange messages by ``new``, and by ``old`` no more, which is closed when what has come is read."""
         self._dismiss_challenger(old, new)
-        if self._open(new):
+        old.look()
+        if self.sender.router.find(new.identity) is None:
+            self.let_in(new)  # that was its end
+        elif self._open(new):
             self.sender.succeed(old, new, finish=False)
             self._gone(old, reason, None)
             old.close(reason, None)
@@ -316,6 +319,7 @@ class Engine:
             new.follow(old, send=not alive)
             self._open(new)
             self.sender.succeed(old, new, finish=True)
+            new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is
             old.retire(reason)
             self._gone(old, reason, None)
             self._opened(new)
@@ -333,20 +337,31 @@ class Engine:
             other.follow(peer, send=True)
             peer.retire(reason)
 
-    def retire(self, peer: Peer, reason: str) -> None:
+    def retire(self, peer: Peer, reason: str, error: BaseException) -> None:
         """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its
-        end."""
+        end; and what leads to it is dialled again."""
         self._retired[peer.identity] = peer
         self.sender.leave(peer)
         peer.retire(reason)
+        self._gone(peer, reason, error)
         self._peers_changed()
+        endpoint, peer.endpoint = peer.endpoint, None
+        if endpoint is not None:
+            endpoint.ended(peer.open_for, reason, error)
+        self._wake_resting(peer.identity)
         self._let_in_challenger(peer)
 
     def _rest(self, peer: Peer, other: Peer) -> None:
         """Do not dial again what leads to a peer that is there by another connection."""
-        if peer.endpoint is not None:
-            peer.endpoint.rest()
-            self._resting.setdefault(other.identity, []).append(peer.endpoint)
+        endpoint, peer.endpoint = peer.endpoint, None
+        if endpoint is not None:
+            endpoint.rest()
+            self._resting.setdefault(other.identity, []).append(endpoint)
+
+    def _wake_resting(self, identity: bytes) -> None:
+        if self._resting and self.sender.router.find(identity) is None:
+            for endpoint in self._resting.pop(identity, ()):
+                endpoint.wake("the other connection to this peer has gone")
 
     def _open(self, peer: Peer) -> bool:
         if peer not in self.handshaking:
@@ -395,6 +410,9 @@ class Engine:
         else:
             self.handshaking.pop(peer, None)
             self.admission.forget(peer)
+            lane = self.sender.router.find(peer.identity)
+            if lane is not None and lane.owner.challenger is peer:
+                lane.owner.challenger = None
             if reason:
                 self.events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error,
                                                 phase="" if self.closing else phase_of(peer),
@@ -402,9 +420,7 @@ class Engine:
         self._let_in_challenger(peer)
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
-        if self._resting and self.sender.router.find(peer.identity) is None:
-            for endpoint in self._resting.pop(peer.identity, ()):
-                endpoint.wake("the other connection to this peer has gone")
+        self._wake_resting(peer.identity)
         if not self.closing:
             self._regulate_accepting()
         self.check_closed()
@@ -480,11 +496,11 @@ class Engine:
         """Start closing, and return at once. Called again it may shorten the lingering."""
         first = not self.closing
         self.closing = True
+        if self._forked:
+            return  # what wakes those who wait is shared with the parent, and in the child nobody waits
         self.sender.fast_ring = ()
         self.receiver.inbox.close()
         self._peers_changed()
-        if self._forked:
-            return
         if self._attached:
             self.io.call(self._begin_close, linger, first)
         elif not first:

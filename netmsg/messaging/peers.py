@@ -7,6 +7,7 @@ message, under that lock too. Everything else here belongs to the network thread
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import time
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Peer", "PeerInfo"]
 
+log = logging.getLogger("netmsg.messaging")
+
 READS_A_ROUND: Final = 16
 WRITES_A_ROUND: Final = 4
 PLENTY: Final = 512
 """With more room than this its exact amount does not matter."""
 UNBOUNDED: Final = 1 << 62
 DEFAULT_INTERVAL: Final = 5.0
+FIRST_READ: Final = 4096
+"""Bytes received at a time before a peer is let in: what it has to say behind its HELLO can wait in the kernel."""
 CONTROL_MARK: Final = 1 << 20
 """Bytes of control frames waiting for a peer above which it is not read: it asks for more than it takes."""
 FORBIDDEN: Final = (b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
@@ -69,7 +74,7 @@ class Peer:
     __slots__ = ("_armed", "_behind", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_followers",
                  "_io", "_reading", "_send_many", "_send_one", "_write_error", "address", "announced_interval",
                  "challenger", "closing", "connected_since", "credit", "direct", "endpoint", "engine", "identity",
-                 "known", "lane", "lent", "liveness", "open_since", "paused", "queue", "received_bytes",
+                 "known", "lane", "lent", "liveness", "open_since", "paused", "probe_until", "queue", "received_bytes",
                  "received_messages", "retired", "session", "sock", "transport", "unread")
 
     def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
@@ -107,6 +112,8 @@ class Peer:
         """What that thread has received and not delivered; one chunk at most."""
         self.challenger: Peer | None = None
         """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
+        self.probe_until = 0.0
+        """By when that sign has to come, since the first newcomer (``time.monotonic()``); 0.0 if it need not."""
         self.announced_interval = DEFAULT_INTERVAL
         """Seconds between its heartbeats, as far as it told."""
         self.closing = False
@@ -258,7 +265,7 @@ class Peer:
         decoder = self.session.decoder
         for _ in range(READS_A_ROUND):
             try:
-                chunk = transport.receive(decoder.read_size)
+                chunk = transport.receive(FIRST_READ if self.open_since is None else decoder.read_size)
             except BlockingIOError:
                 if self._write_error is not None:
                     self._broken(self._write_error)  # what had come before it is read
@@ -270,7 +277,7 @@ class Peer:
             self._received(chunk)
             if self._closed or not self._reading:
                 break
-            if decoder.read_size == READ_SIZE and not transport.readable:
+            if decoder.read_size == READ_SIZE and not transport.readable and self.open_since is not None:
                 break
         if transport.unsent and not self._armed:
             self._watch()
@@ -281,10 +288,13 @@ class Peer:
 
     def _received(self, chunk: bytes) -> None:
         if not chunk:
-            self._ended()
+            self._reading = False
+            self._watch()
+            # A peer that has two connections ends one when it has said HELLO by the other: that may be in this round.
+            self._io.afterwards(self._ended)
             return
         self.received_bytes += len(chunk)
-        if self.challenger is not None:
+        if self.probe_until:
             self.engine.admission.survived(self)
         if self.open_since is None:
             self._greet(chunk)
@@ -352,6 +362,14 @@ class Peer:
             if self.room() > 0:
                 self.resume()
 
+    def resume_safely(self) -> None:
+        """The same for those who see to several peers: what fails is the end of this one alone."""
+        try:
+            self.resume()
+        except Exception as error:
+            log.exception("reading on failed")
+            self.crashed(error)
+
     def resume(self) -> None:
         """Read again, if at least half of the room is there: first what has been received already.
 
@@ -388,7 +406,7 @@ class Peer:
     def lend(self) -> bool:
         """Let that thread read, if nothing but messages is to be expected."""
         if (not self.direct or self.open_since is None or not self._reading or self._closed or self.closing
-                or self.retired or self.challenger is not None or not self.session.decoder.idle):
+                or self.retired or self.probe_until or not self.session.decoder.idle):
             return False
         self.lent = True
         self._watch()
@@ -439,6 +457,8 @@ class Peer:
         self._watch()
 
     def _ended(self) -> None:
+        if self._closed:
+            return
         if self.open_since is None and not self.session.dialled and not self.received_bytes:
             self.close("", None)  # a port scan or a health check: no event
         elif self.open_since is None:
@@ -464,11 +484,15 @@ class Peer:
         if self.open_since is None and not self.session.dialled and not self.received_bytes:
             self.close("", None)
             return
-        cause = error
-        if not isinstance(error, (ConnectionBrokenError, TLSHandshakeError)):
-            cause = ConnectionBrokenError(error.errno, error.strerror)
-            cause.__cause__ = error
-        self.close(f"the connection broke: {error}", cause)
+        self.close(f"the connection broke: {error}", self._as_broken(error))
+
+    @staticmethod
+    def _as_broken(error: OSError) -> OSError:
+        if isinstance(error, (ConnectionBrokenError, TLSHandshakeError)):
+            return error
+        broken = ConnectionBrokenError(error.errno, error.strerror)
+        broken.__cause__ = error
+        return broken
 
     # Writing
 
@@ -537,6 +561,8 @@ class Peer:
             return
         if self.transport.handshaking:
             return
+        if self.retired and self.queue:  # another connection has taken over
+            self.engine.sender.give_back(self.lane)
         if self.transport.unsent:
             try:
                 self.transport.flush()
@@ -566,9 +592,11 @@ class Peer:
             self._broken(error)
             return
         if not self.retired:
-            self.engine.retire(self, f"the connection broke: {error}")
+            self.engine.retire(self, f"the connection broke: {error}", self._as_broken(error))
         if not self.closing:
             self.closing = True
+            self._blocked = False
+            self._watch()  # no longer for room, of which epoll would tell for ever
             self._go_on_reading()
 
     # The end of a connection whose peer is still there
@@ -667,7 +695,7 @@ class Peer:
         if self._closed:
             return
         # A TLS peer that waits without anything unsent waits for what comes.
-        self._armed = (self._blocked and self.direct) or self.transport.unsent
+        self._armed = self._write_error is None and ((self._blocked and self.direct) or self.transport.unsent)
         events = READ if self._reading and not self.lent else 0
         self._io.watch(self.sock, events | WRITE if self._armed else events, self)
 

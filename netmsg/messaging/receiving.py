@@ -50,6 +50,11 @@ class Receiver:
         account.peers.append(peer)
         return account.credit
 
+    def connections_of(self, identity: bytes) -> int:
+        """How many an identity has, those included that are only read to their end."""
+        account = self._accounts.get(identity)
+        return 0 if account is None else len(account.peers)
+
     def leave_account(self, peer: Peer) -> None:
         """The connection has gone; what it brought and nobody took still counts."""
         account = self._accounts.get(peer.identity)
@@ -65,9 +70,9 @@ class Receiver:
             return
         for peer in tuple(account.peers):
             if peer.paused:
-                peer.resume()
+                peer.resume_safely()  # which may be its end, and bring us here again
         if not account.peers and credit.pending <= 0:
-            del self._accounts[credit.identity]
+            self._accounts.pop(credit.identity, None)
         credit.waits = not account.peers or any(peer.paused for peer in account.peers)
 
     # What arrives

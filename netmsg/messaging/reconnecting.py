@@ -129,6 +129,8 @@ class Endpoint:
 
     def rest(self) -> None:
         """The peer is there by another connection: do not dial until `wake`."""
+        self.peer = None
+        self.connecting = False
         self._resting = True
         self._failure = ""
 

@@ -8,9 +8,9 @@ and calls `give_back` when it is set. Whoever comes second, that sender or the `
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..wire.envelope import LARGE_FRAME, Frame, frame_size
 from .lane import Lane, is_addressed
@@ -98,6 +98,9 @@ class _Copies(deque[Frame]):
 def _large_size(frame: Frame) -> int:
     """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
     return frame_size(frame) if isinstance(frame, tuple) else 0
+
+
+_NOTHING: Final[deque[Frame]] = deque(maxlen=0)
 
 
 class Router:
@@ -278,26 +281,25 @@ class Router:
         if identity is None and self._mode is SendMode.PUBLISH and self.ring:
             return self._squeeze_into_all(frame)
         if identity is None and (self._reliable or not self.ring or self.waiting):
-            dropped = [self._pop_waiting()] if self.waiting else self._pop_copies()
+            dropped = self._make_room_for(frame, self._drop_unplaced, self._unplaced_large)
             if dropped:
                 self._append_waiting(frame)
         elif self._reliable:
             assert identity is not None
-            parked = self.parked.get(identity)
-            dropped = []
-            if parked:
-                dropped.append(parked.popleft())
-                parked.append(frame)
-                self._waiting_large += _large_size(frame) - _large_size(dropped[0])
+            parked = self.parked.get(identity, _NOTHING)
+            dropped = self._make_room_for(frame, lambda: self._drop_parked(parked), self._unplaced_large)
+            if dropped:
+                self.parked.setdefault(identity, parked).append(frame)
+                self._parked_count += 1
+                self._waiting_large += _large_size(frame)
         else:
             lane = self._by_identity.get(identity) if identity is not None else self.next_in_turn()
-            oldest = self._drop_oldest_of(lane)
-            if lane is not None and oldest is not None:
+            dropped = self._drop_from(lane, frame)
+            if lane is not None and dropped:
                 self._give(lane, frame)
                 if identity is None:
                     self.turn = self.turn + 1 if self.turn < len(self.ring) else 1
-                return Squeezed((lane,), [(oldest, lane.identity)], False)
-            dropped = []
+                return Squeezed((lane,), [(oldest, lane.identity) for oldest in dropped], False)
         if not dropped:
             return Squeezed((), [(frame, identity)], True)
         return Squeezed((), [(oldest, identity) for oldest in dropped], False)
@@ -307,25 +309,54 @@ class Router:
         dropped: list[tuple[Frame, bytes | None]] = []
         for lane in self.ring:
             if not self.has_room(lane):
-                oldest = self._drop_oldest_of(lane)
-                dropped.append((frame if oldest is None else oldest, lane.identity))
-                if oldest is None:
+                gone = self._drop_from(lane, frame)
+                dropped += [(oldest, lane.identity) for oldest in gone or [frame]]
+                if not gone:
                     continue  # all of its queue is being written
             lanes.append(lane)
         self.publish(frame, lanes)
         return Squeezed(lanes, dropped, not lanes)
 
-    @staticmethod
-    def _drop_oldest_of(lane: Lane | None) -> Frame | None:
-        if lane is None:
-            return None
-        with lane.lock:
-            return lane.drop_oldest()
+    def _make_room_for(self, frame: Frame, drop: Callable[[], list[Frame]], large: Callable[[], int]) -> list[Frame]:
+        """Drop the oldest; and while what is left is at the mark in bytes, more, until as much has gone as comes."""
+        dropped = drop()
+        wanted = _large_size(frame) - sum(map(_large_size, dropped))
+        while dropped and wanted > 0 and large() >= self._limits.bytes:
+            more = drop()
+            if not more:
+                break
+            dropped += more
+            wanted -= sum(map(_large_size, more))
+        return dropped
 
-    def _pop_copies(self) -> list[Frame]:
-        """The oldest message that is kept for each peer that is away, where that is what stands at the mark."""
-        longest = max(map(len, self.copies.values()), default=0)
-        return [copies.drop_oldest() for copies in self.copies.values() if copies and len(copies) == longest]
+    def _drop_from(self, lane: Lane | None, frame: Frame) -> list[Frame]:
+        if lane is None:
+            return []
+        with lane.lock:
+            return self._make_room_for(frame, lambda: [f for f in (lane.drop_oldest(),) if f is not None],
+                                       lambda: lane.large_bytes)
+
+    def _drop_unplaced(self) -> list[Frame]:
+        """The oldest message that is kept for each peer that is away, where that is what stands at the mark; or the
+        oldest that waits for anybody."""
+        longest = 0 if self.ring else max(map(len, self.copies.values()), default=0)
+        if longest:
+            return [copies.drop_oldest() for copies in self.copies.values() if len(copies) == longest]
+        return [self._pop_waiting()] if self.waiting else []
+
+    def _drop_parked(self, parked: deque[Frame]) -> list[Frame]:
+        if not parked:
+            return []
+        frame = parked.popleft()
+        self._parked_count -= 1
+        self._waiting_large -= _large_size(frame)
+        return [frame]
+
+    def _unplaced_large(self) -> int:
+        large = self._waiting_large
+        if self.copies and not self.ring:
+            large += max(copies.large for copies in self.copies.values())
+        return large
 
     def full_lanes(self, identity: bytes | None = None) -> list[Lane]:
         """The peers that stand in the way of a message to ``identity``, or to anybody."""
@@ -398,12 +429,10 @@ class Router:
 
     def waiting_has_room(self) -> bool:
         waiting = len(self.waiting) + self._parked_count
-        large = self._waiting_large
         if self.copies and not self.ring:
             # A peer that we dial is going to get what waits for it behind the copies that are kept for it.
             waiting += max(map(len, self.copies.values()))
-            large += max(copies.large for copies in self.copies.values())
-        return waiting < self._limits.messages and large < self._limits.bytes
+        return waiting < self._limits.messages and self._unplaced_large() < self._limits.bytes
 
     def next_in_turn(self) -> Lane | None:
         if not self.ring:

@@ -179,6 +179,8 @@ class Sender:
             self.fast_ring = ()
         else:
             self.fast_ring = tuple(lane.owner for lane in router.ring)
+            if self._engine.over:  # meanwhile: closing takes no lock
+                self.fast_ring = ()
 
     def kick(self, peer: Peer) -> None:
         """Something has just been appended to the queue of ``peer``: see that it gets on its way."""
@@ -372,11 +374,12 @@ class Sender:
             self._credit = 0
             self._refresh()
 
-    def leave(self, peer: Peer) -> None:
-        """A peer has gone: what it was not sent goes to the others, or waits."""
+    def leave(self, peer: Peer, *, in_vain: bool = True) -> None:
+        """A peer has gone: what it was not sent goes to the others, or waits. ``in_vain``: so does what it was sent and
+        has not acknowledged, which counts as sent again."""
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
-            hopeless = self._count_resends(peer.lane) if self.reliable else []
+            hopeless = self._count_resends(peer.lane) if self.reliable and in_vain else []
             peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
             self._credit = 0
@@ -388,7 +391,7 @@ class Sender:
     def succeed(self, old: Peer, new: Peer, *, finish: bool) -> None:
         """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`."""
         if self.reliable:
-            self.leave(old)  # all that is not acknowledged goes out again
+            self.leave(old, in_vain=not finish)  # all that is not acknowledged goes out again
             self.join(new)
             return
         new.lane.window = self._window(UNKNOWN_WINDOW)
@@ -453,7 +456,9 @@ class Sender:
     def acknowledged(self, peer: Peer, message_ids: list[bytes]) -> None:
         """ACKs have been received."""
         with self.route:
-            known, lanes = self.router.acknowledged(peer.lane, message_ids)
+            # What was sent by a connection that another one has taken over from is expected by that.
+            lane = (self.router.find(peer.identity) if peer.retired else None) or peer.lane
+            known, lanes = self.router.acknowledged(lane, message_ids)
             self.ledger.settle(known)
         self._work_for(lanes)
         if self._receipt_waiters.waiting:
@@ -480,7 +485,7 @@ class Sender:
         """Somebody waits for ACKs: see `Peer.room`."""
         for peer in tuple(self._engine.open_peers):
             if peer.paused and peer.lane.unacked:
-                peer.resume()
+                peer.resume_safely()
 
     # The network thread: sending again
 

@@ -143,6 +143,7 @@ class IOThread:
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = itertools.count()
         self._cancelled = [0]  # how many of them are
+        self._afterwards: deque[Callable[[], None]] = deque()
         self._graves: list[Callable[[], None]] = []
         self._users: set[User] = set()
         self._lock = new_lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
@@ -282,6 +283,10 @@ class IOThread:
         elif known:
             del self._handlers[self._selector.unregister(sock).fd]
 
+    def afterwards(self, function: Callable[[], None]) -> None:
+        """Call ``function`` when all events of this round have been told."""
+        self._afterwards.append(function)
+
     def bury(self, close: Callable[[], None]) -> None:
         """Call ``close`` once this round's events are dealt with, so that none of them meets a reused descriptor."""
         self._graves.append(close)
@@ -363,6 +368,12 @@ class IOThread:
             self._run_timers()
         if self.work:
             self._do_work()
+        while self._afterwards:
+            function = self._afterwards.popleft()
+            try:
+                function()
+            except Exception as error:
+                self._crash(getattr(function, "__self__", None), error)
         if self._graves:
             self._dig()
 

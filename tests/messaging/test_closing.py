@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forking import fork
 from support.pairs import TIMEOUT, Background, connected, until
 from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, listening
 
@@ -427,6 +429,21 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm() -> None:
         print("parent unharmed")
     """)
     assert (result.stdout, result.stderr) == ("parent unharmed\n", "")
+
+
+def test_closing_in_a_forked_child_wakes_nobody_in_the_parent() -> None:
+    with connected() as (a, b):
+        descriptor = a.fileno()
+
+        child = fork()
+        if not child:
+            a.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert select.select([descriptor], [], [], 0)[0] == []
+        b.send(b"for the parent")
+        assert select.select([descriptor], [], [], TIMEOUT)[0] == [descriptor]
+        assert a.recv(timeout=0) == b"for the parent"
 
 
 def test_the_childs_copy_does_not_hide_the_parents_close() -> None:

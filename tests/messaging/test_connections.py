@@ -577,6 +577,49 @@ def test_what_a_tls_client_says_in_one_breath_with_its_goodbye_is_heard(
                 assert [sock.recv(timeout=TIMEOUT) for _ in range(100)] == [b"%d" % number] * 100
 
 
+def test_a_paused_peer_that_breaks_the_protocol_is_nobody_elses_end() -> None:
+    """It shows when its messages are taken, and what is behind them is read."""
+    with Søcket(linger=0, recv_hwm=10) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as honest, dial(sock.bound_port) as other:
+            honest.shake_hands()
+            other.shake_hands(*[frame(DATA, b"x")] * 10, frame(HEARTBEAT), b"\0\0\0\0")
+            assert [sock.recv(timeout=TIMEOUT) for _ in range(10)] == [b"x"] * 10
+            with pytest.raises(TimeoutError):
+                sock.recv(timeout=0)
+            other.wait_for_end()
+            honest.send(frame(DATA, b"still here"))
+            assert sock.recv(timeout=TIMEOUT) == b"still here"
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_tls_client_that_closes_with_more_than_the_mark_unread_is_nobody_elses_end(
+        attempt: int, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = tls_contexts
+    with Søcket(linger=0, recv_hwm=10).bind("localhost", 0, ssl_context=server) as sock:
+        sender = Søcket(linger=TIMEOUT).connect("localhost", sock.bound_port, ssl_context=client)
+        sender.send_many([b"%d" % number for number in range(200)])
+        closing = Background(sender.close)
+        assert [sock.recv(timeout=TIMEOUT) for _ in range(200)] == [b"%d" % number for number in range(200)]
+        with pytest.raises(TimeoutError):
+            sock.recv(timeout=0.05)
+        assert closing.result() == 0 and not sock.closed
+
+
+def test_what_is_dialled_and_breaks_while_nobody_takes_its_messages_is_dialled_again() -> None:
+    with listening() as listener, Søcket(linger=0, recv_hwm=10, reconnection_delay=lambda: 0.01) as sock:
+        sock.connect(port=listener.getsockname()[1])
+        peer = accept(listener)
+        peer.shake_hands(*(frame(DATA, b"%d" % number) for number in range(20)))
+        until(lambda: sock.stats().received == 10)
+        peer.reset()
+        until(lambda: sock.send(b"is anybody there?") or not sock.peers())
+        with accept(listener, peer.identity) as again:
+            again.shake_hands(*(frame(DATA, b"%d" % number) for number in range(20, 30)))
+            assert again.read_kind(DATA)[1] == b"is anybody there?"
+            assert [int(sock.recv(timeout=TIMEOUT)) for _ in range(30)] == list(range(30))
+
+
 # Duplicate identities
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background, until, wait_for_event
-from support.wire_peer import DATA, DATA_REQ, HELLO, accept, dial, frame, hello, listening
+from support.wire_peer import DATA, DATA_REQ, HELLO, accept, capabilities, dial, frame, hello, listening
 
 from netmsg import Connecting, DeliveryGuarantee, DuplicatePeer, OnDuplicate, Retrying, SendMode, Søcket
+from netmsg.messaging import admission
 
 LESSER, GREATER = b"A" * 16, b"B" * 16
 
@@ -46,13 +47,14 @@ def test_those_who_dial_each_other_and_send_at_once_lose_nothing(
         tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     count = 2000
     names = (LESSER, GREATER) if attempt % 2 else (GREATER, LESSER)
-    with (Søcket(delivery_guarantee=guarantee, identity=names[0], linger=0) as one,
-          Søcket(delivery_guarantee=guarantee, identity=names[1], linger=0) as other):
+    with (Søcket(delivery_guarantee=guarantee, identity=names[0], linger=0, max_resends=0) as one,
+          Søcket(delivery_guarantee=guarantee, identity=names[1], linger=0, max_resends=0) as other):
         receivers = [Background(receive, sock, count) for sock in (one, other)]
         dial_each_other(way, one, other, tmp_path, tls_contexts)
         senders = [Background(sock.send_many, numbered(count)) for sock in (one, other)]
         for sender in senders:
-            sender.result()
+            for receipt in sender.result() or ():
+                receipt.wait(timeout=TIMEOUT)  # nothing was in vain: it is not given up
         for receiver in receivers:
             messages = receiver.result()
             assert sorted(messages) == sorted(numbered(count))
@@ -152,6 +154,78 @@ def test_a_ghost_that_is_not_read_is_replaced_when_its_system_no_longer_answers(
             assert peer.shake_hands() == sock.identity
             sock.send(b"to the living")
             assert peer.read_kind(DATA)[1] == b"to the living"
+
+
+def test_probing_does_not_take_a_connection_for_dead_that_is_not_read_yet() -> None:
+    """It waits behind the one before it, whose messages nobody takes."""
+    with Søcket(recv_hwm=10, linger=0, heartbeat_interval=0.2) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as first:
+            first.shake_hands(*(frame(DATA, b"%d" % number) for number in range(20)))
+            until(lambda: sock.stats().received == 10)
+        with dial(sock.bound_port, LESSER) as second, dial(sock.bound_port, LESSER) as third:
+            second.shake_hands(capabilities(200), *(frame(DATA, b"%d" % number) for number in range(20, 40)))
+            until(lambda: sock.stats().connections == 2)
+            third.send(hello(LESSER))
+            third.wait_for_end()
+            assert receive(sock, 40) == numbered(40)
+            sock.send(b"to the second")
+            assert second.read_kind(DATA)[1] == b"to the second"
+
+
+@pytest.mark.parametrize("way", ["taken over", "the same certificate"])
+def test_who_closes_in_good_order_and_comes_again_loses_nothing(
+        way: str, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """Whatever is done about duplicates: the old connection has said goodbye, and is read to its end."""
+    server, client = tls_contexts if way == "the same certificate" else (None, None)
+    policy = OnDuplicate.TAKEOVER if way == "taken over" else OnDuplicate.PROBE
+    with Søcket(recv_hwm=10, linger=0, on_duplicate=policy) as sock:
+        sock.bind("localhost", 0, ssl_context=server)
+        for life in range(3):
+            visitor = Søcket(identity=LESSER, linger=0.5)
+            visitor.connect("localhost", sock.bound_port, ssl_context=client)
+            visitor.send_many([b"%d" % number for number in range(1000 * life, 1000 * life + 1000)])
+            visitor.close()
+        assert receive(sock, 3000) == numbered(3000)
+
+
+def test_a_ghosts_time_does_not_begin_anew_with_each_attempt() -> None:
+    with Søcket(linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as ghost:
+            ghost.shake_hands(capabilities(1000))
+            until(lambda: sock.peers())
+            attempts = 0
+            let_in = False
+            while not let_in and attempts < 20:
+                attempts += 1
+                with dial(sock.bound_port, LESSER) as back:
+                    back.sock.settimeout(0.5)
+                    try:
+                        let_in = bool(back.shake_hands())
+                    except (TimeoutError, EOFError, ConnectionError):
+                        pass
+            assert let_in
+
+
+def test_one_identity_has_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MOST_OF_ONE", 3)
+    with Søcket(recv_hwm=10, linger=0) as sock:
+        sock.bind(port=0)
+        for visit in range(3):
+            with dial(sock.bound_port, LESSER) as peer:
+                peer.shake_hands(*(frame(DATA, b"%d" % (20 * visit + number)) for number in range(20)))
+                until(lambda: sock.stats().connections == visit + 1)
+        with dial(sock.bound_port, LESSER) as peer:
+            peer.send(hello(LESSER))
+            peer.wait_for_end()
+        with dial(sock.bound_port, GREATER) as stranger:
+            stranger.shake_hands()
+        assert receive(sock, 60) == numbered(60)
+        until(lambda: not sock.peers())
+        with dial(sock.bound_port, LESSER) as peer:
+            peer.shake_hands(frame(DATA, b"again"))
+            assert sock.recv(timeout=TIMEOUT) == b"again"
 
 
 @pytest.mark.parametrize("identified", [True, False])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.routing import Limits, Placed, Router, SendMode
-from netmsg.wire.envelope import Frame, data_frame, request_frame
+from netmsg.wire.envelope import Frame, data_frame, frame_size, request_frame
 from support.lanes import addressed, joined, lane, take
 
 MANY = Limits(1000, 1 << 30)
@@ -769,6 +769,19 @@ def test_what_a_peer_left_behind_makes_room_one_for_one_and_no_queue_is_emptied_
         assert len(router.squeeze_in(message(number)).dropped) == 1
     assert b.queue == messages(1, 3, 5)
     assert list(router.waiting) == messages(4, 6, 7)
+
+
+@pytest.mark.parametrize("mode, peers", [(SendMode.ROUNDROBIN, 0), (SendMode.ROUNDROBIN, 1), (SendMode.PUBLISH, 2)])
+def test_large_messages_in_the_place_of_small_ones_keep_the_mark_in_bytes(mode: SendMode, peers: int) -> None:
+    router = Router(mode, Limits(100, 10_000))
+    lanes = joining(router, *(b"%d" % number for number in range(peers)))
+    place(router, *messages(*range(100)))
+    for number in range(1000):
+        frame = data_frame(bytes(1000 + number), router.large)
+        if place(router, frame) == [Placed.FULL]:
+            assert not router.squeeze_in(frame).refused
+        for queue in [peer.queue for peer in lanes] or [router.waiting]:
+            assert sum(frame_size(kept) for kept in queue if isinstance(kept, tuple)) < 10_000 + 2100
 
 
 def test_what_is_being_written_is_not_dropped_for_a_newer_message() -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.pairs import TIMEOUT, Background, until, wait_for_event
 from support.wire_peer import ACK, DATA, DATA_REQ, dial, frame
 
-from netmsg import AckMode, Disconnected, IOThread, SendMode, Søcket
+from netmsg import AckMode, Disconnected, IOThread, SendMode, SendTimeoutError, Søcket
 from netmsg.reactor.accepting import ACCEPTS_A_ROUND, Acceptor
 from netmsg.messaging.sending import BURST
 
@@ -108,6 +108,21 @@ def test_a_paused_peer_that_goes_away_does_not_spin_the_loop(end: str) -> None:
         for _ in range(100):
             sock.recv(timeout=TIMEOUT)  # what had been received is not lost
         wait_for_event(sock, Disconnected)
+
+
+def test_a_peer_that_takes_nothing_fills_its_mark_and_is_reset_does_not_spin_the_loop() -> None:
+    with Søcket(linger=0, recv_hwm=10, send_hwm=100).bind(port=0) as sock:
+        peer = dial(sock.bound_port, receive_buffer=4096)
+        peer.shake_hands(*[frame(DATA, b"x")] * 20)
+        until(lambda: sock.stats().received >= 10)
+        with pytest.raises(SendTimeoutError):
+            while True:
+                sock.send(bytes(100_000), timeout=0.1)
+        peer.reset()
+        until(lambda: not sock.peers())
+        before = ticks_of_the_network_threads()
+        threading.Event().wait(0.5)
+        assert ticks_of_the_network_threads() - before < 0.1 * os.sysconf("SC_CLK_TCK")
 
 
 def test_a_flood_of_connections_leaves_the_others_their_turn() -> None:
