@@ -114,8 +114,8 @@ def test_imports_go_downwards_only(module: str) -> None:
 
 
 @pytest.mark.parametrize(("importer", "imported", "allowed"), [
-    ("netmsg.messaging.engine", "netmsg.reactor.io_thread", True),
-    ("netmsg.reactor.io_thread", "netmsg.messaging.engine", False),
+    ("netmsg.messaging.engine", "netmsg.reactor.reactor", True),
+    ("netmsg.reactor.reactor", "netmsg.messaging.engine", False),
     ("netmsg.wire.session", "netmsg.tls.engine", False),
     ("netmsg.tls.engine", "netmsg.wire.session", False),
     ("netmsg.wire.session", "netmsg.wire.framing", True),

@@ -18,7 +18,7 @@ from .peers import PeerInfo
 from .routing import OnFull
 
 if TYPE_CHECKING:
-    from ..reactor.io_thread import IOThread
+    from ..reactor.reactor import IOThread
 
 __all__ = [
     "DEFAULT_PORT",

@@ -18,7 +18,7 @@ import select
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from ..reactor.io_thread import LONGEST, Timer
+from ..reactor.reactor import LONGEST, Timer
 from ..waiting import Signal, Waiters
 
 if TYPE_CHECKING:

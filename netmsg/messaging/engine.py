@@ -37,7 +37,7 @@ from typing import Any, Final, NamedTuple
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
-from ..reactor.io_thread import IOThread
+from ..reactor.reactor import IOThread
 from ..reactor.accepting import Acceptor
 from ..sockets.addresses import host_and_port
 from ..waiting import Waiters

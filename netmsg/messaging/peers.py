@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
 from ..locks import new_lock
 from ..reactor.handshaking import step_aside
-from ..reactor.io_thread import READ, WRITE, Timer
+from ..reactor.reactor import READ, WRITE, Timer
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..tls import TLSInfo

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConnectFailedError
 from ..reactor.dialling import Dial
-from ..reactor.io_thread import Timer
+from ..reactor.reactor import Timer
 from ..sockets.addresses import Address, host_and_port
 from ..sockets.resolving import resolve_in_background
 from ..speaking import say

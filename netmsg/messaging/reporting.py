@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import RemoteProtocolError
-from ..reactor.io_thread import Timer
+from ..reactor.reactor import Timer
 from ..speaking import say, soon
 from .events import AcceptError, Connected, Disconnected, Dropped, Event, HandshakeFailed, Retrying, Undelivered
 

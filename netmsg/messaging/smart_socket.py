@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
-from ..reactor.io_thread import IOThread
+from ..reactor.reactor import IOThread
 from ..sockets.addresses import check_port, host_and_port
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..sockets.addresses import file_identity
 from ..sockets.listening import OUT_OF_RESOURCES
-from .io_thread import READ, IOThread
+from .reactor import READ, IOThread
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
 

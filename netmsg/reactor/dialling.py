@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..sockets.addresses import Address
 from ..sockets.racing import Race
-from .io_thread import WRITE, IOThread, Timer
+from .reactor import WRITE, IOThread, Timer
 
 __all__ = ["Dial"]
 

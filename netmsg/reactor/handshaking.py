@@ -12,7 +12,7 @@ from ..deadline import Deadline
 from ..errors import TLSHandshakeError
 from ..sockets.waiting import wait_for_sockets
 from ..transports.plain import Transport
-from .io_thread import READ, WRITE, IOThread
+from .reactor import READ, WRITE, IOThread
 
 __all__ = ["Handshake", "PendingHandshakes", "step_aside"]
 

@@ -14,7 +14,7 @@ from ..errors import (
 from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
-from ..reactor.io_thread import IOThread
+from ..reactor.reactor import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from .server import Server, claim

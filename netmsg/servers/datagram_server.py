@@ -13,7 +13,7 @@ from ..datagrams.datagram_socket import DatagramSocket
 from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
-from ..reactor.io_thread import READ, IOThread
+from ..reactor.reactor import READ, IOThread
 from ..streams.byte_stream import check_size
 from .handlers import check_handler
 from .server import Server, claim

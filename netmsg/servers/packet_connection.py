@@ -18,7 +18,7 @@ from ..errors import (
 )
 from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
-from ..reactor.io_thread import READ, WRITE, Timer
+from ..reactor.reactor import READ, WRITE, Timer
 from ..sockets.addresses import host_and_port
 from ..sockets.lingering import all_acknowledged
 from ..sockets.proxy import SocketProxy

@@ -12,7 +12,7 @@ from ..deadline import check_timeout
 from ..errors import PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decodes_by_itself
-from ..reactor.io_thread import IOThread
+from ..reactor.reactor import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import prepare

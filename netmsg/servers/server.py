@@ -12,7 +12,7 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
-from ..reactor.io_thread import IOThread, Timer
+from ..reactor.reactor import IOThread, Timer
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..deadline import check_timeout
 from ..reactor.handshaking import Handshake
-from ..reactor.io_thread import READ, IOThread, Timer
+from ..reactor.reactor import READ, IOThread, Timer
 from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream

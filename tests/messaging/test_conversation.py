@@ -21,7 +21,7 @@ from support.wire_peer import ACK, DATA, DATA_REQ, HEARTBEAT, WirePeer, dial, fr
 from netmsg import ClosedError, DeliveryGuarantee, Disconnected, IOThread, Søcket
 from netmsg.messaging import conversation as conversation_module
 from netmsg.messaging.conversation import MOST, TURNS, Conversation
-from netmsg.reactor.io_thread import Timer
+from netmsg.reactor.reactor import Timer
 from netmsg.waiting import Waiters
 
 # By itself

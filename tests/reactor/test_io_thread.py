@@ -13,7 +13,7 @@ from support.pairs import TIMEOUT
 
 from netmsg import ClosedError, IOThread
 from netmsg.deadline import Deadline
-from netmsg.reactor.io_thread import READ, WRITE
+from netmsg.reactor.reactor import READ, WRITE
 
 
 class Tenant:
