@@ -127,12 +127,13 @@ def test_85_a_sender_that_cannot_be_answered_is_no_error_of_the_handlers(
         serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever may write to the socket could fill the log with tracebacks."""
     with serve(reverse, create_unix_datagram_socket(path=tmp_path / "socket")) as server:
-        for _ in range(5):
+        for number in range(5):
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
                 nameless.sendto(b"hello", str(tmp_path / "socket"))
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
-                gone.bind(str(tmp_path / "gone"))
-                (tmp_path / "gone").unlink()
+                path = tmp_path / f"gone{number}"  # of its own: an answer to one is not to reach the next
+                gone.bind(str(path))
+                path.unlink()
                 gone.sendto(b"hello", str(tmp_path / "socket"))
         with create_unix_datagram_socket(target_path=tmp_path / "socket") as client:
             client.send(b"fine")
@@ -233,7 +234,7 @@ def test_86_from_a_handler_twice_and_before_the_start(serve: Serve, client: Any)
 
     server = serve(handler)
     serving = Background(server.serve_forever)
-    eventually(lambda: server.started)
+    eventually(lambda: "serving" in repr(server))
     client.send_to(b"stop", server.addresses[0])
     assert client.receive(timeout=TIMEOUT)[0] == b"done"
     serving.result()
