@@ -52,7 +52,7 @@ from .packets.length_prefixed import LengthPrefixedCodec
 from .packets.lines import LineCodec
 from .packets.netstrings import NetstringCodec
 from .packets.structs import StructCodec
-from .reactor.reactor import IOThread
+from .reactor.io_thread import IOThread
 from .servers.datagram_server import DatagramPeer, DatagramServer
 from .servers.packet_connection import PacketConnection
 from .servers.packet_server import PacketServer

@@ -24,7 +24,7 @@ class Process:
 class Held(Protocol):
     """An object that holds descriptors."""
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a forked child: close this process's copies, and touch nothing that is the parent's too."""
 
 
@@ -39,7 +39,7 @@ def current_process() -> Process:
 
 
 def close_in_child(held: Held) -> None:
-    """Have ``held.forked()`` called in every child that is forked while ``held`` is alive."""
+    """Have ``held._forked()`` called in every child that is forked while ``held`` is alive."""
     _held.add(held)
 
 
@@ -52,7 +52,7 @@ def forget_in_child(function: Callable[[], None]) -> Callable[[], None]:
 def _after_fork_in_child() -> None:
     global _current
     _current = Process()
-    for call in (*_forgetting, *(held.forked for held in tuple(_held))):
+    for call in (*_forgetting, *(held._forked for held in tuple(_held))):
         try:
             call()
         except Exception:  # the others have to let go all the same

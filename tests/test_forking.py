@@ -14,7 +14,7 @@ from netmsg.forking import close_in_child, current_process
 
 class Held:
     def __init__(self, forked: Callable[[], None]) -> None:
-        self.forked = forked
+        self._forked = forked
 
 
 def in_child(check: Callable[[], bool]) -> bool:

@@ -71,10 +71,10 @@ class DatagramClient(Generic[S, R]):
         undecoded[:] = ()
         return packet
 
-    def wait_for_packet(self, deadline: Deadline) -> None:
+    def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until a datagram is there. Raises ``TimeoutError``."""
         if not (self._undecoded and in_main_thread()):
-            self._socket.wait_readable(deadline)
+            self._socket._wait_readable(deadline)
 
     def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
         """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there
@@ -98,7 +98,7 @@ class DatagramClient(Generic[S, R]):
     @property
     def remote_address(self) -> Any:
         """The other end's."""
-        return self._socket.target
+        return self._socket._fixed_target
 
     @property
     def closed(self) -> bool:
@@ -129,7 +129,7 @@ def _open(target: Any, local_address: Any, timeout: float | None) -> DatagramSoc
     if isinstance(target, DatagramSocket):
         if target.closed:
             raise ClosedError("the socket is closed")
-        if target.target is None:
+        if target._fixed_target is None:
             raise ValueError("the socket is not connected: packets need somebody to go to")
         return target
     if isinstance(target, socket.socket):

@@ -139,7 +139,7 @@ class PacketClient(Generic[S, R]):
         finally:
             packet = None  # or the error would keep itself alive, by this frame
 
-    def wait_for_packet(self, deadline: Deadline) -> None:
+    def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until `recv_packet` has something to return or to raise. Raises ``TimeoutError``."""
         turn = self._receiving
         claim = [get_ident()]
@@ -189,7 +189,7 @@ class PacketClient(Generic[S, R]):
             lost = loss(decoder)
             if lost is not None:
                 raise lost
-            self._stream.receive_to(chunks, self._recv_size, timeout=deadline.remaining())
+            self._stream._receive_to(chunks, self._recv_size, timeout=deadline.remaining())
         chunk = chunks[0]
         if not chunk:
             self._ending = ending(decoder)

@@ -18,7 +18,7 @@ R_co = TypeVar("R_co", covariant=True)
 class Source(Protocol[R_co]):
     """A client."""
 
-    def wait_for_packet(self, deadline: Deadline) -> None:
+    def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until `recv_packet` need not wait, unless another thread is faster. Raises ``TimeoutError``."""
 
     def recv_packet(self, *, timeout: float | None = None) -> R_co:
@@ -55,7 +55,7 @@ class ReceivedPackets(Iterator[R]):
     def _wait(self) -> None:
         started = time.monotonic()
         try:
-            self._source.wait_for_packet(Deadline(self._left))
+            self._source._wait_for_packet(Deadline(self._left))
         except (TimeoutError, EndOfStream):
             raise StopIteration from None
         finally:

@@ -88,23 +88,18 @@ class DatagramSocket:
         return self._local_address
 
     @property
-    def target(self) -> Any:
+    def _fixed_target(self) -> Any:
         """(host, port), or the path, of what the socket is connected to; ``None`` if it is not."""
         raise NotImplementedError
 
-    def is_target(self, sender: Any) -> bool:
-        """Whether ``sender``, as `receive` gave it, is the `target`."""
+    def _is_target(self, sender: Any) -> bool:
+        """Whether ``sender``, as `receive` gave it, is what the socket is connected to."""
         raise NotImplementedError
 
     @property
     def socket(self) -> SocketProxy:
         """The socket's options and addresses."""
         return self._proxy
-
-    @property
-    def overlong_datagrams(self) -> int:
-        """How many datagrams `receive_packets` has skipped because they were longer than its ``max_bytes``."""
-        return self._overlong
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +128,7 @@ class DatagramSocket:
         gets `ClosedError`."""
         self._occupancy.close(self._dispose)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a forked child: close this process's copies."""
         self._occupancy.forked(self._dispose)
 
@@ -218,7 +213,7 @@ class DatagramSocket:
             if strangers >= MOST_STRANGERS and deadline.expired:
                 raise TimeoutError("timed out")
 
-    def receive_now(self, max_bytes: int = LARGEST) -> tuple[bytes, Any]:
+    def _receive_now(self, max_bytes: int = LARGEST) -> tuple[bytes, Any]:
         """`receive`, with ``BlockingIOError`` where it would wait. For whoever waits in a selector."""
         try:
             return self.receive(max_bytes, timeout=0)
@@ -241,13 +236,13 @@ class DatagramSocket:
     def receive_packets(self, max_bytes: int = LARGEST, *,
                         timeout: float | None = None) -> Iterator[tuple[bytes, Any]]:
         """Iterate over the datagrams that come, until closed, or until ``timeout`` seconds in all have been spent
-        waiting. Longer ones are skipped, counted (`overlong_datagrams`) and logged."""
+        waiting. Longer ones are skipped, and logged with their count."""
         check_timeout(timeout)
         check_size(max_bytes)
         self._check()
         return _Packets(self, max_bytes, timeout)
 
-    def wait_readable(self, deadline: Deadline) -> None:
+    def _wait_readable(self, deadline: Deadline) -> None:
         """Wait until `receive` has something to return or to raise, or a stranger has sent something. Raises
         ``TimeoutError``. For whoever builds on sockets."""
         if not (self._arrived and in_main_thread()):
@@ -315,7 +310,7 @@ class DatagramSocket:
         raise TimeoutError(f"no answer in time from {self._described(expected)}") from refused
 
     def _described(self, expected: Any) -> Any:
-        return self.target if expected is None else self._address(expected)
+        return self._fixed_target if expected is None else self._address(expected)
 
     def _drop_what_is_there(self, deadline: Deadline) -> None:
         """Late answers to former requests; no more than the kernel can have held, while others keep coming."""
@@ -365,13 +360,13 @@ class _Packets(Iterator[tuple[bytes, Any]]):
                 if error.errno != errno.EMSGSIZE:
                     raise
                 owner._overlong += 1
-                log.warning("%r: %s", owner, error)
+                log.warning("%r: %s; %d were skipped so far", owner, error, owner._overlong)
 
     def _wait(self) -> None:
         assert self._left is not None
         started = time.monotonic()
         try:
-            self._owner.wait_readable(Deadline(self._left))
+            self._owner._wait_readable(Deadline(self._left))
         except (TimeoutError, ClosedError):
             raise StopIteration from None
         finally:

@@ -54,10 +54,10 @@ class UDPSocket(DatagramSocket):
         self._peer = self._address(sock.getpeername()) if connected else None
 
     @property
-    def target(self) -> Any:
+    def _fixed_target(self) -> Any:
         return self._peer
 
-    def is_target(self, sender: Any) -> bool:
+    def _is_target(self, sender: Any) -> bool:
         return self._connected  # the kernel sees to it
 
     def _address(self, address: Any) -> Any:

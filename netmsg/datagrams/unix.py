@@ -60,10 +60,10 @@ class UNIXDatagramSocket(DatagramSocket):
         self._file = file_identity(self._local_address) if owns_file else None
 
     @property
-    def target(self) -> str | None:
+    def _fixed_target(self) -> str | None:
         return self._path
 
-    def is_target(self, sender: Any) -> bool:
+    def _is_target(self, sender: Any) -> bool:
         return self._path is not None and (self._connected or _same(sender, self._path))
 
     def _is_strange(self, sender: Any) -> bool:
@@ -117,9 +117,9 @@ class UNIXDatagramSocket(DatagramSocket):
                 log.warning("%r: cannot remove its file: %s", self, error)
         super()._dispose()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         self._file = None  # it is the parent's
-        super().forked()
+        super()._forked()
 
 
 def _same(sender: str, path: str) -> bool:

@@ -178,6 +178,6 @@ class Admission:
     def _tell(self, peer: Peer, reason: str) -> None:
         self._events.add(DuplicatePeer(peer.address, peer.identity, reason))
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
-        self._engine.crashed(error)
+        self._engine._crashed(error)

@@ -18,7 +18,7 @@ from .peers import PeerInfo
 from .routing import OnFull
 
 if TYPE_CHECKING:
-    from ..reactor.reactor import IOThread
+    from ..reactor.io_thread import IOThread
 
 __all__ = [
     "DEFAULT_PORT",

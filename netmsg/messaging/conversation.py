@@ -122,11 +122,11 @@ class Conversation:
                 peer.take_back()
             except Exception as error:  # its own end, and not the reason why the others are not read
                 log.exception("taking back the right to read failed")
-                peer.crashed(error)
+                peer._crashed(error)
         if lent:
             self._waiters.notify_all()
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed: without conversations everything goes on as well."""
         self.end()
 

@@ -16,7 +16,7 @@ taking
 ===========================  ==============================================================================
 
 No lock is held while waiting. Everything that is marked so belongs to the network thread alone; what comes from
-elsewhere is posted to it with `IOThread.call`, which takes no lock.
+elsewhere is posted to it with `Reactor.call`, which takes no lock.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from typing import Any, Final, NamedTuple
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
-from ..reactor.reactor import IOThread
 from ..reactor.accepting import Acceptor
+from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities
@@ -121,11 +121,11 @@ class Engine:
     """The core of one Søcket. The user's object, `Søcket`, is a shell over it, so that it can be collected while the
     network thread still flushes what it left."""
 
-    def __init__(self, identity: bytes, settings: Settings, io: IOThread | None) -> None:
+    def __init__(self, identity: bytes, settings: Settings, io: Reactor) -> None:
         self.identity = identity
         self.settings = settings
         self.capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm)
-        self.io = io if io is not None else IOThread.private()
+        self.io = io
         self.reporter = Reporter(self)
         self.events = EventQueue(self.reporter.tell)
         self.callbacks = Callbacks()
@@ -451,7 +451,7 @@ class Engine:
                 self._look_at(peer, now, late)
             except Exception as failure:  # it is that peer's end, and nobody else's
                 log.exception("looking at a peer failed")
-                peer.crashed(failure)
+                peer._crashed(failure)
 
     def _look_at(self, peer: Peer, now: float, late: bool) -> None:
         liveness = peer.liveness
@@ -599,14 +599,14 @@ class Engine:
         self._over = True
         self._close_waiters.notify_all()
 
-    # What the IOThread asks of its users
+    # What the reactor asks of its users
 
-    def io_closing(self, deadline: Deadline) -> None:
+    def _io_closing(self, deadline: Deadline) -> None:
         remaining = deadline.remaining()
         linger = self.settings.linger
         self.begin_close(linger if remaining is None else min(linger, remaining))
 
-    def io_failed(self, cause: BaseException | None) -> None:
+    def _io_failed(self, cause: BaseException | None) -> None:
         self._failure = cause
         if cause is not None:
             strip(cause)  # the log has the rest
@@ -632,9 +632,9 @@ class Engine:
     def is_forked(self) -> bool:
         return self._forked
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A step that belongs to no connection failed: nothing can be said for this Søcket any more."""
-        self.io_failed(error)
+        self._io_failed(error)
 
     # From any thread: looking
 

@@ -243,7 +243,7 @@ class Peer:
 
     # Reading
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         if events == READ and self.open_since is not None:
             if not self._closed:
                 self._read()
@@ -348,7 +348,7 @@ class Peer:
         return self.credit.room(past_mark=bool(engine.sender.ack_waiters and self.lane.unacked))
 
     def _pause(self) -> None:
-        """Stop reading until there is room. Unregistered, not masked: see `IOThread.watch`."""
+        """Stop reading until there is room. Unregistered, not masked: see `Reactor.watch`."""
         self.paused = True
         self.credit.waits = True
         self._reading = False
@@ -368,7 +368,7 @@ class Peer:
             self.resume()
         except Exception as error:
             log.exception("reading on failed")
-            self.crashed(error)
+            self._crashed(error)
 
     def resume(self) -> None:
         """Read again, if at least half of the room is there: first what has been received already.
@@ -735,7 +735,7 @@ class Peer:
         self.lane.dead = True
         self.sock.close()
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self.close(f"internal error: {error!r}", error)
 
     @property

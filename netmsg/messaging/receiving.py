@@ -207,9 +207,9 @@ class Receiver:
         """The taker has waited for what it gets now: what it sends next is no burst. By the taker."""
         self._engine.sender.last_send = 0.0
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
-        self._engine.crashed(error)
+        self._engine._crashed(error)
 
 
 class _Account(NamedTuple):

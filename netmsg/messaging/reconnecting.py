@@ -201,7 +201,7 @@ class Endpoint:
             self._dial.cancel()
             self._dial = None
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self._failed(OSError(f"connecting failed: {error!r}"))
 
 

@@ -154,7 +154,7 @@ class Reporter:
         if self._waiting:
             soon(self._say_losses)
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed: it was only about the log."""
         self._waiting = False
 

@@ -76,9 +76,9 @@ class Sender:
         self._credit = 0  # copies that may be published before a peer's queue has to be looked at
         self._full_reported = False
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
-        self._engine.crashed(error)
+        self._engine._crashed(error)
 
     # From any thread: sending
 
@@ -552,5 +552,5 @@ class _Fanout:
             if not lane.empty:
                 lane.owner.on_work()
 
-    def crashed(self, error: Exception) -> None:
-        self._sender.crashed(error)
+    def _crashed(self, error: Exception) -> None:
+        self._sender._crashed(error)

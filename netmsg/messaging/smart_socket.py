@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
 
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
-from ..reactor.reactor import IOThread
+from ..reactor.io_thread import IOThread, reactor_of
 from ..sockets.addresses import check_port, host_and_port
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
@@ -246,8 +246,7 @@ class Søcket(Generic[R]):
         for name, function in (("reconnection_delay", reconnection_delay), ("authorize", authorize)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be a function, not {type(function).__name__}")
-        if io_thread is not None and not isinstance(io_thread, IOThread):
-            raise TypeError(f"io_thread must be an IOThread, not {type(io_thread).__name__}")
+        reactor = reactor_of(io_thread)
         check_not_yet("outbox", outbox)
         if on_full is None:
             on_full = OnFull.DROP_OLDEST if send_mode is SendMode.PUBLISH else OnFull.BLOCK
@@ -256,7 +255,7 @@ class Søcket(Generic[R]):
             on_full, max_message_size, max_connections, heartbeat_interval, heartbeat_timeout, handshake_timeout,
             ack_mode, resend_after, max_resends, max_unacked, dedupe, on_duplicate, authorize, linger)
         own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else check_identity(identity)
-        self._engine = engine = Engine(own, settings, io_thread)
+        self._engine = engine = Engine(own, settings, reactor)
         self._io = engine.io
         self._sender = engine.sender
         self._inbox = engine.receiver.inbox

@@ -26,10 +26,10 @@ class Decoder(Generic[R]):
     ``self.rest.append(...)``): a copy made before it then undoes a call that Ctrl-C cuts short.
     """
 
-    lost: PacketDecodeError | None = None
+    _lost: PacketDecodeError | None = None
     """After which error no packet can be told from the next any more; `feed` then ignores everything."""
 
-    failed = False
+    _failed = False
     """Whether `feed` has raised what it should not have: then nobody calls it any more."""
 
     def feed(self, data: bytes) -> list[R | PacketDecodeError]:
@@ -88,19 +88,19 @@ class MappedCodec(Codec[T, U]):
         for function in (encode, decode):
             if function is not None and not callable(function):
                 raise TypeError(f"a function is needed, not {type(function).__name__}")
-        self.inner = inner
+        self._inner = inner
         self._encode = encode
         self._decode = decode
 
     @property
-    def restores_nothing(self) -> bool:
+    def _restores_nothing(self) -> bool:
         """Whether packets are what the inner codec makes of them."""
         return self._decode is None
 
     def encode(self, packet: T) -> bytes:
-        return self.inner.encode(self.reduced(packet))
+        return self._inner.encode(self._reduced(packet))
 
-    def reduced(self, packet: T) -> Any:
+    def _reduced(self, packet: T) -> Any:
         """What the inner codec is to encode."""
         if self._encode is None:
             return packet
@@ -112,9 +112,9 @@ class MappedCodec(Codec[T, U]):
             raise PacketEncodeError(f"this {type(packet).__name__} cannot be encoded: {error!r:.200}") from error
 
     def decode(self, data: bytes) -> U:
-        return self.restored(self.inner.decode(data), data)
+        return self._restored(self._inner.decode(data), data)
 
-    def restored(self, packet: Any, data: bytes = b"") -> U:
+    def _restored(self, packet: Any, data: bytes = b"") -> U:
         """A user's object."""
         if self._decode is None:
             restored: U = packet
@@ -127,28 +127,28 @@ class MappedCodec(Codec[T, U]):
             raise PacketDecodeError(f"this {type(packet).__name__} cannot be decoded: {error!r:.200}", data) from error
 
     def decoder(self) -> Decoder[U]:
-        return _MappedDecoder(self, self.inner.decoder())
+        return _MappedDecoder(self, self._inner.decoder())
 
 
 class _MappedDecoder(Decoder[U]):
     def __init__(self, codec: MappedCodec[Any, U], inner: Decoder[Any]) -> None:
         self._codec = codec
-        self.inner = inner
+        self._inner = inner
 
     def __copy__(self) -> _MappedDecoder[U]:
-        return _MappedDecoder(self._codec, copy(self.inner))
+        return _MappedDecoder(self._codec, copy(self._inner))
 
     def feed(self, data: bytes) -> list[U | PacketDecodeError]:
         packets: list[U | PacketDecodeError] = []
-        for packet in self.inner.feed(data):
+        for packet in self._inner.feed(data):
             if not isinstance(packet, PacketDecodeError):
                 try:
-                    packet = self._codec.restored(packet)
+                    packet = self._codec._restored(packet)
                 except PacketDecodeError as error:
                     packet = error
             packets.append(packet)
-        self.lost = self.inner.lost
+        self._lost = self._inner._lost
         return packets
 
     def end(self) -> None:
-        self.inner.end()
+        self._inner.end()

@@ -21,23 +21,23 @@ class DelimitedFrames(FramedCodec[S, R]):
 
     def __init__(self, delimiter: bytes, max_packet_size: int) -> None:
         FramedCodec.__init__(self, max_packet_size)
-        self.delimiter = bytes(memoryview(delimiter))
-        if not self.delimiter:
+        self._delimiter = bytes(memoryview(delimiter))
+        if not self._delimiter:
             raise ValueError("the delimiter is empty")
 
-    def frame(self, content: bytes) -> bytes:
-        framed = content + self.delimiter
-        if framed.find(self.delimiter) != len(content):
-            raise PacketEncodeError(f"the delimiter {self.delimiter!r} is in the packet: it would be taken for several")
+    def _frame(self, content: bytes) -> bytes:
+        framed = content + self._delimiter
+        if framed.find(self._delimiter) != len(content):
+            raise PacketEncodeError(f"the delimiter {self._delimiter!r} is in the packet: it would be taken for more")
         return framed
 
-    def decode_with(self, unpack: Callable[[bytes], U], data: bytes) -> U:
+    def _decode_with(self, unpack: Callable[[bytes], U], data: bytes) -> U:
         """A datagram need not have the delimiter: it has an end of its own."""
         data = bytes(memoryview(data))
-        return super().decode_with(unpack, data if data.endswith(self.delimiter) else data + self.delimiter)
+        return super()._decode_with(unpack, data if data.endswith(self._delimiter) else data + self._delimiter)
 
-    def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
-        return DelimitedDecoder(unpack, self.max_packet_size, self.delimiter)
+    def _frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
+        return DelimitedDecoder(unpack, self._max_packet_size, self._delimiter)
 
 
 class DelimitedCodec(PlainFrames, DelimitedFrames[bytes, bytes]):
@@ -53,7 +53,7 @@ class DelimitedDecoder(FrameDecoder[R]):
         self._delimiter = delimiter
         self._skipping = False  # the rest of a packet that is too long; only what may begin a delimiter is kept
 
-    def split(self, data: bytes) -> list[bytes | PacketDecodeError]:
+    def _split(self, data: bytes) -> list[bytes | PacketDecodeError]:
         delimiter, longest = self._delimiter, self._max_packet_size
         frames: list[bytes | PacketDecodeError] = []
         if self._kept or self._skipping:
@@ -66,11 +66,11 @@ class DelimitedDecoder(FrameDecoder[R]):
             if self._skipping:
                 self._skipping = False
             elif self._kept - overlap + at > longest:
-                frames.append(self._too_long((self.kept() + data)[:longest]))
+                frames.append(self._too_long((self._kept_bytes() + data)[:longest]))
             else:
                 frames.append(bytes(self._buffer[:self._kept - overlap]) + searched[:at])
             data = searched[at + len(delimiter):]
-            self.forget()
+            self._forget()
         contents = data.split(delimiter)
         rest = contents.pop()
         if len(data) > longest and max(map(len, contents), default=0) > longest:
@@ -86,15 +86,15 @@ class DelimitedDecoder(FrameDecoder[R]):
 
     def _keep_beginning(self, data: bytes, frames: list[bytes | PacketDecodeError]) -> None:
         """Keep what has no end yet, unless it is too long already."""
-        self.keep(data)
+        self._keep(data)
         if not self._skipping and self._kept >= self._max_packet_size + len(self._delimiter):
             self._skipping = True
             frames.append(self._too_long(bytes(self._buffer[:self._max_packet_size])))
         if self._skipping:
             rest = bytes(self._buffer[max(0, self._kept - len(self._delimiter) + 1):self._kept])
-            self.forget()
+            self._forget()
             if rest:
-                self.keep(rest)
+                self._keep(rest)
 
     def _too_long(self, beginning: bytes) -> PacketDecodeError:
         return PacketDecodeError(f"a packet of more than {self._max_packet_size} bytes", beginning)

@@ -27,33 +27,33 @@ class FramedCodec(Codec[S, R]):
             raise TypeError(f"max_packet_size must be an int, not {type(max_packet_size).__name__}")
         if max_packet_size < 1:
             raise ValueError(f"max_packet_size must be at least 1, not {max_packet_size}")
-        self.max_packet_size = max_packet_size
+        self._max_packet_size = max_packet_size
 
-    def pack(self, packet: S) -> bytes:
+    def _pack(self, packet: S) -> bytes:
         """What stands in the frame. Raises `PacketEncodeError`."""
         raise NotImplementedError
 
-    def unpack(self, content: bytes) -> R:
+    def _unpack(self, content: bytes) -> R:
         """The packet. Anything that this raises says that ``content`` is none."""
         raise NotImplementedError
 
-    def frame(self, content: bytes) -> bytes:
+    def _frame(self, content: bytes) -> bytes:
         """``content`` with what marks where it begins and ends. Raises `PacketEncodeError`."""
         raise NotImplementedError
 
-    def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
+    def _frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
         """What cuts out the frames, and makes packets of them with ``unpack``."""
         raise NotImplementedError
 
     def encode(self, packet: S) -> bytes:
-        return self.frame(self.pack(packet))
+        return self._frame(self._pack(packet))
 
     def decode(self, data: bytes) -> R:
-        return self.decode_with(self.unpack, data)
+        return self._decode_with(self._unpack, data)
 
-    def decode_with(self, unpack: Callable[[bytes], U], data: bytes) -> U:
+    def _decode_with(self, unpack: Callable[[bytes], U], data: bytes) -> U:
         """One datagram, one packet."""
-        decoder = self.frame_decoder(unpack)
+        decoder = self._frame_decoder(unpack)
         packets = decoder.feed(data)
         try:
             decoder.end()
@@ -67,7 +67,7 @@ class FramedCodec(Codec[S, R]):
         return packet
 
     def decoder(self) -> Decoder[R]:
-        return self.frame_decoder(self.unpack)
+        return self._frame_decoder(self._unpack)
 
     def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
         return _MappedFrames(self, encode, decode)
@@ -82,21 +82,21 @@ class _MappedFrames(MappedCodec[T, U]):
         self._framed = framed
 
     def _unpack(self, content: bytes) -> U:
-        return self.restored(self._framed.unpack(content), content)
+        return self._restored(self._framed._unpack(content), content)
 
     def decode(self, data: bytes) -> U:
-        return self._framed.decode_with(self._unpack, data)
+        return self._framed._decode_with(self._unpack, data)
 
     def decoder(self) -> Decoder[U]:
-        return self._framed.frame_decoder(self._unpack)
+        return self._framed._frame_decoder(self._unpack)
 
 
 class PlainFrames(FramedCodec[bytes, bytes]):
     """Packets are what stands in the frames."""
 
-    unpack = bytes  # type: ignore[assignment]  # no frame of our own: the hot path
+    _unpack = bytes  # type: ignore[assignment]  # no frame of our own: the hot path
 
-    def pack(self, packet: bytes) -> bytes:
+    def _pack(self, packet: bytes) -> bytes:
         try:
             return packet if type(packet) is bytes else bytes(memoryview(packet))
         except TypeError:
@@ -119,9 +119,9 @@ class FrameDecoder(Decoder[R]):
     def feed(self, data: bytes) -> list[R | PacketDecodeError]:
         if type(data) is not bytes:
             data = bytes(memoryview(data))
-        if self.lost is not None:
+        if self._lost is not None:
             return []
-        frames = self.split(data)
+        frames = self._split(data)
         if len(frames) == 1:  # as a rule where one asks and the other answers
             try:
                 return [self._unpack(frames[0])]  # type: ignore[arg-type]  # of an error it raises
@@ -139,15 +139,15 @@ class FrameDecoder(Decoder[R]):
                 packets.append(_decode_error(frames[len(packets)], failure))
         return packets
 
-    def split(self, data: bytes) -> list[bytes | PacketDecodeError]:
+    def _split(self, data: bytes) -> list[bytes | PacketDecodeError]:
         """The frames' contents that ``data`` completes; an error in the place of one that is none."""
         raise NotImplementedError
 
     def end(self) -> None:
         if self._kept:
-            raise IncompleteReadError(self.kept())
+            raise IncompleteReadError(self._kept_bytes())
 
-    def keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes) -> None:
         """Remember ``data`` behind what is kept already."""
         if not self._kept:
             self._buffer = bytearray(data)
@@ -156,10 +156,10 @@ class FrameDecoder(Decoder[R]):
             self._buffer += data
         self._kept = len(self._buffer)
 
-    def kept(self) -> bytes:
+    def _kept_bytes(self) -> bytes:
         return bytes(self._buffer[:self._kept])
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         self._buffer = NOTHING
         self._kept = 0
 
@@ -173,26 +173,26 @@ class PrefixDecoder(FrameDecoder[R]):
         self._missing = 0  # at least so many bytes have to come before there is anything to do
         self._skipping = 0  # the rest of a frame that is too long
 
-    def header(self, data: bytes, at: int) -> tuple[int, int] | None:
+    def _header(self, data: bytes, at: int) -> tuple[int, int] | None:
         """Where the content of the frame that begins ``at`` begins, and its length; ``None`` if that cannot be told
         yet. Raises ``ValueError`` for what is no beginning of a frame."""
         raise NotImplementedError
 
-    def split(self, data: bytes) -> list[bytes | PacketDecodeError]:
+    def _split(self, data: bytes) -> list[bytes | PacketDecodeError]:
         if self._kept:
             if len(data) < self._missing:
-                self.keep(data)
+                self._keep(data)
                 self._missing -= len(data)
                 return []
-            data = self.kept() + data
-            self.forget()
+            data = self._kept_bytes() + data
+            self._forget()
         frames: list[bytes | PacketDecodeError] = []
         trailer, longest, size = self._trailer, self._max_packet_size, len(data)
         at = min(self._skipping, size)
         self._skipping -= at
         while at < size:
             try:
-                header = self.header(data, at)
+                header = self._header(data, at)
             except ValueError as error:
                 return [*frames, self._lose(str(error), data[at:at + longest])]
             if header is None:
@@ -213,11 +213,11 @@ class PrefixDecoder(FrameDecoder[R]):
                 frames.append(data[start:start + length])
             at = end
         if at < size:
-            self.keep(data[at:])
+            self._keep(data[at:])
         return frames
 
     def _lose(self, message: str, data: bytes) -> PacketDecodeError:
-        self.lost = PacketDecodeError(message, data)
+        self._lost = PacketDecodeError(message, data)
         return PacketDecodeError(message, data)  # what is raised keeps alive what it has passed: this one is kept
 
     def end(self) -> None:

@@ -38,13 +38,13 @@ class JSONCodec(DelimitedFrames[Any, Any]):
     def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
         super().__init__(b"\n", max_packet_size)
 
-    def pack(self, packet: Any) -> bytes:
+    def _pack(self, packet: Any) -> bytes:
         try:
             return _encode(packet).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise PacketEncodeError(f"this {type(packet).__name__} cannot be expressed in JSON: {error}") from error
 
-    def unpack(self, content: bytes) -> Any:
+    def _unpack(self, content: bytes) -> Any:
         packet = _decode(content.decode())
         if _escaped_surrogate(content) is not None:
             _encode(packet).encode()  # fails where one of a pair has no other

@@ -29,15 +29,15 @@ class LengthPrefixedCodec(PlainFrames):
         if len(fields) != 1 or type(fields[0]) is not int:
             raise ValueError(f"one integer is needed, and {format!r} is not that")
 
-    def frame(self, content: bytes) -> bytes:
+    def _frame(self, content: bytes) -> bytes:
         try:
             return self._prefix.pack(len(content)) + content
         except struct.error as error:
             raise PacketEncodeError(
                 f"{len(content)} bytes are too long for the prefix {self._prefix.format!r}") from error
 
-    def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
-        return _LengthPrefixedDecoder(unpack, self.max_packet_size, self._prefix)
+    def _frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
+        return _LengthPrefixedDecoder(unpack, self._max_packet_size, self._prefix)
 
 
 class _LengthPrefixedDecoder(PrefixDecoder[R]):
@@ -45,7 +45,7 @@ class _LengthPrefixedDecoder(PrefixDecoder[R]):
         super().__init__(unpack, max_packet_size)
         self._prefix = prefix
 
-    def header(self, data: bytes, at: int) -> tuple[int, int] | None:
+    def _header(self, data: bytes, at: int) -> tuple[int, int] | None:
         start = at + self._prefix.size
         if start > len(data):
             return None

@@ -31,30 +31,30 @@ class LineCodec(DelimitedFrames[str, str]):
         except (LookupError, UnicodeError) as error:
             raise ValueError(f"newline cannot be encoded: {error}") from error
         super().__init__(delimiter, max_packet_size)
-        self.encoding = encoding
+        self._encoding = encoding
 
-    def pack(self, packet: str) -> bytes:
+    def _pack(self, packet: str) -> bytes:
         try:
-            return packet.encode(self.encoding)
+            return packet.encode(self._encoding)
         except (AttributeError, UnicodeError) as error:
-            raise PacketEncodeError(f"this {type(packet).__name__} is no line of {self.encoding}: {error}") from error
+            raise PacketEncodeError(f"this {type(packet).__name__} is no line of {self._encoding}: {error}") from error
 
     def encode(self, packet: str) -> bytes:
         # One step instead of three: the hot path of whoever answers requests.
         try:
-            framed = packet.encode(self.encoding) + self.delimiter
+            framed = packet.encode(self._encoding) + self._delimiter
         except (AttributeError, UnicodeError):
-            return self.frame(self.pack(packet))  # which says what is wrong
-        if framed.find(self.delimiter) != len(framed) - len(self.delimiter):
-            return self.frame(self.pack(packet))
+            return self._frame(self._pack(packet))  # which says what is wrong
+        if framed.find(self._delimiter) != len(framed) - len(self._delimiter):
+            return self._frame(self._pack(packet))
         return framed
 
-    def unpack(self, content: bytes) -> str:
-        return content.decode(self.encoding)
+    def _unpack(self, content: bytes) -> str:
+        return content.decode(self._encoding)
 
     def decoder(self) -> Decoder[str]:
-        if codecs.lookup(self.encoding).name == "utf-8" and self.delimiter in UNAMBIGUOUS:
-            return _UTF8Decoder(self.unpack, self.max_packet_size, self.delimiter)
+        if codecs.lookup(self._encoding).name == "utf-8" and self._delimiter in UNAMBIGUOUS:
+            return _UTF8Decoder(self._unpack, self._max_packet_size, self._delimiter)
         return super().decoder()
 
 
@@ -65,7 +65,7 @@ class _UTF8Decoder(DelimitedDecoder[str]):
     def feed(self, data: bytes) -> list[str | PacketDecodeError]:
         if type(data) is not bytes or self._skipping or self._kept > len(data):
             return super().feed(data)
-        whole = self.kept() + data if self._kept else data
+        whole = self._kept_bytes() + data if self._kept else data
         end = whole.rfind(self._delimiter)
         if end < 0 or len(whole) > self._max_packet_size:
             return super().feed(data)
@@ -74,8 +74,8 @@ class _UTF8Decoder(DelimitedDecoder[str]):
         except UnicodeDecodeError:
             return super().feed(data)
         rest = whole[end + len(self._delimiter):]
-        self.forget()
+        self._forget()
         if rest:
-            self.keep(rest)
+            self._keep(rest)
         packets: list[str | PacketDecodeError] = lines
         return packets

@@ -22,15 +22,15 @@ class NetstringCodec(PlainFrames):
     def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
         super().__init__(max_packet_size)
 
-    def frame(self, content: bytes) -> bytes:
+    def _frame(self, content: bytes) -> bytes:
         return b"%d:%b," % (len(content), content)
 
-    def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
-        return _NetstringDecoder(unpack, self.max_packet_size, b",")
+    def _frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
+        return _NetstringDecoder(unpack, self._max_packet_size, b",")
 
 
 class _NetstringDecoder(PrefixDecoder[R]):
-    def header(self, data: bytes, at: int) -> tuple[int, int] | None:
+    def _header(self, data: bytes, at: int) -> tuple[int, int] | None:
         colon = data.find(b":", at, at + MOST_DIGITS + 1)
         digits = data[at:at + MOST_DIGITS + 1] if colon < 0 else data[at:colon]
         if digits and not digits.isdigit() or len(digits) > MOST_DIGITS or (digits.startswith(b"0") and digits != b"0"):

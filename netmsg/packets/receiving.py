@@ -14,7 +14,7 @@ from .lines import LineCodec
 from .netstrings import NetstringCodec
 from .structs import StructCodec
 
-__all__ = ["again", "decoded", "decodes_by_itself", "ending", "is_in_the_middle", "loss"]
+__all__ = ["again", "decoded", "decodes_by_itself", "ending", "has_failed", "is_in_the_middle", "loss"]
 
 OURS = (DelimitedCodec, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec, StructCodec)
 
@@ -24,7 +24,7 @@ E = TypeVar("E", bound=BaseException)
 def decodes_by_itself(codec: Codec[Any, Any]) -> bool:
     """Whether no code of a user's is called to decode."""
     if isinstance(codec, MappedCodec):
-        return codec.restores_nothing and decodes_by_itself(codec.inner)
+        return codec._restores_nothing and decodes_by_itself(codec._inner)
     return type(codec) in OURS
 
 
@@ -37,8 +37,8 @@ def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
     except Exception as error:  # and this it is not to do: what it has understood of the stream is not known any more
         fault = PacketDecodeError(f"the decoder failed: {error!r:.200}", chunk)
         fault.__cause__ = error
-        decoder.lost = copy(fault)  # and not what caused it, with all that is alive in its traceback
-        decoder.failed = True
+        decoder._lost = copy(fault)  # and not what caused it, with all that is alive in its traceback
+        decoder._failed = True
         packets = [fault]
     packets.reverse()
     return packets
@@ -70,10 +70,15 @@ def is_in_the_middle(decoder: Decoder[Any]) -> bool:
     return isinstance(ending(decoder), IncompleteReadError)
 
 
+def has_failed(decoder: Decoder[Any]) -> bool:
+    """Whether it has raised what it should not have: then nobody calls it any more."""
+    return decoder._failed
+
+
 def loss(decoder: Decoder[Any]) -> RemoteProtocolError | None:
     """What is raised from then on, if no packet can be told from another any more."""
-    if decoder.lost is None:
+    if decoder._lost is None:
         return None
     error = RemoteProtocolError("after what was received no packet can be told from another")
-    error.__cause__ = again(decoder.lost)
+    error.__cause__ = again(decoder._lost)
     return error

@@ -28,21 +28,21 @@ class StructCodec(FramedCodec[Sequence[Any], tuple[Any, ...]]):
         if not 0 < self._struct.size <= max_packet_size:
             raise ValueError(f"packets of {self._struct.size} bytes: from 1 to {max_packet_size} are allowed")
 
-    def pack(self, packet: Sequence[Any]) -> bytes:
+    def _pack(self, packet: Sequence[Any]) -> bytes:
         try:
             return self._struct.pack(*packet)
         except (struct.error, TypeError, OverflowError) as error:
             raise PacketEncodeError(
                 f"this {type(packet).__name__} does not fit {self._struct.format!r}: {error}") from error
 
-    def unpack(self, content: bytes) -> tuple[Any, ...]:
+    def _unpack(self, content: bytes) -> tuple[Any, ...]:
         return self._struct.unpack(content)
 
-    def frame(self, content: bytes) -> bytes:
+    def _frame(self, content: bytes) -> bytes:
         return content
 
-    def frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
-        return _FixedDecoder(unpack, self.max_packet_size, self._struct.size)
+    def _frame_decoder(self, unpack: Callable[[bytes], U]) -> FrameDecoder[U]:
+        return _FixedDecoder(unpack, self._max_packet_size, self._struct.size)
 
 
 class _FixedDecoder(PrefixDecoder[R]):
@@ -50,5 +50,5 @@ class _FixedDecoder(PrefixDecoder[R]):
         super().__init__(unpack, max_packet_size)
         self._size = size
 
-    def header(self, data: bytes, at: int) -> tuple[int, int] | None:
+    def _header(self, data: bytes, at: int) -> tuple[int, int] | None:
         return at, self._size

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..sockets.addresses import file_identity
 from ..sockets.listening import OUT_OF_RESOURCES
-from .reactor import READ, IOThread
+from .reactor import READ, Reactor
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
 
@@ -27,7 +27,7 @@ class Acceptor:
     Running out of descriptors pauses accepting, with the listener unregistered, and does not end it.
     """
 
-    def __init__(self, io: IOThread, sock: socket.socket, accepted: Callable[[socket.socket, Any], None],
+    def __init__(self, io: Reactor, sock: socket.socket, accepted: Callable[[socket.socket, Any], None],
                  failed: Callable[[OSError], None]) -> None:
         self.address = sock.getsockname()
         self._io = io
@@ -66,7 +66,7 @@ class Acceptor:
         if self._socket is not None:
             self._io.watch(self._socket, 0, self)
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         for _ in range(ACCEPTS_A_ROUND):
             if self._socket is None or self._paused:
                 return
@@ -102,6 +102,6 @@ class Acceptor:
             self._socket.close()
             self._socket = None
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self.close()
         self._failed(OSError(f"accepting failed: {error!r}"))

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 
 from ..sockets.addresses import Address
 from ..sockets.racing import Race
-from .reactor import WRITE, IOThread, Timer
+from .reactor import WRITE, Reactor, Timer
 
 __all__ = ["Dial"]
 
 
 class Dial:
-    """One `Race` run on an `IOThread`; ends with ``done(socket, address)``, or ``done(None, failures)``."""
+    """One `Race` run on a `Reactor`; ends with ``done(socket, address)``, or ``done(None, failures)``."""
 
-    def __init__(self, io: IOThread, addresses: Sequence[Address],
+    def __init__(self, io: Reactor, addresses: Sequence[Address],
                  done: Callable[[socket.socket | None, list[tuple[Address, OSError]]], None]) -> None:
         self._io = io
         self._race = Race(addresses)
@@ -73,7 +73,7 @@ class Dial:
         self.cancel()
         self._done(winner, self._race.failures)
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self._race.failures.append(((0, None), OSError(f"dialling failed: {error!r}")))
         self._finish(None)
 
@@ -81,7 +81,7 @@ class Dial:
 class _Attempt:
     """One socket on its way to one address."""
 
-    def __init__(self, io: IOThread, address: Address, ended: Callable[[_Attempt, OSError | None], None]) -> None:
+    def __init__(self, io: Reactor, address: Address, ended: Callable[[_Attempt, OSError | None], None]) -> None:
         self.address = address
         self.sock: socket.socket | None = None
         self._io = io
@@ -103,7 +103,7 @@ class _Attempt:
         else:
             self._fail(OSError(code, os.strerror(code)))
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         if self.sock is None:
             return
         self._io.watch(self.sock, 0, self)
@@ -138,5 +138,5 @@ class _Attempt:
             self._io.watch(sock, 0, self)
             self._io.bury(sock.close)
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self._fail(OSError(f"dialling failed: {error!r}"))

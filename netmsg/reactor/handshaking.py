@@ -12,7 +12,7 @@ from ..deadline import Deadline
 from ..errors import TLSHandshakeError
 from ..sockets.waiting import wait_for_sockets
 from ..transports.plain import Transport
-from .reactor import READ, WRITE, IOThread
+from .reactor import READ, WRITE, Reactor
 
 __all__ = ["Handshake", "PendingHandshakes", "step_aside"]
 
@@ -54,7 +54,7 @@ class PendingHandshakes:
             one.give_up()
 
 
-def step_aside(io: IOThread, transport: Transport, done: Callable[[OSError | None], None]) -> None:
+def step_aside(io: Reactor, transport: Transport, done: Callable[[OSError | None], None]) -> None:
     """Do a step of a handshake that calls the user's ``sni_callback``, in a thread of its own; then, on the loop,
     ``done`` with what it raised: ``BlockingIOError`` if there is more to come. Meanwhile nobody else may use the
     transport."""
@@ -78,7 +78,7 @@ class Handshake:
     """The TLS handshake of one connection, within ``timeout`` seconds (``None``: however long it takes); ends with
     ``done(None)`` or ``done(error)``. Every method belongs on the loop."""
 
-    def __init__(self, io: IOThread, sock: socket.socket, transport: Transport, timeout: float | None,
+    def __init__(self, io: Reactor, sock: socket.socket, transport: Transport, timeout: float | None,
                  done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None) -> None:
         self._io = io
         self._socket = sock
@@ -91,7 +91,7 @@ class Handshake:
     def start(self) -> None:
         if self._pending is not None:
             self._pending.add(self)
-        self.on_event(READ)
+        self._on_event(READ)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -101,7 +101,7 @@ class Handshake:
         if not self._over:
             self._finish(TLSHandshakeError("the TLS handshake was not finished, and too many newer ones were waiting"))
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         if self._over:
             return
         if self._transport.calls_back:
@@ -121,7 +121,7 @@ class Handshake:
                 self._finish(None)
                 return
         elif self._transport.readable:
-            self._io.call(self.on_event, READ)  # this round has had its share of them, and no event will come
+            self._io.call(self._on_event, READ)  # this round has had its share of them, and no event will come
         self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
 
     def _stepped(self, error: OSError | None) -> None:
@@ -131,7 +131,7 @@ class Handshake:
         if not isinstance(error, BlockingIOError):
             self._finish(error)
         elif self._transport.readable:
-            self.on_event(READ)
+            self._on_event(READ)
         else:
             self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
 
@@ -153,5 +153,5 @@ class Handshake:
                 self._timer.cancel()
             self._io.watch(self._socket, 0, self)
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self._finish(OSError(f"the TLS handshake failed: {error!r}"))

@@ -3,7 +3,7 @@
 ==================  =====================================================  ==========================================
 thread              may                                                    never
 ==================  =====================================================  ==========================================
-user's              put work into `IOThread.work`, `call`, `wake`          touch the selector or the timers
+user's              put work into `Reactor.work`, `call`, `wake`           touch the selector or the timers
 ``netmsg-io-N``     everything else here                                   run user code, resolve names, block on
                                                                            anything but the selector
 ==================  =====================================================  ==========================================
@@ -35,7 +35,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..locks import new_lock
 
-__all__ = ["Handler", "IOThread", "READ", "Timer", "User", "WRITE", "Worker"]
+__all__ = ["Handler", "READ", "Reactor", "Timer", "User", "WRITE", "Worker"]
 
 log = logging.getLogger("netmsg.reactor")
 
@@ -63,10 +63,10 @@ _numbers = itertools.count(1)
 class Handler(Protocol):
     """What a descriptor's readiness is told to."""
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         """Called with READ, WRITE or both."""
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         """A method of this object raised on the loop: close what it stands for."""
 
 
@@ -78,7 +78,7 @@ class HasFileno(Protocol):
 
 
 class Worker(Protocol):
-    """What may be put into `IOThread.work`."""
+    """What may be put into `Reactor.work`."""
 
     def bursting(self) -> bool:
         """Whether its producer has been writing by itself since the last look: if so, look again in `PACE`."""
@@ -86,18 +86,18 @@ class Worker(Protocol):
     def on_work(self) -> None:
         """Do what there is to do."""
 
-    def crashed(self, error: Exception) -> None:
-        """See `Handler.crashed`."""
+    def _crashed(self, error: Exception) -> None:
+        """See `Handler._crashed`."""
 
 
 class User(Protocol):
-    """A Søcket or a server that lives on an `IOThread`."""
+    """A Søcket or a server that lives on a `Reactor`."""
 
-    def io_failed(self, cause: BaseException | None) -> None:
+    def _io_failed(self, cause: BaseException | None) -> None:
         """The thread ends (``None``: it was closed) and nothing of its user goes on. On the loop."""
 
-    def io_closing(self, deadline: Deadline) -> None:
-        """`IOThread.close` was called: begin to close, and be done by ``deadline``. On the loop."""
+    def _io_closing(self, deadline: Deadline) -> None:
+        """`Reactor.close` was called: begin to close, and be done by ``deadline``. On the loop."""
 
 
 class Timer:
@@ -119,14 +119,9 @@ class Timer:
             self._cancelled[0] += 1
 
 
-class IOThread:
-    """A background thread (``netmsg-io-N``) on which Søckets and servers do their network work.
-
-    Each makes one of its own unless it is handed one: sharing an ``IOThread`` lets hundreds of Søckets live on one
-    thread. It starts with its first user. A context manager; `close` closes all of its users.
-
-    May be used from any thread. In a forked child it raises `ForkedError`.
-    """
+class Reactor:
+    """The thread (``netmsg-io-N``) behind an `IOThread`, or of one Søcket or server alone. It starts with its first
+    user."""
 
     def __init__(self) -> None:
         self.work: set[Worker] = set()
@@ -162,7 +157,7 @@ class IOThread:
         _all_threads.add(self)
 
     @classmethod
-    def private(cls) -> IOThread:
+    def private(cls) -> Reactor:
         """One that ends with its only user."""
         io = cls()
         io._private = True
@@ -262,12 +257,6 @@ class IOThread:
         if thread is not None and self._closed and not self.is_current:
             thread.join(timeout)
 
-    def __enter__(self) -> IOThread:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # On the loop
 
     def watch(self, sock: HasFileno, events: int, handler: Handler) -> None:
@@ -305,17 +294,17 @@ class IOThread:
     def _close_users(self, deadline: Deadline) -> None:
         for user in tuple(self._users):
             try:
-                user.io_closing(deadline)
+                user._io_closing(deadline)
             except Exception as error:  # the others are to close as well
                 log.exception("closing a user of the network thread failed")
-                user.io_failed(error)
+                user._io_failed(error)
         remaining = deadline.remaining()
         if remaining is not None and self._users:
             self.call_later(remaining, self._abandon_users)
 
     def _abandon_users(self) -> None:
         for user in tuple(self._users):
-            user.io_failed(None)
+            user._io_failed(None)
 
     def _run(self) -> None:
         # Allocating and freeing 16 MiB once raises glibc's mmap threshold: otherwise every read of 256 KiB maps and
@@ -330,7 +319,7 @@ class IOThread:
             with self._lock:
                 self._closed = True
             for user in tuple(self._users):
-                user.io_failed(error)
+                user._io_failed(error)
         finally:
             self._dig()
             self._release()
@@ -361,7 +350,7 @@ class IOThread:
                 self._drain_wake_ups()
                 continue
             try:
-                handler.on_event(events)
+                handler._on_event(events)
             except Exception as error:
                 self._crash(handler, error)
         if self._timers and self._timers[0][0] <= self.now:
@@ -439,7 +428,7 @@ class IOThread:
 
     def _crash(self, owner: Any, error: Exception) -> None:
         log.error("a step of the network thread failed; closing what it belonged to", exc_info=error)
-        crashed = getattr(owner, "crashed", None)
+        crashed = getattr(owner, "_crashed", None)
         if crashed is None:
             raise error
         crashed(error)
@@ -468,7 +457,7 @@ class IOThread:
         self._calls.clear()
 
 
-_all_threads: weakref.WeakSet[IOThread] = weakref.WeakSet()
+_all_threads: weakref.WeakSet[Reactor] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:

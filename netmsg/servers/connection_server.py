@@ -14,7 +14,7 @@ from ..errors import (
 from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
-from ..reactor.reactor import IOThread
+from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from .server import Server, claim
@@ -31,16 +31,16 @@ OF_THE_CONNECTION: Final = (ClosedError, ConnectionBrokenError, EndOfStream, Inc
 class Connection(Protocol):
     """One client, on the loop."""
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Begin, with the TLS handshake if there is one."""
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Close if idle, and otherwise as soon as it is."""
 
-    def cut(self) -> None:
+    def _cut(self) -> None:
         """Close at once."""
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """In a forked child: close this process's copy."""
 
 
@@ -55,27 +55,27 @@ class ConnectionServer(Server):
         self._listeners = listeners
         self._max_connections = max_connections
         self._acceptors: list[Acceptor] = []
-        self.connections: set[Any] = set()
+        self._connections: set[Any] = set()
         """On the loop."""
-        self.accepted = 0
-        self.handshakes = PendingHandshakes()
-        self.handshakes_failed = 0
-        self.accept_errors = 0
-        self.accept_pauses = 0
+        self._accepted = 0
+        self._handshakes = PendingHandshakes()
+        self._handshakes_failed = 0
+        self._accept_errors = 0
+        self._accept_pauses = 0
         self._full = False
-        self.closed_for = {"idle": 0, "slow": 0, "blocked": 0}
+        self._closed_for = {"idle": 0, "slow": 0, "blocked": 0}
         self._counting = new_lock()  # guards them; a leaf
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> Connection:
-        """Make a connection of a socket, which calls `forget` in the end. On the loop."""
+        """Make a connection of a socket, which calls `_forget` in the end. On the loop."""
         raise NotImplementedError
 
     # The life of the server
 
     def _open(self) -> None:
         self._acceptors = [
-            Acceptor(self.io, sock, functools.partial(self._admit, listener), self._accept_failed)
-            for listener in self._listeners for sock in listener.sockets]
+            Acceptor(self._io, sock, functools.partial(self._admit, listener), self._accept_failed)
+            for listener in self._listeners for sock in listener._sockets]
         for acceptor in self._acceptors:
             acceptor.start()
 
@@ -86,31 +86,31 @@ class ConnectionServer(Server):
             listener.close()
 
     def _finish_idle(self) -> None:
-        for connection in tuple(self.connections):
-            connection.finish()
+        for connection in tuple(self._connections):
+            connection._finish()
 
     def _idle(self) -> bool:
-        return not self.connections
+        return not self._connections
 
     def _cut(self) -> None:
-        for connection in tuple(self.connections):
-            connection.cut()
+        for connection in tuple(self._connections):
+            connection._cut()
 
     def _ended(self) -> None:
         super()._ended()
-        for connection in tuple(self.connections):
-            self.forget(connection)  # its handler has not come to its end: nobody is there any more to hear of that
+        for connection in tuple(self._connections):
+            self._forget(connection)  # its handler has not come to its end: nobody is there any more to hear of that
 
     def _abandon(self) -> None:
         for listener in self._listeners:
             listener.close()
-        for connection in tuple(self.connections):
-            connection.abandon()
+        for connection in tuple(self._connections):
+            connection._abandon()
 
     # Accepting, on the loop
 
     def _admit(self, listener: Listener, sock: socket.socket, address: Any) -> None:
-        self.accepted += 1
+        self._accepted += 1
         try:
             connection = self._accept(listener, sock, address)
         except OSError as error:  # it is gone already
@@ -119,54 +119,54 @@ class ConnectionServer(Server):
             return
         except Exception as error:  # such as a codec of the user's
             sock.close()
-            self.handler_failed(address, error, expected=False)
+            self._handler_failed(address, error, expected=False)
             return
-        self.connections.add(connection)
-        connection.start()
-        if len(self.connections) >= self._max_connections and not self._full:
+        self._connections.add(connection)
+        connection._start()
+        if len(self._connections) >= self._max_connections and not self._full:
             self._full = True
-            self.accept_pauses += 1
-            self.log.warning("full", "%r: %d connections, and no more are accepted", self, len(self.connections))
+            self._accept_pauses += 1
+            self._log.warning("full", "%r: %d connections, and no more are accepted", self, len(self._connections))
             for acceptor in self._acceptors:
                 acceptor.pause()
 
     def _accept_failed(self, error: OSError) -> None:
-        self.accept_errors += 1
-        self.log.warning("accept", "%r cannot accept: %s", self, error)
+        self._accept_errors += 1
+        self._log.warning("accept", "%r cannot accept: %s", self, error)
 
-    def forget(self, connection: Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         """A connection is closed. On the loop. Does nothing the second time."""
-        self.connections.discard(connection)
-        if self._full and len(self.connections) < self._max_connections:
+        self._connections.discard(connection)
+        if self._full and len(self._connections) < self._max_connections:
             self._full = False
-            if not self.stopping:
+            if not self._stopping:
                 for acceptor in self._acceptors:
                     acceptor.resume()
-        self.settle()
+        self._settle()
 
     # Errors
 
-    def handshake_failed(self, address: Any, error: OSError) -> None:
-        self.handshakes_failed += 1
-        self.log.warning("handshake", "%r: the TLS handshake with %r failed: %s", self, address, error)
+    def _handshake_failed(self, address: Any, error: OSError) -> None:
+        self._handshakes_failed += 1
+        self._log.warning("handshake", "%r: the TLS handshake with %r failed: %s", self, address, error)
 
-    def handler_failed(self, address: Any, error: BaseException, *, expected: bool) -> None:
+    def _handler_failed(self, address: Any, error: BaseException, *, expected: bool) -> None:
         """Tell of an exception that has left a handler. It is ``expected`` if it was raised by the connection itself,
         and not by another one that the handler has."""
         if expected and isinstance(error, OF_THE_CONNECTION):
             log.debug("%r: %s", address, error)
             return
-        self.handler_errors += 1
+        self._handler_errors += 1
         log.error("the handler of %r failed", address, exc_info=error)
 
-    def given_up(self, kind: str, address: Any, why: str, *, usual: bool = False) -> None:
+    def _given_up(self, kind: str, address: Any, why: str, *, usual: bool = False) -> None:
         """A client is closed because of what it does not do. From any thread."""
         with self._counting:
-            self.closed_for[kind] += 1
+            self._closed_for[kind] += 1
         if usual:
             log.debug("%r: %r is closed: %s", self, address, why)
         else:
-            self.log.warning(kind, "%r: %r is closed: %s", self, address, why)
+            self._log.warning(kind, "%r: %r is closed: %s", self, address, why)
 
     # For users
 
@@ -175,4 +175,4 @@ class ConnectionServer(Server):
         return [address for listener in self._listeners for address in listener.addresses]
 
     def fileno(self) -> int:
-        return -1 if self.stopping else self._listeners[0].fileno()
+        return -1 if self._stopping else self._listeners[0].fileno()

@@ -13,7 +13,8 @@ from ..datagrams.datagram_socket import DatagramSocket
 from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
-from ..reactor.reactor import READ, IOThread
+from ..reactor.io_thread import IOThread
+from ..reactor.reactor import READ
 from ..streams.byte_stream import check_size
 from .handlers import check_handler
 from .server import Server, claim
@@ -40,14 +41,14 @@ S = TypeVar("S")
 class DatagramPeer(Generic[S]):
     """Who has sent a datagram, as the handler sees it."""
 
-    __slots__ = ("server", "remote_address", "failure", "_socket", "__weakref__")
+    __slots__ = ("server", "remote_address", "_failure", "_socket", "__weakref__")
 
     def __init__(self, server: DatagramServer[S], sock: Any, address: Any) -> None:
         self.server = server
         """The `DatagramServer`."""
         self.remote_address = address
         """(host, port), or the path of a UNIX socket (``""`` if it has none, and then it cannot be answered)."""
-        self.failure = 0
+        self._failure = 0
         """The ``id`` of what the last `send_packet` has raised that is not the handler's fault."""
         self._socket = sock
 
@@ -59,21 +60,21 @@ class DatagramPeer(Generic[S]):
         Raises `PacketEncodeError`, `SendTimeoutError`, ``OSError(EMSGSIZE)`` for one that is too long, and for UNIX
         sockets ``ConnectionRefusedError`` or ``FileNotFoundError`` if nobody is there any more.
         """
-        data: Any = packet if self.server.codec is None else self.server.codec.encode(packet)
+        data: Any = packet if self.server._codec is None else self.server._codec.encode(packet)
         if not self.remote_address:
             error = ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
-            self.failure = id(error)
+            self._failure = id(error)
             raise error
-        if self.server.io.is_current or timeout == PATIENCE and self.server.is_deaf(self.remote_address):
+        if self.server._io.is_current or timeout == PATIENCE and self.server._is_deaf(self.remote_address):
             timeout = 0
         try:
             self._socket.send_to(data, self.remote_address, timeout=timeout)
         except (ClosedError, ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
             if isinstance(error, SendTimeoutError):
-                self.server.found_deaf(self.remote_address)
-            self.failure = id(error)
+                self.server._found_deaf(self.remote_address)
+            self._failure = id(error)
             raise
-        self.server.sent()
+        self.server._count_sent()
 
     @property
     def local_address(self) -> Any:
@@ -107,7 +108,7 @@ class DatagramServer(Server, Generic[S]):
             check_codec(codec)
         claim(sockets, DatagramSocket)
         super().__init__(max_workers, io_thread, patient=True)
-        self.codec = codec
+        self._codec = codec
         self._handler = handler
         self._has_workers = max_workers > 0
         self._receivers = [_Receiver(self, sock) for sock in sockets]
@@ -121,13 +122,13 @@ class DatagramServer(Server, Generic[S]):
 
     def _open(self) -> None:
         for receiver in self._receivers:
-            self.io.watch(receiver.sock, READ, receiver)
+            self._io.watch(receiver.sock, READ, receiver)
 
     def _close_listeners(self) -> None:
-        self.accepting = False
-        if self.started:
+        self._accepting = False
+        if self._started:
             for receiver in self._receivers:
-                self.io.watch(receiver.sock, 0, receiver)
+                self._io.watch(receiver.sock, 0, receiver)
         else:
             self._cut()
 
@@ -150,7 +151,7 @@ class DatagramServer(Server, Generic[S]):
 
     # Datagrams
 
-    def received(self, sock: DatagramSocket, data: bytes, address: Any) -> bool:
+    def _take(self, sock: DatagramSocket, data: bytes, address: Any) -> bool:
         """On the loop. Whether more may come."""
         with self._lock:
             self._received += 1
@@ -159,59 +160,59 @@ class DatagramServer(Server, Generic[S]):
         if not self._has_workers:
             task()
             return True
-        self.run_by_worker(task)
-        if len(self.pool.tasks) < MOST_WAITING:
+        self._run_by_worker(task)
+        if len(self._pool.tasks) < MOST_WAITING:
             return True
         self._paused = True
         for receiver in self._receivers:
-            self.io.watch(receiver.sock, 0, receiver)
-        if len(self.pool.tasks) < MOST_WAITING // 2:  # and perhaps nobody is left who would see it
+            self._io.watch(receiver.sock, 0, receiver)
+        if len(self._pool.tasks) < MOST_WAITING // 2:  # and perhaps nobody is left who would see it
             self._resume()
         return False
 
-    def overlong(self, error: OSError) -> None:
+    def _count_overlong(self, error: OSError) -> None:
         with self._lock:
             self._overlong += 1
-        self.log.warning("overlong", "%r: %s", self, error)
+        self._log.warning("overlong", "%r: %s", self, error)
 
-    def is_deaf(self, address: Any) -> bool:
+    def _is_deaf(self, address: Any) -> bool:
         """Whether a client has lately made no room for an answer: then others are not to wait for it again."""
         return time.monotonic() < self._deaf.get(address, 0.0)
 
-    def found_deaf(self, address: Any) -> None:
+    def _found_deaf(self, address: Any) -> None:
         if len(self._deaf) >= MOST_WAITING:
             self._deaf = {}
         self._deaf[address] = time.monotonic() + DEAF
 
-    def sent(self) -> None:
+    def _count_sent(self) -> None:
         with self._lock:
             self._sent += 1
 
     def _handle(self, peer: DatagramPeer[S], data: bytes) -> None:
         """In a worker, or on the loop."""
         try:
-            packet = data if self.codec is None else self.codec.decode(data)
+            packet = data if self._codec is None else self._codec.decode(data)
             self._handler(peer, packet)
         except PacketDecodeError as error:
             with self._lock:
                 self._bad += 1
-            self.log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
+            self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
         except BaseException as error:
-            if id(error) == peer.failure:
-                self.log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
+            if id(error) == peer._failure:
+                self._log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
             else:
                 with self._lock:
-                    self.handler_errors += 1
+                    self._handler_errors += 1
                 log.error("the handler of a datagram from %r failed", peer.remote_address, exc_info=error)
         with self._lock:
             self._unfinished -= 1
-        if self.stopping and not self._unfinished:
-            self.io.call(self.settle)
-        if self._paused and len(self.pool.tasks) < MOST_WAITING // 2:
-            self.io.call(self._resume)
+        if self._stopping and not self._unfinished:
+            self._io.call(self._settle)
+        if self._paused and len(self._pool.tasks) < MOST_WAITING // 2:
+            self._io.call(self._resume)
 
     def _resume(self) -> None:
-        if self._paused and self.accepting:
+        if self._paused and self._accepting:
             self._paused = False
             self._open()
 
@@ -222,13 +223,13 @@ class DatagramServer(Server, Generic[S]):
         return [receiver.sock.local_address for receiver in self._receivers]
 
     def fileno(self) -> int:
-        return -1 if self.stopping else self._receivers[0].sock.fileno()
+        return -1 if self._stopping else self._receivers[0].sock.fileno()
 
     def stats(self) -> ServerStats:
         return ServerStats(
-            waiting=len(self.pool.tasks), workers=self.pool.workers, packets_received=self._received,
+            waiting=len(self._pool.tasks), workers=self._pool.workers, packets_received=self._received,
             packets_sent=self._sent, bad_packets=self._bad, overlong_datagrams=self._overlong,
-            handler_errors=self.handler_errors)
+            handler_errors=self._handler_errors)
 
 
 class _Receiver:
@@ -238,25 +239,25 @@ class _Receiver:
         self._server = server
         self.sock = sock
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         for _ in range(AT_A_TIME):
-            if not self._server.accepting:  # any more, in this round
+            if not self._server._accepting:  # any more, in this round
                 return
             try:
-                data, address = self.sock.receive_now(LARGEST)
+                data, address = self.sock._receive_now(LARGEST)
             except BlockingIOError:
                 return
             except ClosedError:
-                self._server.io.watch(self.sock, 0, self)
+                self._server._io.watch(self.sock, 0, self)
                 return
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
-                    self._server.overlong(error)
+                    self._server._count_overlong(error)
                 else:
                     log.debug("%r: %s", self._server, error)  # such as that nobody listened to an answer
                 continue
-            if not self._server.received(self.sock, data, address):
+            if not self._server._take(self.sock, data, address):
                 return
 
-    def crashed(self, error: Exception) -> None:
-        self._server.crashed(error)
+    def _crashed(self, error: Exception) -> None:
+        self._server._crashed(error)

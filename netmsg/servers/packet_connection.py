@@ -16,7 +16,7 @@ from ..errors import (
     ClosedError, ConnectionBrokenError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError, as_broken, bare,
 )
-from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
+from ..packets.receiving import again, decoded, ending, has_failed, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
 from ..reactor.reactor import READ, WRITE, Timer
 from ..sockets.addresses import host_and_port
@@ -73,7 +73,7 @@ class PacketConnection(Generic[S]):
     """
 
     __slots__ = (
-        "server", "state", "closed", "remote_address", "packets_received", "handshake", "_io", "_socket", "_listener",
+        "server", "state", "closed", "remote_address", "_packets_received", "_handshake", "_io", "_socket", "_listener",
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_timeout", "_stepping",
@@ -88,20 +88,20 @@ class PacketConnection(Generic[S]):
         """Whether `close` was called, or the connection is over."""
         self.remote_address = host_and_port(address)
         """(host, port), or the path of a UNIX socket (``""`` if it has none)."""
-        self.packets_received = 0
-        self.handshake: Handshake | None = None
-        self._io = server.io
+        self._packets_received = 0
+        self._handshake: Handshake | None = None
+        self._io = server._io
         self._socket = sock
         self._listener = listener
         self._local_address = host_and_port(sock.getsockname())
         transport: Transport = PlainTransport(sock)
-        if listener.ssl_context is not None and listener.autostart_tls:
-            transport = TLSTransport(transport, listener.ssl_context, server_side=True,
-                                     standard_compatible=listener.tls_standard_compatible)
+        if listener._ssl_context is not None and listener._autostart_tls:
+            transport = TLSTransport(transport, listener._ssl_context, server_side=True,
+                                     standard_compatible=listener._tls_standard_compatible)
         self._transport = transport
         self._queue = SendQueue(transport)
-        self._decoder = server.codec.decoder()
-        self._handler: Handler = server.make_handler(self)
+        self._decoder = server._codec.decoder()
+        self._handler: Handler = server._make_handler(self)
         self._packets: list[Any] = []  # for the handler, the next one last
         self._ending: Exception | None = None  # what comes after them
         self._begun = False
@@ -138,11 +138,11 @@ class PacketConnection(Generic[S]):
         """
         if timeout is not DEFAULT:
             check_timeout(timeout)  # type: ignore[arg-type]
-        data = self.server.encode(packet)
+        data = self.server._encode(packet)
         queue = self._queue
         if self.closed or queue.failure is not None:
             raise self._refusal()
-        if queue.size >= self.server.send_hwm_bytes:
+        if queue.size >= self.server._send_hwm_bytes:
             self._wait_for_room(timeout)
         corked = self._corked
         if corked is not None and get_ident() == self._io.ident:
@@ -158,7 +158,7 @@ class PacketConnection(Generic[S]):
                 raise self._refusal()
 
     def _refusal(self) -> Exception:
-        self.server.check_process()
+        self.server._check_process()
         failure = self._queue.failure
         if self.closed or failure is None:
             return self._told(ClosedError("the connection is closed"))
@@ -170,11 +170,11 @@ class PacketConnection(Generic[S]):
         return error
 
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
-        queue, mark = self._queue, self.server.send_hwm_bytes
+        queue, mark = self._queue, self.server._send_hwm_bytes
         if self._io.is_current:
             self._pass_the_mark(timeout)
             return
-        deadline = Deadline(self.server.send_timeout if isinstance(timeout, _Default) else timeout)
+        deadline = Deadline(self.server._send_timeout if isinstance(timeout, _Default) else timeout)
         if not self._wait(lambda: queue.size < mark or self.closed or queue.failure is not None, deadline):
             if isinstance(timeout, _Default):
                 self._close_slow()
@@ -185,13 +185,13 @@ class PacketConnection(Generic[S]):
     def _pass_the_mark(self, timeout: float | None | _Default) -> None:
         """On the loop nothing waits. What the client's own step sends comes to an end, for no other one begins above
         the mark; what others send need not."""
-        queue, mark = self._queue, self.server.send_hwm_bytes
+        queue, mark = self._queue, self.server._send_hwm_bytes
         if isinstance(timeout, _Default):
             if self._stepping is None and queue.size >= FAR_ABOVE * mark:
                 queue.flush()
             if self._stepping is not None or queue.size < FAR_ABOVE * mark:
                 if self._slow is None:
-                    self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
+                    self._slow = self._io.call_later(self.server._send_timeout, self._too_slow)
                 return
             self._close_slow()
         raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
@@ -201,13 +201,13 @@ class PacketConnection(Generic[S]):
         waiters = self._waiters()
         if waiters.wait(ready, deadline.sooner(BRIEFLY)):
             return True
-        if deadline.expired or not self.server.pool.is_current:
+        if deadline.expired or not self.server._pool.is_current:
             return waiters.wait(ready, deadline)
-        claim = self.server.block(self)
+        claim = self.server._block(self)
         try:
             return waiters.wait(ready, deadline)
         finally:
-            self.server.pool.unblock(claim)
+            self.server._pool.unblock(claim)
 
     def _waiters(self) -> Waiters:
         """They cost too much memory to have them in every connection."""
@@ -233,7 +233,7 @@ class PacketConnection(Generic[S]):
         error comes in the place of the next packet.
         """
         check_timeout(timeout)
-        context = self._listener.ssl_context if ssl_context is None else ssl_context
+        context = self._listener._ssl_context if ssl_context is None else ssl_context
         if context is None:
             raise ValueError("ssl_context is required: the listener was made without one")
         check_server_context(context)
@@ -246,8 +246,8 @@ class PacketConnection(Generic[S]):
             raise self._told(RemoteProtocolError("the client sent something in the clear behind what asked for TLS: "
                                                  "it may have been injected"))
         upgrade = TLSTransport(self._transport, context, server_side=True,
-                               standard_compatible=self._listener.tls_standard_compatible and tls_standard_compatible)
-        timeout = self._listener.handshake_timeout if timeout is None else timeout
+                               standard_compatible=self._listener._tls_standard_compatible and tls_standard_compatible)
+        timeout = self._listener._handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
         self._upgrade_timeout = timeout
         if self._corked is not None:
@@ -277,7 +277,7 @@ class PacketConnection(Generic[S]):
         """Close at once, dropping everything."""
         self.closed = True
         self._tell()
-        self._io.call(self.cut)
+        self._io.call(self._cut)
 
     @property
     def tls(self) -> TLSInfo | None:
@@ -301,7 +301,7 @@ class PacketConnection(Generic[S]):
     @property
     def socket(self) -> SocketProxy:
         """The socket's options and addresses."""
-        self.server.check_process()
+        self.server._check_process()
         return SocketProxy(self._socket)
 
     def fileno(self) -> int:
@@ -309,17 +309,17 @@ class PacketConnection(Generic[S]):
         return -1 if self.closed else self._socket.fileno()
 
     @property
-    def packets_sent(self) -> int:
+    def _packets_sent(self) -> int:
         """How many packets `send_packet` has accepted."""
         return self._queue.packets
 
     @property
-    def decoder_failed(self) -> bool:
+    def _decoder_failed(self) -> bool:
         """Whether it has raised what it should not have, which has been logged."""
-        return self._decoder.failed
+        return has_failed(self._decoder)
 
     @property
-    def established(self) -> bool:
+    def _established(self) -> bool:
         """Whether the handler has begun, or is about to."""
         return self._begun
 
@@ -331,8 +331,8 @@ class PacketConnection(Generic[S]):
     def _schedule(self) -> None:
         """Have a step. On the loop."""
         self._busy = True
-        if self.server.has_workers:
-            self.server.run_by_worker(self._step)
+        if self.server._has_workers:
+            self.server._run_by_worker(self._step)
             return
         self._corked = []
         self._step()
@@ -348,9 +348,9 @@ class PacketConnection(Generic[S]):
 
     def _step(self) -> None:
         handler = self._handler
-        tasks = self.server.tasks
+        tasks = self.server._tasks
         self._stepping = get_ident()
-        mark = self.server.send_hwm_bytes  # above it packets wait for the client, which costs no worker
+        mark = self.server._send_hwm_bytes  # above it packets wait for the client, which costs no worker
         driven = False
         given: Any = None
         try:
@@ -368,13 +368,13 @@ class PacketConnection(Generic[S]):
                     driven = True
                     self._late = False
                     if isinstance(given, PacketDecodeError):
-                        self.server.bad_packets += 1
+                        self.server._bad_packets += 1
                         handler.error(given)
                     else:
-                        self.packets_received += 1
+                        self._packets_received += 1
                         handler.packet(given)
                     if tasks and packets:
-                        self.server.pool.put(self._step)  # behind the others: one packet each
+                        self.server._pool.put(self._step)  # behind the others: one packet each
                         return
                     continue
                 if self.closed:
@@ -393,14 +393,14 @@ class PacketConnection(Generic[S]):
                 driven = True
                 handler.error(given)
                 if handler.finished and isinstance(given, TimeoutError):
-                    self.server.given_up("idle", self.remote_address, "it was silent for too long", usual=True)
+                    self.server._given_up("idle", self.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
             handler.finished = True
-            self.server.step_failed(self, error, expected=error is given or id(error) == self._failure)
+            self.server._step_failed(self, error, expected=error is given or id(error) == self._failure)
         given = None
-        if handler.finished or self.server.stopping:
+        if handler.finished or self.server._stopping:
             self.closed = True
-        if driven and (handler.timeout is not None or self.server.idle_timeout is not None
+        if driven and (handler.timeout is not None or self.server._idle_timeout is not None
                        or self._wake_at != math.inf):
             self._expect_packet()
         timer = self._timer
@@ -415,7 +415,7 @@ class PacketConnection(Generic[S]):
         """Have the time begin in which the handler wants a packet."""
         wait = self._handler.timeout
         if wait is None:
-            wait = self.server.idle_timeout
+            wait = self.server._idle_timeout
         self._wake_at = math.inf if wait is None else time.monotonic() + wait
 
     def _decode(self, chunk: bytes) -> None:
@@ -425,17 +425,17 @@ class PacketConnection(Generic[S]):
             lost = loss(self._decoder)
             if lost is not None:
                 self._ending = lost
-                if self._decoder.failed and self._packets:
-                    self.server.handler_failed(self.remote_address, self._packets[0], expected=False)
+                if has_failed(self._decoder) and self._packets:
+                    self.server._handler_failed(self.remote_address, self._packets[0], expected=False)
         else:
             self._ending = ending(self._decoder)
 
     # On the loop
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Begin, with the TLS handshake if there is one."""
         if self._transport.handshaking:
-            self._shake_hands(self._transport, self._listener.handshake_timeout)
+            self._shake_hands(self._transport, self._listener._handshake_timeout)
         else:
             self._schedule_begin()
 
@@ -451,11 +451,11 @@ class PacketConnection(Generic[S]):
 
     def _shake_hands(self, transport: Transport, timeout: float | None) -> None:
         self._unwatch()
-        self.handshake = Handshake(self._io, self._socket, transport, timeout, self._shaken, self.server.handshakes)
-        self.handshake.start()
+        self._handshake = Handshake(self._io, self._socket, transport, timeout, self._shaken, self.server._handshakes)
+        self._handshake.start()
 
     def _shaken(self, error: OSError | None) -> None:
-        self.handshake = None
+        self._handshake = None
         if error is None and self._upgrade is None:
             self._more = self._transport.readable
             self._schedule_begin()
@@ -465,12 +465,12 @@ class PacketConnection(Generic[S]):
             self._more = self._transport.readable
             self._queue.release(self._transport)
         elif error is not None:
-            self.server.handshake_failed(self.remote_address, error)
+            self.server._handshake_failed(self.remote_address, error)
             error = bare(error)
             self._ending = as_broken(error)
             self._queue.failure = error
             if not self._begun:
-                self.cut()
+                self._cut()
                 return
         self._tell()
         self._look()
@@ -483,21 +483,21 @@ class PacketConnection(Generic[S]):
         if self._queue.failure is not None and self._ending is None:
             self._ending = as_broken(self._queue.failure)
             self._tell()
-        if (self._upgrade is not None and self.handshake is None and self._ending is None
+        if (self._upgrade is not None and self._handshake is None and self._ending is None
                 and (self._queue.later or not self.closed) and not self._queue.in_the_clear):
             if self._unread is not None:
                 self._upgrade.feed(self._unread)  # a ClientHello that did not wait
                 self._unread = None
             self._shake_hands(self._upgrade, self._upgrade_timeout)
-        elif self._busy or self.handshake is not None:
+        elif self._busy or self._handshake is not None:
             self._watch()
         elif self.closed:
             self._finish_handler()
         elif self._packets:  # left by a step that was ahead of the client
-            if self._queue.size < self.server.send_hwm_bytes:
+            if self._queue.size < self.server._send_hwm_bytes:
                 self._schedule()
             elif self._slow is None:
-                self._slow = self._io.call_later(self.server.send_timeout, self._too_slow)
+                self._slow = self._io.call_later(self.server._send_timeout, self._too_slow)
             self._watch()
         elif self._unread is not None and self._upgrade is None:
             chunk, self._unread = self._unread, None
@@ -508,7 +508,7 @@ class PacketConnection(Generic[S]):
         else:
             self._arm()
             self._paused = False
-            if self._more and self._queue.size < self.server.send_hwm_bytes:
+            if self._more and self._queue.size < self.server._send_hwm_bytes:
                 self._read()
             else:
                 self._watch()
@@ -546,15 +546,15 @@ class PacketConnection(Generic[S]):
         if self._handler.hears_errors:
             self._schedule()
         else:
-            self.server.given_up("idle", self.remote_address, "it was silent for too long", usual=True)
+            self.server._given_up("idle", self.remote_address, "it was silent for too long", usual=True)
             self._finish_handler()
 
     def _watch(self) -> None:
-        if self.handshake is not None or self._disposed:
+        if self._handshake is not None or self._disposed:
             return
         events = 0
         if self._goodbye or not (self._paused or self.closed or self._ending is not None or self._upgrade is not None
-                                 or self._queue.size >= self.server.send_hwm_bytes):
+                                 or self._queue.size >= self.server._send_hwm_bytes):
             events = READ
         broken = self._queue.failure is not None or isinstance(self._ending, BROKEN)
         if not broken and (self._queue.blocked or self._transport.unsent):
@@ -568,7 +568,7 @@ class PacketConnection(Generic[S]):
             self._io.watch(self._socket, 0, self)
             self._watched = 0
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         if events & WRITE:
             self._write()
         if events & READ and self._watched & READ:
@@ -585,7 +585,7 @@ class PacketConnection(Generic[S]):
                 self._transport.flush()
             except OSError:
                 pass  # reading tells
-        if queue.size < self.server.send_hwm_bytes:
+        if queue.size < self.server._send_hwm_bytes:
             if self._slow is not None:
                 self._slow.cancel()
                 self._slow = None
@@ -602,11 +602,11 @@ class PacketConnection(Generic[S]):
 
     def _close_slow(self) -> None:
         """From any thread."""
-        self.server.given_up("slow", self.remote_address, "it does not receive what it is sent")
+        self.server._given_up("slow", self.remote_address, "it does not receive what it is sent")
         self.abort()
 
     def _read(self, *, late: bool = False) -> None:
-        above = self._queue.size >= self.server.send_hwm_bytes and not late
+        above = self._queue.size >= self.server._send_hwm_bytes and not late
         if above or self._unread is not None or self._upgrade is not None or self._packets and not self._busy:
             self._paused = True
             self._watch()
@@ -634,7 +634,7 @@ class PacketConnection(Generic[S]):
             self._received(chunk)
 
     def _received(self, chunk: bytes) -> None:
-        if self.server.decodes_in_steps and chunk:
+        if self.server._decodes_in_steps and chunk:
             self._unread = chunk
             self._schedule()
         else:
@@ -648,10 +648,10 @@ class PacketConnection(Generic[S]):
 
     # The end, on the loop
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """The server is stopping: close if idle, and otherwise after the step."""
         if not self._begun:
-            self.cut()
+            self._cut()
         elif not self._busy:
             self.closed = True
             self._look()
@@ -659,17 +659,17 @@ class PacketConnection(Generic[S]):
     def _wind_up(self) -> None:
         """The handler has finished: let what was sent arrive."""
         if isinstance(self._ending, BROKEN) or self._queue.failure is not None:
-            self.cut()
+            self._cut()
             return
         if self._winding_up is None:
-            self._winding_up = self._io.call_later(self.server.send_timeout, self._too_slow)
+            self._winding_up = self._io.call_later(self.server._send_timeout, self._too_slow)
             self._queue.flush()
             self._say_goodbye()
 
     def _say_goodbye(self) -> None:
         queue = self._queue
         if queue.failure is not None:
-            self.cut()
+            self._cut()
         elif queue.buffers or queue.later:
             self._watch()
         elif not self._goodbye:
@@ -677,14 +677,14 @@ class PacketConnection(Generic[S]):
             try:
                 self._transport.end_sending()
             except OSError:
-                self.cut()
+                self._cut()
                 return
             if isinstance(self._ending, EOFError) and not self._transport.unsent:
-                self.cut()
+                self._cut()
                 return
             if self._winding_up is not None:
                 self._winding_up.cancel()
-            self._winding_up = self._io.call_later(LINGER, self.cut)
+            self._winding_up = self._io.call_later(LINGER, self._cut)
             self._linger()
 
     def _linger(self) -> None:
@@ -694,7 +694,7 @@ class PacketConnection(Generic[S]):
         if self._transport.tls is None or not self._queue.packets:
             if all_acknowledged(self._socket):
                 self._discard()
-                self.cut()
+                self._cut()
                 return
             self._io.call_later(LINGER_STEP, self._linger)  # no event tells of it
         self._watch()
@@ -709,16 +709,16 @@ class PacketConnection(Generic[S]):
             return
         except OSError:
             pass
-        self.cut()
+        self._cut()
 
-    def cut(self) -> None:
+    def _cut(self) -> None:
         """Close the socket now."""
         self.closed = True
         if not self._disposed:
             self._disposed = True
-            if self.handshake is not None:
-                self.handshake.cancel()
-                self.handshake = None
+            if self._handshake is not None:
+                self._handshake.cancel()
+                self._handshake = None
             for timer in (self._timer, self._slow, self._winding_up):
                 if timer is not None:
                     timer.cancel()
@@ -747,12 +747,12 @@ class PacketConnection(Generic[S]):
             self._forgotten = True
             self._packets = []
             self._unread = None
-            self.server.forget(self)
+            self.server._forget(self)
 
-    def crashed(self, error: Exception) -> None:
-        self.cut()
+    def _crashed(self, error: Exception) -> None:
+        self._cut()
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """In a forked child: close this process's copy."""
         self.closed = True
         self._socket.close()

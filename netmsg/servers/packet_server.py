@@ -12,7 +12,7 @@ from ..deadline import check_timeout
 from ..errors import PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decodes_by_itself
-from ..reactor.reactor import IOThread
+from ..reactor.io_thread import IOThread
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import prepare
@@ -69,23 +69,23 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         check_timeout(idle_timeout)
         check_timeout(send_timeout)
         super().__init__(listeners, max_workers, max_connections, io_thread, patient=True)
-        self.codec = codec
-        self.encode = codec.encode
-        self.has_workers = max_workers > 0
-        self.tasks: Collection[Any] = self.pool.tasks if self.has_workers else ()
+        self._codec = codec
+        self._encode = codec.encode
+        self._has_workers = max_workers > 0
+        self._tasks: Collection[Any] = self._pool.tasks if self._has_workers else ()
         """Who else waits for a worker."""
-        self.decodes_in_steps = self.has_workers and not decodes_by_itself(codec)
+        self._decodes_in_steps = self._has_workers and not decodes_by_itself(codec)
         """What is a user's does not run on the loop."""
-        self.idle_timeout = idle_timeout
-        self.send_hwm_bytes = send_hwm_bytes
-        self.send_timeout = send_timeout if send_timeout is not None else math.inf
+        self._idle_timeout = idle_timeout
+        self._send_hwm_bytes = send_hwm_bytes
+        self._send_timeout = send_timeout if send_timeout is not None else math.inf
         self._user_handler: Callable[..., Any] = handler
         self._handler_type: Callable[[Any, Any], Handler] = \
             GeneratorHandler if (is_generator(handler) if generator is None else generator) else FunctionHandler
-        self.bad_packets = 0
+        self._bad_packets = 0
         self._packets_received = self._packets_sent = 0  # of the connections that are gone
 
-    def make_handler(self, connection: PacketConnection[S]) -> Handler:
+    def _make_handler(self, connection: PacketConnection[S]) -> Handler:
         return self._handler_type(self._user_handler, connection)
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> PacketConnection[S]:
@@ -94,49 +94,49 @@ class PacketServer(ConnectionServer, Generic[S, R]):
 
     def clients(self) -> list[PacketConnection[S]]:
         """Those that are connected now, TLS established."""
-        return [connection for connection in tuple(self.connections) if connection.established
+        return [connection for connection in tuple(self._connections) if connection._established
                 and not connection.closed]
 
-    def step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
+    def _step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
         """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
-        if isinstance(error, PacketDecodeError) and connection.decoder_failed:
+        if isinstance(error, PacketDecodeError) and connection._decoder_failed:
             log.debug("%r: %s", connection.remote_address, error)
         elif isinstance(error, PacketDecodeError):
-            self.log.warning("bad packet", "%r: a bad packet from %r: %s", self, connection.remote_address, error)
+            self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, connection.remote_address, error)
         elif expected and isinstance(error, SendTimeoutError):
             log.debug("%r: %s", connection.remote_address, error)
         elif expected and isinstance(error, TimeoutError):
-            self.given_up("idle", connection.remote_address, "it was silent for too long", usual=True)
+            self._given_up("idle", connection.remote_address, "it was silent for too long", usual=True)
         else:
-            self.handler_failed(connection.remote_address, error, expected=expected)
+            self._handler_failed(connection.remote_address, error, expected=expected)
 
-    def block(self, connection: PacketConnection[S]) -> object:
+    def _block(self, connection: PacketConnection[S]) -> object:
         """A worker is about to wait for ``connection``: another one stands in for it. If too many do, the client that
         has been waited for the longest is closed. Returns what to call `WorkerPool.unblock` with."""
-        claim, blocked = self.pool.block(connection)
+        claim, blocked = self._pool.block(connection)
         waiting = [one for one in blocked if not one.closed]
-        if len(waiting) > self.pool.spare:
-            self.given_up("blocked", waiting[0].remote_address,
-                          "too many workers wait for clients, and for this one the longest")
+        if len(waiting) > self._pool.spare:
+            self._given_up("blocked", waiting[0].remote_address,
+                           "too many workers wait for clients, and for this one the longest")
             waiting[0].abort()
-        self.io.call(self._dispatch)
+        self._io.call(self._dispatch)
         return claim
 
-    def forget(self, connection: Any) -> None:
-        if connection not in self.connections:
+    def _forget(self, connection: Any) -> None:
+        if connection not in self._connections:
             return
-        self._packets_received += connection.packets_received
-        self._packets_sent += connection.packets_sent
-        super().forget(connection)
+        self._packets_received += connection._packets_received
+        self._packets_sent += connection._packets_sent
+        super()._forget(connection)
 
     def stats(self) -> ServerStats:
-        connections = tuple(self.connections)
+        connections = tuple(self._connections)
         return ServerStats(
-            connections=len(connections), accepted=self.accepted,
-            handshakes=len(self.handshakes),
-            handshakes_failed=self.handshakes_failed, waiting=len(self.pool.tasks), workers=self.pool.workers,
-            packets_received=self._packets_received + sum(one.packets_received for one in connections),
-            packets_sent=self._packets_sent + sum(one.packets_sent for one in connections),
-            bad_packets=self.bad_packets, handler_errors=self.handler_errors, accept_pauses=self.accept_pauses,
-            accept_errors=self.accept_errors, closed_idle=self.closed_for["idle"],
-            closed_slow=self.closed_for["slow"], closed_blocked=self.closed_for["blocked"])
+            connections=len(connections), accepted=self._accepted,
+            handshakes=len(self._handshakes),
+            handshakes_failed=self._handshakes_failed, waiting=len(self._pool.tasks), workers=self._pool.workers,
+            packets_received=self._packets_received + sum(one._packets_received for one in connections),
+            packets_sent=self._packets_sent + sum(one._packets_sent for one in connections),
+            bad_packets=self._bad_packets, handler_errors=self._handler_errors, accept_pauses=self._accept_pauses,
+            accept_errors=self._accept_errors, closed_idle=self._closed_for["idle"],
+            closed_slow=self._closed_for["slow"], closed_blocked=self._closed_for["blocked"])

@@ -12,7 +12,8 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
-from ..reactor.reactor import IOThread, Timer
+from ..reactor.io_thread import IOThread, reactor_of
+from ..reactor.reactor import Timer
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats
@@ -33,18 +34,18 @@ class Server:
     thread                  does
     ======================  ==========================================================================
     any                     `start`, `shutdown` and what a server's user may call
-    ``netmsg-io-N``         all that is named ``on_…`` or marked "on the loop"
+    ``netmsg-io-N``         all that is named ``_on_…`` or marked "on the loop"
     ``netmsg-worker-N-M``   the handlers
     ======================  ==========================================================================
     """
 
     def __init__(self, max_workers: int, io_thread: IOThread | None, *, patient: bool = False) -> None:
-        self.io = io_thread if io_thread is not None else IOThread.private()
-        self.pool = WorkerPool(max_workers, patient=patient)
-        self.started = False
+        self._io = reactor_of(io_thread)
+        self._pool = WorkerPool(max_workers, patient=patient)
+        self._started = False
         self._begun = False
-        self.stopping = False
-        self.accepting = True
+        self._stopping = False
+        self._accepting = True
         self._over = False
         self._process = current_process()
         self._changed = Waiters()
@@ -52,8 +53,8 @@ class Server:
         self._cut_timer: Timer | None = None
         self._noticed = False
         self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
-        self.handler_errors = 0
-        self.log = SparingLog(log)
+        self._handler_errors = 0
+        self._log = SparingLog(log)
         _servers.add(self)
 
     # What differs
@@ -104,15 +105,15 @@ class Server:
     def start(self) -> None:
         """Begin to serve, in the background. Does nothing the second time; `ClosedError` after `shutdown`."""
         self._check()
-        if not self.started:
+        if not self._started:
             aside(self._start)
 
     def _start(self) -> None:
-        if self.started:
+        if self._started:
             return
-        self.io.attach(self)
-        self.started = True
-        self.io.call(self._begin)
+        self._io.attach(self)
+        self._started = True
+        self._io.call(self._begin)
 
     def serve_forever(self) -> None:
         """Serve until `shutdown`, called by another thread, a handler or a signal handler. Started if it is not yet.
@@ -132,9 +133,9 @@ class Server:
         others may bind their addresses. Idempotent; never waits, and may be called in a handler or a signal handler."""
         if self._process is not current_process():
             return
-        self.accepting = False
-        if self.started:
-            self.io.call(self._close_listeners)
+        self._accepting = False
+        if self._started:
+            self._io.call(self._close_listeners)
         else:
             self._close_listeners()
 
@@ -148,13 +149,13 @@ class Server:
         deadline = Deadline(timeout)
         if self._process is not current_process():
             return
-        self.stopping = True
-        if not self.started:
+        self._stopping = True
+        if not self._started:
             self._close_listeners()
             self._ended()
             return
-        self.io.call(self._stop, deadline)
-        if not wait or self.io.is_current or self.pool.is_current:
+        self._io.call(self._stop, deadline)
+        if not wait or self._io.is_current or self._pool.is_current:
             return
         # Once it is over, at the latest at the deadline, the threads end.
         if not self._changed.wait(lambda: self._over, deadline):
@@ -169,7 +170,7 @@ class Server:
     @property
     def closed(self) -> bool:
         """Whether `shutdown` or `close` was called."""
-        return self.stopping
+        return self._stopping
 
     def fileno(self) -> int:
         """The descriptor of the first listening socket; -1 once closed."""
@@ -183,44 +184,44 @@ class Server:
         self.shutdown()
 
     def __repr__(self) -> str:
-        state = "over" if self._over else "stopping" if self.stopping else "serving" if self.started else "new"
+        state = "over" if self._over else "stopping" if self._stopping else "serving" if self._started else "new"
         return f"<{type(self).__name__} on {self.addresses!r} {state}>"
 
     def __del__(self) -> None:
-        if getattr(self, "stopping", True) or self.started or self._process is not current_process():
+        if getattr(self, "_stopping", True) or self._started or self._process is not current_process():
             return
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         self._close_listeners()
 
     # For its own
 
-    def check_process(self) -> None:
+    def _check_process(self) -> None:
         """Raises `ForkedError`."""
         if self._process is not current_process():
             raise ForkedError("this server belongs to the parent process")
 
     def _check(self) -> None:
-        self.check_process()
-        if self.stopping:
+        self._check_process()
+        if self._stopping:
             raise ClosedError("the server is closed")
 
-    def run_by_worker(self, task: Any) -> None:
+    def _run_by_worker(self, task: Any) -> None:
         """Have a worker run ``task`` soon. On the loop: the workers are woken once it has nothing else to do."""
-        self.pool.put(task)
+        self._pool.put(task)
         if not self._noticed:
             self._noticed = True
-            self.io.notices.append(self._dispatch)
+            self._io.notices.append(self._dispatch)
 
     def _dispatch(self) -> None:
         self._noticed = False
-        if self.pool.dispatch():
+        if self._pool.dispatch():
             self._noticed = True
-            self.io.call(self._dispatch)
+            self._io.call(self._dispatch)
 
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()
-            self.io.detach(self)
-        elif not self.stopping and self.accepting and not self._begun:
+            self._io.detach(self)
+        elif not self._stopping and self._accepting and not self._begun:
             self._begun = True  # an interrupted start() may have been called again
             self._open()
 
@@ -233,13 +234,13 @@ class Server:
         remaining = deadline.remaining()
         if remaining is not None and not self._over:
             timer = self._cut_timer
-            if timer is None or timer.at > self.io.now + remaining:
+            if timer is None or timer.at > self._io.now + remaining:
                 if timer is not None:
                     timer.cancel()
-                self._cut_timer = self.io.call_later(remaining, self._cut_short)
-        self.settle()
+                self._cut_timer = self._io.call_later(remaining, self._cut_short)
+        self._settle()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Something has ended: perhaps it was the last. On the loop."""
         if self._finishing and not self._over and self._idle():
             self._ended()
@@ -255,29 +256,29 @@ class Server:
         self._over = True
         if self._cut_timer is not None:
             self._cut_timer.cancel()
-        self.pool.close()
-        if self.started:
-            self.io.detach(self)
+        self._pool.close()
+        if self._started:
+            self._io.detach(self)
         self._changed.notify_all()
 
     def _join(self, deadline: Deadline) -> None:
-        self.pool.join(deadline)
-        self.io.join(deadline.remaining())
+        self._pool.join(deadline)
+        self._io.join(deadline.remaining())
 
-    def io_closing(self, deadline: Deadline) -> None:
-        self.stopping = True
+    def _io_closing(self, deadline: Deadline) -> None:
+        self._stopping = True
         self._stop(deadline)
 
-    def io_failed(self, cause: BaseException | None) -> None:
-        self.stopping = True
+    def _io_failed(self, cause: BaseException | None) -> None:
+        self._stopping = True
         self._close_listeners()
         self._cut_short()
 
-    def crashed(self, error: Exception) -> None:
-        self.stopping = True
-        self.io_failed(error)
+    def _crashed(self, error: Exception) -> None:
+        self._stopping = True
+        self._io_failed(error)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a forked child."""
         self._abandon()
 
@@ -304,7 +305,7 @@ _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for server in tuple(_servers):
-        server.forked()
+        server._forked()
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ..deadline import check_timeout
 from ..reactor.handshaking import Handshake
-from ..reactor.reactor import READ, IOThread, Timer
+from ..reactor.io_thread import IOThread
+from ..reactor.reactor import READ, Timer
 from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
@@ -59,9 +60,9 @@ class StreamServer(ConnectionServer):
         check_size("max_workers", max_workers)
         check_timeout(idle_timeout)
         super().__init__(listeners, max_workers, max_connections, io_thread, patient=False)
-        self.handler = handler
-        self.wait_for_data = wait_for_data
-        self.idle_timeout = idle_timeout
+        self._handler = handler
+        self._wait_for_data = wait_for_data
+        self._idle_timeout = idle_timeout
         self._max_workers = max_workers
         self._at_work = 0  # connections that have a worker, or wait for one in the pool
         self._silent: dict[_Call, None] = {}  # and those who wait out of it: they have not sent anything yet
@@ -70,29 +71,29 @@ class StreamServer(ConnectionServer):
     # Who gets a worker, on the loop
 
     @property
-    def is_short_of_workers(self) -> bool:
+    def _is_short_of_workers(self) -> bool:
         return self._at_work >= self._max_workers
 
-    def hand_over(self, call: _Call) -> None:
+    def _hand_over(self, call: _Call) -> None:
         self._silent.pop(call, None)
         self._at_work += 1
-        self.run_by_worker(call.run)
+        self._run_by_worker(call.run)
         self._look_soon()
 
-    def put_aside(self, call: _Call) -> None:
+    def _put_aside(self, call: _Call) -> None:
         """Until it sends something, or there are enough workers."""
         self._silent[call] = None
         self._look_soon()
 
-    def handed_back(self) -> None:
+    def _handed_back(self) -> None:
         """A handler has come to its end."""
         self._at_work -= 1
-        while self._silent and not self.is_short_of_workers:
+        while self._silent and not self._is_short_of_workers:
             next(iter(self._silent)).hand_over()
 
-    def forget(self, connection: Any) -> None:
+    def _forget(self, connection: Any) -> None:
         self._silent.pop(connection, None)
-        super().forget(connection)
+        super()._forget(connection)
 
     def _waiting(self) -> int:
         """For a worker."""
@@ -100,13 +101,13 @@ class StreamServer(ConnectionServer):
 
     def _look_soon(self) -> None:
         if self._looking is None and self._waiting():
-            silence = SILENCE if self.idle_timeout is None else self.idle_timeout
-            self._looking = self.io.call_later(min(LOOK, max(silence / 4, 0.01)), self._end_the_most_silent, silence)
+            silence = SILENCE if self._idle_timeout is None else self._idle_timeout
+            self._looking = self._io.call_later(min(LOOK, max(silence / 4, 0.01)), self._end_the_most_silent, silence)
 
     def _end_the_most_silent(self, silence: float) -> None:
         """As many as others wait for a worker."""
         self._looking = None
-        calls = [call for call in self.connections if call.is_at_work]
+        calls = [call for call in self._connections if call.is_at_work]
         wanted = self._waiting() - sum(call.given_up for call in calls)
         since = time.monotonic() - silence
         silent = (call for call in calls if not call.given_up and call.waiting_since <= since)
@@ -115,17 +116,17 @@ class StreamServer(ConnectionServer):
         self._look_soon()
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> _Call:
-        stream = listener.stream(sock, address)
-        stream.idle_timeout = self.idle_timeout
-        return _Call(self, sock, stream, listener.handshake_timeout)
+        stream = listener._stream(sock, address)
+        stream._idle_timeout = self._idle_timeout
+        return _Call(self, sock, stream, listener._handshake_timeout)
 
     def stats(self) -> ServerStats:
         return ServerStats(
-            connections=len(self.connections), accepted=self.accepted,
-            handshakes=len(self.handshakes), handshakes_failed=self.handshakes_failed,
-            waiting=len(self.pool.tasks) + len(self._silent), workers=self.pool.workers,
-            handler_errors=self.handler_errors, accept_pauses=self.accept_pauses, accept_errors=self.accept_errors,
-            closed_idle=self.closed_for["idle"])
+            connections=len(self._connections), accepted=self._accepted,
+            handshakes=len(self._handshakes), handshakes_failed=self._handshakes_failed,
+            waiting=len(self._pool.tasks) + len(self._silent), workers=self._pool.workers,
+            handler_errors=self._handler_errors, accept_pauses=self._accept_pauses, accept_errors=self._accept_errors,
+            closed_idle=self._closed_for["idle"])
 
 
 class _Call:
@@ -134,7 +135,7 @@ class _Call:
     def __init__(self, server: StreamServer, sock: socket.socket, stream: SocketStream,
                  handshake_timeout: float | None) -> None:
         self._server = server
-        self._io = server.io
+        self._io = server._io
         self._socket = sock
         self._stream = stream
         self._handshake_timeout = handshake_timeout
@@ -146,11 +147,11 @@ class _Call:
 
     # On the loop
 
-    def start(self) -> None:
-        transport = self._stream.transport
+    def _start(self) -> None:
+        transport = self._stream._transport
         if transport.handshaking:
             self.handshake = Handshake(self._io, self._socket, transport, self._handshake_timeout, self._shaken,
-                                       self._server.handshakes)
+                                       self._server._handshakes)
             self.handshake.start()
         else:
             self._established()
@@ -158,28 +159,28 @@ class _Call:
     def _shaken(self, error: OSError | None) -> None:
         self.handshake = None
         if error is not None:
-            self._server.handshake_failed(self._stream.remote_address, error)
-            self.cut()
+            self._server._handshake_failed(self._stream.remote_address, error)
+            self._cut()
         else:
-            self._stream.handshake_over()
+            self._stream._handshake_over()
             self._established()
 
     def _established(self) -> None:
         server = self._server
-        if self._stream.transport.readable or not (server.wait_for_data or server.is_short_of_workers):
+        if self._stream._transport.readable or not (server._wait_for_data or server._is_short_of_workers):
             self.hand_over()
             return
         self._io.watch(self._socket, READ, self)
-        if not server.wait_for_data:
-            server.put_aside(self)
+        if not server._wait_for_data:
+            server._put_aside(self)
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         self.hand_over()
 
     def hand_over(self) -> None:
         self._io.watch(self._socket, 0, self)
         self._handed_over = True
-        self._server.hand_over(self)
+        self._server._hand_over(self)
 
     @property
     def is_at_work(self) -> bool:
@@ -188,40 +189,40 @@ class _Call:
     @property
     def waiting_since(self) -> float:
         """Since when the handler waits for the client; infinity if it does not."""
-        return self._stream.link.waits.get(self._thread, math.inf)
+        return self._stream._socket_link.waits.get(self._thread, math.inf)
 
     def give_up(self) -> None:
         """Have the time of the handler be up."""
         self.given_up = True
-        self._server.given_up("idle", self._stream.remote_address, "it was silent, and others waited for its worker")
-        self._stream.link.give_up()
+        self._server._given_up("idle", self._stream.remote_address, "it was silent, and others waited for its worker")
+        self._stream._socket_link.give_up()
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         if not self._handed_over:
-            self.cut()
+            self._cut()
 
-    def cut(self) -> None:
+    def _cut(self) -> None:
         if self.handshake is not None:
             self.handshake.cancel()
             self.handshake = None
         if self._handed_over:
-            self._stream.cut()  # and the worker sees to the rest
+            self._stream._cut()  # and the worker sees to the rest
         else:
             self._io.watch(self._socket, 0, self)
-            self._io.bury(self._stream.cut)
+            self._io.bury(self._stream._cut)
             self._forget()
 
     def _forget(self) -> None:
         if not self._over:
             self._over = True
-            self._server.forget(self)
+            self._server._forget(self)
             if self._handed_over:
-                self._server.handed_back()
+                self._server._handed_back()
 
-    def crashed(self, error: Exception) -> None:
-        self.cut()
+    def _crashed(self, error: Exception) -> None:
+        self._cut()
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Streams see to a fork themselves."""
 
     # In a worker
@@ -231,14 +232,14 @@ class _Call:
         self._thread = get_ident()
         try:
             if not stream.closed:
-                self._server.handler(stream)
+                self._server._handler(stream)
         except IdleTimeoutError:
             if not self.given_up:
-                self._server.given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
+                self._server._given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
-            if not (self.given_up and isinstance(error, TimeoutError) and id(error) == stream.failure):
-                self._server.handler_failed(stream.remote_address, error,
-                                            expected=id(error) == stream.failure or stream.closed)
+            if not (self.given_up and isinstance(error, TimeoutError) and id(error) == stream._failure):
+                self._server._handler_failed(stream.remote_address, error,
+                                             expected=id(error) == stream._failure or stream.closed)
         finally:
             self._thread = 0
             try:

@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class IdleTimeoutError(TimeoutError):
-    """`ByteStream.idle_timeout` ran out, and not a timeout that somebody gave."""
+    """`ByteStream._idle_timeout` ran out, and not a timeout that somebody gave."""
 
 
 class _IdleDeadline(Deadline):
@@ -84,7 +84,7 @@ class ByteStream:
     a truncation, and `ForkedError` in a forked child. A context manager; ``for chunk in stream`` is `receive_chunks`.
     """
 
-    idle_timeout: float | None = None
+    _idle_timeout: float | None = None
     """For the calls that are given no ``timeout``. For whoever makes the stream."""
 
     def __init__(self, link: Link) -> None:
@@ -110,7 +110,7 @@ class ByteStream:
         self._aborted = False
         self._closed_by_last = False
         self._linger = FOREVER
-        self.failure = 0
+        self._failure = 0
         """The ``id`` of the last exception that one of the calls has raised: the exception itself would keep alive
         what is alive in its traceback. For whoever made the stream."""
         self._ssl_context: ssl.SSLContext | bool | None = None
@@ -155,8 +155,8 @@ class ByteStream:
         """Every member begins here. Raises ``ValueError``, `ClosedError`, `ForkedError`."""
         if timeout is not None:
             deadline = Deadline(timeout)
-        elif self.idle_timeout is not None:
-            deadline = _IdleDeadline(self.idle_timeout)
+        elif self._idle_timeout is not None:
+            deadline = _IdleDeadline(self._idle_timeout)
         else:
             deadline = FOREVER
         self._check()
@@ -171,7 +171,7 @@ class ByteStream:
             happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
-                raise IdleTimeoutError(f"nothing happened for {self.idle_timeout:g} s") from None
+                raise IdleTimeoutError(f"nothing happened for {self._idle_timeout:g} s") from None
             raise
         except ConnectionBrokenError:
             if self.closed:
@@ -217,7 +217,7 @@ class ByteStream:
                 if self._closed_by_last:
                     self._finish()
         except BaseException as error:
-            self.failure = id(error)
+            self._failure = id(error)
             raise
 
     # Receiving
@@ -258,7 +258,7 @@ class ByteStream:
                     turn.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
-            self.failure = id(error)
+            self._failure = id(error)
             if self._closed_by_last:
                 self._finish()
             raise
@@ -361,7 +361,7 @@ class ByteStream:
         check_size("max_bytes", max_bytes)
         return self._take(deadline, self._some, max_bytes)
 
-    def receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None) -> None:
+    def _receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None) -> None:
         """Append to ``chunks`` what `receive` would return, at the same instant in which it is taken: an interrupt
         cannot come between. For whoever builds on streams."""
         self._take(self._deadline(timeout), self._some_to, max_bytes, chunks)
@@ -452,7 +452,7 @@ class ByteStream:
         delimiter = _check_delimiter(delimiter)
         return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
 
-    def receive_line(self, max_bytes: int, *, timeout: float | None = None) -> bytes:
+    def _receive_line(self, max_bytes: int, *, timeout: float | None = None) -> bytes:
         """Like `receive`, but no further than the end of a line (``b"\\n"`` included)."""
         return self._take(self._deadline(timeout), self._line, max_bytes)
 
@@ -589,9 +589,9 @@ class ByteStream:
         except BaseException as error:
             if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
                 late = SendTimeoutError(str(error))
-                self.failure = id(late)
+                self._failure = id(late)
                 raise late from None
-            self.failure = id(error)
+            self._failure = id(error)
             raise
 
     def _check_sending(self) -> None:
@@ -853,15 +853,15 @@ class ByteStream:
         """What TLS is to be put over."""
         return self._transport
 
-    def expect_tls(self, context: ssl.SSLContext | None, *, server_side: bool, server_hostname: str | None = None,
-                   standard_compatible: bool = True) -> None:
-        """What `begin_tls` and `start_tls` are to use. For whoever makes the stream."""
+    def _expect_tls(self, context: ssl.SSLContext | None, *, server_side: bool, server_hostname: str | None = None,
+                    standard_compatible: bool = True) -> None:
+        """What `_begin_tls` and `start_tls` are to use. For whoever makes the stream."""
         self._ssl_context = context
         self._server_side = server_side
         self._server_hostname = server_hostname
         self._standard_compatible = standard_compatible
 
-    def begin_tls(self, handshake_timeout: float | None) -> None:
+    def _begin_tls(self, handshake_timeout: float | None) -> None:
         """TLS from the first byte on, with the handshake at the first use. For whoever makes the stream."""
         context = self._ssl_context
         assert isinstance(context, ssl.SSLContext) and self._server_side is not None
@@ -871,11 +871,11 @@ class ByteStream:
                                        standard_compatible=self._standard_compatible)
         self._handshake_deadline = Deadline(handshake_timeout)
 
-    def handshake_over(self) -> None:
-        """Somebody else has performed the handshake, on the `transport`. For whoever made the stream."""
+    def _handshake_over(self) -> None:
+        """Somebody else has performed the handshake, on the transport. For whoever made the stream."""
         self._handshake_deadline = FOREVER
 
-    def at_close(self, function: Callable[[], None]) -> None:
+    def _when_closed(self, function: Callable[[], None]) -> None:
         """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
         self._at_close = function
 
@@ -949,11 +949,6 @@ class ByteStream:
         """The socket's options and addresses. `LocalProtocolError` in memory."""
         raise LocalProtocolError("there is no socket under this stream")
 
-    @property
-    def transport(self) -> Transport:
-        """What the bytes go through. For whoever made the stream, before it is used."""
-        return self._transport
-
     # The end
 
     def close(self, *, timeout: float | None = 1.0) -> None:
@@ -1009,7 +1004,7 @@ class ByteStream:
                 self._link.reset()
         self.close(timeout=0)
 
-    def cut(self) -> None:
+    def _cut(self) -> None:
         """`close` without waiting for anybody, nor for what was sent to arrive: the last call inside closes the
         descriptor. For event loops."""
         if self._disposed:
@@ -1088,7 +1083,7 @@ class ByteStream:
             if error.errno is None and not isinstance(error, NetmsgError) and not deadline.expired:
                 raise  # not of the network: a signal handler raised it
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a forked child: close this process's copy of the descriptor, and say nothing to anybody."""
         self.closed = True
         self._ahead.items = []
@@ -1148,7 +1143,7 @@ _streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for stream in tuple(_streams):
-        stream.forked()
+        stream._forked()
 
 
 if hasattr(os, "register_at_fork"):

@@ -292,10 +292,10 @@ def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None
         raise
     try:
         if at_close is not None:
-            stream.at_close(at_close)
-        stream.expect_tls(context, server_side=False, server_hostname=name, standard_compatible=standard_compatible)
+            stream._when_closed(at_close)
+        stream._expect_tls(context, server_side=False, server_hostname=name, standard_compatible=standard_compatible)
         if context is not None and autostart_tls:
-            stream.begin_tls(None)
+            stream._begin_tls(None)
             stream.do_handshake(timeout=deadline.remaining())
     except BaseException as error:
         stream.abort()

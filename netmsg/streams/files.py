@@ -54,7 +54,7 @@ class StreamFile(io.RawIOBase):
             return 0
         view = memoryview(buffer).cast("B")
         if self._by_line:
-            chunk = self._stream.receive_line(len(view), timeout=self._timeout)
+            chunk = self._stream._receive_line(len(view), timeout=self._timeout)
         else:
             chunk = self._stream.receive(len(view), timeout=self._timeout)
         view[:len(chunk)] = chunk

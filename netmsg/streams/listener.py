@@ -55,14 +55,14 @@ class Listener:
     def __init__(self, sockets: list[socket.socket], *, ssl_context: ssl.SSLContext | None = None,
                  autostart_tls: bool = True, tls_standard_compatible: bool = True,
                  handshake_timeout: float | None = 10.0) -> None:
-        self.sockets = sockets
+        self._sockets = sockets
         self._addresses = [host_and_port(sock.getsockname()) for sock in sockets]
         self._files = [(address, identity) for address in self._addresses
                        if (identity := file_identity(address)) is not None]
-        self.ssl_context = ssl_context
-        self.autostart_tls = autostart_tls
-        self.tls_standard_compatible = tls_standard_compatible
-        self.handshake_timeout = handshake_timeout
+        self._ssl_context = ssl_context
+        self._autostart_tls = autostart_tls
+        self._tls_standard_compatible = tls_standard_compatible
+        self._handshake_timeout = handshake_timeout
         self._first = 0  # which socket is asked first, in turn
         self._arrival: list[Any] = []  # the main thread's: see `_stream_over`
         self._process: Process = current_process()
@@ -126,8 +126,8 @@ class Listener:
     def _take(self, arrival: list[Any], deadline: Deadline) -> None:
         """Accept a connection, and append its descriptor and address, as the kernel tells them."""
         first = self._first
-        self._first = (first + 1) % len(self.sockets)
-        ready = deque((*self.sockets[first:], *self.sockets[:first]))
+        self._first = (first + 1) % len(self._sockets)
+        ready = deque((*self._sockets[first:], *self._sockets[:first]))
         while True:
             while ready:
                 try:
@@ -142,10 +142,10 @@ class Listener:
                         self._pause(deadline)
                     elif error.errno not in PASSING:
                         raise
-            found = self._occupancy.wake_up.wait({sock.fileno(): READ for sock in self.sockets}, deadline)
+            found = self._occupancy.wake_up.wait({sock.fileno(): READ for sock in self._sockets}, deadline)
             self._check()
             descriptors = {descriptor for descriptor, _ in found}
-            ready.extend(sock for sock in self.sockets if sock.fileno() in descriptors)
+            ready.extend(sock for sock in self._sockets if sock.fileno() in descriptors)
 
     def _pause(self, deadline: Deadline) -> None:
         if deadline.expired:
@@ -177,11 +177,11 @@ class Listener:
     def _set_up(self, stream: SocketStream, sock: socket.socket, address: Any) -> None:
         prepare(sock)
         SocketStream.__init__(stream, sock, address)
-        stream.expect_tls(self.ssl_context, server_side=True, standard_compatible=self.tls_standard_compatible)
-        if self.ssl_context is not None and self.autostart_tls:
-            stream.begin_tls(self.handshake_timeout)
+        stream._expect_tls(self._ssl_context, server_side=True, standard_compatible=self._tls_standard_compatible)
+        if self._ssl_context is not None and self._autostart_tls:
+            stream._begin_tls(self._handshake_timeout)
 
-    def stream(self, sock: socket.socket, address: Any) -> SocketStream:
+    def _stream(self, sock: socket.socket, address: Any) -> SocketStream:
         """The stream over a socket that was accepted. For whoever accepts in this object's place."""
         stream = SocketStream.__new__(SocketStream)
         try:
@@ -213,7 +213,7 @@ class Listener:
 
     def fileno(self) -> int:
         """The descriptor of the first socket; -1 once closed."""
-        return -1 if self.closed else self.sockets[0].fileno()
+        return -1 if self.closed else self._sockets[0].fileno()
 
     @property
     def addresses(self) -> list[Any]:
@@ -270,7 +270,7 @@ class Listener:
 
     def _dispose(self) -> None:
         """By whoever is last inside."""
-        for sock in self.sockets:
+        for sock in self._sockets:
             sock.close()
         if len(self._arrival) == 3:
             try:
@@ -279,7 +279,7 @@ class Listener:
                 pass  # the interrupt that left it here came before it was finished
         _discard(self._arrival)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a forked child: close this process's copies."""
         _discard(self._arrival)
         self._occupancy.forked(self._dispose)

@@ -108,11 +108,6 @@ class SocketStream(ByteStream):
         """The socket's options and addresses."""
         return self._proxy
 
-    @property
-    def link(self) -> SocketLink:
-        """How a thread waits in it. For whoever made the stream."""
-        return self._socket_link
-
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self._local_address!r} to {self._remote_address!r} {state}>"

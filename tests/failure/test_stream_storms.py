@@ -20,8 +20,8 @@ from support.streams import connect
 from support.strikes import Storm, Struck, storm
 
 from netmsg import (
-    ByteStream, ClosedError, ConnectionBrokenError, LineCodec, NetmsgError, PacketClient, SendTimeoutError,
-    SocketStream,
+    ByteStream, ClosedError, ConnectionBrokenError, LineCodec, LocalProtocolError, NetmsgError, PacketClient,
+    SendTimeoutError, SocketStream,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -318,12 +318,18 @@ def test_close(make: Any) -> None:
 
 # TLS and descriptors
 
+def is_in_the_clear(stream: ByteStream) -> bool:
+    try:
+        return stream.tls is None
+    except LocalProtocolError:  # TLS has begun
+        return False
+
+
 def upgrade(client: ByteStream, context: ssl.SSLContext) -> None:
     """Until it is under TLS, or closed."""
-    begun = False
     while not client.closed:
         try:
-            if not begun and client.transport.tls is None and not client.transport.handshaking:
+            if is_in_the_clear(client):
                 client.start_tls(context, server_side=False, server_hostname="localhost", timeout=TIMEOUT)
             client.do_handshake(timeout=TIMEOUT)
             return

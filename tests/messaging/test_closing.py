@@ -22,6 +22,7 @@ from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, l
 
 from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, SendMode, Søcket
 from netmsg.messaging.sending import Sender
+from netmsg.reactor.io_thread import reactor_of
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
 
@@ -482,7 +483,7 @@ def test_a_failure_of_the_loop_itself_fails_its_users_with_the_cause(caplog: pyt
         def fail() -> None:
             raise ZeroDivisionError("on purpose")
 
-        io.call(fail)
+        reactor_of(io).call(fail)
         with pytest.raises(ClosedError) as raised:
             blocked.result()
         with pytest.raises(ClosedError) as raised:

@@ -21,6 +21,7 @@ from support.wire_peer import ACK, DATA, DATA_REQ, HEARTBEAT, WirePeer, dial, fr
 from netmsg import ClosedError, DeliveryGuarantee, Disconnected, IOThread, Søcket
 from netmsg.messaging import conversation as conversation_module
 from netmsg.messaging.conversation import MOST, TURNS, Conversation
+from netmsg.reactor.io_thread import reactor_of
 from netmsg.reactor.reactor import Timer
 from netmsg.waiting import Waiters
 
@@ -28,7 +29,7 @@ from netmsg.waiting import Waiters
 
 
 class Loop:
-    """An `IOThread` that does what it is asked when it is told to."""
+    """A `Reactor` that does what it is asked when it is told to."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -82,7 +83,7 @@ class Speaker:
         if self.broken:
             raise ArithmeticError("on taking back")
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self.crash = type(error)
 
     def hear(self) -> bool:
@@ -282,7 +283,7 @@ def test_a_peer_that_cannot_be_taken_back_keeps_nobody_else(loop: Loop, speaker:
 
 def test_a_step_that_fails_ends_the_conversation_and_nothing_else(loop: Loop, speaker: Speaker) -> None:
     talk(loop, speaker)
-    loop.conversation.crashed(ArithmeticError())
+    loop.conversation._crashed(ArithmeticError())
     assert not speaker.lent and loop.conversation.ticket() is None
 
 
@@ -377,7 +378,7 @@ class Echo:
                 assert self.peer.read_kind(DATA)[1] == b"ping %d" % number
             answer_thread.result()
             go_on = threading.Event()
-            self.io.call(go_on.wait, TIMEOUT)
+            reactor_of(self.io).call(go_on.wait, TIMEOUT)
             try:
                 self.peer.send(frame(DATA, b"by itself"))
                 assert self.sock.recv(timeout=0.1) == b"by itself"

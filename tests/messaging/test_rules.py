@@ -15,8 +15,9 @@ from support.pairs import TIMEOUT, Background, until, wait_for_event
 from support.wire_peer import ACK, DATA, DATA_REQ, dial, frame
 
 from netmsg import AckMode, Disconnected, IOThread, SendMode, SendTimeoutError, Søcket
-from netmsg.reactor.accepting import ACCEPTS_A_ROUND, Acceptor
 from netmsg.messaging.sending import BURST
+from netmsg.reactor.accepting import ACCEPTS_A_ROUND, Acceptor
+from netmsg.reactor.io_thread import reactor_of
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def held_up(io: IOThread) -> Iterator[None]:
         held.set()
         go_on.wait(TIMEOUT)
 
-    io.call(hold)
+    reactor_of(io).call(hold)
     assert held.wait(TIMEOUT)
     try:
         yield
@@ -136,9 +137,9 @@ def test_a_flood_of_connections_leaves_the_others_their_turn() -> None:
         acceptor = Acceptor(Watching(), listener,  # type: ignore[arg-type]
                             lambda sock, address: accepted.append(sock), lambda error: None)
         clients = [socket.create_connection(listener.getsockname()) for _ in range(100)]
-        acceptor.on_event(selectors.EVENT_READ)
+        acceptor._on_event(selectors.EVENT_READ)
         assert len(accepted) == ACCEPTS_A_ROUND == 64
-        acceptor.on_event(selectors.EVENT_READ)
+        acceptor._on_event(selectors.EVENT_READ)
         assert len(accepted) == 100
         for sock in accepted + clients:
             sock.close()

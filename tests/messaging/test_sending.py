@@ -531,6 +531,7 @@ def test_many_threads_may_send_and_receive_at_once() -> None:
 def test_the_network_thread_cannot_be_made_to_wait_for_itself() -> None:
     """A blocking send on the engine's own thread, as from a finalizer, is an error and not a deadlock."""
     from netmsg import IOThread, LocalProtocolError
+    from netmsg.reactor.io_thread import reactor_of
     with IOThread() as io, Søcket(send_hwm=1, io_thread=io, linger=0) as sock:
         sock.bind(port=0)
         sock.send(b"fills the queue")
@@ -544,6 +545,6 @@ def test_the_network_thread_cannot_be_made_to_wait_for_itself() -> None:
                 outcome.append(error)
             done.set()
 
-        io.call(send)
+        reactor_of(io).call(send)
         assert done.wait(TIMEOUT)
         assert isinstance(outcome[0], LocalProtocolError)

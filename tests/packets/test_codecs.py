@@ -14,7 +14,7 @@ from netmsg import (
     Codec, Decoder, DelimitedCodec, IncompleteReadError, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec,
     PacketDecodeError, PacketEncodeError, StructCodec,
 )
-from netmsg.packets.receiving import decoded, decodes_by_itself, ending, loss
+from netmsg.packets.receiving import decoded, decodes_by_itself, ending, has_failed, loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +114,11 @@ def test_81_any_split_of_bad_bytes_does_too(codec: Codec[Any, Any], wire: bytes,
     whole, pieces = codec.decoder(), codec.decoder()
     expected = [bad_or_good(packet) for packet in whole.feed(wire)]
     got = [bad_or_good(packet) for packet in feed_in_pieces(pieces, wire, cuts)]
-    if whole.lost is None:
+    if loss(whole) is None:
         assert got == expected
     else:  # how much of what cannot be understood is shown depends on what has come of it
         assert got[:-1] == expected[:-1]
-        assert pieces.lost is not None
+        assert loss(pieces) is not None
     endings = []
     for decoder in (whole, pieces):
         try:
@@ -126,7 +126,7 @@ def test_81_any_split_of_bad_bytes_does_too(codec: Codec[Any, Any], wire: bytes,
             endings.append(None)
         except IncompleteReadError as error:
             endings.append(error.partial)
-    if whole.lost is None:
+    if loss(whole) is None:
         assert endings[0] == endings[1]
 
 
@@ -271,7 +271,7 @@ def test_78_what_is_too_long_is_not_kept() -> None:
 def test_78_where_no_packet_can_be_told_from_another_nothing_follows(codec: Codec[Any, Any], wire: bytes) -> None:
     decoder = codec.decoder()
     assert len(decoder.feed(codec.encode(b"good") + wire)) == 2
-    assert isinstance(decoder.lost, PacketDecodeError)
+    assert loss(decoder) is not None
     assert decoder.feed(codec.encode(b"good")) == []
     decoder.end()
 
@@ -416,8 +416,8 @@ def test_decoding_is_linear_in_the_size_of_a_packet(codec: Codec[Any, Any], size
     Counted.searched = 0
     decoder: Any = codec.decoder()
     for _ in range(2**20 // size):
-        assert decoder.split(Counted(b"x" * size)) == []
-    assert [len(packet) for packet in decoder.split(Counted(b"\n"))] == [2**20]
+        assert decoder._split(Counted(b"x" * size)) == []
+    assert [len(packet) for packet in decoder._split(Counted(b"\n"))] == [2**20]
     assert Counted.searched == 2**20 + 1 - size
 
 
@@ -470,13 +470,13 @@ def test_what_a_decoder_raises_is_a_bad_packet_and_nothing_follows() -> None:
     assert isinstance(error.__cause__, ValueError)
     lost = loss(decoder)
     assert lost is not None and "x" in str(lost.__cause__)
-    assert decoder.failed
+    assert has_failed(decoder)
 
 
 def test_what_is_kept_of_an_error_keeps_no_frames_alive() -> None:
     decoder = Failing()
     decoded(decoder, b"x\n")
-    kept = decoder.lost
+    kept = decoder._lost
     assert kept is not None
     assert kept.__traceback__ is None and kept.__cause__ is None and kept.__context__ is None
     netstrings = NetstringCodec().decoder()
@@ -484,7 +484,7 @@ def test_what_is_kept_of_an_error_keeps_no_frames_alive() -> None:
     assert isinstance(error, PacketDecodeError)
     with pytest.raises(PacketDecodeError):
         raise error
-    assert netstrings.lost is not None and netstrings.lost.__traceback__ is None
+    assert netstrings._lost is not None and netstrings._lost.__traceback__ is None
 
 
 def test_what_the_end_of_a_decoder_raises_is_an_end_in_the_middle() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -14,6 +15,7 @@ from test_io_thread import Tenant
 
 from netmsg import Connecting, IOThread, Retrying, Søcket
 from netmsg.reactor.dialling import Dial
+from netmsg.reactor.reactor import Reactor
 from netmsg.sockets.resolving import resolve, resolve_in_background
 
 
@@ -25,7 +27,7 @@ def dial(addresses: list[Any]) -> tuple[socket.socket | None, list[Any]]:
         results.append((sock, failures))
         done.set()
 
-    with IOThread() as io:
+    with contextlib.closing(Reactor()) as io:
         io.attach(Tenant(io))
         io.call(lambda: Dial(io, addresses, ended).start())
         assert done.wait(TIMEOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -11,37 +12,37 @@ from typing import Any
 import pytest
 from support.pairs import TIMEOUT
 
-from netmsg import ClosedError, IOThread
+from netmsg import ClosedError, IOThread, Søcket
 from netmsg.deadline import Deadline
-from netmsg.reactor.reactor import READ, WRITE
+from netmsg.reactor.reactor import READ, WRITE, Reactor
 
 
 class Tenant:
     """A user of the thread that notes what it is told."""
 
-    def __init__(self, io: IOThread) -> None:
+    def __init__(self, io: Reactor) -> None:
         self.io = io
         self.failure: list[BaseException | None] = []
         self.ended = threading.Event()
 
-    def io_failed(self, cause: BaseException | None) -> None:
+    def _io_failed(self, cause: BaseException | None) -> None:
         self.failure.append(cause)
         self.io.detach(self)
         self.ended.set()
 
-    def io_closing(self, deadline: Deadline) -> None:
+    def _io_closing(self, deadline: Deadline) -> None:
         self.io.detach(self)
         self.ended.set()
 
 
 @pytest.fixture
-def io() -> Iterator[IOThread]:
-    with IOThread() as thread:
+def io() -> Iterator[Reactor]:
+    with contextlib.closing(Reactor()) as thread:
         thread.attach(Tenant(thread))
         yield thread
 
 
-def ask(io: IOThread, function: Any, *arguments: Any) -> Any:
+def ask(io: Reactor, function: Any, *arguments: Any) -> Any:
     """Call on the loop, and wait for what it returns."""
     answer: list[Any] = []
     done = threading.Event()
@@ -64,13 +65,13 @@ class Recorder:
         self.told = threading.Event()
         self._action = action
 
-    def on_event(self, events: int) -> None:
+    def _on_event(self, events: int) -> None:
         self.events.append(events)
         if self._action is not None:
             self._action()
         self.told.set()
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         self.errors.append(error)
         self.told.set()
 
@@ -84,7 +85,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_cancelled_timers_do_not_pile_up() -> None:
-    io = IOThread()
+    io = Reactor()
     keep = [io.call_later(3600, print) for _ in range(100)]
     for _ in range(20_000):
         io.call_later(3600, print).cancel()
@@ -93,7 +94,7 @@ def test_cancelled_timers_do_not_pile_up() -> None:
 
 
 def test_a_timer_that_never_comes_is_none() -> None:
-    io = IOThread()
+    io = Reactor()
     timer = io.call_later(float("inf"), print)
     assert not io._timers
     timer.cancel()
@@ -101,7 +102,7 @@ def test_a_timer_that_never_comes_is_none() -> None:
 
 def test_the_thread_starts_with_its_first_user_and_ends_at_close() -> None:
     before = threading.active_count()
-    io = IOThread()
+    io = Reactor()
     assert threading.active_count() == before
     io.attach(Tenant(io))
     assert threading.active_count() == before + 1
@@ -113,12 +114,12 @@ def test_the_thread_starts_with_its_first_user_and_ends_at_close() -> None:
 
 
 def test_a_thread_without_users_costs_nothing_to_close() -> None:
-    io = IOThread()
+    io = Reactor()
     io.close()
     assert io.closed
 
 
-def test_calls_are_made_on_the_thread_in_order(io: IOThread) -> None:
+def test_calls_are_made_on_the_thread_in_order(io: Reactor) -> None:
     order: list[int] = []
     for number in range(1000):
         io.call(order.append, number)
@@ -128,7 +129,7 @@ def test_calls_are_made_on_the_thread_in_order(io: IOThread) -> None:
     assert not io.is_current and ask(io, lambda: io.is_current)
 
 
-def test_timers_fire_in_order_unless_cancelled(io: IOThread) -> None:
+def test_timers_fire_in_order_unless_cancelled(io: Reactor) -> None:
     order: list[str] = []
     done = threading.Event()
 
@@ -143,7 +144,7 @@ def test_timers_fire_in_order_unless_cancelled(io: IOThread) -> None:
     assert order == ["first", "second", "third"]
 
 
-def test_readiness_is_told_until_it_is_no_longer_watched_for(io: IOThread,
+def test_readiness_is_told_until_it_is_no_longer_watched_for(io: Reactor,
                                                              pair: tuple[socket.socket, socket.socket]) -> None:
     left, right = pair
     recorder = Recorder(lambda: io.watch(left, 0, recorder))
@@ -158,7 +159,7 @@ def test_readiness_is_told_until_it_is_no_longer_watched_for(io: IOThread,
     assert recorder.events[1:] == [READ | WRITE]
 
 
-def test_no_event_reaches_a_descriptor_that_was_closed_in_the_same_round(io: IOThread) -> None:
+def test_no_event_reaches_a_descriptor_that_was_closed_in_the_same_round(io: Reactor) -> None:
     """Two are ready at once; the handler of either closes both. A new descriptor of the same number stays untouched."""
     lefts, rights = zip(*(socket.socketpair() for _ in range(2)))
     told: list[int] = []
@@ -195,7 +196,7 @@ def test_no_event_reaches_a_descriptor_that_was_closed_in_the_same_round(io: IOT
         right.close()
 
 
-def test_a_step_that_fails_closes_what_it_belongs_to(io: IOThread, pair: tuple[socket.socket, socket.socket],
+def test_a_step_that_fails_closes_what_it_belongs_to(io: Reactor, pair: tuple[socket.socket, socket.socket],
                                                      caplog: pytest.LogCaptureFixture) -> None:
     left, right = pair
 
@@ -213,7 +214,7 @@ def test_a_step_that_fails_closes_what_it_belongs_to(io: IOThread, pair: tuple[s
 
 
 def test_a_failure_that_belongs_to_nobody_fails_all_users(caplog: pytest.LogCaptureFixture) -> None:
-    io = IOThread()
+    io = Reactor()
     tenants = [Tenant(io), Tenant(io)]
     for tenant in tenants:
         io.attach(tenant)
@@ -245,11 +246,11 @@ class Job:
     def on_work(self) -> None:
         self.done.set()
 
-    def crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception) -> None:
         raise error
 
 
-def test_work_is_seen_by_a_thread_that_sleeps(io: IOThread) -> None:
+def test_work_is_seen_by_a_thread_that_sleeps(io: Reactor) -> None:
     for _ in range(200):
         job = Job()
         io.work.add(job)
@@ -257,7 +258,7 @@ def test_work_is_seen_by_a_thread_that_sleeps(io: IOThread) -> None:
         assert job.done.wait(TIMEOUT)
 
 
-def test_work_whose_producer_is_bursting_is_looked_at_again(io: IOThread) -> None:
+def test_work_whose_producer_is_bursting_is_looked_at_again(io: Reactor) -> None:
     job = Job()
     job.burst = 5
     io.work.add(job)
@@ -266,10 +267,23 @@ def test_work_whose_producer_is_bursting_is_looked_at_again(io: IOThread) -> Non
     assert job.looks == 6
 
 
-def test_work_added_without_a_wake_up_is_found_at_the_next_round(io: IOThread) -> None:
+def test_work_added_without_a_wake_up_is_found_at_the_next_round(io: Reactor) -> None:
     """A producer that an interrupt stopped between the two leaves nothing wrong behind."""
     forgotten, job = Job(), Job()
     io.work.add(forgotten)
     io.work.add(job)
     io.wake()
     assert forgotten.done.wait(TIMEOUT) and job.done.wait(TIMEOUT)
+
+
+def test_what_users_hold_of_it_closes_it_and_its_users() -> None:
+    with IOThread() as io:
+        sock = Søcket(io_thread=io, linger=0).bind(port=0)
+        (name,) = [thread.name for thread in threading.enumerate() if repr(io) == f"<IOThread {thread.name} open>"]
+        assert name.startswith("netmsg-io-")
+        assert not io.closed
+    assert io.closed and sock.closed and repr(io).endswith(" closed>")
+    assert name not in [thread.name for thread in threading.enumerate()]
+    io.close()
+    with pytest.raises(ClosedError), Søcket(io_thread=io, linger=0) as late:
+        late.bind(port=0)

@@ -994,7 +994,7 @@ def test_86_from_a_handler(serve: Serve, wait: bool) -> None:
 
     server = serve(handler)
     serving = Background(server.serve_forever)
-    eventually(lambda: server.started)
+    eventually(lambda: "serving" in repr(server))
     with client_of(server) as client:
         client.send_packet("stop")
         assert list(client) == ["done"]

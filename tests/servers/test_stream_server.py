@@ -366,7 +366,7 @@ def test_86_from_a_handler(wait: bool) -> None:
 
     server = StreamServer(handler, create_tcp_server())
     serving = Background(server.serve_forever)
-    eventually(lambda: server.started)
+    eventually(lambda: "serving" in repr(server))
     assert ask(server.port, b"stop") == b"done"
     serving.result()
     assert server.closed
