@@ -14,7 +14,7 @@ from ..errors import (
 from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
-from ..reactor.io_thread import IOThread
+from ..reactor.io_thread import IOThread, reactor_of
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from .server import Server, claim
@@ -50,8 +50,9 @@ class ConnectionServer(Server):
     def __init__(self, listeners: tuple[Listener, ...], max_workers: int, max_connections: int,
                  io_thread: IOThread | None, *, patient: bool) -> None:
         check_size("max_connections", max_connections)
+        io = reactor_of(io_thread)
         claim(listeners, Listener)
-        super().__init__(max_workers, io_thread, patient=patient)
+        super().__init__(max_workers, io, patient=patient)
         self._listeners = listeners
         self._max_connections = max_connections
         self._acceptors: list[Acceptor] = []

@@ -13,7 +13,7 @@ from ..datagrams.datagram_socket import DatagramSocket
 from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
-from ..reactor.io_thread import IOThread
+from ..reactor.io_thread import IOThread, reactor_of
 from ..reactor.reactor import READ
 from ..streams.byte_stream import check_size
 from .handlers import check_handler
@@ -106,8 +106,9 @@ class DatagramServer(Server, Generic[S]):
         check_size("max_workers", max_workers, least=0)
         if codec is not None:
             check_codec(codec)
+        io = reactor_of(io_thread)
         claim(sockets, DatagramSocket)
-        super().__init__(max_workers, io_thread, patient=True)
+        super().__init__(max_workers, io, patient=True)
         self._codec = codec
         self._handler = handler
         self._has_workers = max_workers > 0

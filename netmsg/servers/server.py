@@ -12,8 +12,7 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
-from ..reactor.io_thread import IOThread, reactor_of
-from ..reactor.reactor import Timer
+from ..reactor.reactor import Reactor, Timer
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats
@@ -39,8 +38,8 @@ class Server:
     ======================  ==========================================================================
     """
 
-    def __init__(self, max_workers: int, io_thread: IOThread | None, *, patient: bool = False) -> None:
-        self._io = reactor_of(io_thread)
+    def __init__(self, max_workers: int, io: Reactor, *, patient: bool = False) -> None:
+        self._io = io
         self._pool = WorkerPool(max_workers, patient=patient)
         self._started = False
         self._begun = False

@@ -283,10 +283,14 @@ def test_in_a_forked_child_it_is_refused(serve: Serve, client: Any) -> None:
     lambda sock: DatagramServer(5, sock), lambda sock: DatagramServer(reverse, 5),
     lambda sock: DatagramServer(reverse, sock, codec=LineCodec),
     lambda sock: DatagramServer(reverse, sock, max_workers="8"),
+    lambda sock: DatagramServer(reverse, sock, io_thread="one"),
 ])
 def test_bad_types(make: Any) -> None:
-    with create_udp_socket() as sock, pytest.raises(TypeError):
-        make(sock)
+    with create_udp_socket() as sock:
+        with pytest.raises(TypeError):
+            make(sock)
+        with DatagramServer(reverse, sock):  # it was not taken
+            pass
 
 
 def test_a_socket_belongs_to_one_server() -> None:

@@ -479,10 +479,14 @@ def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> No
 @pytest.mark.parametrize("make", [
     lambda listener: StreamServer("no handler", listener), lambda listener: StreamServer(echo, "no listener"),
     lambda listener: StreamServer(echo, listener, max_workers="many"), lambda listener: StreamServer(echo, 5),
+    lambda listener: StreamServer(echo, listener, io_thread=threading.Thread()),
 ])
 def test_bad_types(make: Callable[[Any], Any]) -> None:
-    with create_tcp_server() as listener, pytest.raises(TypeError):
-        make(listener)
+    with create_tcp_server() as listener:
+        with pytest.raises(TypeError):
+            make(listener)
+        with StreamServer(echo, listener):  # it was not taken
+            pass
 
 
 @pytest.mark.parametrize("make", [
