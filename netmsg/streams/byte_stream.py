@@ -167,11 +167,17 @@ class ByteStream:
     def _wait(self, events: int, deadline: Deadline) -> None:
         """Wait until it is worth trying again; meanwhile send what the transport itself has to send."""
         transport = self._transport
+        if events & READ and transport.readable:  # no event tells of what is inside already
+            if self.closed:
+                raise ClosedError("the stream was closed meanwhile")
+            if deadline.expired:
+                raise self._too_late(deadline)
+            return
         try:
             happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
-                raise IdleTimeoutError(f"nothing happened for {self.idle_timeout:g} s") from None
+                raise self._too_late(deadline) from None
             raise
         except ConnectionBrokenError:
             if self.closed:
@@ -189,6 +195,12 @@ class ByteStream:
                     if not transport.handshaking:
                         self._send_error = error
                     raise self._broken(error)
+
+    def _too_late(self, deadline: Deadline) -> TimeoutError:
+        """What to raise when ``deadline`` has expired."""
+        if isinstance(deadline, _IdleDeadline):
+            return IdleTimeoutError(f"nothing happened for {self.idle_timeout:g} s")
+        return TimeoutError("timed out")
 
     def _broken(self, error: BaseException) -> BaseException:
         """What to raise for an error of the network: another one each time, for the one that is kept must not keep
@@ -298,6 +310,7 @@ class ByteStream:
 
     def _receive_once(self, deadline: Deadline, results: list[T], receive: Callable[..., T], argument: Any) -> None:
         """Append what ``receive(argument)`` returns, once it need not wait."""
+        again = False
         while True:
             try:
                 results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
@@ -312,7 +325,10 @@ class ByteStream:
                     raise  # not of the network: a signal handler raised it
                 self._receive_error = error  # the same
                 raise self._broken(error)
+            if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
+                raise self._too_late(deadline)
             self._wait(READ, deadline)
+            again = True
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
@@ -885,7 +901,7 @@ class ByteStream:
     def _do_handshake(self, deadline: Deadline) -> None:
         transport = self._transport
         upgrading = self._sending.is_mine
-        shaken = False
+        shaken = again = False
         while transport.handshaking or (shaken and transport.finishing):
             try:
                 if shaken:
@@ -895,7 +911,8 @@ class ByteStream:
                     transport.handshake()
                     shaken = True
                 except BlockingIOError:
-                    self._wait_for_handshake(deadline)
+                    self._wait_for_handshake(deadline, again)
+                    again = True
             except BaseException as error:
                 if isinstance(error, OSError) and (error.errno is not None or isinstance(error, NetmsgError)):
                     failed = self._handshake_failed(error)
@@ -916,14 +933,18 @@ class ByteStream:
             self._abandon()
         return failed
 
-    def _wait_for_handshake(self, deadline: Deadline) -> None:
-        """Within the caller's time, and the handshake's own."""
+    def _wait_for_handshake(self, deadline: Deadline, again: bool) -> None:
+        """Within the caller's time, and the handshake's own, even if something comes all the time."""
         limit = self._handshake_deadline.remaining()
         remaining = deadline.remaining()
         if limit is None or (remaining is not None and remaining <= limit):
+            if again and remaining == 0:
+                raise self._too_late(deadline)
             self._wait(READ, deadline)
             return
         try:
+            if again and limit == 0:
+                raise TimeoutError("timed out")
             self._wait(READ, self._handshake_deadline)
         except TimeoutError as error:
             if not self._handshake_deadline.expired:

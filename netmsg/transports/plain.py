@@ -36,10 +36,12 @@ class Transport(Protocol):
     """Like `receive`, into a buffer, where that saves a copy."""
 
     def handshake(self) -> None:
-        """Go on with the TLS handshake, to its end. Raises `TLSHandshakeError`."""
+        """Go on with the TLS handshake, to its end. Raises `TLSHandshakeError`; after a ``BlockingIOError`` it may be
+        `readable`."""
 
     def receive(self, max_bytes: int, /) -> bytes:
-        """Up to ``max_bytes``; ``b""`` at the end of the stream."""
+        """Up to ``max_bytes``; ``b""`` at the end of the stream. After a ``BlockingIOError`` it may be `readable`: then
+        no event will come."""
 
     def send_one(self, buffer: Buffer, /) -> int:
         """Send some of ``buffer``: how many bytes have been taken. After a ``BlockingIOError`` that is none, and the
