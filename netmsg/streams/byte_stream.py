@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ..deadline import Deadline, check_timeout
+from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
     ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError, IncompleteReadError,
     LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, as_broken,
@@ -341,10 +341,16 @@ class ByteStream:
     def _exactly(self, deadline: Deadline, nbytes: int) -> tuple[int, int]:
         ahead = self._ahead
         there = len(ahead)
+        overtime = None
         while there < nbytes:
             if not self._fill(deadline, min(nbytes - there, LARGE_CHUNK)):
                 raise self._too_early(nbytes)
-            there += len(ahead.more[-1])
+            size = len(ahead.more[-1])
+            there += size
+            if there < nbytes and deadline is not FOREVER:
+                overtime = overtime or Overtime(deadline)
+                if overtime.is_over(size):
+                    raise self._too_late(deadline)
         ahead.front()
         ahead.gather(nbytes)
         ahead.searched()
@@ -352,11 +358,16 @@ class ByteStream:
 
     def _until(self, deadline: Deadline, delimiter: bytes, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        overtime = None
         while (at := ahead.find(delimiter)) < 0:
             if ahead.scanned >= max_bytes + len(delimiter):
                 raise DelimiterNotFoundError(max_bytes)
+            if overtime is not None and overtime.is_over(len(ahead.more[-1])):
+                raise self._too_late(deadline)
             if not self._fill(deadline, CHUNK):
                 raise self._too_early(None)
+            if deadline is not FOREVER:
+                overtime = overtime or Overtime(deadline)
         if at > max_bytes:
             raise DelimiterNotFoundError(max_bytes)
         ahead.front()
@@ -649,6 +660,7 @@ class ByteStream:
             self._wait_to_send(deadline, counts)  # what is encrypted has to go, so first see that something can
         done = 0
         rest = octets
+        overtime = None
         while done < size:
             try:
                 counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
@@ -665,6 +677,10 @@ class ByteStream:
             done += counts[-1]
             if done < size:
                 rest = memoryview(octets)[done:]
+                if deadline is not FOREVER:
+                    overtime = overtime or Overtime(deadline)
+                    if overtime.is_over(counts[-1]):
+                        raise self._sent_too_late(counts)
 
     def _wait_to_send(self, deadline: Deadline, counts: list[int]) -> None:
         try:
@@ -672,8 +688,11 @@ class ByteStream:
         except TimeoutError:
             if not deadline.expired:
                 raise  # a signal handler raised it
-            done = sum(counts)
-            raise SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done) from None
+            raise self._sent_too_late(counts) from None
+
+    def _sent_too_late(self, counts: list[int]) -> SendTimeoutError:
+        done = sum(counts)
+        return SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done)
 
     def _send_failed(self, error: OSError) -> BaseException:
         """What to raise for an error of the network."""
@@ -721,6 +740,7 @@ class ByteStream:
         descriptor = waitable_descriptor(file)
         held = held_by_reader(file, descriptor)
         source = file if descriptor < 0 else getattr(file, "raw", file)
+        overtime = Overtime(deadline)
         while count is None or sent < count:
             wanted = CHUNK if count is None else min(CHUNK, count - sent)
             if held:
@@ -739,6 +759,8 @@ class ByteStream:
                 raise EOFError(f"the file ended after {sent} of {count} bytes")
             self._send_pieces(deadline, piece, len(piece), counts)
             sent += len(piece)
+            if sent != count and overtime.is_over(len(piece)):
+                raise self._sent_too_late(counts)
         return sent
 
     def _wait_for_file_to_send(self, descriptor: int, deadline: Deadline, counts: list[int]) -> None:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..deadline import Deadline
+from ..deadline import Deadline, Overtime
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
 from ..sockets.proxy import SocketProxy
@@ -129,6 +129,7 @@ class SocketStream(ByteStream):
                 or not isinstance(raw, io.FileIO) or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)):
             return  # what is read from anything else need not be what its descriptor has
         sent = 0
+        overtime = Overtime(deadline)
         while sent < count:
             try:
                 counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
@@ -147,6 +148,8 @@ class SocketStream(ByteStream):
                 return  # the file has become shorter
             self._has_sent = True
             sent += counts[-1]
+            if sent < count and overtime.is_over(counts[-1]):
+                raise self._sent_too_late(counts)
 
     # UNIX streams
 
