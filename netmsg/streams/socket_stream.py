@@ -197,8 +197,9 @@ class SocketStream(ByteStream):
         end. Each call returns the descriptors of one message at most.
 
         `RemoteProtocolError` for a message with more than ``max_fds`` of them, or with more than this process has room
-        for, and once more than 253 have come that nobody has asked for: the surplus has been closed then, and the bytes
-        can still be read.
+        for, and once more have come that nobody has asked for than are kept: those of one message, or 253 of several;
+        before the first call of this on the stream 32 of several, the newest; and on all streams together a quarter of
+        what the process may have open. The surplus has been closed then, and the bytes can still be read.
         """
         deadline = self._deadline(timeout)
         check_size("max_bytes", max_bytes)
@@ -222,7 +223,13 @@ class SocketStream(ByteStream):
         ahead = self._ahead
         come = unix.descriptors
         left = ahead.front()
-        if not left and (unix.readable or not (come.kept or come.lost)) and self._fill(deadline, max_bytes):
+        come.ask()
+        if not left and (unix.readable or not (come.kept or come.lost)):
+            try:
+                come.asking = True
+                self._fill(deadline, max_bytes)
+            finally:
+                come.asking = False
             left = ahead.front()
         ahead.searched()
         if come.lost:
