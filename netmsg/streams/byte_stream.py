@@ -511,6 +511,7 @@ class ByteStream:
             check_size("count", count, least=0)
         descriptor = waitable_descriptor(file)
         received = [0]
+        overtime = Overtime(deadline)
         while count is None or received[0] < count:
             wanted = CHUNK if count is None else min(CHUNK, count - received[0])
             before = received[0]
@@ -523,7 +524,7 @@ class ByteStream:
                 error = IncompleteReadError(b"", count)
                 error.args = (f"the stream ended after {received[0]} of {count} bytes",)
                 raise error
-            if deadline.expired and received[0] != count:
+            if received[0] != count and overtime.is_over(received[0] - before):
                 raise TimeoutError(f"{received[0]} bytes were received in time")
         return received[0]
 

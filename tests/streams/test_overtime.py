@@ -65,6 +65,19 @@ def test_what_is_there_is_received_at_once_however_many_reads_it_takes() -> None
     link: Any = Endless()
     stream = ByteStream(link)
     assert stream.receive_exactly(6 * MB, timeout=0) == bytes(6 * MB)
+    file = io.BytesIO()
+    assert stream.receive_file(file, 6 * MB, timeout=0) == 6 * MB
+    assert file.getvalue() == bytes(6 * MB)
+    stream.abort()
+
+
+def test_a_file_that_is_received_too_late_has_what_came() -> None:
+    link: Any = Endless()
+    stream = ByteStream(link)
+    file = io.BytesIO()
+    with pytest.raises(TimeoutError):
+        stream.receive_file(file, timeout=0)
+    assert len(file.getvalue()) == link.moved
     stream.abort()
 
 
