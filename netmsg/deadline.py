@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import Final
 
-__all__ = ["Deadline", "check_timeout"]
+__all__ = ["Deadline", "Overtime", "check_timeout"]
+
+HELD: Final = 8 << 20
+"""Bytes that a system holds ready for a connection at most, in one direction."""
+LONGEST_OVERTIME: Final = 0.5
+"""Seconds in which these can be moved."""
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -55,3 +61,28 @@ class Deadline:
     @property
     def expired(self) -> bool:
         return self._at != math.inf and time.monotonic() >= self._at
+
+    @property
+    def overdue(self) -> float:
+        """Seconds since it expired; 0.0 before."""
+        return max(0.0, time.monotonic() - self._at) if self._at != math.inf else 0.0
+
+
+class Overtime:
+    """How far a call that moves bytes may go on behind its deadline as long as it need not wait: as far as the system
+    can have had bytes, or room for them, ready at that moment, all of which ``timeout=0`` gets. Otherwise another end
+    that is fast enough would keep it inside for as long as it likes."""
+
+    __slots__ = ("_deadline", "_left")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._left = HELD
+
+    def is_over(self, moved: int) -> bool:
+        """After each round that moved so many bytes, and was not the last."""
+        overdue = self._deadline.overdue
+        if not overdue:
+            return False
+        self._left -= moved
+        return self._left < 0 or overdue > LONGEST_OVERTIME

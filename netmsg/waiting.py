@@ -80,7 +80,10 @@ class Signal:
             end = ends[-1]
             # No call between the one and the other, and so no interrupt.
             del ends[-1]
-            os.close(end)
+            try:
+                os.close(end)
+            except OSError:
+                pass  # somebody else has closed it
 
     def __del__(self) -> None:
         if hasattr(self, "_ends"):  # not where an interrupt came before anything else

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from netmsg import deadline
-from netmsg.deadline import Deadline, check_timeout
+from netmsg.deadline import HELD, Deadline, Overtime, check_timeout
 
 
 class Clock:
@@ -93,3 +93,23 @@ def test_what_is_no_number_is_a_type_error(timeout: Any) -> None:
 def test_any_real_number_is_a_timeout(timeout: Any, clock: Clock) -> None:
     check_timeout(timeout)
     assert Deadline(timeout).remaining() == (None if timeout == float("inf") else timeout)
+
+
+def test_overtime_lasts_for_so_many_bytes_and_so_long(clock: Clock) -> None:
+    given = Deadline(1.0)
+    overtime = Overtime(given)
+    assert not overtime.is_over(1 << 40)
+    clock.now += 1.25
+    assert given.overdue == 0.25
+    assert not overtime.is_over(HELD)
+    assert overtime.is_over(1)
+    late = Overtime(given)
+    assert not late.is_over(1)
+    clock.now += 1.0
+    assert late.is_over(1)
+
+
+def test_who_has_for_ever_is_never_overdue(clock: Clock) -> None:
+    overtime = Overtime(Deadline(None))
+    clock.now += 1e9
+    assert Deadline(None).overdue == 0.0 and not overtime.is_over(1 << 40)

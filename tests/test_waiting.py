@@ -37,6 +37,14 @@ def test_a_signal_never_blocks() -> None:
     assert readable(signal)
 
 
+def test_a_signal_whose_descriptor_somebody_else_has_closed_can_be_closed() -> None:
+    """As happens where a program closes a stream's descriptor underfoot, and the signal gets that number."""
+    signal = Signal()
+    os.close(signal.fileno())
+    signal.close()
+    assert signal.fileno() == -1
+
+
 def test_a_signal_is_closed_when_it_is_collected() -> None:
     signal = Signal()
     descriptor = signal.fileno()

@@ -10,7 +10,7 @@ from copy import copy
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar, Union
 
-from ..deadline import Deadline, check_timeout
+from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteProtocolError
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
@@ -70,6 +70,7 @@ class PacketClient(Generic[S, R]):
         self._ending: EOFError | None = None
         self._recv_size = self._usual_size = min(USUAL_SIZE, max_recv_size)
         self._max_recv_size = max_recv_size
+        self._last_size = 0  # of the chunk that was decoded last
         self._tls_standard_compatible = tls_standard_compatible
         self._stream: Any = _open(target, connect_timeout, ssl_context, server_hostname, local_address,
                                   tls_standard_compatible)
@@ -108,8 +109,13 @@ class PacketClient(Generic[S, R]):
             turn.take(claim, deadline)
             self._check()
             bad = False
+            overtime = None
             while not self._ready and not bad:  # another thread may be faster, by the short way
                 bad = self._prepare(deadline)
+                if not (self._ready or self._mixed):
+                    overtime = overtime or Overtime(deadline)
+                    if overtime.is_over(self._last_size):
+                        raise TimeoutError("no packet was complete in time")
             # No call from here to the end of the block, and so no interrupt.
             kept = self._mixed if bad else self._ready
             packet: Any = kept[-1]
@@ -146,8 +152,11 @@ class PacketClient(Generic[S, R]):
         try:
             turn.take(claim, deadline)
             self._check()
+            overtime = Overtime(deadline)
             while not self._ready and not self._mixed:
                 self._decode(deadline)
+                if overtime.is_over(self._last_size) and not self._ready and not self._mixed:
+                    raise TimeoutError("no packet was complete in time")
         finally:
             if turn.holder is claim:
                 turn.holder = None
@@ -191,6 +200,7 @@ class PacketClient(Generic[S, R]):
                 raise lost
             self._stream._receive_to(chunks, self._recv_size, timeout=deadline.remaining())
         chunk = chunks[0]
+        self._last_size = len(chunk)
         if not chunk:
             self._ending = ending(decoder)
             raise again(self._ending)

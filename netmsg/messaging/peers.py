@@ -175,6 +175,8 @@ class Peer:
             return
         if isinstance(error, BlockingIOError):
             self._watch()
+            if self.transport.readable:
+                self._io.call(self._tls_step)  # it has had its share, and no event will come
             return
         if isinstance(error, TLSHandshakeError):
             self.close(f"TLS: {error.__cause__ or error}", error)

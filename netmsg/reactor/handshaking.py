@@ -113,7 +113,8 @@ class Handshake:
             try:
                 self._transport.handshake()
             except BlockingIOError:
-                pass
+                if self._transport.readable:
+                    self._io.call(self._on_event, READ)  # it has had its share, and no event will come
             except OSError as error:
                 self._finish(error)
                 return

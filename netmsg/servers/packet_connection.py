@@ -617,8 +617,10 @@ class PacketConnection(Generic[S]):
         try:
             chunk = transport.receive(READ_SIZE)
         except BlockingIOError:
-            self._more = False
+            self._more = transport.readable
             self._watch()
+            if self._more and not self._busy:
+                self._io.call(self._look)  # it has had its share, and no event will come
             return
         except OSError as error:
             self._more = False

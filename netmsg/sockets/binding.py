@@ -22,9 +22,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Final
+from typing import Final
 
 from ..deadline import Deadline
 
@@ -41,6 +39,10 @@ PATIENCE: Final = 5.0
 """Seconds to wait for somebody else who replaces the same file: it takes microseconds, unless he was stopped."""
 PAUSE: Final = 0.002
 """Seconds between two tries: the system tells of a free lock only who waits for it without a time limit."""
+LOCK_FLAGS: Final = os.O_RDONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(
+    os, "O_CLOEXEC", 0)
+"""For reading, so that others may do the same whatever the umask; neither through a link nor waiting for the other end
+of a pipe that somebody put there."""
 
 
 def listen_unix(path: str, backlog: int, mode: int | None = None, deadline: Deadline | None = None) -> socket.socket:
@@ -78,12 +80,33 @@ def bind_unix(sock: socket.socket, path: str, mode: int | None, deadline: Deadli
 def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
     if _binds(sock, path):
         return
-    with _lock(path, deadline):
+    lock = _Lock(path)
+    try:
+        lock.take(deadline)
+        again = False
         while _is_stale(path, sock.type):
-            _remove(path)
+            if again and deadline is not None and deadline.expired:
+                raise TimeoutError(f"somebody else was replacing {path!r} all the time")
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # somebody else did
+            except OSError as error:
+                raise _in_use(path, f", and the stale file cannot be removed: {error.strerror}") from error
             if _binds(sock, path):  # unless somebody was faster: nobody needs the lock who finds no file
                 return
-    raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: cannot listen on {path!r}")
+            again = True
+    finally:
+        try:
+            lock.release()
+        except BaseException:
+            lock.release()  # an interrupt came before it was done
+            raise
+    raise _in_use(path)
+
+
+def _in_use(path: str, why: str = "") -> OSError:
+    return OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: cannot listen on {path!r}{why}")
 
 
 def _binds(sock: socket.socket, path: str) -> bool:
@@ -128,49 +151,61 @@ def _is_stale(path: str, kind: int) -> bool:
     return False
 
 
-@contextmanager
-def _lock(path: str, deadline: Deadline | None) -> Iterator[None]:
-    """Keep others from replacing ``path`` meanwhile."""
-    if fcntl is None or path.startswith("\0"):  # abstract names are never stale
-        yield
-        return
-    name = path + SUFFIX
-    patience = (deadline or Deadline(None)).sooner(PATIENCE)
-    while True:
-        try:
-            file = open(name, "rb", buffering=0, opener=_open)
-        except OSError:  # no such directory, or we may not write there: binding tells it better
-            yield
+class _Lock:
+    """Keeps others from replacing ``path`` from `take` to `release`, which may be called again after an interrupt
+    (Ctrl-C), wherever that came; what is left even so goes with the object."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._name = path + SUFFIX
+        self._held: list[int] = []  # the descriptor of the file, once it is open
+
+    def take(self, deadline: Deadline | None) -> None:
+        """Wait for it. Where there can be none, nothing is held."""
+        if fcntl is None or self._path.startswith("\0"):  # abstract names are never stale
             return
-        with file:
-            if _have(file, name):
-                try:
-                    yield
-                finally:
-                    _remove(name)
+        patience = (deadline or Deadline(None)).sooner(PATIENCE)
+        while True:
+            try:
+                self._held.extend(map(os.open, (self._name,), (LOCK_FLAGS,), (0o666,)))  # one call into C: on record
+            except OSError:  # no such directory, or we may not write there: binding tells it better
                 return
-        if patience.expired:
-            if deadline is not None and deadline.expired:
-                raise TimeoutError(f"somebody else was replacing {path!r} all the time")
-            raise OSError(errno.EADDRINUSE, f"somebody else is about to replace {path!r}, and does not get on with it")
-        time.sleep(PAUSE)
+            if self._is_ours():
+                return
+            self._close()
+            if patience.expired:
+                if deadline is not None and deadline.expired:
+                    raise TimeoutError(f"somebody else was replacing {self._path!r} all the time")
+                raise OSError(errno.EADDRINUSE,
+                              f"somebody else is about to replace {self._path!r}, and does not get on with it")
+            time.sleep(PAUSE)
 
+    def release(self) -> None:
+        if self._held:
+            if self._is_ours():  # asked again: an interrupt may have come before anybody knew
+                _remove(self._name)
+            self._close()
 
-def _open(name: str, flags: int) -> int:
-    # For reading, so that others may do the same whatever the umask; neither through a link nor waiting for the other
-    # end of a pipe that somebody put there.
-    return os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    def _is_ours(self) -> bool:
+        """Whether the file is locked now, and is the one that others lock, too."""
+        descriptor = self._held[0]
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # no locks on this file system: as far as can be, then
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._name))
+        except FileNotFoundError:
+            return False
 
+    def _close(self) -> None:
+        descriptor = self._held[0]
+        # No call between the one and the other, and so no interrupt.
+        del self._held[0]
+        os.close(descriptor)
 
-def _have(file: IO[bytes], name: str) -> bool:
-    """Whether ``file`` is locked now, and is the one that others lock, too."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # no locks on this file system: as far as can be, then
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
-    except FileNotFoundError:
-        return False
+    def __del__(self) -> None:
+        if hasattr(self, "_held"):  # not where an interrupt came before it was made
+            self.release()

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ..deadline import Deadline, check_timeout
+from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
     ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError, IncompleteReadError,
     LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, as_broken,
@@ -167,11 +167,17 @@ class ByteStream:
     def _wait(self, events: int, deadline: Deadline) -> None:
         """Wait until it is worth trying again; meanwhile send what the transport itself has to send."""
         transport = self._transport
+        if events & READ and transport.readable:  # no event tells of what is inside already
+            if self.closed:
+                raise ClosedError("the stream was closed meanwhile")
+            if deadline.expired:
+                raise self._too_late(deadline)
+            return
         try:
             happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
-                raise IdleTimeoutError(f"nothing happened for {self._idle_timeout:g} s") from None
+                raise self._too_late(deadline) from None
             raise
         except ConnectionBrokenError:
             if self.closed:
@@ -189,6 +195,12 @@ class ByteStream:
                     if not transport.handshaking:
                         self._send_error = error
                     raise self._broken(error)
+
+    def _too_late(self, deadline: Deadline) -> TimeoutError:
+        """What to raise when ``deadline`` has expired."""
+        if isinstance(deadline, _IdleDeadline):
+            return IdleTimeoutError(f"nothing happened for {self._idle_timeout:g} s")
+        return TimeoutError("timed out")
 
     def _broken(self, error: BaseException) -> BaseException:
         """What to raise for an error of the network: another one each time, for the one that is kept must not keep
@@ -298,6 +310,7 @@ class ByteStream:
 
     def _receive_once(self, deadline: Deadline, results: list[T], receive: Callable[..., T], argument: Any) -> None:
         """Append what ``receive(argument)`` returns, once it need not wait."""
+        again = False
         while True:
             try:
                 results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
@@ -312,7 +325,10 @@ class ByteStream:
                     raise  # not of the network: a signal handler raised it
                 self._receive_error = error  # the same
                 raise self._broken(error)
+            if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
+                raise self._too_late(deadline)
             self._wait(READ, deadline)
+            again = True
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
@@ -325,10 +341,16 @@ class ByteStream:
     def _exactly(self, deadline: Deadline, nbytes: int) -> tuple[int, int]:
         ahead = self._ahead
         there = len(ahead)
+        overtime = None
         while there < nbytes:
             if not self._fill(deadline, min(nbytes - there, LARGE_CHUNK)):
                 raise self._too_early(nbytes)
-            there += len(ahead.more[-1])
+            size = len(ahead.more[-1])
+            there += size
+            if there < nbytes and deadline is not FOREVER:
+                overtime = overtime or Overtime(deadline)
+                if overtime.is_over(size):
+                    raise self._too_late(deadline)
         ahead.front()
         ahead.gather(nbytes)
         ahead.searched()
@@ -336,11 +358,16 @@ class ByteStream:
 
     def _until(self, deadline: Deadline, delimiter: bytes, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        overtime = None
         while (at := ahead.find(delimiter)) < 0:
             if ahead.scanned >= max_bytes + len(delimiter):
                 raise DelimiterNotFoundError(max_bytes)
+            if overtime is not None and overtime.is_over(len(ahead.more[-1])):
+                raise self._too_late(deadline)
             if not self._fill(deadline, CHUNK):
                 raise self._too_early(None)
+            if deadline is not FOREVER:
+                overtime = overtime or Overtime(deadline)
         if at > max_bytes:
             raise DelimiterNotFoundError(max_bytes)
         ahead.front()
@@ -484,6 +511,7 @@ class ByteStream:
             check_size("count", count, least=0)
         descriptor = waitable_descriptor(file)
         received = [0]
+        overtime = Overtime(deadline)
         while count is None or received[0] < count:
             wanted = CHUNK if count is None else min(CHUNK, count - received[0])
             before = received[0]
@@ -496,7 +524,7 @@ class ByteStream:
                 error = IncompleteReadError(b"", count)
                 error.args = (f"the stream ended after {received[0]} of {count} bytes",)
                 raise error
-            if deadline.expired and received[0] != count:
+            if received[0] != count and overtime.is_over(received[0] - before):
                 raise TimeoutError(f"{received[0]} bytes were received in time")
         return received[0]
 
@@ -633,6 +661,7 @@ class ByteStream:
             self._wait_to_send(deadline, counts)  # what is encrypted has to go, so first see that something can
         done = 0
         rest = octets
+        overtime = None
         while done < size:
             try:
                 counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
@@ -649,6 +678,10 @@ class ByteStream:
             done += counts[-1]
             if done < size:
                 rest = memoryview(octets)[done:]
+                if deadline is not FOREVER:
+                    overtime = overtime or Overtime(deadline)
+                    if overtime.is_over(counts[-1]):
+                        raise self._sent_too_late(counts)
 
     def _wait_to_send(self, deadline: Deadline, counts: list[int]) -> None:
         try:
@@ -656,8 +689,11 @@ class ByteStream:
         except TimeoutError:
             if not deadline.expired:
                 raise  # a signal handler raised it
-            done = sum(counts)
-            raise SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done) from None
+            raise self._sent_too_late(counts) from None
+
+    def _sent_too_late(self, counts: list[int]) -> SendTimeoutError:
+        done = sum(counts)
+        return SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done)
 
     def _send_failed(self, error: OSError) -> BaseException:
         """What to raise for an error of the network."""
@@ -705,6 +741,7 @@ class ByteStream:
         descriptor = waitable_descriptor(file)
         held = held_by_reader(file, descriptor)
         source = file if descriptor < 0 else getattr(file, "raw", file)
+        overtime = Overtime(deadline)
         while count is None or sent < count:
             wanted = CHUNK if count is None else min(CHUNK, count - sent)
             if held:
@@ -723,6 +760,8 @@ class ByteStream:
                 raise EOFError(f"the file ended after {sent} of {count} bytes")
             self._send_pieces(deadline, piece, len(piece), counts)
             sent += len(piece)
+            if sent != count and overtime.is_over(len(piece)):
+                raise self._sent_too_late(counts)
         return sent
 
     def _wait_for_file_to_send(self, descriptor: int, deadline: Deadline, counts: list[int]) -> None:
@@ -885,7 +924,7 @@ class ByteStream:
     def _do_handshake(self, deadline: Deadline) -> None:
         transport = self._transport
         upgrading = self._sending.is_mine
-        shaken = False
+        shaken = again = False
         while transport.handshaking or (shaken and transport.finishing):
             try:
                 if shaken:
@@ -895,7 +934,8 @@ class ByteStream:
                     transport.handshake()
                     shaken = True
                 except BlockingIOError:
-                    self._wait_for_handshake(deadline)
+                    self._wait_for_handshake(deadline, again)
+                    again = True
             except BaseException as error:
                 if isinstance(error, OSError) and (error.errno is not None or isinstance(error, NetmsgError)):
                     failed = self._handshake_failed(error)
@@ -916,14 +956,18 @@ class ByteStream:
             self._abandon()
         return failed
 
-    def _wait_for_handshake(self, deadline: Deadline) -> None:
-        """Within the caller's time, and the handshake's own."""
+    def _wait_for_handshake(self, deadline: Deadline, again: bool) -> None:
+        """Within the caller's time, and the handshake's own, even if something comes all the time."""
         limit = self._handshake_deadline.remaining()
         remaining = deadline.remaining()
         if limit is None or (remaining is not None and remaining <= limit):
+            if again and remaining == 0:
+                raise self._too_late(deadline)
             self._wait(READ, deadline)
             return
         try:
+            if again and limit == 0:
+                raise TimeoutError("timed out")
             self._wait(READ, self._handshake_deadline)
         except TimeoutError as error:
             if not self._handshake_deadline.expired:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..deadline import Deadline
+from ..deadline import Deadline, Overtime
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
 from ..sockets.proxy import SocketProxy
@@ -124,6 +124,7 @@ class SocketStream(ByteStream):
                 or not isinstance(raw, io.FileIO) or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)):
             return  # what is read from anything else need not be what its descriptor has
         sent = 0
+        overtime = Overtime(deadline)
         while sent < count:
             try:
                 counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
@@ -142,6 +143,8 @@ class SocketStream(ByteStream):
                 return  # the file has become shorter
             self._has_sent = True
             sent += counts[-1]
+            if sent < count and overtime.is_over(counts[-1]):
+                raise self._sent_too_late(counts)
 
     # UNIX streams
 
@@ -189,8 +192,9 @@ class SocketStream(ByteStream):
         end. Each call returns the descriptors of one message at most.
 
         `RemoteProtocolError` for a message with more than ``max_fds`` of them, or with more than this process has room
-        for, and once more than 253 have come that nobody has asked for: the surplus has been closed then, and the bytes
-        can still be read.
+        for, and once more have come that nobody has asked for than are kept: those of one message, or 253 of several;
+        before the first call of this on the stream 32 of several, the newest; and on all streams together a quarter of
+        what the process may have open. The surplus has been closed then, and the bytes can still be read.
         """
         deadline = self._deadline(timeout)
         check_size("max_bytes", max_bytes)
@@ -214,7 +218,13 @@ class SocketStream(ByteStream):
         ahead = self._ahead
         come = unix.descriptors
         left = ahead.front()
-        if not left and (unix.readable or not (come.kept or come.lost)) and self._fill(deadline, max_bytes):
+        come.ask()
+        if not left and (unix.readable or not (come.kept or come.lost)):
+            try:
+                come.asking = True
+                self._fill(deadline, max_bytes)
+            finally:
+                come.asking = False
             left = ahead.front()
         ahead.searched()
         if come.lost:

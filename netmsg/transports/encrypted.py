@@ -15,6 +15,14 @@ from .plain import Buffer, Transport
 __all__ = ["TLSTransport"]
 
 CIPHERTEXT_SIZE: Final = 65_536
+MODEST_SIZE: Final = 8_192
+"""So much ciphertext is taken at a time from a peer of whose records little plaintext comes: OpenSSL works for 20 µs at
+each key update, of 27 bytes."""
+FRUITLESS_ROUNDS: Final = 3
+"""So often a call takes ciphertext of which nothing comes: enough for the largest record, and no more than is done in
+milliseconds. Key updates and session tickets can come for ever, and others wait."""
+MOST_UNSENT: Final = 262_144
+"""So much ciphertext may wait for room below: several times what `PLAINTEXT_PIECE` allows for."""
 PLAINTEXT_PIECE: Final = 65_536
 """TLS encrypts at most so much ahead of what is below, for back-pressure."""
 
@@ -49,6 +57,9 @@ class TLSTransport:
         self._received: deque[bytes] = deque()  # ciphertext that the engine has not been handed yet
         self._plaintext: list[bytes] = []
         self._ciphertext: deque[memoryview] = deque()
+        self._appetite = MODEST_SIZE
+        self._taken = 0  # ciphertext taken last
+        self._gained = 0  # and the plaintext that came of it
         self._counts: list[int] = []  # of bytes taken below and not yet taken off `_ciphertext`
         self._ending = False
         self._server_side = server_side
@@ -61,6 +72,7 @@ class TLSTransport:
 
     def handshake(self) -> None:
         engine = self._engine
+        rounds = FRUITLESS_ROUNDS
         try:
             while True:
                 with self._state:
@@ -68,6 +80,9 @@ class TLSTransport:
                 self._flush()
                 if complete:
                     break
+                if not rounds:
+                    raise BlockingIOError  # though there may be more: see `receive`
+                rounds -= 1
                 self._receive_ciphertext()
         except TLSHandshakeError:
             self._flush_quietly()  # the alert that tells the peer why
@@ -78,12 +93,26 @@ class TLSTransport:
     def _receive_ciphertext(self) -> None:
         received = self._received
         if not received:
-            received.extend(map(self._below.receive, (CIPHERTEXT_SIZE,)))
+            if 2 * self._gained < self._taken:
+                self._appetite = max(self._appetite // 2, MODEST_SIZE)
+            elif self._taken >= self._appetite:
+                self._appetite = min(self._appetite * 2, CIPHERTEXT_SIZE)
+            received.extend(map(self._below.receive, (self._appetite,)))
+            self._taken = len(received[0])
+            self._gained = 0
         add = self._engine.add_ciphertext
         with self._state:
             add(received)
 
+    def _check_backlog(self) -> None:
+        """What a peer asks for (answers to key updates) and does not receive may not pile up here."""
+        if self._ciphertext and sum(map(len, self._ciphertext.copy())) > MOST_UNSENT:
+            raise ConnectionBrokenError("the peer has TLS answer all the time, and does not receive the answers")
+
     def receive(self, max_bytes: int, /) -> bytes:
+        """See `Transport.receive`. ``BlockingIOError`` also stands for "later, for the sake of others": then what is
+        below has more, and whoever waits for that is told at once, or there is more in here (`readable`)."""
+        rounds = FRUITLESS_ROUNDS
         plaintext = self._plaintext
         wanted = max_bytes - sum(map(len, plaintext))  # mostly nothing: what an interrupted call has left
         while wanted > 0 and not self._at_end and self._failure is None:
@@ -94,10 +123,16 @@ class TLSTransport:
                     if found and not plaintext[-1]:
                         del plaintext[-1]
                         self._at_end = True
-                    wanted -= sum(map(len, plaintext[before:]))  # and never of all of them: records may be tiny
+                    gained = sum(map(len, plaintext[before:]))  # and never of all of them: records may be tiny
+                    wanted -= gained
+                    self._gained += gained
                 if not found:
                     if plaintext:
                         break
+                    self._check_backlog()
+                    if not rounds:
+                        raise BlockingIOError
+                    rounds -= 1
                     self._receive_ciphertext()
             except BlockingIOError:
                 self._flush_quietly()

@@ -8,6 +8,7 @@ strike, so that nothing is lost and nothing is done twice: see `PlainTransport`.
 from __future__ import annotations
 
 import array
+import math
 import os
 import socket
 import struct
@@ -16,10 +17,20 @@ from typing import Any, Final, Protocol, Union
 
 from ..tls import TLSInfo
 
+try:
+    import resource
+except ImportError:  # not POSIX
+    resource = None  # type: ignore[assignment]
+
 __all__ = ["Buffer", "Descriptors", "PlainTransport", "Transport", "UNIXTransport"]
 
 MOST_DESCRIPTORS: Final = 253
 """Linux passes no more in one message."""
+FEW_DESCRIPTORS: Final = 32
+"""So many of several messages are kept on a stream on which nobody has ever asked for any."""
+SHARE: Final = 4
+"""One of so many descriptors that this process may have is kept for those who have not asked yet, on all streams
+together: peers pass as many as they like, and others need some, too."""
 
 Buffer = Union[bytes, memoryview]
 
@@ -36,10 +47,12 @@ class Transport(Protocol):
     """Like `receive`, into a buffer, where that saves a copy."""
 
     def handshake(self) -> None:
-        """Go on with the TLS handshake, to its end. Raises `TLSHandshakeError`."""
+        """Go on with the TLS handshake, to its end. Raises `TLSHandshakeError`; after a ``BlockingIOError`` it may be
+        `readable`."""
 
     def receive(self, max_bytes: int, /) -> bytes:
-        """Up to ``max_bytes``; ``b""`` at the end of the stream."""
+        """Up to ``max_bytes``; ``b""`` at the end of the stream. After a ``BlockingIOError`` it may be `readable`: then
+        no event will come."""
 
     def send_one(self, buffer: Buffer, /) -> int:
         """Send some of ``buffer``: how many bytes have been taken. After a ``BlockingIOError`` that is none, and the
@@ -104,10 +117,15 @@ class PlainTransport:
 
 
 class Descriptors:
-    """The descriptors that have come over a UNIX socket and that nobody has asked for yet: no more than one message can
-    carry, close-on-exec."""
+    """The descriptors that have come over a UNIX socket and that nobody has asked for yet, close-on-exec: no more than
+    one message can carry, few before anybody has asked for the first, and no more on all sockets together than the
+    process can spare."""
 
     def __init__(self) -> None:
+        self.asked = False
+        """Whether anybody has ever asked for some."""
+        self.asking = False
+        """Whether somebody does right now, to whom they are handed at once."""
         self.kept: list[list[int]] = []
         """Those of each message, the first one first."""
         self.unwanted: list[int] = []
@@ -116,12 +134,30 @@ class Descriptors:
         """Why some were closed before anybody had asked for them, if that has not been told yet."""
 
     def trim(self) -> None:
-        """Close what is too much."""
-        while sum(map(len, self.kept)) > MOST_DESCRIPTORS:
-            self.lost = f"more than {MOST_DESCRIPTORS} descriptors came before receive_fds() asked for any"
-            self.unwanted += self.kept[-1]
-            del self.kept[-1]
+        """Close what is too much: the oldest here, for their bytes were taken without them first, or what came last
+        where others hold too many."""
+        kept = self.kept
+        most = MOST_DESCRIPTORS if self.asked else FEW_DESCRIPTORS
+        while len(kept) > 1 and sum(map(len, kept)) > most:
+            self._refuse(0, f"more than {most} descriptors came before receive_fds() asked for them")
+        if kept and not self.asking:
+            _kept[id(self)] = kept
+            if sum(sum(map(len, each)) for each in _kept.copy().values()) > _most_kept():
+                self._refuse(-1, "more descriptors came before receive_fds() asked for them than this process can "
+                             "spare")
         self.close_unwanted()
+
+    def _refuse(self, at: int, why: str) -> None:
+        # No call in here, and so no interrupt.
+        self.lost = why
+        self.unwanted += self.kept[at]
+        del self.kept[at]
+
+    def ask(self) -> None:
+        """Somebody is about to receive them."""
+        self.asked = True
+        if not self.kept:
+            _kept.pop(id(self), None)
 
     def close_unwanted(self) -> None:
         unwanted = self.unwanted
@@ -139,11 +175,21 @@ class Descriptors:
         while self.kept:
             self.unwanted += self.kept[-1]
             del self.kept[-1]
+        _kept.pop(id(self), None)
         self.close_unwanted()
 
     def __del__(self) -> None:
         if hasattr(self, "lost"):  # not where an interrupt came before it was made
             self.close()
+
+
+_kept: dict[int, list[list[int]]] = {}
+"""Those of every `Descriptors` that may have some."""
+
+
+def _most_kept() -> float:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
+    return limit // SHARE if limit >= 0 else math.inf
 
 
 class UNIXTransport:

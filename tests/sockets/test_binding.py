@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.pairs import TIMEOUT, Background
 from support.processes import Program, wait_until
+from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg import (
     Listener, Søcket, UNIXDatagramSocket, connect_unix, create_unix_datagram_socket, create_unix_server,
@@ -232,6 +233,71 @@ def test_a_lock_that_was_removed_meanwhile_does_not_count(tmp_path: Path, monkey
         pause.go_on.set()
     first.result().close()
     assert removed
+
+
+@pytest.mark.parametrize("make", [create_unix_server, lambda path: create_unix_datagram_socket(path=path)],
+                         ids=["stream", "datagram"])
+def test_a_stale_file_that_cannot_be_removed_is_an_address_in_use(
+        make: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "socket"
+    kind = socket.SOCK_STREAM if make is create_unix_server else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        sock.bind(str(path))
+    unlink, tries = os.unlink, []
+
+    def unlink_only_others(name: Any) -> None:
+        if os.fspath(name) != str(path):
+            unlink(name)
+            return
+        tries.append(name)
+        assert len(tries) < 100, "it goes on trying"
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "unlink", unlink_only_others)
+    with pytest.raises(OSError, match="cannot be removed") as caught:
+        make(path).close()
+    assert caught.value.errno == errno.EADDRINUSE and isinstance(caught.value.__cause__, PermissionError)
+    assert len(tries) == 1 and os.listdir(tmp_path) == ["socket"]
+
+
+def test_who_loses_the_race_for_a_stale_file_again_and_again_runs_out_of_time(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "socket"
+    leave_stale(path)
+    unlink, rounds = os.unlink, []
+
+    def unlink_and_leave_another(name: Any) -> None:
+        unlink(name)
+        if os.fspath(name) == str(path):
+            rounds.append(name)
+            assert len(rounds) < 100, "it goes on trying"
+            leave_stale(path)
+
+    monkeypatch.setattr(os, "unlink", unlink_and_leave_another)
+    with pytest.raises(TimeoutError, match="replacing"):
+        create_unix_server(path, timeout=0).close()
+
+
+def test_an_interrupt_while_a_stale_file_is_replaced_leaves_no_lock_and_no_descriptor(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+
+    def trial(strike: Strike) -> None:
+        leave_stale(tmp_path / "socket")
+        before = set(os.listdir("/proc/self/fd"))
+        bound = socket.socket(socket.AF_UNIX)
+        try:
+            with strike:
+                binding.bind_unix(bound, path, None)
+        except Struck:
+            pass
+        bound.close()
+        assert set(os.listdir("/proc/self/fd")) == before
+        left = os.listdir(tmp_path)
+        assert left in ([], ["socket"]), (strike, left)
+        if left:
+            os.unlink(path)
+
+    assert strike_everywhere(trial) > 20
 
 
 def test_where_there_can_be_no_lock_binding_tells_why(tmp_path: Path) -> None:

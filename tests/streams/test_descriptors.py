@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -41,6 +42,26 @@ def null() -> Iterator[int]:
         before = opened()
         yield file.fileno()
         assert opened() == before
+
+
+@contextmanager
+def many_descriptors(number: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(number, hard)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def most_descriptors(number: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def receive_into(stream: SocketStream) -> bytes:
@@ -124,21 +145,70 @@ def test_more_than_there_is_room_for_is_an_error_and_closes_what_came(null: int)
         assert other.receive(timeout=TIMEOUT) == b"many"
 
 
-def test_who_never_asks_holds_no_more_than_one_message_can_carry(null: int) -> None:
+def pass_one_by_one(one: SocketStream, other: SocketStream, null: int, count: int) -> None:
+    """And receive the bytes without them."""
+    for _ in range(count):
+        one.send_fds(b"x", [null])
+        assert other.receive(timeout=TIMEOUT) == b"x"
+
+
+def take_what_is_kept(stream: SocketStream) -> int:
+    """After the error that says that some were not kept."""
+    with pytest.raises(RemoteProtocolError, match="before receive_fds"):
+        stream.receive_fds(1, MOST, timeout=TIMEOUT)
+    count = 0
+    try:
+        while True:
+            data, found = stream.receive_fds(1, MOST, timeout=0)
+            assert data == b""
+            count += close(found)
+    except TimeoutError:
+        return count
+
+
+def test_few_are_kept_for_who_has_never_asked(null: int) -> None:
     one, other = pair()
     with one, other:
         before = opened()
-        for number in range(MOST + 47):
+        pass_one_by_one(one, other, null, 100)
+        kept = opened() - before
+        assert 1 <= kept <= 32
+        assert take_what_is_kept(other) == kept
+
+
+def test_who_has_asked_holds_no_more_than_one_message_can_carry(null: int) -> None:
+    with many_descriptors(2048):
+        one, other = pair()
+        with one, other:
             one.send_fds(b"x", [null])
+            assert close(other.receive_fds(1, 1, timeout=TIMEOUT)[1]) == 1
+            before = opened()
+            pass_one_by_one(one, other, null, MOST + 47)
+            assert opened() - before == MOST
+            assert take_what_is_kept(other) == MOST
+
+
+def test_all_streams_together_keep_no_more_than_the_process_can_spare(null: int) -> None:
+    """Or a few hostile peers would use up all descriptors of a server that never asks for any."""
+    with most_descriptors(400), contextlib.ExitStack() as stack:
+        pairs = [pair() for _ in range(10)]
+        for one, other in pairs:
+            stack.enter_context(one)
+            stack.enter_context(other)
+        before = opened()
+        for one, other in pairs:
+            one.send_fds(b"x", [null] * 60)
             assert other.receive(timeout=TIMEOUT) == b"x"
-        assert opened() - before == MOST
-        with pytest.raises(RemoteProtocolError, match="before receive_fds"):
-            other.receive_fds(1, 1, timeout=TIMEOUT)
-        for _ in range(MOST):
-            data, found = other.receive_fds(1, 1, timeout=TIMEOUT)
-            assert (data, close(found)) == (b"", 1)
-        with pytest.raises(TimeoutError):
-            other.receive_fds(1, 1, timeout=0)
+            pass_one_by_one(one, other, null, 40)
+        kept = opened() - before
+        assert 10 <= kept <= 100
+        # Who asks gets what is for him all the same.
+        one, other = pairs[-1]
+        taken = take_what_is_kept(other)
+        one.send_fds(b"wanted", [null] * 50)
+        data, found = other.receive_fds(100, MOST, timeout=TIMEOUT)
+        assert (data, close(found)) == (b"wanted", 50)
+        assert opened() - before <= kept - taken + 1  # what it waits by
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -164,16 +234,6 @@ def test_under_tls_none_is_kept(null: int, tls_contexts: tuple[ssl.SSLContext, s
         for call in (lambda: one.send_fds(b"x", [null]), lambda: other.receive_fds(1, 1)):
             with pytest.raises(LocalProtocolError):
                 call()
-
-
-@contextmanager
-def many_descriptors(number: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(number, hard)), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_descriptors_above_1024_make_no_difference() -> None:

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from support.pairs import TIMEOUT, Background
+from support.streams import connect, secure
 
 from netmsg import (
     ClosedError, ConnectionBrokenError, Listener, LocalProtocolError, RemoteProtocolError, SocketStream,
@@ -606,3 +608,15 @@ def test_close_waits_for_no_goodbye_where_none_is_expected(contexts: Contexts, w
             assert client.receive_exactly(6, timeout=TIMEOUT) == b"answer"
             Background(client.close, timeout=None).result()  # though the server says nothing more
             assert server.receive(timeout=TIMEOUT) == b""
+
+
+def test_a_flood_of_records_without_plaintext_inside_of_tls_leaves_nobody_asleep(contexts: Contexts,
+                                                                                 tmp_path: Path) -> None:
+    """Who takes a piece of them at a time comes back for the next, which no event tells of: it is inside already."""
+    client, server = connect("tls-tcp", tmp_path, contexts)
+    with client, server:
+        contexts[0].num_tickets = 900
+        secure(client, server, contexts)
+        server.send_all(b"hello", timeout=TIMEOUT)
+        assert client.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        Background(client.close)

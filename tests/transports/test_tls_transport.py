@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from netmsg.errors import ConnectionBrokenError
+from netmsg.transports import encrypted
 from netmsg.transports.encrypted import TLSTransport
 from netmsg.transports.plain import PlainTransport
 
@@ -81,3 +84,81 @@ def test_reading_goes_on_while_what_is_to_be_sent_waits(pair: Pair) -> None:
         client.send_one(b"a" * 65536)
     server.send_one(b"meanwhile")
     assert receive(client) == b"meanwhile" and client.unsent
+
+
+class Stored:
+    """What is below TLS, with any amount of room; counts how much is taken."""
+
+    handshaking = unsent = finishing = begun = readable = False
+
+    def __init__(self, incoming: bytearray, outgoing: bytearray) -> None:
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.full = False
+
+    def receive(self, max_bytes: int, /) -> bytes:
+        if not self.incoming:
+            raise BlockingIOError
+        chunk = bytes(self.incoming[:max_bytes])
+        del self.incoming[:max_bytes]
+        return chunk
+
+    def send_one(self, buffer: Any, /) -> int:
+        if self.full:
+            raise BlockingIOError
+        self.outgoing += buffer
+        return len(buffer)
+
+
+@pytest.fixture
+def flooded(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[tuple[TLSTransport, TLSTransport, Stored]]:
+    """A server, a client, and what is below that, with thousands of session tickets in it."""
+    usual = tls_contexts[0].num_tickets
+    tls_contexts[0].num_tickets = 2000
+    to_server, to_client = bytearray(), bytearray()
+    upper: Any = Stored(to_server, to_client)
+    lower: Any = Stored(to_client, to_server)
+    server = TLSTransport(upper, tls_contexts[0], server_side=True)
+    client = TLSTransport(lower, tls_contexts[1], server_side=False, server_hostname="localhost")
+    while server.handshaking or client.handshaking:
+        for end in (client, server):
+            if end.handshaking:
+                try:
+                    end.handshake()
+                except BlockingIOError:
+                    pass
+    yield server, client, lower
+    tls_contexts[0].num_tickets = usual
+
+
+def test_records_without_plaintext_do_not_keep_a_call_inside(
+        flooded: tuple[TLSTransport, TLSTransport, Stored]) -> None:
+    """Session tickets here, as many as a server likes to send; a client can do the same with key updates."""
+    server, client, below = flooded
+    server.send_one(b"what is behind them")
+    assert len(below.incoming) > 400_000
+    got = None
+    while got is None:
+        before = len(below.incoming)
+        got = receive(client)
+        assert before - len(below.incoming) <= 65_536
+        assert got is not None or below.incoming, "nothing is left to wake who waits for what has come"
+    assert got == b"what is behind them"
+
+
+def test_answers_that_nobody_receives_do_not_pile_up(flooded: tuple[TLSTransport, TLSTransport, Stored],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    server, client, below = flooded
+    monkeypatch.setattr(encrypted, "MOST_UNSENT", 1000)
+    server.send_one(b"what came before")
+    got = None
+    while got is None:
+        got = receive(client)
+    assert got == b"what came before"
+    below.full = True
+    with pytest.raises(BlockingIOError):
+        client.send_one(bytes(2000))
+    server.send_one(b"not taken any more")
+    with pytest.raises(ConnectionBrokenError):
+        client.receive(65_536)
+    assert below.incoming
