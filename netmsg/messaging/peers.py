@@ -269,7 +269,7 @@ class Peer:
             try:
                 chunk = transport.receive(FIRST_READ if self.open_since is None else decoder.read_size)
             except BlockingIOError:
-                if self._write_error is not None:
+                if self._write_error is not None and not transport.readable:
                     self._broken(self._write_error)  # what had come before it is read
                     return
                 break
