@@ -107,8 +107,6 @@ class Admission:
             # Its goodbye waits behind messages that nobody has taken: they are not lost.
             self._tell(old, "the old connection has been closed by its peer, which has connected again")
             self._engine.hand_over(old, peer, "the peer closed the connection", alive=False)
-        elif peer.certificate is not None and peer.certificate == old.certificate:
-            self._replace(old, peer, "the same certificate, connecting again")
         elif crossing:
             # Both dialled at once: the connection dialled by the greater identity stays, on either side.
             dialler = self._engine.identity if peer.endpoint is not None else peer.identity
@@ -118,6 +116,8 @@ class Admission:
             else:
                 self._tell(peer, f"the new connection is closed: {CROSSED}")
                 self._engine.read_only(peer, old, CROSSED)
+        elif peer.certificate is not None and peer.certificate == old.certificate:
+            self._replace(old, peer, "the same certificate, connecting again")
         elif policy is OnDuplicate.TAKEOVER:
             self._replace(old, peer, "taken over")
         elif policy is OnDuplicate.REJECT:

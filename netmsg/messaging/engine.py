@@ -153,6 +153,7 @@ class Engine:
         self._failure: BaseException | None = None
         self._looking = False
         self._settling = False
+        self._settled = False
         self._look_every = max(LOOK_AT_MOST_EVERY, min(LOOK_EVERY, settings.heartbeat_interval / 8,
                                                        settings.heartbeat_timeout / 8, settings.resend_after / 8))
         self._last_look = 0.0
@@ -355,7 +356,8 @@ class Engine:
         """Do not dial again what leads to a peer that is there by another connection."""
         endpoint, peer.endpoint = peer.endpoint, None
         if endpoint is not None:
-            endpoint.rest()
+            endpoint.rest(other.identity)
+            other.lane.dialled = endpoint
             self._resting.setdefault(other.identity, []).append(endpoint)
 
     def _wake_resting(self, identity: bytes) -> None:
@@ -368,6 +370,9 @@ class Engine:
             return False
         del self.handshaking[peer]
         self.open_peers.add(peer)
+        if peer.lane.dialled is None:  # but perhaps we dial it, too, and messages are kept for what we dial
+            peer.lane.dialled = next((endpoint for endpoint in self._endpoints if endpoint.leads_to == peer.identity),
+                                     None)
         peer.let_in(self.receiver.open_account(peer))
         return True
 
@@ -375,7 +380,7 @@ class Engine:
         peer.known = True
         self._connections += 1
         if peer.endpoint is not None:
-            peer.endpoint.opened()
+            peer.endpoint.opened(peer.identity)
         self.events.add(Connected(peer.address, peer.identity))
         self._peers_changed()
         if not self._looking:
@@ -421,8 +426,7 @@ class Engine:
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._wake_resting(peer.identity)
-        if not self.closing:
-            self._regulate_accepting()
+        self._regulate_accepting()
         self.check_closed()
 
     def _let_in_challenger(self, peer: Peer) -> None:
@@ -541,9 +545,13 @@ class Engine:
         return not self.closing or (not self.closed and self.sender.router.unplaced > 0)
 
     def _settle_endpoints(self) -> None:
-        """Once closing: when no message waits for a peer any more, none is dialled or let in."""
+        """Once closing: when no message waits for a peer any more, or may have to, none is dialled or let in."""
         if self.sender.router.unplaced or self._settling:
             return
+        if not self._settled:
+            if any(not peer.lane.empty or peer.lane.unacked for peer in self.open_peers):
+                return
+            self._settled = True
         self._settling = True  # closing a peer comes back to here, and there may be thousands
         for acceptor in self.acceptors:
             acceptor.close()

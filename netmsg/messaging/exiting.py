@@ -22,8 +22,10 @@ def begin() -> None:
 
 
 def stay_blocked() -> None:
-    """At exit, and in a daemonic thread: never return. No lock may be held."""
-    if _has_begun and threading.current_thread().daemon:
+    """At exit, and in a daemonic thread of the user's: never return. Only for calls that had to wait: whoever has just
+    come may hold a lock, such as that of a logging handler, which the exit needs."""
+    thread = threading.current_thread()
+    if _has_begun and thread.daemon and not thread.name.startswith("netmsg-"):
         for_ever = allocate_lock()
         for_ever.acquire()
         while True:

@@ -17,7 +17,7 @@ from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeErr
 from ..locks import new_lock
 from ..reactor.handshaking import step_aside
 from ..reactor.reactor import READ, WRITE, Timer
-from ..transports.encrypted import TLSTransport
+from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..tls import TLSInfo
 from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, parse_capabilities
@@ -94,7 +94,7 @@ class Peer:
         """Whether threads other than the network thread may write."""
         plain = PlainTransport(sock)
         self.transport: Transport = plain if context is None else TLSTransport(
-            plain, context, server_side=endpoint is None, server_hostname=server_hostname)
+            plain, context, server_side=endpoint is None, server_hostname=server_hostname, piece=RECORD_SIZE)
         self._send_one = self.transport.send_one
         self._send_many = self.transport.send_many
         self.connected_since = 0.0
@@ -347,7 +347,7 @@ class Peer:
         if self.lane.control_bytes > CONTROL_MARK:
             return 0
         # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
-        return self.credit.room(past_mark=bool(engine.sender.ack_waiters and self.lane.unacked))
+        return self.credit.room(past_mark=bool(engine.sender.ack_waiters and engine.sender.waits_for(self)))
 
     def _pause(self) -> None:
         """Stop reading until there is room. Unregistered, not masked: see `Reactor.watch`."""
@@ -472,9 +472,9 @@ class Peer:
 
     def _return_goodbye(self) -> None:
         """The other end has said all it had to say."""
-        if not self.direct and not self.closing:
+        if not self.direct and not self.closing and self.lane.writing is None and not self.transport.unsent:
             try:
-                self.transport.end_sending()  # under TLS it may wait for ours
+                self.transport.end_sending()  # under TLS it may wait for ours; not behind what counts as not sent
             except OSError:
                 pass
         if self.closing or self.retired:
@@ -717,6 +717,8 @@ class Peer:
         self._io.work.discard(self)
         with self.lane.lock:
             self._closed = True
+            if isinstance(self.transport, TLSTransport) and self.lane.writing is not None:
+                self.lane.writing.counts.append(self.transport.unreported())
         self._io.watch(self.sock, 0, self)
         self._io.bury(self._close_socket)
         if self._deadline is not None:

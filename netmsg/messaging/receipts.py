@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..deadline import Deadline
 from ..errors import UndeliveredError
-from . import exiting
 
 if TYPE_CHECKING:
     from .sending import Sender
@@ -47,7 +46,6 @@ class Receipt:
             raise TimeoutError(f"message {self.message_id.hex()} was not acknowledged within {timeout:g} s"
                                f"{self._sender.trouble()}")
         if self._failed:
-            exiting.stay_blocked()
             raise UndeliveredError(self._failed)
 
     @property

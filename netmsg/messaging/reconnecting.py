@@ -64,6 +64,8 @@ class Endpoint:
         self._timer: Timer | None = None
         self._stopped = False
         self._resting = False
+        self.leads_to = b""
+        """The identity of the peer that it led to last."""
 
     def start(self) -> None:
         """Dial."""
@@ -111,8 +113,9 @@ class Endpoint:
         self.connecting = False
         self._wait(self._phase, str(error), error)
 
-    def opened(self) -> None:
+    def opened(self, identity: bytes) -> None:
         """The handshake is over, and the peer in."""
+        self.leads_to = identity
         self.connecting = False
         self._failure = ""
 
@@ -127,8 +130,9 @@ class Endpoint:
             self._backoff.reset()
         self._wait(phase, reason, error)
 
-    def rest(self) -> None:
+    def rest(self, identity: bytes) -> None:
         """The peer is there by another connection: do not dial until `wake`."""
+        self.leads_to = identity
         self.peer = None
         self.connecting = False
         self._resting = True

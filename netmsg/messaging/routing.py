@@ -155,6 +155,8 @@ class Router:
         new.dead = False
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
+        for frame in self.copies.pop(new.dialled, ()) if new.dialled is not None else ():
+            self._give(new, frame)
         for frame in frames:
             self._give(new, frame)
 
@@ -367,6 +369,10 @@ class Router:
             return [lane for lane in self.ring if not self.has_room(lane)]
         lane = self.next_in_turn()
         return [lane] if lane is not None else []
+
+    def others(self, lanes: set[Lane]) -> list[Lane]:
+        """The peers that are not among ``lanes``."""
+        return [lane for lane in self.ring if lane not in lanes]
 
     def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[bytes], list[Lane]]:
         """The peer has acknowledged: which of ``message_ids`` were its to acknowledge, and the lanes with new work."""

@@ -19,6 +19,7 @@ from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, request_frame
+from . import exiting
 from .delivery import DeliveryGuarantee, Ledger
 from .events import Dropped, Full, Undelivered
 from .lane import Addressed, Lane
@@ -272,8 +273,7 @@ class Sender:
         elif self._settings.send_mode is SendMode.PUBLISH and identity is None and self.router.ring:
             with self.route:
                 full = set(self.router.full_lanes())
-                rest = [lane for lane in self.router.ring if lane not in full]
-                self.router.publish(data_frame(data, self.router.large), rest)
+                self.router.publish(data_frame(data, self.router.large), self.router.others(full))
                 self._credit = 0
             for lane in full:
                 self._dropped("send queue full", 1, lane.identity)
@@ -297,6 +297,8 @@ class Sender:
                 raise SendTimeoutError("no room in the send queue in time")
         finally:
             self.ack_waiters -= 1
+        if self._engine.closing:
+            exiting.stay_blocked()
 
     def _may_place(self, identity: bytes | None) -> bool:
         router = self.router
@@ -360,9 +362,12 @@ class Sender:
         try:
             self.ack_waiters += 1
             self._io.call(self._read_past_marks)
-            return self._receipt_waiters.wait(lambda: receipt._settled, deadline)
+            settled = self._receipt_waiters.wait(lambda: receipt._settled, deadline)
         finally:
             self.ack_waiters -= 1
+        if receipt.failed:
+            exiting.stay_blocked()
+        return settled
 
     # The network thread: peers that come and go
 
@@ -484,8 +489,15 @@ class Sender:
     def _read_past_marks(self) -> None:
         """Somebody waits for ACKs: see `Peer.room`."""
         for peer in tuple(self._engine.open_peers):
-            if peer.paused and peer.lane.unacked:
+            if peer.paused and self.waits_for(peer):
                 peer.resume_safely()
+
+    def waits_for(self, peer: Peer) -> bool:
+        """Whether acknowledgements are expected on this connection, or on one that is read behind it."""
+        if peer.lane.unacked:
+            return True
+        lane = self.router.find(peer.identity) if peer.retired or peer.following else None
+        return lane is not None and bool(lane.unacked)
 
     # The network thread: sending again
 

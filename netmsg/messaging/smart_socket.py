@@ -452,15 +452,12 @@ class Søcket(Generic[R]):
             check_identity(identity)
         try:
             return self._sender.send(data, identity, timeout)  # type: ignore[return-value]
-        except (SendTimeoutError, ClosedError) as error:
+        except SendTimeoutError as error:
             self._explain(error, identity)
             raise
 
-    def _explain(self, error: SendTimeoutError | ClosedError, identity: bytes | None) -> None:
+    def _explain(self, error: SendTimeoutError, identity: bytes | None) -> None:
         """Before an error of a send is raised."""
-        if isinstance(error, ClosedError):
-            exiting.stay_blocked()
-            return
         connected = len(self._router.ring)
         whom = f"{connected} peer{'' if connected == 1 else 's'} connected" if identity is None else (
             f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
@@ -506,9 +503,6 @@ class Søcket(Generic[R]):
                 sent += 1
         except SendTimeoutError as error:
             error.sent = sent
-            self._explain(error, identity)
-            raise
-        except ClosedError as error:
             self._explain(error, identity)
             raise
         return receipts if self._sender.reliable else None

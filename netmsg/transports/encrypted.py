@@ -25,6 +25,9 @@ MOST_UNSENT: Final = 262_144
 """So much ciphertext may wait for room below: several times what `PLAINTEXT_PIECE` allows for."""
 PLAINTEXT_PIECE: Final = 65_536
 """TLS encrypts at most so much ahead of what is below, for back-pressure."""
+RECORD_SIZE: Final = 16_384
+"""The most that one record holds. In pieces of that size, what `TLSTransport.send_many` has not reported when the
+connection breaks cannot be decrypted at the other end."""
 
 
 class TLSTransport:
@@ -45,8 +48,10 @@ class TLSTransport:
     receive_into: Callable[[memoryview], int] | None = None
 
     def __init__(self, below: Transport, context: ssl.SSLContext, *, server_side: bool,
-                 server_hostname: str | None = None, standard_compatible: bool = True) -> None:
+                 server_hostname: str | None = None, standard_compatible: bool = True,
+                 piece: int = PLAINTEXT_PIECE) -> None:
         self.handshaking = True
+        self._piece = piece
         self.calls_back = server_side and context.sni_callback is not None
         self.tls: TLSInfo | None = None
         self._below = below
@@ -167,7 +172,7 @@ class TLSTransport:
         engine = self._engine
         self._flush()
         if not self._ciphertext and not engine.written:
-            piece = _first_piece(buffers)
+            piece = _first_piece(buffers, self._piece)
             with self._state:
                 engine.write(piece)
             self._flush()
@@ -176,6 +181,15 @@ class TLSTransport:
         sent = sum(engine.written)
         fresh: list[int] = []
         engine.written = fresh
+        return sent
+
+    def unreported(self) -> int:
+        """At the end: the bytes of the piece that `send_many` has not returned the number of, if all of it has left
+        nevertheless, as while something was received."""
+        if self._ciphertext:
+            return 0
+        sent = sum(self._engine.written)
+        self._engine.written = []
         return sent
 
     @property
@@ -259,13 +273,13 @@ class TLSTransport:
         self._flush()
 
 
-def _first_piece(buffers: list[Buffer]) -> Buffer:
-    """At most `PLAINTEXT_PIECE` bytes from the front, copied only where several buffers make one piece."""
-    first = memoryview(buffers[0])[:PLAINTEXT_PIECE]
-    if len(buffers) == 1 or len(first) == PLAINTEXT_PIECE:
+def _first_piece(buffers: list[Buffer], size: int) -> Buffer:
+    """At most ``size`` bytes from the front, copied only where several buffers make one piece."""
+    first = memoryview(buffers[0])[:size]
+    if len(buffers) == 1 or len(first) == size:
         return first
     pieces = []
-    room = PLAINTEXT_PIECE
+    room = size
     for buffer in buffers:
         pieces.append(memoryview(buffer)[:room])
         room -= len(pieces[-1])

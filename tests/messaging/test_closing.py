@@ -137,6 +137,26 @@ def test_a_second_closer_may_shorten_the_linger() -> None:
         assert first.result() == 100
 
 
+def test_while_what_is_queued_may_still_come_back_others_are_let_in() -> None:
+    """The only peer there may be goes away in the middle; the next, who waits, is to have the rest."""
+    with Søcket(max_connections=1) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, receive_buffer=4096) as first:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            for number in range(100):
+                sock.send(b"%06d" % number + bytes(100_000))
+            with Søcket(linger=0) as second:
+                second.connect(port=sock.bound_port, connect_timeout=TIMEOUT)
+                closing = Background(sock.close, linger=TIMEOUT)
+                until(lambda: sock.closed)
+                first.reset()
+                last = b""
+                while last[:6] != b"000099":
+                    last = second.recv(timeout=TIMEOUT)
+        assert closing.result() == 0
+
+
 @pytest.mark.parametrize("closers", [1, 3])
 def test_what_close_returns_is_counted_before_it_returns(closers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     counting, go_on = threading.Event(), threading.Event()

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from support.pairs import TIMEOUT, Background, until, wait_for_event
-from support.wire_peer import DATA, DATA_REQ, HELLO, accept, capabilities, dial, frame, hello, listening
+from support.wire_peer import ACK, DATA, DATA_REQ, HELLO, WirePeer, accept, capabilities, dial, frame, hello, listening
 
 from netmsg import Connecting, DeliveryGuarantee, DuplicatePeer, OnDuplicate, Retrying, SendMode, Søcket
 from netmsg.messaging import admission
@@ -288,3 +289,99 @@ def test_an_at_least_once_message_goes_out_again_by_the_connection_that_takes_ov
         new.send(hello(LESSER))
         assert new.read_kind(HELLO)[0] == HELLO
         assert new.read_kind(DATA_REQ)[1] == sent
+
+
+def test_who_waits_for_an_acknowledgement_reads_past_the_mark_of_the_connection_before() -> None:
+    """The peer has come again, and acknowledges by its new connection; the messages of the old one nobody takes."""
+    with Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, recv_hwm=10, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as old:
+            old.shake_hands(*(frame(DATA, b"%d" % number) for number in range(500)))
+            until(lambda: sock.stats().received == 10)
+        with dial(sock.bound_port, LESSER) as new:
+            new.shake_hands()
+            until(lambda: sock.stats().connections == 2)
+            receipt = sock.send(b"job")
+            new.send(frame(ACK, new.read_kind(DATA_REQ)[1][:16]))
+            receipt.wait(timeout=TIMEOUT)
+            assert receive(sock, 500) == numbered(500)
+
+
+@pytest.mark.parametrize("comes", ["by its own dialling", "by ours"])
+@pytest.mark.parametrize("names", [(LESSER, GREATER), (GREATER, LESSER)])
+def test_copies_that_are_kept_for_what_we_dial_reach_it_whoever_dials(names: tuple[bytes, bytes], comes: str) -> None:
+    """And first; and `close` does not wait for them when they have gone."""
+    ours, theirs = names
+    with listening() as listener:
+        sock = Søcket(SendMode.PUBLISH, identity=ours, reconnection_delay=lambda: 0.01, send_hwm=500)
+        sock.bind(port=0).connect(port=listener.getsockname()[1])
+        with accept(listener, theirs) as first:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            for number in range(200):
+                sock.send(b"%06d" % number + bytes(100_000))
+            first.reset()
+        until(lambda: not sock.peers())
+        kept = sock.stats().queued
+        assert kept > 0
+        with (dial(sock.bound_port, theirs) if comes == "by its own dialling" else accept(listener, theirs)) as again:
+            again.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.send(b"newer")
+            got = [again.read_kind(DATA)[1][:6] for _ in range(kept + 1)]
+            assert got[:-1] == sorted(got[:-1]) and got[-1] == b"newer" and sock.stats().dropped == {}
+            closing = Background(sock.close, linger=TIMEOUT / 2)
+            again.wait_for_end()
+            again.close()
+            assert closing.result() == 0
+
+
+def test_mutual_tls_and_crossing_dials_come_to_rest(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+                                                    authority: trustme.CA) -> None:
+    """Both ends show the same certificate by either connection."""
+    def contexts(name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        own = authority.issue_cert("localhost", f"{name}.example.org")
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        client = ssl.create_default_context()
+        server.verify_mode = ssl.CERT_REQUIRED
+        for context in (server, client):
+            own.configure_cert(context)
+            authority.configure_trust(context)
+        return server, client
+
+    (one_server, one_client), (other_server, other_client) = contexts("one"), contexts("other")
+    with (Søcket(identity=LESSER, linger=0, reconnection_delay=lambda: 0.01) as one,
+          Søcket(identity=GREATER, linger=0, reconnection_delay=lambda: 0.01) as other):
+        one.bind("localhost", 0, ssl_context=one_server)
+        other.bind("localhost", 0, ssl_context=other_server)
+        one.connect("localhost", other.bound_port, ssl_context=one_client)
+        other.connect("localhost", one.bound_port, ssl_context=other_client)
+        wait_for_event(one, DuplicatePeer)
+        with pytest.raises(TimeoutError):
+            for event in one.events(timeout=0.5):
+                assert not isinstance(event, (Connecting, Retrying)), event
+        assert one.stats().connections <= 2 and other.stats().connections <= 2
+
+
+def test_a_tls_peer_that_says_goodbye_in_the_middle_does_not_leave_its_messages_to_another(
+        tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """What it can decrypt counts as sent."""
+    server, client = tls_contexts
+    with Søcket(linger=0).bind("localhost", 0, ssl_context=server) as sock, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        raw.settimeout(TIMEOUT)
+        raw.connect(("127.0.0.1", sock.bound_port))
+        with WirePeer(client.wrap_socket(raw, server_hostname="localhost"), LESSER) as first:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.send_many([b"%d " % number + bytes(1000) for number in range(5000)])
+            got = [int(first.read_kind(DATA)[1].split()[0]) for _ in range(500)]
+            socket.socket.shutdown(first.sock, socket.SHUT_WR)
+            try:
+                while True:
+                    got.append(int(first.read_kind(DATA)[1].split()[0]))
+            except (EOFError, OSError):
+                pass
+        with Søcket(linger=0).connect("localhost", sock.bound_port, ssl_context=client) as second:
+            rest = [int(second.recv(timeout=TIMEOUT).split()[0]) for _ in range(5000 - len(got))]
+        assert got + rest == list(range(5000))
