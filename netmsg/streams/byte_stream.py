@@ -301,6 +301,7 @@ class ByteStream:
         while True:
             try:
                 results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
+                self._link.moved = True
                 return
             except BlockingIOError:
                 pass
@@ -575,7 +576,9 @@ class ByteStream:
                     turn.take(claim, deadline)
                 if self.closed:
                     self._check()
-                return work(deadline, *arguments)
+                result = work(deadline, *arguments)
+                self._link.moved = True
+                return result
             finally:
                 if turn.holder is claim:
                     turn.holder = None
