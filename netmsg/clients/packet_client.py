@@ -108,7 +108,9 @@ class PacketClient(Generic[S, R]):
             turn.take(claim, deadline)
             self._check()
             bad = False
-            while not self._ready and not bad:  # another thread may be faster, by the short way
+            while True:  # see `Turn` for why not "while not"
+                if self._ready or bad:  # another thread may be faster, by the short way
+                    break
                 bad = self._prepare(deadline)
             # No call from here to the end of the block, and so no interrupt.
             kept = self._mixed if bad else self._ready
@@ -146,7 +148,9 @@ class PacketClient(Generic[S, R]):
         try:
             turn.take(claim, deadline)
             self._check()
-            while not self._ready and not self._mixed:
+            while True:
+                if self._ready or self._mixed:
+                    break
                 self._decode(deadline)
         finally:
             if turn.holder is claim:

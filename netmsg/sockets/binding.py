@@ -79,7 +79,9 @@ def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
     if _binds(sock, path):
         return
     with _lock(path, deadline):
-        while _is_stale(path, sock.type):
+        while True:
+            if not _is_stale(path, sock.type):
+                break
             _remove(path)
             if _binds(sock, path):  # unless somebody was faster: nobody needs the lock who finds no file
                 return

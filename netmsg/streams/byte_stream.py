@@ -1066,7 +1066,9 @@ class ByteStream:
             if not transport.handshaking and self._send_error is None and not self._has_sent_eof:
                 transport.end_sending()
                 self._has_sent_eof = True
-            while transport.unsent and (self._send_error is None or transport.handshaking):
+            while True:
+                if not transport.unsent or (self._send_error is not None and not transport.handshaking):
+                    break
                 self._link.linger(WRITE, deadline)
                 transport.flush()
             if transport.handshaking or self._receive_error is not None:
