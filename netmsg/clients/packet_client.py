@@ -110,7 +110,9 @@ class PacketClient(Generic[S, R]):
             self._check()
             bad = False
             overtime = None
-            while not self._ready and not bad:  # another thread may be faster, by the short way
+            while True:  # see `Turn` for why not "while not"
+                if self._ready or bad:  # another thread may be faster, by the short way
+                    break
                 bad = self._prepare(deadline)
                 if not (self._ready or self._mixed):
                     overtime = overtime or Overtime(deadline)
@@ -153,7 +155,9 @@ class PacketClient(Generic[S, R]):
             turn.take(claim, deadline)
             self._check()
             overtime = Overtime(deadline)
-            while not self._ready and not self._mixed:
+            while True:
+                if self._ready or self._mixed:
+                    break
                 self._decode(deadline)
                 if overtime.is_over(self._last_size) and not self._ready and not self._mixed:
                     raise TimeoutError("no packet was complete in time")

@@ -7,11 +7,13 @@ import os
 import socket
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import Deadline
 from ..sockets.addresses import check_unix_sockets, file_identity, unix_path
+from ..sockets.lingering import unread_by_others
 from ..sockets.listening import bind_unix
+from ..sockets.waiting import WRITE
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["UNIXDatagramSocket", "create_unix_datagram_socket"]
 
 log = logging.getLogger("netmsg.datagrams")
+
+LOOK: Final = 0.01
+"""Seconds between two looks at whether there is room, where no event tells."""
 
 Path = str | bytes | os.PathLike[str]
 
@@ -99,14 +104,45 @@ class UNIXDatagramSocket(DatagramSocket):
         self.send(data, address, timeout=timeout)
 
     def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
-        super()._wait(events, deadline, target)
-        if target is None or self.closed:
-            return
-        # Only to a connected socket does the kernel tell that its peer has room again; this one is not.
+        if target is None:
+            super()._wait(events, deadline, target)
+        else:
+            self._await_room(deadline, target)
+
+    def _await_room(self, deadline: Deadline, target: str) -> None:
+        """Only to a connected socket does the kernel tell that its peer has room again; this one is not. Nor does it
+        tell when one that is full has any: it waits for three quarters."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             probe.setblocking(False)
-            probe.connect(target)
-            self._occupancy.wake_up.wait({probe.fileno(): events}, deadline)
+            wanted: dict[int, int] = {}
+            if self._unread_bytes < self._send_buffer:
+                try:
+                    probe.connect(target)
+                    wanted = {probe.fileno(): WRITE}
+                except PermissionError:
+                    pass  # it is connected to this one: it takes what this one has room for
+            step = deadline.sooner(LOOK)
+            try:
+                self._occupancy.wake_up.wait(wanted, step)
+            except TimeoutError:
+                if deadline.expired or not step.expired:
+                    raise
+
+    # For servers
+
+    @property
+    def _unread_bytes(self) -> int:
+        """How much of what was sent has not been read, as the kernel counts it against `_send_buffer`."""
+        return self._inside(unread_by_others, self._socket)
+
+    @property
+    def _send_buffer(self) -> int:
+        """Where there is so much unread, by whomever, nobody can be sent anything."""
+        return self._inside(self._socket.getsockopt, socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+    def _wait_for_room(self, address: str, deadline: Deadline) -> None:
+        """Wait until it may be worth trying to send there again. Raises ``TimeoutError``."""
+        self._inside(self._await_room, deadline, address)
 
     def _dispose(self) -> None:
         # While the socket is open the file is in use: nobody replaces it, and no other gets its number.

@@ -137,7 +137,9 @@ class Inbox:
         """The batch to take from next, made current; `NOTHING` if there is none."""
         with self._lock:
             batch = self.last
-            while not batch.queue:
+            while True:  # not "while not": see `netmsg.streams.turns.Turn`
+                if batch.queue:
+                    break
                 if not batch.finished:
                     self._finish(batch)
                 self.last = NOTHING

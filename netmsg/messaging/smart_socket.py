@@ -306,7 +306,9 @@ class Søcket(Generic[R]):
                 raise naming(error, hostname) from error
         socks = listen_tcp(addresses, port, BACKLOG)
         try:
-            while socks:
+            while True:
+                if not socks:
+                    break
                 self._listen(socks.pop(0), ssl_context)
         finally:
             for sock in socks:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..datagrams.datagram_socket import DatagramSocket
+from ..datagrams.unix import UNIXDatagramSocket
+from ..deadline import Deadline
 from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
@@ -19,6 +21,7 @@ from ..streams.byte_stream import check_size
 from .handlers import check_handler
 from .server import Server, claim
 from .stats import ServerStats
+from .unread_answers import UnreadAnswers
 
 __all__ = ["DatagramPeer", "DatagramServer"]
 
@@ -30,6 +33,8 @@ AT_A_TIME: Final = 64
 """Datagrams taken from one socket before others get their turn."""
 PATIENCE: Final = 0.25
 """Seconds that an answer waits for room at a client that does not read, before it is given up."""
+BRIEFLY: Final = 0.005
+"""Seconds that a worker waits for room before another one takes its place."""
 DEAF: Final = 5.0
 """Seconds that a client who has made no room is not waited for."""
 MOST_WAITING: Final = 1000
@@ -41,21 +46,25 @@ S = TypeVar("S")
 class DatagramPeer(Generic[S]):
     """Who has sent a datagram, as the handler sees it."""
 
-    __slots__ = ("server", "remote_address", "_failure", "_socket", "__weakref__")
+    __slots__ = ("server", "remote_address", "_failure", "_given_up", "_socket", "_unread", "__weakref__")
 
-    def __init__(self, server: DatagramServer[S], sock: Any, address: Any) -> None:
+    def __init__(self, server: DatagramServer[S], sock: Any, address: Any, unread: UnreadAnswers | None) -> None:
         self.server = server
         """The `DatagramServer`."""
         self.remote_address = address
         """(host, port), or the path of a UNIX socket (``""`` if it has none, and then it cannot be answered)."""
         self._failure = 0
         """The ``id`` of what the last `send_packet` has raised that is not the handler's fault."""
+        self._given_up = False
+        """Whether too many workers wait for room, and those for this one the longest."""
         self._socket = sock
+        self._unread = unread
 
     def send_packet(self, packet: S, *, timeout: float | None = PATIENCE) -> None:
         """Send a datagram to it (``bytes``, if the server has no codec). A client on a UNIX socket that does not read
-        its answers gets a quarter of a second (``timeout``) to make room, and for some seconds after that none; on a
-        server without workers it is tried once.
+        its answers gets a quarter of a second (``timeout``) to make room, and for some seconds after that none; so does
+        one whose unread answers take up more of the buffer that all clients share than is free. Other workers stand in
+        for the one that waits. On a server without workers it is tried once.
 
         Raises `PacketEncodeError`, `SendTimeoutError`, ``OSError(EMSGSIZE)`` for one that is too long, and for UNIX
         sockets ``ConnectionRefusedError`` or ``FileNotFoundError`` if nobody is there any more.
@@ -65,16 +74,45 @@ class DatagramPeer(Generic[S]):
             error = ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
             self._failure = id(error)
             raise error
-        if self.server._io.is_current or timeout == PATIENCE and self.server._is_deaf(self.remote_address):
-            timeout = 0
+        deadline = Deadline(timeout)
+        deaf = self.server._is_deaf(self.remote_address)
+        if self.server._io.is_current or timeout == PATIENCE and deaf:
+            deadline = Deadline(0)
         try:
-            self._socket.send_to(data, self.remote_address, timeout=timeout)
+            if self._unread is None:
+                self._socket.send_to(data, self.remote_address, timeout=deadline.remaining())
+            else:
+                self._send_where_there_is_room(self._unread, data, deadline, deaf)
         except (ClosedError, ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
-            if isinstance(error, SendTimeoutError):
-                self.server._found_deaf(self.remote_address)
             self._failure = id(error)
             raise
         self.server._count_sent()
+
+    def _send_where_there_is_room(self, unread: UnreadAnswers, data: Any, deadline: Deadline, deaf: bool) -> None:
+        server = self.server
+        began = time.monotonic()
+        claim: object = None
+        try:
+            while True:
+                try:
+                    unread.send(data, self.remote_address, deaf=deaf)
+                    return
+                except SendTimeoutError:
+                    if self._given_up or deadline.expired:
+                        if not unread.full:  # and so it is the client that has no room
+                            server._found_deaf(self.remote_address)
+                        server._count_unanswered()
+                        raise
+                if claim is None and server._pool.is_current and time.monotonic() >= began + BRIEFLY:
+                    claim = server._block(self)
+                try:
+                    self._socket._wait_for_room(self.remote_address, deadline)
+                except TimeoutError:
+                    if not deadline.expired:
+                        raise  # a signal handler raised it; and otherwise there is one more try
+        finally:
+            if claim is not None:
+                server._pool.unblock(claim)
 
     @property
     def local_address(self) -> Any:
@@ -117,7 +155,7 @@ class DatagramServer(Server, Generic[S]):
         self._lock = new_lock()  # guards the counters; a leaf
         self._unfinished = 0
         self._deaf: dict[Any, float] = {}  # until when they are taken for that
-        self._received = self._sent = self._bad = self._overlong = 0
+        self._received = self._sent = self._bad = self._overlong = self._unanswered = 0
 
     # The life of the server
 
@@ -152,12 +190,12 @@ class DatagramServer(Server, Generic[S]):
 
     # Datagrams
 
-    def _take(self, sock: DatagramSocket, data: bytes, address: Any) -> bool:
+    def _take(self, sock: DatagramSocket, data: bytes, address: Any, unread: UnreadAnswers | None) -> bool:
         """On the loop. Whether more may come."""
         with self._lock:
             self._received += 1
             self._unfinished += 1
-        task = functools.partial(self._handle, DatagramPeer(self, sock, address), data)
+        task = functools.partial(self._handle, DatagramPeer(self, sock, address, unread), data)
         if not self._has_workers:
             task()
             return True
@@ -188,6 +226,20 @@ class DatagramServer(Server, Generic[S]):
     def _count_sent(self) -> None:
         with self._lock:
             self._sent += 1
+
+    def _count_unanswered(self) -> None:
+        with self._lock:
+            self._unanswered += 1
+
+    def _block(self, peer: DatagramPeer[S]) -> object:
+        """A worker waits for room at ``peer``: another one stands in for it. If too many do, the one that has waited
+        for the longest is told that there is none. Returns what to call `WorkerPool.unblock` with."""
+        claim, blocked = self._pool.block(peer)
+        waiting = [one for one in blocked if not one._given_up]
+        if len(waiting) > self._pool.spare:
+            waiting[0]._given_up = True
+        self._io.call(self._dispatch)
+        return claim
 
     def _handle(self, peer: DatagramPeer[S], data: bytes) -> None:
         """In a worker, or on the loop."""
@@ -229,7 +281,8 @@ class DatagramServer(Server, Generic[S]):
     def stats(self) -> ServerStats:
         return ServerStats(
             waiting=len(self._pool.tasks), workers=self._pool.workers, packets_received=self._received,
-            packets_sent=self._sent, bad_packets=self._bad, overlong_datagrams=self._overlong,
+            packets_sent=self._sent, unanswered=self._unanswered, bad_packets=self._bad,
+            overlong_datagrams=self._overlong,
             handler_errors=self._handler_errors)
 
 
@@ -239,6 +292,7 @@ class _Receiver:
     def __init__(self, server: DatagramServer[Any], sock: DatagramSocket) -> None:
         self._server = server
         self.sock = sock
+        self._unread = UnreadAnswers(sock) if isinstance(sock, UNIXDatagramSocket) else None
 
     def _on_event(self, events: int) -> None:
         for _ in range(AT_A_TIME):
@@ -257,7 +311,7 @@ class _Receiver:
                 else:
                     log.debug("%r: %s", self._server, error)  # such as that nobody listened to an answer
                 continue
-            if not self._server._take(self.sock, data, address):
+            if not self._server._take(self.sock, data, address, self._unread):
                 return
 
     def _crashed(self, error: Exception) -> None:

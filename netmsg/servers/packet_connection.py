@@ -373,8 +373,8 @@ class PacketConnection(Generic[S]):
                     else:
                         self._packets_received += 1
                         handler.packet(given)
-                    if tasks and packets:
-                        self.server._pool.put(self._step)  # behind the others: one packet each
+                    if tasks and (packets or self._unread is not None):
+                        self._give_way(driven)
                         return
                     continue
                 if self.closed:
@@ -382,6 +382,9 @@ class PacketConnection(Generic[S]):
                 elif self._unread is not None and self._upgrade is None:
                     chunk, self._unread = self._unread, None
                     self._decode(chunk)
+                    if tasks and self._unread is not None and not self._packets:
+                        self._give_way(driven)  # who takes long to decode, and had no packet
+                        return
                     continue
                 elif self._ending is not None:
                     given = again(self._ending)
@@ -410,6 +413,13 @@ class PacketConnection(Generic[S]):
                 or self._ending is not None or self._upgrade is not None
                 or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
             self._io.call(self._look)
+
+    def _give_way(self, driven: bool) -> None:
+        """Go on behind the others, one packet each: there may always be another one, for the loop reads meanwhile."""
+        if driven:
+            self._expect_packet()  # what has come need not be a whole packet
+        self._stepping = None
+        self.server._pool.put(self._step)
 
     def _expect_packet(self) -> None:
         """Have the time begin in which the handler wants a packet."""

@@ -26,6 +26,8 @@ class ServerStats:
     """Packets or datagrams that were handed to a handler."""
     packets_sent: int = 0
     """Packets or datagrams that were accepted for sending."""
+    unanswered: int = 0
+    """Answers of a `DatagramServer` that were given up, because their client did not read."""
     bad_packets: int = 0
     overlong_datagrams: int = 0
     handler_errors: int = 0

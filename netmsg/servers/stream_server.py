@@ -42,9 +42,10 @@ class StreamServer(ConnectionServer):
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
     :param max_workers: handlers that may run at a time. Further connections wait, accepted, without a thread, and who
-        has sent something comes first. While any wait, the handlers that have been waiting for their clients for the
-        longest, and over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``, whatever their own
-        ``timeout``. Workers that are not needed any more go away.
+        has sent something comes first. While any wait, the handlers that wait for clients whose streams have been
+        silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``,
+        whatever their own ``timeout``, and however often that has run out. Nothing received and nothing sent is
+        silence. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something: silent ones cost no thread.
     :param idle_timeout: seconds for each call of the stream's that is given no ``timeout`` itself.
@@ -110,8 +111,8 @@ class StreamServer(ConnectionServer):
         calls = [call for call in self._connections if call.is_at_work]
         wanted = self._waiting() - sum(call.given_up for call in calls)
         since = time.monotonic() - silence
-        silent = (call for call in calls if not call.given_up and call.waiting_since <= since)
-        for call in heapq.nsmallest(wanted, silent, key=lambda call: call.waiting_since):
+        silent = ((call.silent_since, number, call) for number, call in enumerate(calls) if not call.given_up)
+        for _, _, call in heapq.nsmallest(wanted, (one for one in silent if one[0] <= since)):
             call.give_up()
         self._look_soon()
 
@@ -187,9 +188,10 @@ class _Call:
         return self._handed_over and not self._over
 
     @property
-    def waiting_since(self) -> float:
-        """Since when the handler waits for the client; infinity if it does not."""
-        return self._stream._socket_link.waits.get(self._thread, math.inf)
+    def silent_since(self) -> float:
+        """Since when the stream has been silent, if the handler waits for the client; infinity if it does not."""
+        link = self._stream._socket_link
+        return link.silent_since() if self._thread in link.waits else math.inf
 
     def give_up(self) -> None:
         """Have the time of the handler be up."""

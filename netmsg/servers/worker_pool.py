@@ -202,7 +202,9 @@ class WorkerPool:
         with self._lock:
             self._wake(len(self.tasks))
             self._closed = True
-            while self._idle:
+            while True:
+                if not self._idle:
+                    break
                 self._idle.pop().release()
 
     def join(self, deadline: Deadline) -> None:

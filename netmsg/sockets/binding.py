@@ -84,7 +84,9 @@ def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
     try:
         lock.take(deadline)
         again = False
-        while _is_stale(path, sock.type):
+        while True:  # see `Turn` for why not "while" with a condition
+            if not _is_stale(path, sock.type):
+                break
             if again and deadline is not None and deadline.expired:
                 raise TimeoutError(f"somebody else was replacing {path!r} all the time")
             try:

@@ -314,6 +314,7 @@ class ByteStream:
         while True:
             try:
                 results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
+                self._link.moved = True
                 return
             except BlockingIOError:
                 pass
@@ -603,7 +604,9 @@ class ByteStream:
                     turn.take(claim, deadline)
                 if self.closed:
                     self._check()
-                return work(deadline, *arguments)
+                result = work(deadline, *arguments)
+                self._link.moved = True
+                return result
             finally:
                 if turn.holder is claim:
                     turn.holder = None
@@ -1107,7 +1110,9 @@ class ByteStream:
             if not transport.handshaking and self._send_error is None and not self._has_sent_eof:
                 transport.end_sending()
                 self._has_sent_eof = True
-            while transport.unsent and (self._send_error is None or transport.handshaking):
+            while True:
+                if not transport.unsent or (self._send_error is not None and not transport.handshaking):
+                    break
                 self._link.linger(WRITE, deadline)
                 transport.flush()
             if transport.handshaking or self._receive_error is not None:

@@ -171,7 +171,10 @@ def _race(target: tuple[str, int], addresses: list[Address], local: Sequence[Add
     running: dict[int, tuple[socket.socket, Address]] = {}
     try:
         while True:
-            while (address := race.start(time.monotonic())) is not None:
+            while True:
+                address = race.start(time.monotonic())
+                if address is None:
+                    break
                 descriptor = -1
                 try:
                     sock = socket.socket(address[0], socket.SOCK_STREAM)

@@ -30,6 +30,8 @@ class Link(Protocol):
     """What a `ByteStream` stands on."""
 
     transport: Transport
+    moved: bool
+    """Set by the stream when bytes have come or gone."""
 
     def wait(self, events: int, deadline: Deadline) -> int:
         """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken. Raises ``TimeoutError``."""
@@ -68,23 +70,35 @@ class SocketLink:
             self.unix = UNIXTransport(sock)
         self.transport: Transport = self.unix or PlainTransport(sock)
         self._wake_up = WakeUp()
-        self.waits: dict[int, float] = {}
-        """Which threads wait now, and since when (``time.monotonic()``)."""
+        self.waits: set[int] = set()
+        """Which threads wait now."""
+        self.moved = True
+        self._moved_at = 0.0
         self._given_up = False
         self._told = False
 
     def wait(self, events: int, deadline: Deadline) -> int:
         ident = get_ident()
         try:
-            self.waits[ident] = time.monotonic()
+            self.silent_since()  # that is, from now on, if bytes have moved since the last wait
+            self.waits.add(ident)
             ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
         finally:
-            self.waits.pop(ident, None)
+            self.waits.discard(ident)
         if ready:
+            self.moved = True
             return ready[0][1]
         if self._given_up:
             self._run_out()
         return 0
+
+    def silent_since(self) -> float:
+        """When the stream was last seen to have moved bytes (``time.monotonic()``). The clock is only read here, and so
+        not for each of them; a wait that ends because its time is up is no end of the silence."""
+        if self.moved:
+            self.moved = False
+            self._moved_at = time.monotonic()
+        return self._moved_at
 
     def give_up(self) -> None:
         """Whoever waits, now or next, runs out of time, and who waits once more has no stream any more. From any
@@ -284,6 +298,7 @@ class MemoryLink:
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self.transport: Transport = _MemoryTransport(incoming, outgoing)
+        self.moved = True
         self._incoming = incoming
         self._outgoing = outgoing
         self._woken = False

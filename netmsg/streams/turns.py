@@ -36,6 +36,10 @@ class Turn:
     single call into C right behind it, written out: a call of Python's would be a place for an interrupt to strike,
     and the next would sleep on beside a turn that is free. Who is woken and does not take it wakes the next in turn
     (`Waiters`), so that one is enough. `pass_on` is for those who need not be that strict.
+
+    A loop directly inside of such a ``try``, or of a ``with``, begins with ``while True:``. CPython 3.12 and 3.13
+    compile the end of ``while condition:`` to a jump that no handler covers: an interrupt that strikes there passes by
+    ``except`` and ``finally``, and whatever they were to release stays taken.
     """
 
     __slots__ = ("holder", "waiters", "waiting")

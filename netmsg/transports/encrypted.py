@@ -227,7 +227,9 @@ class TLSTransport:
             if not (ciphertext or self._ending) or self._sending.locked():
                 return
             with self._sending:
-                while ciphertext or counts:
+                while True:  # not "while ciphertext": see `netmsg.streams.turns.Turn`
+                    if not ciphertext and not counts:
+                        break
                     if not counts:
                         try:
                             counts.extend(map(self._below.send_one, (ciphertext[0],)))

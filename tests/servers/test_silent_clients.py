@@ -12,7 +12,7 @@ from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
 from netmsg import (
-    ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketServer, StreamServer, connect_tcp,
+    ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketServer, SocketStream, StreamServer, connect_tcp,
     create_tcp_server,
 )
 from netmsg.servers import stream_server
@@ -170,6 +170,55 @@ def test_the_handler_gets_a_timeout_error_and_may_say_goodbye(caplog: pytest.Log
         assert isinstance(heard[1], ClosedError)
         assert server.stats().handler_errors == 0
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_silent_clients_starve_nobody_though_their_handlers_look_up_now_and_then() -> None:
+    """Each wait is short, and the silence is long."""
+    def handler(stream: ByteStream) -> None:
+        while True:
+            try:
+                data = stream.receive(timeout=SILENCE / 10)
+            except TimeoutError:
+                continue
+            if not data:
+                return
+            stream.send_all(data)
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=2))
+        for _ in range(2):
+            stack.enter_context(silent_one(server))
+        eventually(lambda: server.stats().workers == 2)
+        assert ask(server) == ask(server) == b"hello"
+        assert server.stats().closed_idle >= 1
+        assert server.stats().handler_errors == 0
+
+
+def test_a_wait_in_vain_is_no_end_of_the_silence_and_each_byte_is() -> None:
+    ours, theirs = socket.socketpair()
+    with SocketStream.from_socket(ours) as stream, theirs:
+        def silent_since() -> float:
+            with pytest.raises(TimeoutError):
+                stream.receive(timeout=0)
+            return stream._socket_link.silent_since()
+
+        begin = silent_since()
+        assert silent_since() == begin
+        theirs.sendall(b"come while nobody waited")
+        assert stream.receive(4, timeout=TIMEOUT) == b"come"
+        stream.receive(timeout=TIMEOUT)
+        received = silent_since()
+        assert received > begin
+        assert silent_since() == received
+        stream.send_all(b"gone")
+        sent = silent_since()
+        assert sent > received
+        assert silent_since() == sent
+        with pytest.raises(TimeoutError):
+            while True:
+                stream.send_all(bytes(100_000), timeout=0)
+        full = silent_since()
+        assert silent_since() == full > sent
 
 
 def test_the_idle_timeout_is_the_measure_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
