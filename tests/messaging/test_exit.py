@@ -117,3 +117,41 @@ def test_what_the_program_closes_itself_is_closed_in_daemonic_threads_too() -> N
         thread.join(10)
     """)
     assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
+
+
+LOGGING = """
+    import logging, sys, threading
+    from netmsg import Søcket
+
+    a, b = Søcket(linger=0.2).bind(port=0), Søcket(linger=0.2)
+    b.connect(port=a.bound_port)
+    a.wait_for_peers(timeout=10)
+    logged = threading.Event()
+
+    class Sending(logging.Handler):
+        def emit(self, record):
+            try:
+                a.send(record.getMessage().encode(), timeout=0.1)
+            except Exception:
+                pass
+            logged.set()
+
+    whose = logging.getLogger("netmsg" if sys.argv[1] == "netmsg's own thread" else "app")
+    whose.addHandler(Sending())
+    whose.setLevel(logging.INFO)
+
+    def work():
+        while True:
+            whose.info("working")
+
+    threading.Thread(target=work, daemon=True).start()
+    assert logged.wait(10)
+"""
+
+
+@pytest.mark.parametrize("thread", ["netmsg's own thread", "a thread of the user's"])
+def test_a_daemonic_thread_that_logs_by_a_søcket_does_not_hold_up_the_exit(thread: str) -> None:
+    """It comes with the lock of the handler, which `logging` wants at the exit."""
+    program = f"import sys\n{textwrap.dedent(LOGGING)}"
+    result = subprocess.run([sys.executable, "-c", program, thread], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0
