@@ -292,8 +292,9 @@ class Peer:
         if not chunk:
             self._reading = False
             self._watch()
-            # A peer that has two connections ends one when it has said HELLO by the other: that may be in this round.
-            self._io.afterwards(self._ended)
+            # A peer that has two connections ends one when it has said HELLO by the other: if that was not among the
+            # events of this round, it is among those of the next.
+            self._io.call(self._io.afterwards, self._ended)
             return
         self.received_bytes += len(chunk)
         if self.probe_until:

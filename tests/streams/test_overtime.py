@@ -28,11 +28,11 @@ class Endless:
         self.transport = self._link.transport
         self.transport.receive = self._receive  # type: ignore[method-assign]
         self.transport.send_one = self._send_one  # type: ignore[method-assign]
-        self.moved = 0
+        self.bytes_moved = 0
 
     def _move(self, size: int) -> int:
-        self.moved += size
-        assert self.moved < MUCH, "the call does not come to an end"
+        self.bytes_moved += size
+        assert self.bytes_moved < MUCH, "the call does not come to an end"
         return size
 
     def _receive(self, max_bytes: int, /) -> bytes:
@@ -55,9 +55,9 @@ def test_a_receive_that_is_too_late_ends_although_more_comes_and_loses_nothing(
     stream = ByteStream(link)
     with pytest.raises(TimeoutError):
         receive(stream)
-    moved = link.moved
+    moved = link.bytes_moved
     assert stream.receive_exactly(moved) == bytes(moved)
-    assert link.moved == moved
+    assert link.bytes_moved == moved
     stream.abort()
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_received_too_late_has_what_came() -> None:
     file = io.BytesIO()
     with pytest.raises(TimeoutError):
         stream.receive_file(file, timeout=0)
-    assert len(file.getvalue()) == link.moved
+    assert len(file.getvalue()) == link.bytes_moved
     stream.abort()
 
 
@@ -89,10 +89,10 @@ def test_a_send_that_is_too_late_ends_although_more_is_taken(send: Callable[[Byt
     link: Any = Endless()
     stream = ByteStream(link)
     stream.send_all(bytes(6 * MB), timeout=0)
-    before = link.moved
+    before = link.bytes_moved
     with pytest.raises(SendTimeoutError) as caught:
         send(stream)
-    assert caught.value.bytes_sent == link.moved - before
+    assert caught.value.bytes_sent == link.bytes_moved - before
     with pytest.raises(ConnectionBrokenError):
         stream.send_all(b"more")
     stream.abort()
@@ -124,6 +124,6 @@ def test_a_packet_that_never_ends_does_not_keep_recv_packet_inside() -> None:
     client = PacketClient(stream, DelimitedCodec(b"\n", max_packet_size=1 << 30))
     with pytest.raises(TimeoutError):
         client.recv_packet(timeout=0)
-    link.moved = 0
+    link.bytes_moved = 0
     assert list(client.iter_received_packets(timeout=0)) == []
     client.abort()
