@@ -432,9 +432,8 @@ class PacketConnection(Generic[S]):
         """What was received becomes packets, or the end. In a step, or on the loop while there is none."""
         if chunk:
             self._packets = decoded(self._decoder, chunk)
-            lost = loss(self._decoder)
-            if lost is not None:
-                self._ending = lost
+            if self._decoder._lost is not None:
+                self._ending = loss(self._decoder)
                 if has_failed(self._decoder) and self._packets:
                     self.server._handler_failed(self.remote_address, self._packets[0], expected=False)
         else:
