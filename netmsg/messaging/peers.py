@@ -648,8 +648,10 @@ class Peer:
         self.lane.held = False
         self._io.work.add(self)
 
-    def _go_ahead(self) -> None:
-        """The connection before this one has been read to its end."""
+    def _go_ahead(self, old: Peer) -> None:
+        """``old`` has been read to its end."""
+        if self._behind is not old:
+            return  # it has come behind another one meanwhile
         self._behind = None
         self.lane.held = False
         if self._closed or self.open_since is None:
@@ -728,7 +730,7 @@ class Peer:
         self.engine.lost(self, reason, error)
         followers, self._followers = self._followers, []
         for follower in followers:
-            follower._go_ahead()
+            follower._go_ahead(self)
 
     def _close_socket(self) -> None:
         with self.lane.lock:  # not while a sender is inside its system call
