@@ -17,6 +17,7 @@ from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeErr
 from ..locks import new_lock
 from ..reactor.handshaking import step_aside
 from ..reactor.reactor import READ, WRITE, Timer
+from ..sockets.liveness import hung_up
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..tls import TLSInfo
@@ -621,8 +622,9 @@ class Peer:
         self._deadline = self._io.call_later(self.engine.settings.heartbeat_timeout, self._not_over)
 
     def _not_over(self) -> None:
-        if self.paused or self._behind is not None:
-            # What has come is not lost because nobody takes it; but those behind this one need not be silent for it.
+        if self._behind is not None or (self.paused and hung_up(self.sock)):
+            # What has come is not lost because nobody takes it, and it comes to an end; but those behind this one need
+            # not be silent for it.
             for follower in self._followers:
                 follower.speak()
             self._wait_for_end()

@@ -48,14 +48,14 @@ def test_those_who_dial_each_other_and_send_at_once_lose_nothing(
         tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     count = 2000
     names = (LESSER, GREATER) if attempt % 2 else (GREATER, LESSER)
-    with (Søcket(delivery_guarantee=guarantee, identity=names[0], linger=0, max_resends=0) as one,
-          Søcket(delivery_guarantee=guarantee, identity=names[1], linger=0, max_resends=0) as other):
+    with (Søcket(delivery_guarantee=guarantee, identity=names[0], linger=0) as one,
+          Søcket(delivery_guarantee=guarantee, identity=names[1], linger=0) as other):
         receivers = [Background(receive, sock, count) for sock in (one, other)]
         dial_each_other(way, one, other, tmp_path, tls_contexts)
         senders = [Background(sock.send_many, numbered(count)) for sock in (one, other)]
         for sender in senders:
             for receipt in sender.result() or ():
-                receipt.wait(timeout=TIMEOUT)  # nothing was in vain: it is not given up
+                receipt.wait(timeout=TIMEOUT)
         for receiver in receivers:
             messages = receiver.result()
             assert sorted(messages) == sorted(numbered(count))
@@ -106,6 +106,25 @@ def test_what_comes_by_the_connection_that_goes_is_read_before_the_other() -> No
                 goes.sock.shutdown(socket.SHUT_WR)
                 assert receive(sock, 20) == numbered(20)
                 assert stays.read_kind(DATA)[1] == b"answer"
+
+
+def test_what_was_sent_by_the_connection_that_goes_is_not_in_vain() -> None:
+    """Its acknowledgement may still come by that one; so it is no resend that it goes out by the other as well."""
+    with listening() as listener, Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, identity=GREATER,
+                                         max_resends=0, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as goes:
+            goes.shake_hands()
+            receipt = sock.send(b"job")
+            message_id = goes.read_kind(DATA_REQ)[1][:16]
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener, LESSER) as stays:
+                stays.shake_hands()
+                until(lambda: sock.stats().connections == 2)
+                assert not receipt.failed
+                goes.send(frame(ACK, message_id))
+                receipt.wait(timeout=TIMEOUT)
+                assert sock.stats().resent == sock.stats().undelivered == 0
 
 
 @pytest.mark.parametrize("mode", list(SendMode))
