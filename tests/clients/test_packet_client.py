@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocking import until_asleep
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.streams import connect
@@ -414,8 +415,7 @@ def test_closing_wakes_whoever_is_blocked(pair: Pair) -> None:
     client, _ = pair
     receiving = Background(client.recv_packet)
     iterating = Background(list, client)
-    while receiving.is_alive() and not client._receiving.waiters.waiting:
-        time.sleep(0.001)  # one is inside, and the other waits behind it
+    until_asleep(receiving, iterating)  # one is inside, and the other waits behind it
     client.close()
     for call in (receiving, iterating):
         with pytest.raises(ClosedError):
@@ -574,8 +574,7 @@ def test_an_upgrade_waits_for_its_turn_within_its_time(tls_contexts: Contexts) -
     stream, peer = memory_stream_pair()
     with PacketClient(stream, LineCodec()) as client, peer:
         receiving = Background(client.recv_packet)
-        while client._receiving.holder is None:
-            time.sleep(0.001)
+        until_asleep(receiving)
         with pytest.raises(TimeoutError):
             client.start_tls(tls_contexts[1], server_side=False, server_hostname="localhost", timeout=0.05)
         assert not client.closed

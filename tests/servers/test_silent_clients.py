@@ -12,10 +12,11 @@ from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
 from netmsg import (
-    ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketServer, SocketStream, StreamServer, connect_tcp,
+    ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketServer, StreamServer, connect_tcp,
     create_tcp_server,
 )
 from netmsg.servers import stream_server
+from netmsg.streams.links import SocketLink
 
 SILENCE = 0.3
 
@@ -196,11 +197,12 @@ def test_silent_clients_starve_nobody_though_their_handlers_look_up_now_and_then
 
 def test_a_wait_in_vain_is_no_end_of_the_silence_and_each_byte_is() -> None:
     ours, theirs = socket.socketpair()
-    with SocketStream.from_socket(ours) as stream, theirs:
+    link = SocketLink(ours)
+    with ByteStream(link) as stream, theirs:
         def silent_since() -> float:
             with pytest.raises(TimeoutError):
                 stream.receive(timeout=0)
-            return stream._socket_link.silent_since()
+            return link.silent_since()
 
         begin = silent_since()
         assert silent_since() == begin

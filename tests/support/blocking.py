@@ -18,6 +18,30 @@ def until_polling(*threads: Background) -> None:
         assert thread.is_alive(), "it did not wait"
 
 
+def until_asleep(*threads: Background) -> None:
+    """Wait until every one of ``threads`` has come to wait for something, be it a lock or the network: it sleeps, and
+    has not run for a moment."""
+    for thread in threads:
+        seen: list[str] = []
+
+        def rests(thread: threading.Thread = thread, seen: list[str] = seen) -> bool:
+            thread.join(0.02)
+            seen.append(_switches(thread))
+            return not thread.is_alive() or len(seen) > 1 and seen[-1] == seen[-2]
+
+        until(rests)
+        assert thread.is_alive(), "it did not wait"
+
+
+def _switches(thread: threading.Thread) -> str:
+    """How often it has given the processor away, or was taken it from; always the same where that cannot be told."""
+    try:
+        with open(f"/proc/self/task/{thread.native_id}/status") as status:
+            return "".join(line for line in status if "ctxt_switches" in line)
+    except OSError:
+        return ""
+
+
 def _where(thread: threading.Thread) -> str | None:
     """The function of the kernel's that a thread sleeps in, ``""`` if it runs."""
     try:
