@@ -12,7 +12,6 @@ from ..datagrams.udp import UDPSocket, create_udp_socket
 from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
-from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..sockets.proxy import SocketProxy
 from .received import ReceivedPackets
@@ -47,7 +46,7 @@ class DatagramClient(Generic[S, R]):
         check_codec(codec)
         check_timeout(connect_timeout)
         self._codec = codec
-        self._undecoded: list[bytes] = []  # the main thread's, which can be interrupted
+        self._undecoded: list[bytes] = []  # what calls that were interrupted have received: it is the next one's
         self._socket: Any = _open(target, local_address, connect_timeout)
 
     def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
@@ -59,21 +58,26 @@ class DatagramClient(Generic[S, R]):
     def recv_packet(self, *, timeout: float | None = None) -> R:
         """The next packet; `PacketDecodeError` for a datagram that is none. ``ConnectionRefusedError`` says that nobody
         listened to an earlier `send_packet` over UDP."""
-        undecoded = self._undecoded if in_main_thread() else []
-        if not undecoded or self._socket.closed:
-            undecoded.append(self._socket.receive(LARGEST, timeout=timeout)[0])
+        undecoded = self._undecoded
+        data = None
         try:
-            packet = self._codec.decode(undecoded[0])
+            if undecoded and not self._socket.closed:
+                # No call between the one and the other, and so neither an interrupt nor another thread.
+                data = undecoded[0]
+                del undecoded[0]
+            else:
+                data, _ = self._socket.receive(LARGEST, timeout=timeout)
+            return self._codec.decode(data)
         except Exception:
-            undecoded[:] = ()
             raise
-        # No call from here on, and so no interrupt between the one and the other.
-        undecoded[:] = ()
-        return packet
+        except BaseException:
+            if data is not None:
+                undecoded += (data,)
+            raise
 
     def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until a datagram is there. Raises ``TimeoutError``."""
-        if not (self._undecoded and in_main_thread()):
+        if not self._undecoded:
             self._socket._wait_readable(deadline)
 
     def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError, SendTimeoutError
 from ..forking import close_in_child, current_process
-from ..interrupts import in_main_thread
 from ..sockets.proxy import SocketProxy
 from ..sockets.waiting import READ, WRITE, Occupancy
 
@@ -53,7 +52,7 @@ class DatagramSocket:
         self._proxy = SocketProxy(sock)
         self._process = current_process()
         self._overlong = 0
-        self._arrived: list[Any] = []  # what the main thread has received, until it is handed over
+        self._left: list[list[Any]] = []  # what calls that were interrupted have received: it is the next one's
         self._occupancy = Occupancy()
         close_in_child(self)
 
@@ -181,19 +180,25 @@ class DatagramSocket:
     def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any, bool]:
         """The next datagram, its sender, and whether it is cut."""
         occupancy = self._occupancy
-        # Only the main thread can be interrupted: what it has received then is there for its next call.
-        arrived = self._arrived if in_main_thread() else []
+        left = self._left
+        arrived: list[Any] = []
         claim = object()
         try:
             occupancy.inside[claim] = None
             self._check()
+            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
+                arrived = left[0]
+                del left[0]
             self._arrive(arrived, max_bytes, deadline)
             data, _, flags, sender = arrived[0]
             sender = self._address(sender)
             cut = bool(flags & socket.MSG_TRUNC) or len(data) > max_bytes
-            # No call from here on, and so no interrupt between the one and the other.
-            arrived[:] = ()
+            # No call from here on, and so no interrupt.
             return data, sender, cut
+        except BaseException:
+            if arrived:
+                left += (arrived,)
+            raise
         finally:
             del occupancy.inside[claim]
             if occupancy.closing:
@@ -245,7 +250,7 @@ class DatagramSocket:
     def _wait_readable(self, deadline: Deadline) -> None:
         """Wait until `receive` has something to return or to raise, or a stranger has sent something. Raises
         ``TimeoutError``. For whoever builds on sockets."""
-        if not (self._arrived and in_main_thread()):
+        if not self._left:
             self._inside(self._do, READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
 
     # Sending

@@ -16,7 +16,6 @@ from typing import Any, Final
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError
 from ..forking import Process, close_in_child, current_process
-from ..interrupts import in_main_thread
 from ..sockets.addresses import check_host, check_port, file_identity, host_and_port, unix_path
 from ..sockets.listening import OUT_OF_RESOURCES, listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
@@ -64,7 +63,7 @@ class Listener:
         self._tls_standard_compatible = tls_standard_compatible
         self._handshake_timeout = handshake_timeout
         self._first = 0  # which socket is asked first, in turn
-        self._arrival: list[Any] = []  # the main thread's: see `_stream_over`
+        self._left: list[list[Any]] = []  # arrivals that interrupted calls have left, for the next one: `_stream_over`
         self._process: Process = current_process()
         self._occupancy = Occupancy()
         close_in_child(self)
@@ -100,12 +99,15 @@ class Listener:
         """
         deadline = Deadline(timeout)
         occupancy = self._occupancy
-        # Other threads are not interrupted, and so leave nothing that a later call would have to go on with.
-        arrival = self._arrival if in_main_thread() else []
+        left = self._left
+        arrival: list[Any] = []
         claim = object()
         try:
             occupancy.inside[claim] = None
             self._check()
+            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
+                arrival = left[0]
+                del left[0]
             while True:
                 if not arrival:
                     self._take(arrival, deadline)
@@ -115,9 +117,12 @@ class Listener:
                     log.debug("%r: a client was gone before it could be served: %s", self, error)
                     _discard(arrival)
                     continue
-                # No call from here on, and so no interrupt between the one and the other.
-                arrival[:] = ()
+                # No call from here on, and so no interrupt.
                 return stream
+        except BaseException:
+            if arrival:
+                left += (arrival,)
+            raise
         finally:
             del occupancy.inside[claim]
             if occupancy.closing:
@@ -272,16 +277,18 @@ class Listener:
         """By whoever is last inside."""
         for sock in self._sockets:
             sock.close()
-        if len(self._arrival) == 3:
-            try:
-                self._arrival[2].abort()
-            except AttributeError:
-                pass  # the interrupt that left it here came before it was finished
-        _discard(self._arrival)
+        for arrival in self._left:
+            if len(arrival) == 3:
+                try:
+                    arrival[2].abort()
+                except AttributeError:
+                    pass  # the interrupt that left it here came before it was finished
+            _discard(arrival)
 
     def _forked(self) -> None:
         """In a forked child: close this process's copies."""
-        _discard(self._arrival)
+        for arrival in self._left:
+            _discard(arrival)
         self._occupancy.forked(self._dispose)
 
 

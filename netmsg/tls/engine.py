@@ -76,7 +76,8 @@ class TLSEngine:
     Bytes go in and out through the caller's own lists, and an interrupt (Ctrl-C) anywhere neither loses nor doubles
     any. Of the object behind ``ssl.SSLObject``, which this uses where there is one, ``read`` and ``write`` see to
     signals *after* they have worked, and their result is lost then; so what they did is found out at the next call, by
-    what they left behind. Threads other than the main one are never interrupted, and need none of that.
+    what they left behind, whatever thread that comes from. Threads other than the main one are never interrupted, and
+    leave nothing to be found out.
 
     Every method may leave ciphertext to be sent (alerts and key updates too): take it with `take_ciphertext` after
     each call, failed ones included.
@@ -144,7 +145,7 @@ class TLSEngine:
         `TLSHandshakeError` for a late refusal (under TLS 1.3 a rejected client certificate shows here).
         """
         try:
-            if not in_main_thread():
+            if self._reading is None and not in_main_thread():
                 plaintext.extend(map(self._read, (min(max_bytes, RECORD_SIZE),)))
             else:
                 self._read_interruptibly(plaintext, max_bytes)
@@ -165,7 +166,8 @@ class TLSEngine:
     def _read_interruptibly(self, plaintext: list[bytes], max_bytes: int) -> None:
         """One byte, which makes OpenSSL decrypt a record, and then what it says is pending of that: of a read of known
         size what is pending afterwards tells whether it happened. (For a record of that one byte alone the byte tells,
-        by not being what was there before: one in 256 such interrupts is not recognised.)"""
+        by not being what was there before: one in 256 such interrupts is not recognised.) Whoever comes next, from any
+        thread, finds out."""
         if self._reading is not None:
             buffer, before = self._reading
             read = self._pending() == before - len(buffer) if before else bool(self._pending()) or buffer != UNREAD

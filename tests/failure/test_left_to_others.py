@@ -1,0 +1,125 @@
+"""One interrupt at every place where it can strike inside of a call that takes something: what that had in hand already
+is for whoever calls next, in any thread. In a program whose main thread takes an interrupt and goes on to other things,
+a worker may be the only one that ever calls again."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.pairs import TIMEOUT, Background
+from support.streams import connect
+from support.strikes import Strike, Struck, strike_everywhere
+
+from netmsg import (
+    ByteStream, DatagramClient, LineCodec, PacketClient, Søcket, connect_tcp, create_tcp_server, create_udp_socket,
+    create_unix_datagram_socket, memory_stream_pair,
+)
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+CONTENT = b"".join(b"%09d\n" % number for number in range(12))
+
+
+@pytest.mark.parametrize("kind", ["memory", "unix", "tls12", "tls13", "tls-in-tls"])
+@pytest.mark.parametrize("how", [
+    lambda stream: stream.receive(7, timeout=TIMEOUT), lambda stream: stream.receive_exactly(10, timeout=TIMEOUT),
+    lambda stream: stream.receive_until(b"\n", timeout=TIMEOUT) + b"\n",
+], ids=["some", "exactly", "until"])
+def test_bytes(kind: str, how: Callable[[ByteStream], bytes], tmp_path: Path, tls_contexts: Contexts) -> None:
+    sender, receiver = connect(kind, tmp_path, tls_contexts)
+
+    def trial(strike: Strike) -> None:
+        sender.send_all(CONTENT[:30])
+        sender.send_all(CONTENT[30:])
+        got = b""
+        try:
+            with strike:
+                while len(got) < 50:
+                    got += how(receiver)
+        except Struck:
+            pass
+        rest = Background(receiver.receive_exactly, len(CONTENT) - len(got), timeout=TIMEOUT).result()
+        assert got + rest == CONTENT
+
+    assert strike_everywhere(trial) > 20
+    sender.abort()
+    receiver.abort()
+
+
+def trial_of(send: Callable[[bytes], object], receive: Callable[[], bytes]) -> Callable[[Strike], None]:
+    def trial(strike: Strike) -> None:
+        for number in range(3):
+            send(b"%d" % number)
+        got = []
+        try:
+            with strike:
+                while len(got) < 2:
+                    got.append(receive())
+        except Struck:
+            pass
+        got += Background(lambda: [receive() for _ in range(3 - len(got))]).result()
+        assert sorted(got) == [b"0", b"1", b"2"]
+
+    return trial
+
+
+def test_datagrams_of_udp() -> None:
+    with create_udp_socket(interface="127.0.0.1") as receiver, create_udp_socket() as sender:
+        trial = trial_of(lambda data: sender.send_to(data, receiver.local_address),
+                         lambda: receiver.receive(timeout=TIMEOUT)[0])
+        assert strike_everywhere(trial) > 20
+
+
+def test_datagrams_over_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with (create_unix_datagram_socket(path=path) as receiver,
+          create_unix_datagram_socket(target_path=path) as sender):
+        assert strike_everywhere(trial_of(sender.send, lambda: receiver.receive(timeout=TIMEOUT)[0])) > 20
+
+
+def test_packets_in_datagrams() -> None:
+    with create_udp_socket(interface="127.0.0.1") as far:
+        with DatagramClient(far.local_address, LineCodec()) as client:
+            client.send_packet("hello")
+            _, address = far.receive(timeout=TIMEOUT)
+            trial = trial_of(lambda data: far.send_to(data + b"\n", address),
+                             lambda: client.recv_packet(timeout=TIMEOUT).encode())
+            assert strike_everywhere(trial) > 20
+
+
+def test_packets_in_a_stream() -> None:
+    stream, peer = memory_stream_pair()
+    with PacketClient(stream, LineCodec()) as client, peer:
+        trial = trial_of(lambda data: peer.send_all(data + b"\n"),
+                         lambda: client.recv_packet(timeout=TIMEOUT).encode())
+        assert strike_everywhere(trial) > 20
+
+
+@pytest.mark.parametrize("one_at_a_time", [True, False], ids=["conversing", "streaming"])
+def test_messages(one_at_a_time: bool) -> None:
+    with Søcket() as sender, Søcket() as receiver:
+        receiver.bind(port=0)
+        sender.connect(port=receiver.bound_port)
+        sender.wait_for_peers(timeout=TIMEOUT)
+        if one_at_a_time:  # until the thread that receives reads the connection itself
+            for _ in range(100):
+                sender.send(b"")
+                receiver.recv(timeout=TIMEOUT)
+        assert strike_everywhere(trial_of(sender.send, lambda: receiver.recv(timeout=TIMEOUT))) > 5
+
+
+def test_connections() -> None:
+    with create_tcp_server(interface="127.0.0.1") as listener:
+        def trial(strike: Strike) -> None:
+            with connect_tcp("127.0.0.1", listener.port) as client:
+                try:
+                    with strike:
+                        stream = listener.accept(timeout=TIMEOUT)
+                except Struck:
+                    stream = Background(listener.accept, timeout=TIMEOUT).result()
+                with stream:
+                    assert stream.remote_address == client.local_address
+
+        assert strike_everywhere(trial) > 20
