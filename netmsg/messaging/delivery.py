@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -60,11 +60,14 @@ R = TypeVar("R", bound=Pending)
 class _Resends:
     """Of one message that was sent again."""
 
-    __slots__ = ("due_at", "times")
+    __slots__ = ("delay", "due_at", "times")
 
     def __init__(self) -> None:
         self.times = 0
-        self.due_at = 0.0
+        self.delay = 0.0
+        """Seconds from the last time that it was handed to the kernel to the next one."""
+        self.due_at: float | None = None
+        """When that is; ``None`` while it has no connection."""
 
 
 class Ledger(Generic[R]):
@@ -139,7 +142,10 @@ class Ledger(Generic[R]):
             if again is None:
                 if number > long_ago:
                     break  # nor is any that was queued later
-            elif again.due_at > now or number > sent:
+            elif number > sent or again.due_at is None:
+                again.due_at = now + again.delay  # its time begins when the kernel has it
+                continue
+            elif again.due_at > now:
                 continue
             due.append(Due(message_id, frame, not self.may_resend(message_id, now)))
         return due
@@ -153,9 +159,18 @@ class Ledger(Generic[R]):
             return False
         self._resends[message_id] = again
         again.times += 1
-        again.due_at = now + min(LONGEST_RESEND_DELAY, self._resend_after * (1.5 + self._jitter()) ** again.times)
+        again.delay = min(LONGEST_RESEND_DELAY, self._resend_after * (1.5 + self._jitter()) ** again.times)
+        again.due_at = now + again.delay
         self.resent += 1
         return True
+
+    def taken_back(self, message_ids: Iterable[bytes]) -> None:
+        """The connection has gone that had these: their time begins when another one has sent them."""
+        if self._resends:
+            for message_id in message_ids:
+                again = self._resends.get(message_id)
+                if again is not None:
+                    again.due_at = None
 
 
 class Sorted(NamedTuple):

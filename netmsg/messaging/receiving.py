@@ -10,6 +10,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..wire.envelope import ack_frames
+from ..wire.framing import READ_SIZE
 from .delivery import AckMode, Arrivals
 from .conversation import Conversation
 from .credit import Credit
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Receiver"]
 
 ACK_DELAY: Final = 0.001
+LONG_RUN: Final = 64
+"""Messages that came at once."""
 
 
 class Receiver:
@@ -32,6 +35,10 @@ class Receiver:
         self.io = engine.io
         self._ack_mode = engine.settings.ack_mode
         self.manual = self._ack_mode is AckMode.MANUAL
+        # A long run came out of one read, so its messages are small. Where the mark in messages holds for so many small
+        # ones before the mark in bytes does, they need not be weighed.
+        settings = engine.settings
+        self._weighs_all = self.manual or settings.recv_hwm * (READ_SIZE // LONG_RUN) > settings.recv_hwm_bytes
         self.inbox = Inbox(self._watch_batch, self._finish_batch, manual=self.manual)
         self.conversation = Conversation(self, self.inbox.waiters)
         self.inbox.special_ticket = self.conversation.ticket
@@ -119,9 +126,8 @@ class Receiver:
 
     def _deliver(self, peer: Peer, messages: Iterable[Any], payloads: list[bytes], message_ids: list[bytes] | None, *,
                  until_taken: bool = True) -> None:
-        # A long run came out of one read of 256 KiB: only in short ones can there be large messages.
-        size = sum(map(len, payloads)) if len(payloads) < 64 or self.manual else 0
         count = len(payloads)
+        size = sum(map(len, payloads)) if count < LONG_RUN or self._weighs_all else 0
         credit = peer.credit
         credit.arrived += count
         credit.arrived_bytes += size

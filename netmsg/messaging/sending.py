@@ -385,6 +385,7 @@ class Sender:
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             hopeless = self._count_resends(peer.lane) if self.reliable and in_vain else []
+            self.ledger.taken_back(peer.lane.unacked)
             peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
             self._credit = 0

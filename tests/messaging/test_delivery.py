@@ -168,8 +168,36 @@ def test_a_message_that_is_still_queued_is_not_sent_again() -> None:
     queue(out, 1)
     assert book.due(out, 100.0) == []  # the first is due, too, but the other end has not been sent it yet
     send_all(out)
-    assert [message.message_id for message in book.due(out, 101.0)] == [message_id(1)]
-    assert [message.message_id for message in book.due(out, 102.0)] == [message_id(2)]
+    assert book.due(out, 101.0) == []
+    assert [message.message_id for message in book.due(out, 102.0)] == [message_id(1), message_id(2)]
+
+
+def test_the_time_of_a_copy_that_waits_to_be_sent_begins_when_it_is() -> None:
+    book, out = ledger(max_resends=1), in_flight(1)
+    assert look(book, out, 0.0) == []
+    (due,) = book.due(out, 1.0)
+    queue(out, 1)  # and the kernel takes nothing for a while
+    assert book.due(out, 3.0) == book.due(out, 10.0) == []
+    send_all(out)
+    assert book.due(out, 11.0) == []
+    (due,) = book.due(out, 12.0)
+    assert due.give_up
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_the_time_of_what_another_connection_sends_begins_when_it_has_been_sent_there(looked: bool) -> None:
+    book, out = ledger(max_resends=1), in_flight(1)
+    assert look(book, out, 0.0) == []
+    assert book.may_resend(message_id(1), 0.5)  # the connection has gone
+    book.taken_back([message_id(1), message_id(2)])
+    successor = lane()
+    queue(successor, 1)
+    if looked:
+        assert book.due(successor, 10.0) == []
+    send_all(successor)
+    assert book.due(successor, 10.0) == book.due(successor, 11.9) == []
+    (due,) = book.due(successor, 12.0)
+    assert due.give_up
 
 
 def test_looking_costs_no_more_when_much_is_on_its_way() -> None:
