@@ -54,12 +54,12 @@ from .reconnecting import Endpoint
 from .reporting import Reporter, phase_of, trouble
 from .routing import OnFull, SendMode
 from .sending import Sender
+from .strangers import LOOK_AGAIN, Strangers
 
 __all__ = ["Engine", "Settings", "SocketStats"]
 
 log = logging.getLogger("netmsg.messaging")
 
-PENDING_HANDSHAKES: Final = 256
 LOOK_EVERY: Final = 1.0
 LOOK_AT_MOST_EVERY: Final = 0.001
 
@@ -146,6 +146,8 @@ class Engine:
         """Those let in, also those that are only read to their end."""
         self.handshaking: dict[Peer, None] = {}
         """Those not let in yet, oldest first."""
+        self._strangers = Strangers()
+        self._regulating = False
         self.peer_waiters = Waiters()
         self._close_waiters = Waiters()
         self._attached = False
@@ -247,11 +249,10 @@ class Engine:
     # The network thread: connections coming
 
     def _accepted(self, sock: socket.socket, address: Any, context: ssl.SSLContext | None) -> None:
-        if sum(1 for peer in self.handshaking if peer.endpoint is None) >= PENDING_HANDSHAKES:
-            oldest = next(peer for peer in self.handshaking if peer.endpoint is None)
-            oldest.close("evicted: too many connections have not finished their handshake", None)
         address = host_and_port(address or sock.getsockname())
-        self._start(Peer(self, sock, address, None, context, None))
+        peer = Peer(self, sock, address, None, context, None)
+        self._strangers.add(peer, self.io.now)
+        self._start(peer)
 
     def connected(self, sock: socket.socket, target: tuple[str, int] | str, endpoint: Endpoint,
                   context: ssl.SSLContext | None, server_hostname: str | None) -> Peer:
@@ -280,13 +281,28 @@ class Engine:
         peer.start()
 
     def _regulate_accepting(self) -> None:
-        """At ``max_connections`` whoever wants to come waits in the backlog."""
-        full = len(self.open_peers) + len(self.handshaking) >= self.settings.max_connections
+        """At ``max_connections``, or while there are too many strangers, newcomers wait in the backlog."""
+        known = len(self.open_peers) + len(self.handshaking) - len(self._strangers)
+        full = self._strangers.is_full(self.settings.max_connections - known, time.monotonic())
         for acceptor in self.acceptors:
             if full:
                 acceptor.pause()
             else:
                 acceptor.resume()
+        if full and self._strangers and not self._regulating:
+            self._regulating = True
+            self.io.call_later(LOOK_AGAIN, self._regulate_again)
+
+    def _regulate_again(self) -> None:
+        self._regulating = False
+        if not self.closed:
+            self._regulate_accepting()
+
+    def greeted(self, peer: Peer) -> None:
+        """A peer has said who it is."""
+        self._strangers.discard(peer)
+        self._regulate_accepting()
+        self.admission.greeted(peer)
 
     # The network thread: connections let in
 
@@ -414,6 +430,7 @@ class Engine:
                 self._peers_changed()
         else:
             self.handshaking.pop(peer, None)
+            self._strangers.discard(peer)
             self.admission.forget(peer)
             lane = self.sender.router.find(peer.identity)
             if lane is not None and lane.owner.challenger is peer:

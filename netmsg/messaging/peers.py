@@ -203,7 +203,7 @@ class Peer:
             self.identity = self.lane.identity = self.session.peer_identity
             self._reading = False  # until it is let in: what it has to say can wait in the kernel
             self._watch()
-            self.engine.admission.greeted(self)
+            self.engine.greeted(self)
         if complete and self.open_since is None and not self._closed:
             # Its end, though, is to be noticed: nobody need decide about one who has nothing to say and is gone.
             self._reading = not self.session.decoder.buffered
@@ -746,6 +746,19 @@ class Peer:
 
     def _crashed(self, error: Exception) -> None:
         self.close(f"internal error: {error!r}", error)
+
+    @property
+    def answered(self) -> bool:
+        """See `netmsg.messaging.strangers.Stranger`."""
+        return self.transport.answered
+
+    @property
+    def unheard(self) -> bool:
+        """See `netmsg.messaging.strangers.Stranger`."""
+        return self.transport.readable
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
 
     @property
     def following(self) -> bool:

@@ -244,6 +244,7 @@ class _MemoryTransport:
     """One end of two pipes, as a `Transport`."""
 
     handshaking = False
+    answered = False
     calls_back = False
     tls: TLSInfo | None = None
     readable = False

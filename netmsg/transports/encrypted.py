@@ -51,6 +51,7 @@ class TLSTransport:
                  server_hostname: str | None = None, standard_compatible: bool = True,
                  piece: int = PLAINTEXT_PIECE) -> None:
         self.handshaking = True
+        self.answered = False
         self._piece = piece
         self.calls_back = server_side and context.sni_callback is not None
         self.tls: TLSInfo | None = None
@@ -82,6 +83,7 @@ class TLSTransport:
             while True:
                 with self._state:
                     complete = engine.do_handshake()
+                self.answered = self.answered or engine.has_ciphertext
                 self._flush()
                 if complete:
                     break

@@ -40,6 +40,8 @@ class Transport(Protocol):
 
     handshaking: bool
     """True until `handshake` has returned."""
+    answered: bool
+    """Whether the handshake has come so far that this end has said something."""
     calls_back: bool
     """Whether `handshake` calls a function of the user's, which may take its time."""
     tls: TLSInfo | None
@@ -92,6 +94,7 @@ class PlainTransport:
     """
 
     handshaking = False
+    answered = False
     calls_back = False
     tls: TLSInfo | None = None
     readable = False
@@ -197,6 +200,7 @@ class UNIXTransport:
     which the kernel would drop without a word where ``recv`` does not ask for them: see `Descriptors`."""
 
     handshaking = False
+    answered = False
     calls_back = False
     tls: TLSInfo | None = None
     unsent = False

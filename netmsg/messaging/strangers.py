@@ -1,0 +1,83 @@
+"""Connections that have been accepted and have not said who they are."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from ..deadline import Deadline
+from ..sockets.waiting import READ, wait_for_sockets
+
+__all__ = ["LOOK_AGAIN", "MOST_STRANGERS", "Stranger", "Strangers"]
+
+MOST_STRANGERS: Final = 256
+PATIENCE: Final = 0.2
+"""Seconds that one has to say something, before it may have to go for the sake of others."""
+PATIENCE_ANSWERED: Final = 2.0
+"""The same for one that was answered: of those that are honest most are."""
+SHARE: Final = 8
+"""Of them this part may have to go at a time, so that not all are looked at for each newcomer."""
+LOOK_AGAIN: Final = 0.05
+"""Seconds until somebody may have to go, while nobody else is accepted."""
+EVICTED: Final = "evicted: too many connections have not finished their handshake"
+
+
+class Stranger(Protocol):
+    """One of them."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has said enough to be answered: the beginning of a TLS handshake."""
+
+    @property
+    def unheard(self) -> bool:
+        """Whether something has been received from it that was not looked at yet."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+    def close(self, reason: str, error: BaseException | None) -> None:
+        """Turn it away."""
+
+
+class Strangers:
+    """A bounded number of them. When there are too many, those go that have said nothing for a while, the oldest first.
+    Who has said something that we have not got round to hear is spared: it is this end that is behind, and whoever
+    wants to come waits in the backlog. On the network thread."""
+
+    def __init__(self) -> None:
+        self._since: dict[Stranger, float] = {}
+        self._evicting = False
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def add(self, stranger: Stranger, now: float) -> None:
+        self._since[stranger] = now
+
+    def discard(self, stranger: Stranger) -> None:
+        """It has said who it is, or has gone."""
+        self._since.pop(stranger, None)
+
+    def is_full(self, limit: int, now: float) -> bool:
+        """Whether there may be no more of them, after some had to go if there are as many as ``limit`` (or 256)."""
+        limit = min(limit, MOST_STRANGERS)
+        if len(self) >= limit and self._since and not self._evicting:
+            self._evicting = True  # closing them comes back to here
+            try:
+                self._evict(max(len(self) - limit + 1, limit // SHARE), now)
+            finally:
+                self._evicting = False
+        return len(self) >= limit
+
+    def _evict(self, count: int, now: float) -> None:
+        tried = [one for one, since in self._since.items()
+                 if now - since >= (PATIENCE_ANSWERED if one.answered else PATIENCE)]
+        if not tried:
+            return
+        try:
+            ready = dict(wait_for_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)))
+        except TimeoutError:
+            ready = {}
+        silent = [one for one in tried if one.fileno() not in ready and not one.unheard]
+        for one in silent[:count]:
+            one.close(EVICTED, None)

@@ -1,0 +1,144 @@
+"""Who has been accepted and has not said who it is: how many of them there may be, and who goes first."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from support.pairs import TIMEOUT, until
+from support.wire_peer import dial, hello
+
+from netmsg import Søcket
+from netmsg.messaging.strangers import MOST_STRANGERS, PATIENCE, PATIENCE_ANSWERED, SHARE, Strangers
+
+
+class Caller:
+    """A stranger, and the other end of its connection."""
+
+    def __init__(self, room: Room, answered: bool, unheard: bool) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.answered = answered
+        self.unheard = unheard
+        self.gone = False
+        self._room = room
+
+    def fileno(self) -> int:
+        return self.ours.fileno()
+
+    def close(self, reason: str, error: BaseException | None) -> None:
+        self.gone = True
+        self._room.discard(self)
+
+    def hang_up(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+class Room(Strangers):
+    """With callers that the test thinks up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: list[Caller] = []
+
+    def come(self, *, answered: bool = False, unheard: bool = False) -> Caller:
+        caller = Caller(self, answered, unheard)
+        self.callers.append(caller)
+        self.add(caller, 0.0)
+        return caller
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    room = Room()
+    yield room
+    for caller in room.callers:
+        caller.hang_up()
+
+
+def test_there_is_room_below_the_limit(room: Room) -> None:
+    room.come()
+    assert not room.is_full(2, 100.0)
+    assert len(room) == 1
+
+
+def test_the_oldest_that_has_said_nothing_goes_first(room: Room) -> None:
+    first, second = room.come(), room.come()
+    assert not room.is_full(2, PATIENCE)
+    assert first.gone and not second.gone
+
+
+def test_nobody_goes_who_has_just_come(room: Room) -> None:
+    caller = room.come()
+    assert room.is_full(1, PATIENCE / 2)
+    assert not caller.gone
+
+
+def test_one_that_was_answered_has_more_time(room: Room) -> None:
+    caller = room.come(answered=True)
+    assert room.is_full(1, PATIENCE) and not caller.gone
+    assert not room.is_full(1, PATIENCE_ANSWERED) and caller.gone
+
+
+@pytest.mark.parametrize("where", ["in the kernel", "in the transport"])
+def test_one_that_we_have_not_heard_yet_is_spared(room: Room, where: str) -> None:
+    speaking, silent = room.come(unheard=where == "in the transport"), room.come()
+    if where == "in the kernel":
+        speaking.theirs.send(b"hello")
+    assert not room.is_full(2, 100.0)
+    assert silent.gone and not speaking.gone
+    assert room.is_full(1, 100.0)
+
+
+def test_a_part_of_them_goes_at_a_time(room: Room) -> None:
+    for _ in range(MOST_STRANGERS):
+        room.come()
+    assert not room.is_full(10_000, 100.0)
+    assert len(room) == MOST_STRANGERS - MOST_STRANGERS // SHARE
+
+
+def test_where_there_is_no_room_at_all_nobody_who_goes_makes_any(room: Room) -> None:
+    assert room.is_full(0, 100.0)
+
+
+# A Søcket
+
+def test_who_has_said_who_it_is_waits_for_the_verdict_and_makes_room_for_nobody() -> None:
+    """A service that starts again, with more clients than there may be strangers, and slow to decide about each."""
+    decided = threading.Event()
+    with Søcket(authorize=lambda peer: decided.wait(TIMEOUT), handshake_timeout=60) as sock:
+        sock.bind(port=0)
+        clients = [dial(sock.bound_port) for _ in range(MOST_STRANGERS + 50)]
+        for client in clients:
+            client.send(hello(client.identity))
+        with dial(sock.bound_port) as last:  # it is heard behind all of them
+            last.send(hello(last.identity))
+            decided.set()
+            until(lambda: len(sock.peers()) == len(clients) + 1, 60)
+        for client in clients:
+            client.close()
+
+
+def test_silent_strangers_do_not_keep_others_out_where_few_may_connect() -> None:
+    with Søcket(max_connections=5, linger=0) as sock:
+        sock.bind(port=0)
+        silent = [dial(sock.bound_port) for _ in range(20)]
+        with dial(sock.bound_port) as legitimate:
+            legitimate.shake_hands()
+        for peer in silent:
+            peer.close()
+
+
+def test_strangers_do_not_take_the_place_of_who_is_connected() -> None:
+    with Søcket(max_connections=2, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as one, dial(sock.bound_port) as other:
+            one.shake_hands()
+            other.shake_hands()
+            with dial(sock.bound_port) as waiting:
+                waiting.send(hello(waiting.identity))
+                one.close()
+                until(lambda: sock.stats().connections == 3)
+                assert {peer.identity for peer in sock.peers()} == {other.identity, waiting.identity}
