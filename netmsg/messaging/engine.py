@@ -162,6 +162,8 @@ class Engine:
         self._given_up = 0
         self._connections = self._disconnections = 0
         self._past_sent = self._past_received = self._past_bytes_sent = self._past_bytes_received = 0
+        self._moving = False  # see `_count_out`
+        self._moves = 0
         _engines.add(self)
 
     # From any thread: making connections
@@ -415,13 +417,9 @@ class Engine:
 
     def lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
         """A connection has ended."""
-        self._past_bytes_received += peer.received_bytes
         if peer in self.open_peers:
-            self.open_peers.discard(peer)
-            self._past_sent += peer.lane.sent_messages
-            self._past_received += peer.received_messages
-            self._past_bytes_sent += peer.lane.sent_bytes
             self.sender.leave(peer)
+            self._count_out(peer)
             self.receiver.leave_account(peer)
             if self._retired.get(peer.identity) is peer:
                 del self._retired[peer.identity]
@@ -429,6 +427,7 @@ class Engine:
                 self._gone(peer, reason, error)
                 self._peers_changed()
         else:
+            self._past_bytes_received += peer.received_bytes
             self.handshaking.pop(peer, None)
             self._strangers.discard(peer)
             self.admission.forget(peer)
@@ -445,6 +444,18 @@ class Engine:
         self._wake_resting(peer.identity)
         self._regulate_accepting()
         self.check_closed()
+
+    def _count_out(self, peer: Peer) -> None:
+        """What it has sent and received counts among the past from now on, which `stats` sees at once or not at all."""
+        lane = peer.lane
+        self._moving = True
+        self._past_sent += lane.sent_messages
+        self._past_received += peer.received_messages
+        self._past_bytes_sent += lane.sent_bytes
+        self._past_bytes_received += peer.received_bytes
+        self.open_peers.discard(peer)
+        self._moves += 1
+        self._moving = False
 
     def _let_in_challenger(self, peer: Peer) -> None:
         challenger, peer.challenger = peer.challenger, None
@@ -669,6 +680,13 @@ class Engine:
 
     def stats(self) -> SocketStats:
         self.check_fork()
+        while True:
+            moves = self._moves
+            stats = self._stats()
+            if not self._moving and moves == self._moves:
+                return stats
+
+    def _stats(self) -> SocketStats:
         infos = self.peers()
         connections = tuple(self.open_peers)  # more than `infos`: some are read to their end only
         return SocketStats(

@@ -7,12 +7,12 @@ and calls `give_back` when it is set. Whoever comes second, that sender or the `
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from ..wire.envelope import LARGE_FRAME, Frame, frame_size
+from ..wire.envelope import LARGE_FRAME, Frame
+from .kept import Kept, Limits, Parked, large_size
 from .lane import Lane, is_addressed
 
 __all__ = ["OnFull", "Placed", "Router", "SendMode"]
@@ -52,13 +52,6 @@ class Placed(Enum):
     ABSENT = "absent"
 
 
-class Limits(NamedTuple):
-    """The marks on a queue: in messages and in bytes."""
-
-    messages: int
-    bytes: int
-
-
 class Squeezed(NamedTuple):
     """What became of a message that took the place of the oldest one."""
 
@@ -79,30 +72,6 @@ class Departure(NamedTuple):
     """Lanes that have got something to send."""
 
 
-class _Copies(deque[Frame]):
-    """Published messages that are kept for one peer, and how many bytes the large ones among them have."""
-
-    large = 0
-
-    def keep(self, frames: Iterable[Frame]) -> None:
-        for frame in frames:
-            self.append(frame)
-            self.large += _large_size(frame)
-
-    def drop_oldest(self) -> Frame:
-        frame = self.popleft()
-        self.large -= _large_size(frame)
-        return frame
-
-
-def _large_size(frame: Frame) -> int:
-    """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
-    return frame_size(frame) if isinstance(frame, tuple) else 0
-
-
-_NOTHING: Final[deque[Frame]] = deque(maxlen=0)
-
-
 class Router:
     """The peers of one Søcket, and the messages that have none yet.
 
@@ -114,18 +83,15 @@ class Router:
         self.ring: tuple[Lane, ...] = ()
         """The peers, in the order they came: an immutable snapshot, replaced at every change."""
         self.turn = 0
-        self.waiting: deque[Frame] = deque()
+        self.waiting = Kept()
         """Messages for any peer, oldest first: for none has come, or every window is full."""
-        self.parked: dict[bytes, deque[Frame]] = {}
-        """At-least-once messages for peers that are away or full, by identity."""
-        self.copies: dict[object, _Copies] = {}
+        self.parked = Parked(limits)
+        self.copies: dict[object, Kept] = {}
         """Published messages for peers that we dial and that went away, by what is dialled, oldest first."""
         self._mode = mode
         self._limits = limits
         self._reliable = reliable
         self._by_identity: dict[bytes, Lane] = {}
-        self._waiting_large = 0
-        self._parked_count = 0
         self.large = min(LARGE_FRAME, max(1, limits.bytes // limits.messages))
         """From this many bytes of payload on a frame has to be kept as (header, payload), and is counted in bytes: any
         smaller message reaches the mark in messages first."""
@@ -188,8 +154,12 @@ class Router:
             lane.unacked_large = 0
         if self._mode is SendMode.PUBLISH and frames:
             if lane.dialled is not None:
-                self.copies.setdefault(lane.dialled, _Copies()).keep(f for f in frames if not is_addressed(f))
-                dead = [frame for frame in frames if is_addressed(frame)]
+                copies = self.copies.setdefault(lane.dialled, Kept())
+                for frame in frames:
+                    if is_addressed(frame):
+                        dead.append(frame)
+                    else:
+                        copies.add(frame)
             else:
                 dead = frames
             return Departure(dead, [])
@@ -200,13 +170,8 @@ class Router:
             elif not self._reliable:
                 dead.append(frame)
         if self._reliable:
-            own = [frame for frame in frames if is_addressed(frame)]
-            if own:
-                self.parked.setdefault(lane.identity, deque()).extendleft(reversed(own))
-                self._parked_count += len(own)
-                self._waiting_large += sum(map(_large_size, own))
-        self.waiting.extendleft(reversed(anybodys))
-        self._waiting_large += sum(map(_large_size, anybodys))
+            self.parked.put_back(lane.identity, [frame for frame in frames if is_addressed(frame)])
+        self.waiting.put_back(anybodys)
         return Departure(dead, self.distribute())
 
     def _inherit(self, heir: Lane, frames: list[Frame]) -> None:
@@ -215,7 +180,7 @@ class Router:
         with heir.lock:
             if heir.held and (heir.writing is None or not heir.writing.messages):
                 heir.queue[:0] = frames
-                heir.large_bytes += sum(map(_large_size, frames))
+                heir.large_bytes += sum(map(large_size, frames))
                 return
         for frame in frames:
             self._give(heir, frame)
@@ -227,7 +192,7 @@ class Router:
             lane = self.next_with_room()
             if lane is None:
                 break
-            self._give(lane, self._pop_waiting())
+            self._give(lane, self.waiting.take())
             if lane not in ready:
                 ready.append(lane)
         return ready
@@ -251,12 +216,12 @@ class Router:
                 return Placed.FULL, ()
         if not self.waiting_has_room():
             return Placed.FULL, ()
-        self._append_waiting(frame)
+        self.waiting.add(frame)
         return Placed.WAITING, ()
 
     def publish(self, frame: Frame, lanes: Iterable[Lane]) -> tuple[Placed, Iterable[Lane]]:
         """A copy to each of ``lanes``."""
-        large = _large_size(frame)
+        large = large_size(frame)
         for lane in lanes:
             lane.large_bytes += large
             lane.queue.append(frame)
@@ -264,17 +229,15 @@ class Router:
 
     def _place_by_identity(self, frame: Frame, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
         lane = self._by_identity.get(identity)
-        parked = self.parked.get(identity)
+        parked = self.parked.of(identity)
         if lane is not None and not parked and self.has_room(lane):
             self._give(lane, frame)
             return Placed.QUEUED, (lane,)
         if not self._reliable:
             return (Placed.ABSENT if lane is None else Placed.FULL), ()
-        if not self.waiting_has_room():
+        if not self.parked.has_room(identity):
             return Placed.FULL, ()
-        self.parked.setdefault(identity, deque()).append(frame)
-        self._parked_count += 1
-        self._waiting_large += _large_size(frame)
+        self.parked.add(identity, frame)
         return Placed.WAITING, ()
 
     def squeeze_in(self, frame: Frame, identity: bytes | None = None) -> Squeezed:
@@ -285,15 +248,10 @@ class Router:
         if identity is None and (self._reliable or not self.ring or self.waiting):
             dropped = self._make_room_for(frame, self._drop_unplaced, self._unplaced_large)
             if dropped:
-                self._append_waiting(frame)
+                self.waiting.add(frame)
         elif self._reliable:
             assert identity is not None
-            parked = self.parked.get(identity, _NOTHING)
-            dropped = self._make_room_for(frame, lambda: self._drop_parked(parked), self._unplaced_large)
-            if dropped:
-                self.parked.setdefault(identity, parked).append(frame)
-                self._parked_count += 1
-                self._waiting_large += _large_size(frame)
+            return self._squeeze_into_parked(frame, identity)
         else:
             lane = self._by_identity.get(identity) if identity is not None else self.next_in_turn()
             dropped = self._drop_from(lane, frame)
@@ -305,6 +263,16 @@ class Router:
         if not dropped:
             return Squeezed((), [(frame, identity)], True)
         return Squeezed((), [(oldest, identity) for oldest in dropped], False)
+
+    def _squeeze_into_parked(self, frame: Frame, identity: bytes) -> Squeezed:
+        dropped: list[tuple[Frame, bytes | None]] = []
+        while not self.parked.has_room(identity):
+            fullest = self.parked.fullest(identity)
+            if fullest is None:
+                return Squeezed((), [(frame, identity)], True)
+            dropped.append((self.parked.take(fullest), fullest))
+        self.parked.add(identity, frame)
+        return Squeezed((), dropped, False)
 
     def _squeeze_into_all(self, frame: Frame) -> Squeezed:
         lanes = []
@@ -322,13 +290,13 @@ class Router:
     def _make_room_for(self, frame: Frame, drop: Callable[[], list[Frame]], large: Callable[[], int]) -> list[Frame]:
         """Drop the oldest; and while what is left is at the mark in bytes, more, until as much has gone as comes."""
         dropped = drop()
-        wanted = _large_size(frame) - sum(map(_large_size, dropped))
+        wanted = large_size(frame) - sum(map(large_size, dropped))
         while dropped and wanted > 0 and large() >= self._limits.bytes:
             more = drop()
             if not more:
                 break
             dropped += more
-            wanted -= sum(map(_large_size, more))
+            wanted -= sum(map(large_size, more))
         return dropped
 
     def _drop_from(self, lane: Lane | None, frame: Frame) -> list[Frame]:
@@ -343,22 +311,18 @@ class Router:
         oldest that waits for anybody."""
         longest = 0 if self.ring else max(map(len, self.copies.values()), default=0)
         if longest:
-            return [copies.drop_oldest() for copies in self.copies.values() if len(copies) == longest]
-        return [self._pop_waiting()] if self.waiting else []
-
-    def _drop_parked(self, parked: deque[Frame]) -> list[Frame]:
-        if not parked:
-            return []
-        frame = parked.popleft()
-        self._parked_count -= 1
-        self._waiting_large -= _large_size(frame)
-        return [frame]
+            return [copies.take() for copies in self.copies.values() if len(copies) == longest]
+        return [self.waiting.take()] if self.waiting else []
 
     def _unplaced_large(self) -> int:
-        large = self._waiting_large
-        if self.copies and not self.ring:
-            large += max(copies.large for copies in self.copies.values())
+        large = self.waiting.large
+        if not self.ring:
+            large += max((copies.large for copies in self._all_copies()), default=0)
         return large
+
+    def _all_copies(self) -> tuple[Kept, ...]:
+        """For those who look from other threads too: peers come and go meanwhile."""
+        return tuple(self.copies.values())
 
     def full_lanes(self, identity: bytes | None = None) -> list[Lane]:
         """The peers that stand in the way of a message to ``identity``, or to anybody."""
@@ -383,7 +347,7 @@ class Router:
             if found is not None:
                 known.append(message_id)
                 if type(found[1]) is tuple:
-                    lane.unacked_large -= _large_size(found[1])
+                    lane.unacked_large -= large_size(found[1])
         return known, self.refill(lane)
 
     def refill(self, lane: Lane) -> list[Lane]:
@@ -398,7 +362,7 @@ class Router:
     def send_again(self, lane: Lane, message_id: bytes) -> None:
         """Queue an unacknowledged message once more."""
         frame = lane.unacked[message_id][1]
-        large = _large_size(frame)
+        large = large_size(frame)
         # No call but the last: see `_give`.
         lane.large_bytes += large
         lane.given += 1
@@ -410,20 +374,16 @@ class Router:
         found = lane.unacked.pop(message_id, None)
         if found is None:
             return None
-        lane.unacked_large -= _large_size(found[1])
+        lane.unacked_large -= large_size(found[1])
         return found[1]
 
     def take_all(self) -> list[Frame]:
         """Every message that has no peer, at the end."""
-        frames = [*self.waiting]
-        for parked in self.parked.values():
-            frames.extend(parked)
+        frames = [*self.waiting, *self.parked.take_all()]
         for copies in self.copies.values():
             frames.extend(copies)
-        self.waiting.clear()
-        self.parked.clear()
+        self.waiting = Kept()
         self.copies.clear()
-        self._parked_count = self._waiting_large = 0
         return frames
 
     # Room
@@ -434,10 +394,10 @@ class Router:
         return len(lane.queue) < self._limits.messages and lane.large_bytes < self._limits.bytes
 
     def waiting_has_room(self) -> bool:
-        waiting = len(self.waiting) + self._parked_count
-        if self.copies and not self.ring:
+        waiting = len(self.waiting)
+        if not self.ring:
             # A peer that we dial is going to get what waits for it behind the copies that are kept for it.
-            waiting += max(map(len, self.copies.values()))
+            waiting += max(map(len, self._all_copies()), default=0)
         return waiting < self._limits.messages and self._unplaced_large() < self._limits.bytes
 
     def next_in_turn(self) -> Lane | None:
@@ -463,12 +423,12 @@ class Router:
     @property
     def unplaced(self) -> int:
         """How many messages have no peer."""
-        return len(self.waiting) + self._parked_count + sum(map(len, self.copies.values()))
+        return len(self.waiting) + len(self.parked) + sum(map(len, self._all_copies()))
 
     # How frames move
 
     def _give(self, lane: Lane, frame: Frame) -> None:
-        large = _large_size(frame) if type(frame) is tuple else 0
+        large = large_size(frame) if type(frame) is tuple else 0
         queue = lane.queue
         # From here to the append no call, so that an interrupt finds all of it done or nothing, and because the writer
         # subtracts from `large_bytes` under another lock.
@@ -479,31 +439,12 @@ class Router:
             lane.unacked[frame[0][5:21] if large else frame[5:21]] = number, frame  # type: ignore[index]
         queue.append(frame)
 
-    def _append_waiting(self, frame: Frame) -> None:
-        self.waiting.append(frame)
-        if type(frame) is tuple:
-            self._waiting_large += _large_size(frame)
-
-    def _pop_waiting(self) -> Frame:
-        frame = self.waiting.popleft()
-        self._waiting_large -= _large_size(frame)
-        return frame
-
     def _fill(self, lane: Lane) -> None:
         """Give a lane what waits for anybody: all of it at most once, within the window at least once."""
         waiting = self.waiting
         while waiting and (not self._reliable or self.has_room(lane)):
-            frame = waiting.popleft()
-            if type(frame) is tuple:
-                self._waiting_large -= _large_size(frame)
-            self._give(lane, frame)
+            self._give(lane, waiting.take())
 
     def _unpark(self, lane: Lane) -> None:
-        parked = self.parked.get(lane.identity)
-        while parked and self.has_room(lane):
-            frame = parked.popleft()
-            self._parked_count -= 1
-            self._waiting_large -= _large_size(frame)
-            self._give(lane, frame)
-        if parked is not None and not parked:
-            del self.parked[lane.identity]
+        while self.parked.of(lane.identity) and self.has_room(lane):
+            self._give(lane, self.parked.take(lane.identity))

@@ -22,9 +22,10 @@ from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, requ
 from . import exiting
 from .delivery import DeliveryGuarantee, Ledger
 from .events import Dropped, Full, Undelivered
+from .kept import Limits
 from .lane import Addressed, Lane
 from .receipts import Receipt
-from .routing import Departure, Limits, OnFull, Placed, Router, SendMode, Squeezed
+from .routing import Departure, OnFull, Placed, Router, SendMode, Squeezed
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -306,7 +307,7 @@ class Sender:
             lane = router.find(identity)
             if lane is not None and router.has_room(lane):
                 return True
-            return router.waiting_has_room() if self.reliable else lane is None
+            return router.parked.has_room(identity) if self.reliable else lane is None
         ring = router.ring
         if ring and self._settings.send_mode is SendMode.PUBLISH:
             return all(router.has_room(lane) for lane in ring)
@@ -322,7 +323,7 @@ class Sender:
         """The queue of ``peer`` has become shorter: wake the senders if it is worth it."""
         router = self.router
         if self._addressing_senders.waiting and (router.has_room(peer.lane)
-                                                 or (self.reliable and router.waiting_has_room())):
+                                                 or (self.reliable and router.parked.has_room(peer.identity))):
             self._addressing_senders.notify_all()
         if (self._senders.waiting or self._full_reported) and self._roomy():
             self._full_reported = False

@@ -376,15 +376,16 @@ def test_by_identity_never_goes_to_somebody_else_when_the_peer_goes() -> None:
                 assert read_request(you)[1] == b"for you alone"
 
 
-def test_marks_hold_for_parked_and_waiting_messages_together() -> None:
+@pytest.mark.parametrize("gone", [None, b"Y" * 16])
+def test_what_waits_for_one_that_never_comes_stands_in_the_way_of_nobody_else(gone: bytes | None) -> None:
     with Søcket(delivery_guarantee=RELIABLE, send_hwm=10, linger=0) as sock:
-        for n in range(5):
-            sock.send(b"x", b"Y" * 16)
-            sock.send(b"x")
-        for identity in (None, b"Y" * 16):
-            with pytest.raises(SendTimeoutError):
-                sock.send(b"x", identity, timeout=0)
-        assert sock.stats().queued == 10 and sock.close() == 10
+        for _ in range(10):
+            sock.send(b"x", gone, timeout=0)
+        with pytest.raises(SendTimeoutError):
+            sock.send(b"x", gone, timeout=0)
+        for identity in {None, b"Y" * 16, b"Z" * 16} - {gone}:
+            sock.send(b"x", identity, timeout=0)
+        assert sock.stats().queued == 12 and sock.close() == 12
 
 
 def test_a_blocked_sender_is_woken_although_messages_stay_parked_for_an_absent_peer() -> None:

@@ -33,6 +33,7 @@ from netmsg import (
     PeerInfo,
     RemoteProtocolError,
     Retrying,
+    SendMode,
     Søcket,
     TLSHandshakeError,
 )
@@ -987,3 +988,45 @@ def test_nodelay_is_set_so_that_two_writes_and_a_read_do_not_wait() -> None:
         assert time.monotonic() - started < 50 * 0.04 / 2  # with Nagle and delayed ACKs: 40 ms each
         a.close()
         worker.result()
+
+
+def test_each_message_is_counted_once_whatever_write_the_end_of_a_connection_cuts() -> None:
+    with Søcket(send_hwm=100_000, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, receive_buffer=4096) as peer:
+            peer.shake_hands()
+            until(lambda: sock.peers())
+            sock.send_many([bytes(100)] * 50_000)
+            until(lambda: sock.stats().sent > 0)
+        until(lambda: not sock.peers())
+        stats = sock.stats()
+        assert stats.sent + stats.queued == 50_000
+
+
+def test_the_counters_never_go_back_while_peers_come_and_go() -> None:
+    with Søcket(SendMode.PUBLISH, linger=0) as sock:
+        sock.bind(port=0)
+        over = threading.Event()
+
+        def come_and_go() -> None:
+            while not over.is_set():
+                with dial(sock.bound_port) as peer:
+                    peer.shake_hands(frame(DATA, b"hello"))
+                    sock.send(b"hello")
+                    peer.read_frame()
+
+        coming = [Background(come_and_go) for _ in range(2)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            before = sock.stats()
+            while before.disconnections < 200:
+                stats = sock.stats()
+                for name in ("sent", "received", "bytes_sent", "bytes_received", "connections", "disconnections"):
+                    assert getattr(stats, name) >= getattr(before, name), name
+                before = stats
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+        for thread in coming:
+            thread.result()

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netmsg.messaging.kept import Kept, Limits
 from netmsg.messaging.lane import Lane
-from netmsg.messaging.routing import Limits, Placed, Router, SendMode
+from netmsg.messaging.routing import Placed, Router, SendMode
 from netmsg.wire.envelope import Frame, data_frame, frame_size, request_frame
 from support.lanes import addressed, joined, lane, take
 
 MANY = Limits(1000, 1 << 30)
+WAITING = Placed.WAITING
 
 
 def message(number: int) -> Frame:
@@ -444,21 +446,26 @@ def test_at_least_once_messages_by_identity_wait_for_their_peer_to_come_back_bef
     assert b.queue == requests(1, 2, 3, 4)
 
 
-def test_parked_messages_share_the_mark_of_those_without_a_peer() -> None:
-    router = reliable(Limits(3, 1 << 20))
-    place(router, request(1))
-    place(router, *map(addressed, requests(2, 3)), identity=b"b")
-    assert not router.waiting_has_room()
-    assert place(router, request(4)) == [Placed.FULL]
-    assert place(router, addressed(request(5)), identity=b"c") == [Placed.FULL]
+def test_the_marks_hold_for_each_peer_that_is_away_and_for_what_anybody_may_have() -> None:
+    router = reliable(Limits(2, 1 << 20))
+    assert place(router, *map(addressed, requests(0, 1, 2)), identity=b"b") == [WAITING, WAITING, Placed.FULL]
+    assert place(router, *map(addressed, requests(3, 4, 5)), identity=b"c") == [WAITING, WAITING, Placed.FULL]
+    assert place(router, *requests(6, 7, 8)) == [WAITING, WAITING, Placed.FULL]
+
+
+def test_those_who_never_come_back_do_not_fill_the_memory() -> None:
+    router = reliable(Limits(2, 1 << 20))
+    placed = [place(router, addressed(request(n)), identity=b"%d" % (n % 50)) for n in range(100)]
+    assert placed == [[WAITING]] * 20 + [[Placed.FULL]] * 80
+    assert place(router, request(100)) == [WAITING]
 
 
 def test_parked_large_messages_count_in_bytes() -> None:
     router = reliable(Limits(10, 1000))
     place(router, addressed(request(1, 1500, router.large)), identity=b"b")
-    assert not router.waiting_has_room()
+    assert not router.parked.has_room(b"b") and router.parked.has_room(b"c") and router.waiting_has_room()
     joining(router, b"b")
-    assert router.waiting_has_room()
+    assert router.parked.has_room(b"b")
 
 
 def test_large_messages_by_identity_that_are_given_back_count_in_bytes() -> None:
@@ -467,18 +474,20 @@ def test_large_messages_by_identity_that_are_given_back_count_in_bytes() -> None
     place(router, addressed(request(1, 1500, router.large)), identity=b"b")
     router.leave(b)
     assert router.unplaced == 1
-    assert not router.waiting_has_room()
+    assert not router.parked.has_room(b"b")
 
 
 def test_the_bytes_of_what_waits_are_exact_after_a_peer_by_identity_was_away() -> None:
     router = reliable(Limits(10, 1000))
-    (b,) = joining(router, b"b")
-    place(router, addressed(request(1, 1500, router.large)), identity=b"b")
-    router.leave(b)
-    (b,) = joining(router, b"b")
-    assert b.queue == [request(1, 1500, router.large)]
-    place(router, addressed(request(2, 1500, router.large)), identity=b"elsewhere")
-    assert not router.waiting_has_room()
+    for number in range(30):
+        (b,) = joining(router, b"b")
+        assert router.parked.has_room(b"b")
+        place(router, addressed(request(number, 1500, router.large)), identity=b"b")
+        router.leave(b)
+        (b,) = joining(router, b"b")
+        assert b.queue == [request(number, 1500, router.large)]
+        router.acknowledged(b, [message_id(number)])
+        router.leave(b)
 
 
 # Windows
@@ -805,11 +814,18 @@ def test_at_least_once_the_oldest_dropped_is_one_that_no_peer_was_given() -> Non
 def test_at_least_once_the_oldest_parked_message_of_an_identity_is_dropped() -> None:
     router = reliable(Limits(2, 1000))
     place(router, addressed(request(0, 2000, router.large)), identity=b"a")
-    assert not router.waiting_has_room()
-    assert router.squeeze_in(addressed(request(1)), b"b").refused
-    assert router.squeeze_in(addressed(request(1)), b"a").dropped == [(request(0, 2000, router.large), b"a")]
-    assert router.waiting_has_room()
-    assert router.unplaced == 1
+    assert router.squeeze_in(addressed(request(1)), b"b").dropped == []
+    assert router.squeeze_in(addressed(request(2)), b"a").dropped == [(request(0, 2000, router.large), b"a")]
+    assert router.unplaced == 2
+
+
+def test_where_many_are_away_the_oldest_goes_of_whom_most_is_kept_for() -> None:
+    router = reliable(Limits(3, 1 << 20))
+    for number in range(30):
+        place(router, addressed(request(number)), identity=b"%d" % max(0, number - 2))
+    assert router.parked.of(b"0") is not None and len(router.parked) == 30
+    squeezed = router.squeeze_in(addressed(request(100)), b"somebody else")
+    assert squeezed.dropped == [(addressed(request(0)), b"0")] and not squeezed.refused
 
 
 def test_a_publication_takes_the_place_of_the_oldest_with_those_peers_that_are_full() -> None:
@@ -821,6 +837,19 @@ def test_a_publication_takes_the_place_of_the_oldest_with_those_peers_that_are_f
     squeezed = router.squeeze_in(message(4))
     assert squeezed.dropped == [(message(0), b"a"), (message(4), b"c")] and not squeezed.refused
     assert (a.queue, b.queue, c.queue) == (messages(1, 4), messages(4), messages(2, 3))
+
+
+def test_others_may_look_how_much_waits_while_peers_come_and_go() -> None:
+    router = publisher()
+
+    class Kicking(Kept):
+        def __len__(self) -> int:
+            router.copies[object()] = Kept()  # as the network thread may do between any two looks
+            return super().__len__()
+
+    router.copies[1] = router.copies[2] = Kicking()
+    assert router.unplaced == 0
+    assert router.waiting_has_room()
 
 
 @pytest.mark.parametrize("size", [10, 900])
