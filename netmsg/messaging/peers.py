@@ -692,6 +692,11 @@ class Peer:
             self._io.work.add(self)
 
     @property
+    def blocked(self) -> bool:
+        """Whether the kernel takes no more for it."""
+        return self._blocked
+
+    @property
     def stuck(self) -> bool:
         """Whether there is something to send that nobody is about to send: a sender was interrupted before it said."""
         return not self._armed and not self.lane.idle

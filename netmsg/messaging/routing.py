@@ -331,8 +331,7 @@ class Router:
             return [lane] if lane is not None and not self.has_room(lane) else []
         if self._mode is SendMode.PUBLISH:
             return [lane for lane in self.ring if not self.has_room(lane)]
-        lane = self.next_in_turn()
-        return [lane] if lane is not None else []
+        return list(self.ring)
 
     def others(self, lanes: set[Lane]) -> list[Lane]:
         """The peers that are not among ``lanes``."""

@@ -41,6 +41,10 @@ QUIET_PEERS: Final = 16
 """To more peers than this a publisher leaves the writing to the network thread."""
 QUEUE_IS_FULL: Final = "the send queue is at its high-water mark"
 QUEUE_WAS_FULL: Final = "the send queue was full"
+STUCK: Final = 0.1
+"""Seconds in which a peer that keeps up takes something, where all are full and `OnFull.DISCONNECT` asks."""
+STUCK_UNACKNOWLEDGED: Final = 1.0
+"""The same at least once: in which it takes or acknowledges something."""
 UNKNOWN_WINDOW: Final = 200
 """Unacknowledged messages to a peer that did not say how many it holds. Some drop acknowledgements beyond 256."""
 
@@ -252,16 +256,41 @@ class Sender:
             return True
         if policy is OnFull.DISCONNECT:
             with self.route:
-                lanes = self.router.full_lanes(identity)
-            if not lanes:
+                before = {lane: self._progress(lane) for lane in self.router.full_lanes(identity)}
+            if not before:
                 self._drop_newest(data, receipt, identity)
                 return True
-            for lane in lanes:
-                self._io.call(lane.owner.close, "it did not keep up", None)
-            self._wait_while(lambda: any(not lane.dead for lane in lanes), deadline)
+            if identity is None and self._settings.send_mode is SendMode.PUBLISH:
+                self._disconnect(list(before), deadline)
+            else:
+                self._disconnect_who_is_stuck(before, identity, deadline)
             return False
         self._wait_for_room(identity, deadline)
         return False
+
+    def _disconnect_who_is_stuck(self, before: dict[Lane, object], identity: bytes | None, deadline: Deadline) -> None:
+        """There may soon be room, for the others do keep up: then nobody has to go, and otherwise one who has taken
+        nothing."""
+        try:
+            self._wait_for_room(identity, deadline.sooner(STUCK_UNACKNOWLEDGED if self.reliable else STUCK))
+        except SendTimeoutError:
+            with self.route:
+                stuck = [lane for lane, progress in before.items() if self._progress(lane) == progress
+                         and (self.reliable or lane.owner.blocked) and not lane.dead]
+            if stuck:
+                self._disconnect(stuck[:1], deadline)
+            elif deadline.expired:
+                raise
+
+    def _disconnect(self, lanes: list[Lane], deadline: Deadline) -> None:
+        for lane in lanes:
+            self._io.call(lane.owner.close, "it did not keep up", None)
+        self._wait_while(lambda: any(not lane.dead for lane in lanes), deadline)
+
+    @staticmethod
+    def _progress(lane: Lane) -> object:
+        """What changes whenever a peer takes, or acknowledges, something. Under ``route``."""
+        return lane.sent_bytes, next(iter(lane.unacked), None)
 
     def _report_full(self, identity: bytes | None) -> None:
         if not self._full_reported:

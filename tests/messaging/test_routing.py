@@ -944,7 +944,7 @@ def test_the_peers_in_the_way_of_a_message_are_told() -> None:
     place(router, *messages(0, 1))
     assert router.full_lanes(b"a") == [a]
     assert router.full_lanes(b"nobody") == []
-    assert router.full_lanes() == [a]
+    assert router.full_lanes() == [a, b]
 
 
 def test_all_that_has_no_peer_is_taken_at_the_end() -> None:

@@ -14,7 +14,9 @@ import pytest
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, WirePeer, accept, dial, frame, listening
 
-from netmsg import Dropped, Full, OnFull, QueueFullError, SendMode, SendTimeoutError, Søcket
+from netmsg import (
+    DeliveryGuarantee, Disconnected, Dropped, Full, OnFull, QueueFullError, SendMode, SendTimeoutError, Søcket,
+)
 from netmsg.messaging import engine
 from netmsg.messaging.peers import Peer
 from netmsg.wire.framing import Decoder
@@ -432,6 +434,43 @@ def test_disconnect_cuts_the_peer_that_does_not_keep_up() -> None:
                 sent += 20
                 assert sent < 100_000
             assert [peer.identity for peer in sock.peers()] == [quick.identity]
+
+
+@pytest.mark.parametrize("by_identity", [False, True])
+@pytest.mark.parametrize("guarantee", list(DeliveryGuarantee))
+def test_disconnect_cuts_who_takes_nothing_though_nobody_else_is_there(guarantee: DeliveryGuarantee,
+                                                                       by_identity: bool) -> None:
+    with Søcket(delivery_guarantee=guarantee, send_hwm=50, on_full=OnFull.DISCONNECT, linger=0) as sock:
+        sock.bind(port=0)
+        with stall(sock) as stalled:
+            sent = 0
+            while sock.peers():
+                sock.send(bytes(10_000), stalled.identity if by_identity else None, timeout=TIMEOUT)
+                sent += 1
+                assert sent < 100_000
+            assert "did not keep up" in wait_for_event(sock, Disconnected).reason
+
+
+@pytest.mark.parametrize("guarantee", list(DeliveryGuarantee))
+def test_a_burst_disconnects_nobody_who_keeps_up(guarantee: DeliveryGuarantee) -> None:
+    with (Søcket(delivery_guarantee=guarantee, send_hwm=20, on_full=OnFull.DISCONNECT, linger=0) as sock,
+          Søcket() as one, Søcket() as other):
+        sock.bind(port=0)
+        for reader in (one, other):
+            reader.connect(port=sock.bound_port)
+        sock.wait_for_peers(2, timeout=TIMEOUT)
+
+        def read(reader: Søcket) -> int:
+            return sum(1 for _ in iter(reader.recv, b"the end"))
+
+        reading = [Background(read, reader) for reader in (one, other)]
+        for _ in range(20):
+            sock.send_many([b"x" * 1000] * 200, timeout=TIMEOUT)
+        until(lambda: not sock.stats().queued and not sock.stats().unacked)
+        for peer in sock.peers():
+            sock.send(b"the end", peer.identity, timeout=TIMEOUT)
+        assert sum(thread.result() for thread in reading) == 4000
+        assert sock.stats().disconnections == 0 and not sock.stats().dropped
 
 
 def test_publishing_with_block_is_all_or_none() -> None:
