@@ -175,7 +175,10 @@ class PacketEncodeError(NetmsgError, ValueError):
 
 
 class QueueFullError(NetmsgError, TimeoutError):
-    """The send queue is full and the socket was made with ``OnFull.RAISE``."""
+    """The send queue is full and the socket was made with ``OnFull.RAISE``. ``sent`` says how many messages of a
+    ``send_many`` were accepted."""
+
+    sent = 0
 
 
 class UnknownPeerError(NetmsgError, LookupError):

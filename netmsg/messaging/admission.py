@@ -72,7 +72,7 @@ class Admission:
             self._io.call(self._answered)
             self._io.call(peer.judged, verdict, error)
 
-        self._engine.callbacks.run(judge, (), judged)
+        self._engine.authorizing.run(judge, (), judged)
 
     def _answered(self) -> None:
         self._asking = False

@@ -1,4 +1,5 @@
-"""The thread on which the user's own functions are called, so that none of them can hold up the network."""
+"""The thread on which a function of the user's is called, so that it can hold up neither the network nor another such
+function."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from ..errors import ClosedError
 from ..speaking import say
@@ -18,13 +19,19 @@ log = logging.getLogger("netmsg.messaging")
 
 _numbers = itertools.count(1)
 
+MOST_WAITING: Final = 1000
+"""Calls that wait for one that does not return."""
+
 Done = Callable[[Any, "BaseException | None"], None]
 
 
 class Callbacks:
     """One daemonic thread (``netmsg-callback-N``), started with the first call. Belongs to the network thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, complain: Callable[[str, BaseException], None]) -> None:
+        """``complain(name, error)`` is told what a function raised."""
+        self._name = name
+        self._complain = complain
         self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -33,6 +40,9 @@ class Callbacks:
         """Call ``function(*arguments)`` there, and then, there too, ``done(result, None)`` or ``done(None, error)``."""
         if self._closed:
             done(None, ClosedError("the Søcket is closed"))
+            return
+        if self._queue.qsize() >= MOST_WAITING:
+            done(None, TimeoutError(f"{self._name}() has not returned for a long time"))
             return
         if self._thread is None:
             thread = threading.Thread(target=self._work, name=f"netmsg-callback-{next(_numbers)}", daemon=True)
@@ -66,8 +76,7 @@ class Callbacks:
         try:
             result = function(*arguments)
         except BaseException as error:  # SystemExit too: this thread is not theirs to end
-            name = getattr(function, "__qualname__", type(function).__name__)
-            say(log, logging.WARNING, "%s raised", name, exc_info=error)
+            self._complain(self._name, error)
             failure = error
         try:
             done(result, failure)

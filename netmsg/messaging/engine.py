@@ -62,6 +62,8 @@ log = logging.getLogger("netmsg.messaging")
 
 LOOK_EVERY: Final = 1.0
 LOOK_AT_MOST_EVERY: Final = 0.001
+BRIEFLY: Final = 0.1
+"""Seconds that `close` waits for a function of the user's to return."""
 
 
 class Settings(NamedTuple):
@@ -128,7 +130,8 @@ class Engine:
         self.io = io
         self.reporter = Reporter(self)
         self.events = EventQueue(self.reporter.tell)
-        self.callbacks = Callbacks()
+        self.authorizing = Callbacks("authorize", self._complain)
+        self.delaying = Callbacks("reconnection_delay", self._complain)
         self.closing = False
         """Set first thing by `close`; read everywhere."""
         self.closed = False
@@ -242,6 +245,10 @@ class Engine:
         self.peer_waiters.wait(lambda: self.over or len(self.sender.router.ring) >= count, deadline)
         self.check_open()
         return len(self.sender.router.ring) >= count
+
+    def _complain(self, function: str, error: BaseException) -> None:
+        """A function of the user's has raised."""
+        self.reporter.complain(function, "raised", error=error)
 
     def trouble(self) -> str:
         """For the text of a ``TimeoutError``: what is wrong with the endpoints."""
@@ -520,7 +527,8 @@ class Engine:
         except BaseException:
             self.io.call(self._end)  # who interrupts the lingering has lingered enough
             raise
-        self.callbacks.join(1.0)
+        self.authorizing.join(BRIEFLY)
+        self.delaying.join(BRIEFLY)
         self.io.join(5.0)
         return self._given_up
 
@@ -612,7 +620,8 @@ class Engine:
         if self.closed:
             return
         self.closed = True
-        self.callbacks.close()
+        self.authorizing.close()
+        self.delaying.close()
         self._given_up = self.sender.take_all(self.open_peers)
         for acceptor in self.acceptors:
             acceptor.close()

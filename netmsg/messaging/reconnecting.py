@@ -17,7 +17,6 @@ from ..reactor.dialling import Dial
 from ..reactor.reactor import Timer
 from ..sockets.addresses import Address, host_and_port
 from ..sockets.resolving import resolve_in_background
-from ..speaking import say
 from .backoff import Backoff
 from .events import Connecting, Retrying
 from .peers import Peer
@@ -35,6 +34,8 @@ STABLE: Final = 5.0
 SHORTEST: Final = 0.01
 """Seconds that are waited before every attempt, whatever the user's function says: with none at all, an address that
 refuses would be dialled by one core without a pause."""
+PATIENCE: Final = 1.0
+"""Seconds that the user's function may take, at least."""
 LONGEST_AT_CLOSE: Final = 0.1
 """Seconds that are waited at most while `close` lingers: there is not much time left."""
 
@@ -165,15 +166,24 @@ class Endpoint:
             self._wait_for(self._generation, delay, phase, reason, error)
             return
         generation = self._generation
+        complain = self._engine.reporter.complain
 
-        def decided(result: Any, _: BaseException | None) -> None:
-            self._io.call(self._wait_for, generation, _delay(result, delay), phase, reason, error)
+        def decided(result: Any, failure: BaseException | None) -> None:
+            wish = delay if failure is not None else _delay(result, delay, complain)
+            self._io.call(self._wait_for, generation, wish, phase, reason, error)
 
-        self._engine.callbacks.run(self._reconnection_delay, (), decided)
+        def undecided() -> None:
+            if generation == self._generation:
+                complain("reconnection_delay", "does not return: using %.2f s", delay)
+                self._wait_for(generation, SHORTEST, phase, reason, error)  # it has been waited for
+
+        self._timer = self._io.call_later(max(PATIENCE, delay), undecided)
+        self._engine.delaying.run(self._reconnection_delay, (), decided)
 
     def _wait_for(self, generation: int, delay: float, phase: str, reason: str, error: BaseException | None) -> None:
         if generation != self._generation or self._stopped:
             return
+        self._cancel()  # whatever else may have been decided comes too late
         delay = max(SHORTEST, min(delay, LONGEST_AT_CLOSE) if self._engine.closing else delay)
         self._engine.events.add(Retrying(self.target, None, reason, error, delay=delay, phase=phase, at=time.time()))
         self._timer = self._io.call_later(delay, self.start)
@@ -209,7 +219,7 @@ class Endpoint:
         self._failed(OSError(f"connecting failed: {error!r}"))
 
 
-def _delay(wish: Any, default: float) -> float:
+def _delay(wish: Any, default: float, complain: Callable[..., None]) -> float:
     """What the user's function returned if it makes sense; else, with a word in the log, the default."""
     try:
         delay = float(wish)
@@ -221,8 +231,7 @@ def _delay(wish: Any, default: float) -> float:
         shown = reprlib.repr(wish)
     except BaseException:
         shown = f"an object of {type(wish).__name__}"
-    say(log, logging.WARNING, "reconnection_delay() returned %s, which is no number of seconds: using %.2f", shown,
-        default)
+    complain("reconnection_delay", "returned %s, which is no number of seconds: using %.2f", shown, default)
     return default
 
 

@@ -101,10 +101,14 @@ class Reporter:
             self._warn(("accepting", event.address), "%s: a connection at %s could not be accepted: %s", self._name,
                        address, event.reason)
 
-    def _warn(self, subject: object, text: str, *arguments: object) -> None:
+    def complain(self, function: str, text: str, *arguments: object, error: BaseException | None = None) -> None:
+        """Of a function of the user's, by its name: what it returns or raises others may cause at will."""
+        self._warn(("function", function), f"%s: %s() {text}", self._name, function, *arguments, error=error)
+
+    def _warn(self, subject: object, text: str, *arguments: object, error: BaseException | None = None) -> None:
         if not self._is_quiet(subject) and log.isEnabledFor(logging.WARNING):
             self._hush(subject)
-            soon(self._warn_now, subject, text, *arguments)
+            soon(self._warn_now, subject, error, text, *arguments)
 
     def _is_quiet(self, subject: object) -> bool:
         if subject not in self._quiet and len(self._quiet) >= MOST_SUBJECTS:
@@ -163,14 +167,14 @@ class Reporter:
     def _say(self, level: int, text: str, *arguments: object) -> None:
         say(log, level, text, *arguments)
 
-    def _warn_now(self, subject: object, text: str, *arguments: object) -> None:
+    def _warn_now(self, subject: object, error: BaseException | None, text: str, *arguments: object) -> None:
         now = time.monotonic()
         if now < self._said.get(subject, -QUIET) + QUIET:
             return  # two threads came at once
         if len(self._said) >= MOST_SUBJECTS:
             self._said = {known: when for known, when in self._said.items() if now < when + QUIET}
         self._said[subject] = now
-        say(log, logging.WARNING, text, *arguments)
+        say(log, logging.WARNING, text, *arguments, exc_info=error)
 
     def _say_losses(self) -> None:
         if self._engine.is_forked:

@@ -353,10 +353,10 @@ class Router:
         """The window of ``lane`` has opened: give it what has been waiting."""
         if lane.dead or not (self.waiting or self.parked):
             return []
-        before = len(lane.queue)
+        before = lane.given  # and not the length of its queue, which others shorten meanwhile
         self._unpark(lane)
         self._fill(lane)
-        return [lane] if len(lane.queue) > before else []
+        return [lane] if lane.given > before else []
 
     def send_again(self, lane: Lane, message_id: bytes) -> None:
         """Queue an unacknowledged message once more."""

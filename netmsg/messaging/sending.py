@@ -482,6 +482,7 @@ class Sender:
     def capable(self, peer: Peer, capabilities: Capabilities) -> None:
         """A netmsg peer has told about itself."""
         peer.announced_interval = capabilities.heartbeat_interval
+        peer.liveness.announced(capabilities.heartbeat_interval)
         with self.route:
             peer.lane.window = self._window(capabilities.window)
             lanes = self.router.refill(peer.lane) if self.reliable else []

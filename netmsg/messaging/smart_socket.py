@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
 
 from ..deadline import Deadline, check_timeout
-from ..errors import ClosedError, LocalProtocolError, SendTimeoutError
+from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeoutError
 from ..reactor.io_thread import IOThread, reactor_of
 from ..sockets.addresses import check_port, host_and_port
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
@@ -132,7 +132,7 @@ class Søcket(Generic[R]):
         it is only a name: use ``authorize`` to tie it to a certificate.
     :param reconnection_delay: a function that returns the seconds to wait before connecting again; called in a thread
         of its own. By default an exponential backoff with full jitter, from 0.1 s up to 2 s. Under 10 ms is 10 ms; and
-        what it raises, or returns that makes no sense, is logged and the default used.
+        what it raises, or returns that makes no sense, or not within a second, is logged and the default used.
     :param send_hwm: the high-water mark: how many messages may wait for each peer, and for all peers to come.
     :param send_hwm_bytes: the same in bytes. Both are soft: by one message for each sending thread, and in bytes by
         what messages too small to be counted (below ``send_hwm_bytes / send_hwm``) add up to, at most as much again.
@@ -144,7 +144,8 @@ class Søcket(Generic[R]):
         connection. Give both ends the same: a message that only its sender allows breaks every connection it takes.
     :param max_connections: at so many connections accepting pauses.
     :param heartbeat_interval: seconds without sending after which a heartbeat is sent.
-    :param heartbeat_timeout: seconds of silence after which a connection is dead.
+    :param heartbeat_timeout: seconds of silence after which a connection is dead. A netmsg peer that announces heartbeats
+        as rare as that is given two and a half of its own intervals, up to four times these seconds.
     :param handshake_timeout: seconds that TLS, HELLO and authorization may take.
     :param ack_mode: when an at-least-once message is acknowledged: ``ON_RECV``, ``MANUAL`` or ``ON_ARRIVAL``.
     :param resend_after: seconds without acknowledgement after which a message is sent again, whatever else goes on;
@@ -481,9 +482,9 @@ class Søcket(Generic[R]):
                   timeout: float | None = None) -> list[Receipt] | None:
         """`send` each message of ``iterable``, with one ``timeout`` for all; cheaper than one by one.
 
-        Returns ``None``, or with AT_LEAST_ONCE a list of receipts. When time runs out the `SendTimeoutError` says in
-        ``sent`` how many were accepted; the rest was not. The messages in front of one that is refused (``TypeError``,
-        ``ValueError``) are sent.
+        Returns ``None``, or with AT_LEAST_ONCE a list of receipts. When time runs out the `SendTimeoutError`, and with
+        `OnFull.RAISE` the `QueueFullError`, says in ``sent`` how many were accepted; the rest was not. The messages in
+        front of one that is refused (``TypeError``, ``ValueError``) are sent.
         """
         deadline = Deadline(timeout)
         if isinstance(iterable, (bytes, bytearray, memoryview, str)):
@@ -503,9 +504,10 @@ class Søcket(Generic[R]):
                 if receipt is not None:
                     receipts.append(receipt)
                 sent += 1
-        except SendTimeoutError as error:
+        except (QueueFullError, SendTimeoutError) as error:
             error.sent = sent
-            self._explain(error, identity)
+            if isinstance(error, SendTimeoutError):
+                self._explain(error, identity)
             raise
         return receipts if self._sender.reliable else None
 

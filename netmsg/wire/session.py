@@ -139,6 +139,12 @@ def _stranger(dialect: Dialect, first: bytes, dialled: bool) -> str:
     return f"not a Søcket: its first bytes are {first!r}"
 
 
+MISSED: Final = 2.5
+"""Of its own intervals a peer may be silent for so many."""
+MOST_PATIENCE: Final = 4.0
+"""But for no more than so many times the timeout that was asked for."""
+
+
 class Liveness:
     """Whether the peer still shows itself, and whether it is time that we did. Handed ``now``, in seconds.
 
@@ -151,7 +157,7 @@ class Liveness:
 
     def __init__(self, interval: float, timeout: float, now: float) -> None:
         self.interval = interval
-        self.timeout = timeout
+        self.timeout = self._timeout = timeout
         self.last_heard = now
         self._last_said = now
         self._heard_items = 0
@@ -182,3 +188,7 @@ class Liveness:
 
     def dead(self, now: float) -> bool:
         return now - self.last_heard >= self.timeout
+
+    def announced(self, interval: float) -> None:
+        """The peer says how often it is going to show itself: it is not dead for being no more frequent than that."""
+        self.timeout = max(self._timeout, min(interval * MISSED, self._timeout * MOST_PATIENCE))

@@ -38,6 +38,7 @@ from netmsg import (
     TLSHandshakeError,
 )
 from netmsg.messaging.peers import Peer
+from netmsg.speaking import wait_until_said
 
 
 def test_the_dialling_end_speaks_first_and_says_hello_once() -> None:
@@ -352,7 +353,27 @@ def test_a_delay_that_makes_no_sense_is_logged_and_the_default_used(
         assert wait_for_event(sock, Connecting)
         assert wait_for_event(sock, Retrying)
         assert wait_for_event(sock, Retrying)
-    assert "reconnection_delay() returned" in caplog.text and len(caplog.text) < 100_000
+        wait_until_said(TIMEOUT)
+    what = "raised" if isinstance(wish, BaseException) else "returned"
+    assert caplog.text.count(f"reconnection_delay() {what}") == 1  # a minute, at most
+    assert len(caplog.text) < 100_000
+
+
+def test_a_delay_that_is_not_told_in_time_is_the_default_one_and_holds_up_nobody(
+        caplog: pytest.LogCaptureFixture) -> None:
+    never = threading.Event()
+    with Søcket(reconnection_delay=lambda: float(never.wait(60)), authorize=lambda peer: True, linger=0) as sock:
+        sock.bind(port=0)
+        sock.connect(port=_free_port())
+        wait_for_event(sock, Connecting)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            assert wait_for_event(sock, Connected).peer == peer.identity
+        assert wait_for_event(sock, Retrying) and wait_for_event(sock, Connecting)
+        assert wait_for_event(sock, Retrying) and wait_for_event(sock, Connecting)
+        wait_until_said(TIMEOUT)
+    assert caplog.text.count("reconnection_delay() does not return") == 1
+    never.set()
 
 
 def test_even_without_a_delay_there_is_a_short_one() -> None:
@@ -769,6 +790,21 @@ def test_a_verdict_that_is_neither_true_nor_false_is_none(caplog: pytest.LogCapt
             peer.shake_hands()
             sock.wait_for_peers(timeout=TIMEOUT)
     caplog.clear()  # it keeps the traceback, and with it what that refers to
+
+
+def test_what_strangers_make_authorize_raise_is_logged_sparingly(caplog: pytest.LogCaptureFixture) -> None:
+    def authorize(peer: PeerInfo) -> bool:
+        raise KeyError(peer.identity)
+
+    with Søcket(linger=0, authorize=authorize) as sock:
+        sock.bind(port=0)
+        for _ in range(20):
+            with dial(sock.bound_port) as peer:
+                peer.send(hello(peer.identity))
+                peer.wait_for_end()
+        wait_until_said(TIMEOUT)
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+    assert len(caplog.records) == 2  # the other one is about who was refused
 
 
 def test_authorize_is_not_asked_about_those_who_have_gone() -> None:

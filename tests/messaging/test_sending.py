@@ -436,6 +436,14 @@ def test_disconnect_cuts_the_peer_that_does_not_keep_up() -> None:
             assert [peer.identity for peer in sock.peers()] == [quick.identity]
 
 
+def test_how_many_were_accepted_before_the_queue_was_full_is_told() -> None:
+    with Søcket(send_hwm=7, on_full=OnFull.RAISE, linger=0) as sock:
+        sock.send(b"before")
+        with pytest.raises(QueueFullError) as raised:
+            sock.send_many([b"x"] * 20)
+        assert raised.value.sent == 6
+
+
 @pytest.mark.parametrize("by_identity", [False, True])
 @pytest.mark.parametrize("guarantee", list(DeliveryGuarantee))
 def test_disconnect_cuts_who_takes_nothing_though_nobody_else_is_there(guarantee: DeliveryGuarantee,

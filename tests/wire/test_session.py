@@ -224,6 +224,14 @@ def test_a_frame_that_trickles_below_a_byte_a_second_is_dead() -> None:
     assert liveness.dead(15.0)
 
 
+@pytest.mark.parametrize(("announced", "timeout"), [(5.0, 15.0), (6.0, 15.0), (12.0, 30.0), (1000.0, 60.0)])
+def test_a_peer_is_not_dead_for_being_as_silent_as_it_announced(announced: float, timeout: float) -> None:
+    liveness = Liveness(5.0, 15.0, 0.0)
+    liveness.announced(announced)
+    assert not liveness.dead(timeout - 0.1)
+    assert liveness.dead(timeout)
+
+
 def test_after_a_stall_of_our_own_one_more_interval_is_granted() -> None:
     liveness = Liveness(5.0, 15.0, 0.0)
     liveness.excuse(60.0)
