@@ -144,8 +144,8 @@ class Søcket(Generic[R]):
         connection. Give both ends the same: a message that only its sender allows breaks every connection it takes.
     :param max_connections: at so many connections accepting pauses.
     :param heartbeat_interval: seconds without sending after which a heartbeat is sent.
-    :param heartbeat_timeout: seconds of silence after which a connection is dead. A netmsg peer that announces heartbeats
-        as rare as that is given two and a half of its own intervals, up to four times these seconds.
+    :param heartbeat_timeout: seconds of silence after which a connection is dead. A netmsg peer that announces
+        heartbeats as rare as that is given two and a half of its own intervals, up to four times these seconds.
     :param handshake_timeout: seconds that TLS, HELLO and authorization may take.
     :param ack_mode: when an at-least-once message is acknowledged: ``ON_RECV``, ``MANUAL`` or ``ON_ARRIVAL``.
     :param resend_after: seconds without acknowledgement after which a message is sent again, whatever else goes on;
