@@ -58,6 +58,9 @@ class DatagramClient(Generic[S, R]):
     def recv_packet(self, *, timeout: float | None = None) -> R:
         """The next packet; `PacketDecodeError` for a datagram that is none. ``ConnectionRefusedError`` says that nobody
         listened to an earlier `send_packet` over UDP."""
+        return self._recv(timeout)
+
+    def _recv(self, timeout: float | None, *, now: bool = False) -> R:
         undecoded = self._undecoded
         data = None
         try:
@@ -66,7 +69,7 @@ class DatagramClient(Generic[S, R]):
                 data = undecoded[0]
                 del undecoded[0]
             else:
-                data, _ = self._socket.receive(LARGEST, timeout=timeout)
+                data, _ = self._socket._receive_now(LARGEST) if now else self._socket.receive(LARGEST, timeout=timeout)
             return self._codec.decode(data)
         except Exception:
             raise
@@ -77,8 +80,12 @@ class DatagramClient(Generic[S, R]):
 
     def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until a datagram is there. Raises ``TimeoutError``."""
-        if not self._undecoded:
-            self._socket._wait_readable(deadline)
+        if not self._undecoded and not self._socket._wait_readable(deadline):
+            raise TimeoutError("timed out")
+
+    def _take_packet(self) -> R:
+        """`recv_packet`, with ``BlockingIOError`` where it would wait."""
+        return self._recv(0, now=True)
 
     def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
         """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there

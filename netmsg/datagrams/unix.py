@@ -103,13 +103,12 @@ class UNIXDatagramSocket(DatagramSocket):
         """`send` to an address as `receive` gave it."""
         self.send(data, address, timeout=timeout)
 
-    def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
+    def _wait(self, events: int, deadline: Deadline, target: Any) -> bool:
         if target is None:
-            super()._wait(events, deadline, target)
-        else:
-            self._await_room(deadline, target)
+            return super()._wait(events, deadline, target)
+        return self._await_room(deadline, target)
 
-    def _await_room(self, deadline: Deadline, target: str) -> None:
+    def _await_room(self, deadline: Deadline, target: str) -> bool:
         """Only to a connected socket does the kernel tell that its peer has room again; this one is not. Nor does it
         tell when one that is full has any: it waits for three quarters."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
@@ -121,12 +120,7 @@ class UNIXDatagramSocket(DatagramSocket):
                     wanted = {probe.fileno(): WRITE}
                 except PermissionError:
                     pass  # it is connected to this one: it takes what this one has room for
-            step = deadline.sooner(LOOK)
-            try:
-                self._occupancy.wake_up.wait(wanted, step)
-            except TimeoutError:
-                if deadline.expired or not step.expired:
-                    raise
+            return self._occupancy.wake_up.ready(wanted, deadline.sooner(LOOK)) is not None or not deadline.expired
 
     # For servers
 
@@ -142,7 +136,8 @@ class UNIXDatagramSocket(DatagramSocket):
 
     def _wait_for_room(self, address: str, deadline: Deadline) -> None:
         """Wait until it may be worth trying to send there again. Raises ``TimeoutError``."""
-        self._inside(self._await_room, deadline, address)
+        if not self._inside(self._await_room, deadline, address):
+            raise TimeoutError("timed out")
 
     def _dispose(self) -> None:
         # While the socket is open the file is in use: nobody replaces it, and no other gets its number.

@@ -20,7 +20,7 @@ from ..sockets.addresses import Address, check_host, check_port, file_identity, 
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import client_context
-from ..sockets.waiting import WRITE, wait_for_sockets
+from ..sockets.waiting import WRITE, ready_sockets
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["connect_tcp", "connect_unix"]
@@ -155,6 +155,8 @@ def _resolved(name: tuple[str, int], family: int, deadline: Deadline, target: tu
             raise socket.gaierror(socket.EAI_NONAME, f"{name[0]!r} has no address of this family")
         return found
     except TimeoutError:
+        if not deadline.expired:
+            raise  # a signal handler raised it
         raise _timed_out(target, f"resolving {name[0]!r}") from None
     except OSError as error:
         raise _failed([(target, error)]) from error
@@ -183,19 +185,18 @@ def _race(target: tuple[str, int], addresses: list[Address], local: Sequence[Add
                     if _begin(sock, address, local):
                         return running.pop(descriptor)[0]
                 except OSError as error:  # no such family here, out of descriptors, or refused at once
+                    if error.errno is None:
+                        raise  # a signal handler raised it
                     _lose(race, running, descriptor, address, error)
             if race.lost:
                 raise _failed([(host_and_port(at[1]), error) for at, error in race.failures])
             next_at = race.next_at
             limit = deadline if next_at is None else deadline.sooner(max(0.0, next_at - time.monotonic()))
-            try:
-                ready = wait_for_sockets(dict.fromkeys(running, WRITE), None, limit)
-            except TimeoutError:
-                if deadline.expired:
-                    silent = [host_and_port(address[1]) for _, address in running.values()]
-                    raise _gave_up(target, silent, race) from (race.failures[-1][1] if race.failures else None)
-                continue
-            for descriptor, _ in ready:
+            ready = ready_sockets(dict.fromkeys(running, WRITE), None, limit)
+            if ready is None and deadline.expired:
+                silent = [host_and_port(address[1]) for _, address in running.values()]
+                raise _gave_up(target, silent, race) from (race.failures[-1][1] if race.failures else None)
+            for descriptor, _ in ready or ():
                 sock, address = running[descriptor]
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code and _connected_to_itself(sock):
@@ -302,7 +303,7 @@ def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None
             stream.do_handshake(timeout=deadline.remaining())
     except BaseException as error:
         stream.abort()
-        if isinstance(error, TimeoutError) and not error.errno:  # ours, not the kernel's
+        if isinstance(error, TimeoutError) and not error.errno and deadline.expired:  # not the kernel's, nor an alarm's
             raise _timed_out(target, "TLS, the handshake is not over") from None
         raise
     return stream

@@ -114,6 +114,8 @@ class Listener:
                 try:
                     stream = self._stream_over(arrival)
                 except OSError as error:
+                    if isinstance(error, TimeoutError) and error.errno is None:
+                        raise  # a signal handler raised it
                     log.debug("%r: a client was gone before it could be served: %s", self, error)
                     _discard(arrival)
                     continue
@@ -155,10 +157,7 @@ class Listener:
     def _pause(self, deadline: Deadline) -> None:
         if deadline.expired:
             raise TimeoutError("out of descriptors or memory")
-        try:
-            self._occupancy.wake_up.wait({}, deadline.sooner(PAUSE))
-        except TimeoutError:
-            return
+        self._occupancy.wake_up.ready({}, deadline.sooner(PAUSE))
         self._check()
 
     def _stream_over(self, arrival: list[Any]) -> SocketStream:
