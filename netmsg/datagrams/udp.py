@@ -10,6 +10,7 @@ from ..deadline import Deadline
 from ..sockets.addresses import Address, check_host, check_port, host_and_port
 from ..sockets.listening import share_port
 from ..sockets.resolving import resolve_within
+from ..waiting import Waiters
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class UDPSocket(DatagramSocket):
         return cls(sock, connected=True)
 
     def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        self._resolving = Waiters()  # who waits for an address to send to
         super().__init__(sock, connected=connected)
         self._peer = self._address(sock.getpeername()) if connected else None
 
@@ -65,12 +67,21 @@ class UDPSocket(DatagramSocket):
             return address[0].removeprefix(MAPPED), address[1]
         return host_and_port(address)
 
+    def close(self) -> None:
+        """Close; what was sent is on its way. Idempotent, from any thread or signal handler. Whoever waits in a call
+        gets `ClosedError`."""
+        try:
+            super().close()
+        finally:
+            self._resolving.notify_all()
+
     def _resolved(self, host: str, port: int, deadline: Deadline) -> Any:
         host = check_host(host)
         check_port(port)
         family = self._socket.family
-        dual = family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        for candidate, address in _addresses(host, port, deadline):
+        dual = family == socket.AF_INET6 and not self._inside(
+            self._socket.getsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        for candidate, address in _addresses(host, port, deadline, self._resolving, lambda: self.closed):
             if candidate == family:
                 return address
             if dual and candidate == socket.AF_INET:
@@ -133,11 +144,12 @@ class UDPSocket(DatagramSocket):
         if family == socket.AF_INET:
             option = socket.IP_ADD_MEMBERSHIP if join else socket.IP_DROP_MEMBERSHIP
             address, index = _ipv4_interface(interface)
-            self._socket.setsockopt(socket.IPPROTO_IP, option, packed + address + struct.pack("@i", index))
+            self._inside(self._socket.setsockopt, socket.IPPROTO_IP, option,
+                         packed + address + struct.pack("@i", index))
         else:
             option = socket.IPV6_JOIN_GROUP if join else socket.IPV6_LEAVE_GROUP
             index = 0 if interface is None else socket.if_nametoindex(interface)
-            self._socket.setsockopt(socket.IPPROTO_IPV6, option, packed + struct.pack("@I", index))
+            self._inside(self._socket.setsockopt, socket.IPPROTO_IPV6, option, packed + struct.pack("@I", index))
 
 
 def _ipv4_interface(interface: str | None) -> tuple[bytes, int]:
@@ -238,11 +250,11 @@ def _drop_strangers(sock: socket.socket) -> None:
         pass  # nothing more
 
 
-def _addresses(host: str, port: int, deadline: Deadline) -> list[Address]:
+def _addresses(host: str, port: int, deadline: Deadline, *giving_up: Any) -> list[Address]:
     """``"localhost"`` is 127.0.0.1 before ::1, whatever the system's table of hosts says: there a socket with a port is
     by default, and datagrams that go to the other one just vanish."""
     if host.lower() != "localhost":
-        return resolve_within(deadline, host, port)
+        return resolve_within(deadline, host, port, *giving_up)
     return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))]
 
 
