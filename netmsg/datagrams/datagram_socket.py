@@ -295,10 +295,10 @@ class DatagramSocket:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
         expected = self._target(address, deadline)
-        refused = None
+        refused: ConnectionRefusedError | None = None
         self._drop_what_is_there(deadline)
         for _ in range(retries + 1):
-            self._send_request(data, expected, deadline)
+            refused = self._send_request(data, expected, deadline) or refused
             step = deadline.sooner(interval)
             while True:
                 try:
@@ -324,11 +324,13 @@ class DatagramSocket:
 
     def _drop_what_is_there(self, deadline: Deadline) -> None:
         """Late answers to former requests; no more than the kernel can have held, while others keep coming."""
-        for _ in range(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // SMALLEST):
+        for _ in range(self._inside(self._socket.getsockopt, socket.SOL_SOCKET, socket.SO_RCVBUF) // SMALLEST):
             try:
                 self._receive(self._longest, NOW)
-            except (BlockingIOError, ConnectionRefusedError):
+            except BlockingIOError:
                 return
+            except ConnectionRefusedError:
+                pass  # to a former one, and there may be answers behind it
             if deadline.expired:
                 return
 
@@ -339,11 +341,13 @@ class DatagramSocket:
     def _is_from(self, sender: Any, expected: Any) -> bool:
         return expected is None or sender == self._address(expected)
 
-    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> None:
+    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> ConnectionRefusedError | None:
+        """That nobody is there: over UDP of an earlier one."""
         try:
             self._send(data, address, deadline)
-        except ConnectionRefusedError:
-            pass  # of an earlier one
+        except ConnectionRefusedError as error:
+            return error
+        return None
 
 
 class _Packets(Iterator[tuple[bytes, Any]]):

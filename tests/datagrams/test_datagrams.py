@@ -369,6 +369,31 @@ def test_51_a_late_answer_to_one_request_is_none_to_the_next(pair: tuple[Any, An
     thread.result()
 
 
+def test_51_a_late_answer_behind_a_refusal_is_none_to_the_next_request() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = server.getsockname()
+        client = create_udp_socket(target_host=address[0], target_port=address[1])
+        client.send(b"?")
+        server.sendto(b"late", client.local_address)
+    with client:
+        client.send(b"nobody there")
+        with create_udp_socket(port=address[1]) as server_again:  # loopback: the refusal is there by now
+            thread = answering(server_again, lambda count, data: [data])
+            assert client.request(b"x", timeout=TIMEOUT) == b"x"
+            server_again.close()
+            thread.result()
+
+
+def test_51_nobody_behind_a_path_is_the_cause_of_the_timeout(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+        gone.bind(os.fspath(tmp_path / "stale"))
+    with create_unix_datagram_socket(target_path=tmp_path / "stale") as client:
+        with pytest.raises(TimeoutError) as raised:
+            client.request(b"x", interval=0.05, retries=1)
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
+
+
 def test_51_nobody_there_is_the_cause_of_the_timeout() -> None:
     with bound("127.0.0.1") as server:
         port = server.local_address[1]
