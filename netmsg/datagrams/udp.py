@@ -125,7 +125,8 @@ class UDPSocket(DatagramSocket):
 
     def join_group(self, group: str, interface: str | None = None) -> None:
         """Receive what is sent to a multicast ``group`` too, on ``interface`` (its name or, for IPv4, its address; by
-        default the system's choice)."""
+        default the ``%scope`` of the group, and without one the system's choice). ``OSError`` if there is no such
+        interface."""
         self._membership(group, interface, join=True)
 
     def leave_group(self, group: str, interface: str | None = None) -> None:
@@ -134,13 +135,7 @@ class UDPSocket(DatagramSocket):
 
     def _membership(self, group: str, interface: str | None, *, join: bool) -> None:
         self._check()
-        try:
-            family, packed = socket.AF_INET, socket.inet_pton(socket.AF_INET, group)
-        except OSError:
-            try:
-                family, packed = socket.AF_INET6, socket.inet_pton(socket.AF_INET6, group.partition("%")[0])
-            except OSError:
-                raise ValueError(f"{group!r} is no multicast group") from None
+        family, packed, scope = _group(group)
         if family == socket.AF_INET:
             option = socket.IP_ADD_MEMBERSHIP if join else socket.IP_DROP_MEMBERSHIP
             address, index = _ipv4_interface(interface)
@@ -148,8 +143,29 @@ class UDPSocket(DatagramSocket):
                          packed + address + struct.pack("@i", index))
         else:
             option = socket.IPV6_JOIN_GROUP if join else socket.IPV6_LEAVE_GROUP
-            index = 0 if interface is None else socket.if_nametoindex(interface)
+            index = scope if interface is None else socket.if_nametoindex(interface)
+            if scope not in (0, index):
+                raise ValueError(f"{group!r} is not on the interface {interface!r}")
             self._inside(self._socket.setsockopt, socket.IPPROTO_IPV6, option, packed + struct.pack("@I", index))
+
+
+def _group(group: str) -> tuple[int, bytes, int]:
+    """The family and the packed address of a multicast group, and the index of the interface that its scope names (0 if
+    it has none). Raises ``ValueError``, and ``OSError`` if there is no such interface."""
+    address, percent, scope = group.partition("%")
+    try:
+        if not percent:
+            return socket.AF_INET, socket.inet_pton(socket.AF_INET, address), 0
+    except OSError:
+        pass  # of IPv6, then
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address)
+    except OSError:
+        raise ValueError(f"{group!r} is no multicast group") from None
+    if not percent:
+        return socket.AF_INET6, packed, 0
+    is_index = scope.isdecimal() and len(scope) < 10
+    return socket.AF_INET6, packed, int(scope) if is_index else socket.if_nametoindex(scope)
 
 
 def _ipv4_interface(interface: str | None) -> tuple[bytes, int]:
@@ -173,8 +189,8 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     and receives from there alone. ``"localhost"`` is 127.0.0.1, here and wherever datagrams are sent to (``::1`` with
     ``family=AF_INET6``). ``reuse_port`` lets several sockets share the port, as receivers of multicast do.
     ``multicast_ttl`` is the number of networks that multicast may cross (1 by default), ``multicast_interface`` the
-    name (for IPv4 also the address) of the interface that it leaves by, and ``multicast_loop`` says whether this
-    machine gets it too. ``timeout`` is for resolving names.
+    name of the interface that it leaves by (or its IPv4 address, which counts for groups of IPv4 alone), and
+    ``multicast_loop`` says whether this machine gets it too. ``timeout`` is for resolving names.
     """
     deadline = Deadline(timeout)
     check_port(port)
@@ -204,7 +220,7 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
             share_port(sock)
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        _set_multicast(sock, multicast_ttl, multicast_loop, multicast_interface)
+        _set_multicast(sock, dual, multicast_ttl, multicast_loop, multicast_interface)
         if own is not None:
             sock.bind(own[1])
         elif target is None:  # so that it can be answered at once
@@ -274,18 +290,20 @@ def _first(addresses: list[Address], family: int, host: str) -> Address:
     raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this family")
 
 
-def _set_multicast(sock: socket.socket, ttl: int | None, loop: bool, interface: str | None) -> None:
-    if sock.family == socket.AF_INET:
+def _set_multicast(sock: socket.socket, dual: bool, ttl: int | None, loop: bool, interface: str | None) -> None:
+    address, index = _ipv4_interface(interface)
+    if sock.family == socket.AF_INET or dual:
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
+        if not loop:  # not every system lets a dual-stack socket have what it has already
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
         if interface is not None:
-            address, index = _ipv4_interface(interface)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF,
                             bytes(4) + address + struct.pack("@i", index))
-    else:
+    if sock.family == socket.AF_INET6:
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
-        if interface is not None:
+        if not loop:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
+        if interface is not None and not (dual and not index):  # which is an address of IPv4
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(interface))

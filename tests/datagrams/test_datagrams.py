@@ -153,6 +153,36 @@ def test_48_multicast_over_ipv6() -> None:
                     receiver.leave_group("ff01::2305", "lo")
 
 
+@pytest.mark.parametrize("interface", ["127.0.0.1", "lo"])
+def test_48_multicast_options_of_a_dual_stack_socket_count_for_ipv4_too(interface: str) -> None:
+    group = "239.255.23.6"
+    with create_udp_socket(interface="0.0.0.0") as receiver:
+        receiver.join_group(group, "127.0.0.1")
+        with create_udp_socket(interface=None, multicast_ttl=0, multicast_interface=interface) as sender:
+            sender.send(b"to all", group, receiver.local_address[1])
+        assert receiver.receive(timeout=TIMEOUT)[0] == b"to all"
+    with create_udp_socket(interface=None, multicast_ttl=7, multicast_loop=False) as sender:
+        assert sender.socket.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 7
+        assert sender.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS) == 7
+        assert not sender.socket.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP)
+        assert not sender.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP)
+
+
+def test_48_the_scope_of_a_group_is_where_it_is_joined() -> None:
+    group, index = "ff12::2305", socket.if_nametoindex("lo")
+    with create_udp_socket(interface="::") as receiver:
+        for scope in ("lo", str(index)):
+            receiver.join_group(f"{group}%{scope}")
+            receiver.leave_group(group, "lo")
+            receiver.join_group(f"{group}%{scope}", "lo")
+            receiver.leave_group(f"{group}%lo")
+        for nowhere in ("nonsense", "", "9" * 20):
+            with pytest.raises(OSError):
+                receiver.join_group(f"{group}%{nowhere}")
+        with pytest.raises(ValueError):
+            receiver.join_group(f"{group}%{index + 1}", "lo")
+
+
 def test_48_broadcast_has_to_be_asked_for() -> None:
     with create_udp_socket(interface=None) as receiver:
         port = receiver.local_address[1]
