@@ -13,6 +13,7 @@ from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
 from ..packets.codec import Codec, check_codec
+from ..sockets.addresses import check_address
 from ..sockets.proxy import SocketProxy
 from .received import ReceivedPackets
 
@@ -149,21 +150,13 @@ def _open(target: Any, local_address: Any, timeout: float | None) -> DatagramSoc
             return UNIXDatagramSocket.from_socket(target)
         return UDPSocket.from_socket(target)
     if isinstance(target, tuple):
-        host, port = _host_and_port("target", target)
+        host, port = check_address("target", target)
         if local_address is None:
             return create_udp_socket(target_host=host, target_port=port, timeout=timeout)
-        own_host, own_port = _host_and_port("local_address", local_address)
+        own_host, own_port = check_address("local_address", local_address)
         return create_udp_socket(target_host=host, target_port=port, interface=own_host, port=own_port,
                                  timeout=timeout)
     if isinstance(target, (str, bytes, os.PathLike)):
         return create_unix_datagram_socket(path=local_address, target_path=target, timeout=timeout)
     raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket, a UDPSocket or a "
                     f"UNIXDatagramSocket, not {type(target).__name__}")
-
-
-def _host_and_port(what: str, address: Any) -> tuple[str, int]:
-    if not isinstance(address, tuple):
-        raise TypeError(f"{what} must be a (host, port), not {type(address).__name__}")
-    if len(address) != 2:
-        raise ValueError(f"{what} must be a (host, port), not {address!r}")
-    return address

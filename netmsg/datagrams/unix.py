@@ -10,7 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import Deadline
-from ..sockets.addresses import check_unix_sockets, file_identity, unix_path
+from ..sockets.addresses import check_unix_sockets, file_identity, socket_file, unix_path
 from ..sockets.lingering import unread_by_others
 from ..sockets.listening import bind_unix
 from ..sockets.waiting import WRITE
@@ -62,7 +62,7 @@ class UNIXDatagramSocket(DatagramSocket):
                  owns_file: bool = True) -> None:
         self._path = target
         super().__init__(sock, connected=connected)
-        self._file = file_identity(self._local_address) if owns_file else None
+        self._file = socket_file(self._local_address) if owns_file else None
 
     @property
     def _fixed_target(self) -> str | None:
@@ -140,10 +140,9 @@ class UNIXDatagramSocket(DatagramSocket):
             raise TimeoutError("timed out")
 
     def _dispose(self) -> None:
-        # While the socket is open the file is in use: nobody replaces it, and no other gets its number.
-        if self._file is not None and self._socket.fileno() >= 0 and file_identity(self._local_address) == self._file:
+        if self._file is not None and self._socket.fileno() >= 0:
             try:
-                os.unlink(self._local_address)
+                self._file.remove()
             except OSError as error:  # such as after giving up privileges
                 log.warning("%r: cannot remove its file: %s", self, error)
         super()._dispose()

@@ -108,7 +108,7 @@ def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
 
 
 def _in_use(path: str, why: str = "") -> OSError:
-    return OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: cannot listen on {path!r}{why}")
+    return OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: cannot bind to {path!r}{why}")
 
 
 def _binds(sock: socket.socket, path: str) -> bool:
@@ -117,7 +117,7 @@ def _binds(sock: socket.socket, path: str) -> bool:
         sock.bind(path)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            raise OSError(error.errno, f"{error.strerror}: cannot listen on {path!r}") from None
+            raise OSError(error.errno, f"{error.strerror}: cannot bind to {path!r}") from None
         return False
     return True
 
@@ -141,7 +141,7 @@ def _is_stale(path: str, kind: int) -> bool:
         return False
     other = socket.SOCK_DGRAM if kind == socket.SOCK_STREAM else socket.SOCK_STREAM
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):  # not of what a link leads to, which binding does not follow
             return False
         with socket.socket(socket.AF_UNIX, other) as probe:
             probe.setblocking(False)

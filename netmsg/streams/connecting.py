@@ -16,7 +16,10 @@ from typing import Any, Final
 from ..deadline import Deadline
 from ..errors import ConnectFailedError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
-from ..sockets.addresses import Address, check_host, check_port, file_identity, host_and_port, unix_path
+from ..sockets.addresses import (
+    Address, SocketFile, check_address, check_host, check_port, host_and_port, socket_file, unix_path,
+)
+from ..sockets.binding import bind_unix
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import client_context
@@ -53,8 +56,9 @@ def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: i
     if isinstance(happy_eyeballs_delay, str) or not 0 <= happy_eyeballs_delay < math.inf:
         raise ValueError(f"happy_eyeballs_delay must be a number of seconds, not {happy_eyeballs_delay!r}")
     if local_address is not None:
-        local_address = check_host(local_address[0]), local_address[1]
-        check_port(local_address[1])
+        own_host, own_port = check_address("local_address", local_address)
+        local_address = check_host(own_host), own_port
+        check_port(own_port)
     context, name = client_context(ssl_context, host if server_hostname is None else server_hostname)
     target = host, port
     addresses = _resolved(target, family, deadline, target)
@@ -68,7 +72,8 @@ def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None 
                  local_path: str | bytes | os.PathLike[str] | None = None,
                  ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
                  autostart_tls: bool = True, tls_standard_compatible: bool = True) -> SocketStream:
-    """Connect to a server on a UNIX socket; ``local_path`` gives this end an address too, which is removed on close.
+    """Connect to a server on a UNIX socket; ``local_path`` gives this end an address too, which is removed on close. A
+    stale file there is replaced, as a server's is.
 
     Everything else is as with `connect_tcp`, but that a context which checks host names needs a ``server_hostname``.
     """
@@ -77,25 +82,25 @@ def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None 
     own = unix_path(local_path) if local_path is not None else None
     context, name = client_context(ssl_context, server_hostname)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    identity = None
+    file = None
     try:
         try:
             if own is not None:
-                sock.bind(own)
-                identity = file_identity(own)
+                bind_unix(sock, own, None, deadline)
+                file = socket_file(own)
             _connect_unix(sock, target, deadline)
         except TimeoutError:
             raise
         except OSError as error:
             raise _failed([(target, error)]) from error
-        remove = functools.partial(_remove, own, identity) if own is not None else None
+        remove = functools.partial(_remove, file) if file is not None else None
         return _start(sock, context, name or server_hostname, deadline, autostart_tls, tls_standard_compatible, target,
                       remove)
     except BaseException:
-        if own is not None:
-            if sock.fileno() >= 0 and sock.getsockname() in (own, os.fsencode(own)):
-                identity = file_identity(own)
-            _remove(own, identity)
+        if file is None and own is not None and sock.fileno() >= 0 and sock.getsockname() == own:
+            file = socket_file(own)  # an interrupt came before it was known
+        if file is not None:
+            _remove(file)
         sock.close()
         raise
 
@@ -105,6 +110,7 @@ def _connect_unix(sock: socket.socket, path: str, deadline: Deadline) -> None:
 
     What the call says is not believed: after a signal whose handler does not raise, it returns as if connected.
     """
+    sock.setblocking(True)  # whatever the program's default timeout is, with which Python would not block
     while True:
         remaining = deadline.remaining()
         if remaining == 0:
@@ -138,12 +144,11 @@ def _set_send_timeout(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(microseconds, 1_000_000)))
 
 
-def _remove(path: str, identity: tuple[int, int] | None) -> None:
-    if identity is not None and file_identity(path) == identity:
-        try:
-            os.unlink(path)
-        except OSError:
-            pass  # somebody else did
+def _remove(file: SocketFile) -> None:
+    try:
+        file.remove()
+    except OSError:
+        pass  # somebody else did
 
 
 def _resolved(name: tuple[str, int], family: int, deadline: Deadline, target: tuple[str, int]) -> list[Address]:
