@@ -61,8 +61,8 @@ class UNIXDatagramSocket(DatagramSocket):
     def __init__(self, sock: socket.socket, target: str | None, *, connected: bool = False,
                  owns_file: bool = True) -> None:
         self._path = target
+        self._file = socket_file(self._address(sock.getsockname())) if owns_file else None
         super().__init__(sock, connected=connected)
-        self._file = socket_file(self._local_address) if owns_file else None
 
     @property
     def _fixed_target(self) -> str | None:

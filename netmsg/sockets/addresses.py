@@ -90,7 +90,9 @@ def file_identity(address: Any) -> tuple[int, int] | None:
         return None
     try:
         found = os.stat(address)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler raised it
         return None
     return found.st_dev, found.st_ino
 

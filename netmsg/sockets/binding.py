@@ -94,6 +94,8 @@ def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
             except FileNotFoundError:
                 pass  # somebody else did
             except OSError as error:
+                if error.errno is None:
+                    raise  # a signal handler raised it
                 raise _in_use(path, f", and the stale file cannot be removed: {error.strerror}") from error
             if _binds(sock, path):  # unless somebody was faster: nobody needs the lock who finds no file
                 return
@@ -116,6 +118,8 @@ def _binds(sock: socket.socket, path: str) -> bool:
     try:
         sock.bind(path)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler raised it
         if error.errno != errno.EADDRINUSE:
             raise OSError(error.errno, f"{error.strerror}: cannot bind to {path!r}") from None
         return False
@@ -148,7 +152,9 @@ def _is_stale(path: str, kind: int) -> bool:
             probe.connect(path)
     except (ConnectionRefusedError, FileNotFoundError):
         return True
-    except OSError:  # most of all EPROTOTYPE
+    except OSError as error:  # most of all EPROTOTYPE
+        if error.errno is None:
+            raise  # a signal handler raised it
         return False
     return False
 
@@ -170,7 +176,9 @@ class _Lock:
         while True:
             try:
                 self._held.extend(map(os.open, (self._name,), (LOCK_FLAGS,), (0o666,)))  # one call into C: on record
-            except OSError:  # no such directory, or we may not write there: binding tells it better
+            except OSError as error:  # no such directory, or we may not write there: binding tells it better
+                if error.errno is None:
+                    raise  # a signal handler raised it
                 return
             if self._is_ours():
                 return
@@ -195,7 +203,9 @@ class _Lock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
             return True  # no locks on this file system: as far as can be, then
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self._name))

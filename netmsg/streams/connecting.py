@@ -253,7 +253,9 @@ def _connected_to_itself(sock: socket.socket) -> bool:
     """Dialling a free port of the ephemeral range can meet itself (TCP's simultaneous open)."""
     try:
         return bool(sock.getsockname() == sock.getpeername())
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler raised it
         return False
 
 

@@ -222,6 +222,36 @@ def packets(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
     return stack.enter_context(PacketClient(stream, LineCodec())).iter_received_packets(timeout=timeout)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what is finished and not handed over is left to the collector
+@pytest.mark.parametrize("open_one", [
+    lambda port, folder: connect_tcp("127.0.0.1", port, timeout=TIMEOUT),
+    lambda port, folder: connect_unix(folder / "server", local_path=folder / "stale", timeout=TIMEOUT),
+    lambda port, folder: create_tcp_server(), lambda port, folder: create_unix_server(folder / "stale"),
+    lambda port, folder: create_unix_datagram_socket(path=folder / "stale"),
+    lambda port, folder: create_udp_socket(target_host="localhost", target_port=9),
+], ids=["connect_tcp", "connect_unix", "create_tcp_server", "create_unix_server", "unix datagrams", "udp"])
+def test_an_alarm_while_a_socket_is_opened_is_no_failure_of_that(open_one: Any, stack: ExitStack,
+                                                                 tmp_path: Path) -> None:
+    tcp = stack.enter_context(create_tcp_server(interface="127.0.0.1"))
+    stack.enter_context(create_unix_server(tmp_path / "server"))
+
+    def trial(strike: Strike) -> None:
+        with ExitStack() as opened:
+            with socket.socket(socket.AF_UNIX) as stale:
+                if not (tmp_path / "stale").exists():
+                    stale.bind(str(tmp_path / "stale"))
+            try:
+                with strike:
+                    sock = open_one(tcp.port, tmp_path)
+                opened.enter_context(sock)
+            except Alarm:
+                pass
+            else:
+                assert not strike.struck, "it was swallowed"
+
+    assert strike_everywhere(trial, Alarm)
+
+
 @pytest.mark.parametrize("timeout", [TIMEOUT, None])
 @pytest.mark.parametrize("received", [datagrams, packets_in_datagrams, packets], ids=lambda function: function.__name__)
 def test_an_alarm_is_no_timeout_wherever_it_strikes(received: Any, timeout: float | None) -> None:
