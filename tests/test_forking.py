@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Callable
 
 import pytest
+from support.pairs import Background
 
 from netmsg.forking import close_in_child, current_process
+from netmsg.interrupts import in_main_thread
 
 
 class Held:
@@ -51,6 +53,11 @@ def test_everything_that_is_held_is_let_go_of_even_if_something_cannot() -> None
     gc.collect()
     assert in_child(lambda: sorted(let_go) == ["one", "other"])
     assert let_go == []
+
+
+def test_whichever_thread_forks_is_the_main_one_in_the_child() -> None:
+    assert in_main_thread() and not Background(in_main_thread).result()
+    assert Background(in_child, in_main_thread).result()
 
 
 def test_what_cannot_be_let_go_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
 from ..packets.codec import Codec, check_codec
+from ..sockets.addresses import check_address
 from ..sockets.proxy import SocketProxy
 from .received import ReceivedPackets
 
@@ -58,6 +59,9 @@ class DatagramClient(Generic[S, R]):
     def recv_packet(self, *, timeout: float | None = None) -> R:
         """The next packet; `PacketDecodeError` for a datagram that is none. ``ConnectionRefusedError`` says that nobody
         listened to an earlier `send_packet` over UDP."""
+        return self._recv(timeout)
+
+    def _recv(self, timeout: float | None, *, now: bool = False) -> R:
         undecoded = self._undecoded
         data = None
         try:
@@ -66,7 +70,7 @@ class DatagramClient(Generic[S, R]):
                 data = undecoded[0]
                 del undecoded[0]
             else:
-                data, _ = self._socket.receive(LARGEST, timeout=timeout)
+                data, _ = self._socket._receive_now(LARGEST) if now else self._socket.receive(LARGEST, timeout=timeout)
             return self._codec.decode(data)
         except Exception:
             raise
@@ -77,8 +81,12 @@ class DatagramClient(Generic[S, R]):
 
     def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until a datagram is there. Raises ``TimeoutError``."""
-        if not self._undecoded:
-            self._socket._wait_readable(deadline)
+        if not self._undecoded and not self._socket._wait_readable(deadline):
+            raise TimeoutError("timed out")
+
+    def _take_packet(self) -> R:
+        """`recv_packet`, with ``BlockingIOError`` where it would wait."""
+        return self._recv(0, now=True)
 
     def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
         """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there
@@ -142,21 +150,13 @@ def _open(target: Any, local_address: Any, timeout: float | None) -> DatagramSoc
             return UNIXDatagramSocket.from_socket(target)
         return UDPSocket.from_socket(target)
     if isinstance(target, tuple):
-        host, port = _host_and_port("target", target)
+        host, port = check_address("target", target)
         if local_address is None:
             return create_udp_socket(target_host=host, target_port=port, timeout=timeout)
-        own_host, own_port = _host_and_port("local_address", local_address)
+        own_host, own_port = check_address("local_address", local_address)
         return create_udp_socket(target_host=host, target_port=port, interface=own_host, port=own_port,
                                  timeout=timeout)
     if isinstance(target, (str, bytes, os.PathLike)):
         return create_unix_datagram_socket(path=local_address, target_path=target, timeout=timeout)
     raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket, a UDPSocket or a "
                     f"UNIXDatagramSocket, not {type(target).__name__}")
-
-
-def _host_and_port(what: str, address: Any) -> tuple[str, int]:
-    if not isinstance(address, tuple):
-        raise TypeError(f"{what} must be a (host, port), not {type(address).__name__}")
-    if len(address) != 2:
-        raise ValueError(f"{what} must be a (host, port), not {address!r}")
-    return address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -29,6 +30,8 @@ Target = Union[tuple[str, int], str, bytes, "os.PathLike[str]", socket.socket]
 
 USUAL_SIZE: Final = 65_536
 """Bytes to ask for at a time; more, up to ``max_recv_size``, as long as so much comes."""
+
+NOW: Final = Deadline(0)
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -106,13 +109,20 @@ class PacketClient(Generic[S, R]):
         claim = [get_ident()]
         kept: Any
         try:
-            turn.take(claim, deadline)
+            if deadline is not NOW:
+                turn.take(claim, deadline)
+            elif turn.holder is None:  # no call between the one and the other
+                turn.holder = claim
+            else:
+                raise BlockingIOError(errno.EAGAIN, "another thread is at it")
             self._check()
             bad = False
             overtime = None
             while True:  # see `Turn` for why not "while not"
                 if self._ready or bad:  # another thread may be faster, by the short way
                     break
+                if deadline is NOW and not self._mixed:
+                    raise BlockingIOError(errno.EAGAIN, "another thread was faster")
                 bad = self._prepare(deadline)
                 if not (self._ready or self._mixed):
                     overtime = overtime or Overtime(deadline)
@@ -146,6 +156,10 @@ class PacketClient(Generic[S, R]):
             raise packet
         finally:
             packet = None  # or the error would keep itself alive, by this frame
+
+    def _take_packet(self) -> R:
+        """`recv_packet` of what `_wait_for_packet` has found, with ``BlockingIOError`` if that is gone."""
+        return self._recv(NOW)
 
     def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until `recv_packet` has something to return or to raise. Raises ``TimeoutError``."""

@@ -21,6 +21,9 @@ class Source(Protocol[R_co]):
     def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until `recv_packet` need not wait, unless another thread is faster. Raises ``TimeoutError``."""
 
+    def _take_packet(self) -> R_co:
+        """`recv_packet`, with ``BlockingIOError`` where it would wait."""
+
     def recv_packet(self, *, timeout: float | None = None) -> R_co:
         """The next packet."""
 
@@ -46,17 +49,22 @@ class ReceivedPackets(Iterator[R]):
         while True:
             self._wait()
             try:
-                return self._source.recv_packet(timeout=0)
+                return self._source._take_packet()
             except EndOfStream:
                 raise StopIteration from None
-            except TimeoutError:
+            except BlockingIOError:
                 pass  # another thread has taken it, or it was not for us
 
     def _wait(self) -> None:
         started = time.monotonic()
+        deadline = Deadline(self._left)
         try:
-            self._source._wait_for_packet(Deadline(self._left))
-        except (TimeoutError, EndOfStream):
+            self._source._wait_for_packet(deadline)
+        except TimeoutError:
+            if not deadline.expired:
+                raise  # a signal handler raised it
+            raise StopIteration from None
+        except EndOfStream:
             raise StopIteration from None
         finally:
             assert self._left is not None

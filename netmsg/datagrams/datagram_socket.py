@@ -147,7 +147,8 @@ class DatagramSocket:
                 occupancy.left(self._dispose)
 
     def _do(self, events: int, deadline: Deadline, operation: Callable[[], T], waiting_for: Any = None) -> T:
-        """Try, wait until it may work, try again. For whoever is inside."""
+        """Try, wait until it may work, try again. For whoever is inside. Raises ``BlockingIOError`` once ``deadline``
+        has expired: ``TimeoutError`` is what a signal handler may raise (the usual alarm)."""
         tries = 0
         while True:
             try:
@@ -158,27 +159,24 @@ class DatagramSocket:
                 self._check()
                 raise
             tries += 1
-            if tries > 1 and deadline.expired:
-                raise TimeoutError("timed out")
-            self._wait(events, deadline, waiting_for)
+            if tries > 1 and deadline.expired or not self._wait(events, deadline, waiting_for):
+                raise BlockingIOError(errno.EAGAIN, "timed out")
             if tries > 2:  # the kernel says that it could, and it cannot
                 self._pause(deadline)
             self._check()
 
-    def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
-        """``target`` is what could not be sent to, if anything. Raises ``TimeoutError``."""
-        self._occupancy.wake_up.wait({self._socket.fileno(): events}, deadline)
+    def _wait(self, events: int, deadline: Deadline, target: Any) -> bool:
+        """``target`` is what could not be sent to, if anything. False once ``deadline`` has expired."""
+        return self._occupancy.wake_up.ready({self._socket.fileno(): events}, deadline) is not None
 
     def _pause(self, deadline: Deadline) -> None:
-        try:
-            self._occupancy.wake_up.wait({}, deadline.sooner(PAUSE))
-        except TimeoutError:
-            pass
+        self._occupancy.wake_up.ready({}, deadline.sooner(PAUSE))
 
     # Receiving
 
     def _receive(self, max_bytes: int, deadline: Deadline) -> tuple[bytes, Any, bool]:
-        """The next datagram, its sender, and whether it is cut."""
+        """The next datagram, its sender, and whether it is cut. Raises ``BlockingIOError`` once ``deadline`` has
+        expired."""
         occupancy = self._occupancy
         left = self._left
         arrived: list[Any] = []
@@ -216,14 +214,14 @@ class DatagramSocket:
             arrived[:] = ()
             strangers += 1
             if strangers >= MOST_STRANGERS and deadline.expired:
-                raise TimeoutError("timed out")
+                raise BlockingIOError(errno.EAGAIN, "timed out")
 
     def _receive_now(self, max_bytes: int = LARGEST) -> tuple[bytes, Any]:
         """`receive`, with ``BlockingIOError`` where it would wait. For whoever waits in a selector."""
-        try:
-            return self.receive(max_bytes, timeout=0)
-        except TimeoutError:
-            raise BlockingIOError(errno.EAGAIN, "no datagram") from None
+        data, sender, cut = self._receive(max_bytes, NOW)
+        if cut:
+            raise _too_long(max_bytes)
+        return data, sender
 
     def receive(self, max_bytes: int = LARGEST, *, timeout: float | None = None) -> tuple[bytes, Any]:
         """The next datagram, and the address to answer it to. An interrupt (Ctrl-C) loses none.
@@ -233,9 +231,12 @@ class DatagramSocket:
         """
         deadline = Deadline(timeout)
         check_size(max_bytes)
-        data, sender, cut = self._receive(max_bytes, deadline)
+        try:
+            data, sender, cut = self._receive(max_bytes, deadline)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
         if cut:
-            raise OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
+            raise _too_long(max_bytes)
         return data, sender
 
     def receive_packets(self, max_bytes: int = LARGEST, *,
@@ -247,11 +248,15 @@ class DatagramSocket:
         self._check()
         return _Packets(self, max_bytes, timeout)
 
-    def _wait_readable(self, deadline: Deadline) -> None:
-        """Wait until `receive` has something to return or to raise, or a stranger has sent something. Raises
-        ``TimeoutError``. For whoever builds on sockets."""
+    def _wait_readable(self, deadline: Deadline) -> bool:
+        """Wait until `receive` has something to return or to raise, or a stranger has sent something. False once
+        ``deadline`` has expired. For whoever builds on sockets."""
         if not self._left:
-            self._inside(self._do, READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
+            try:
+                self._inside(self._do, READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
+            except BlockingIOError:
+                return False
+        return True
 
     # Sending
 
@@ -264,7 +269,7 @@ class DatagramSocket:
                 self._inside(self._do, WRITE, deadline, lambda: self._socket.send(octets))
             else:
                 self._inside(self._do, WRITE, deadline, lambda: self._socket.sendto(octets, address), address)
-        except TimeoutError:
+        except BlockingIOError:
             raise SendTimeoutError("the datagram could not be sent in time") from None
 
     # The client's half of an exchange
@@ -290,15 +295,15 @@ class DatagramSocket:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
         expected = self._target(address, deadline)
-        refused = None
+        refused: ConnectionRefusedError | None = None
         self._drop_what_is_there(deadline)
         for _ in range(retries + 1):
-            self._send_request(data, expected, deadline)
+            refused = self._send_request(data, expected, deadline) or refused
             step = deadline.sooner(interval)
             while True:
                 try:
                     answer, sender, cut = self._receive(self._longest, step)
-                except TimeoutError:
+                except BlockingIOError:
                     break
                 except ConnectionRefusedError as error:
                     refused = error  # nobody is there now: somebody may be when it is sent again
@@ -319,11 +324,13 @@ class DatagramSocket:
 
     def _drop_what_is_there(self, deadline: Deadline) -> None:
         """Late answers to former requests; no more than the kernel can have held, while others keep coming."""
-        for _ in range(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // SMALLEST):
+        for _ in range(self._inside(self._socket.getsockopt, socket.SOL_SOCKET, socket.SO_RCVBUF) // SMALLEST):
             try:
                 self._receive(self._longest, NOW)
-            except (TimeoutError, ConnectionRefusedError):
+            except BlockingIOError:
                 return
+            except ConnectionRefusedError:
+                pass  # to a former one, and there may be answers behind it
             if deadline.expired:
                 return
 
@@ -334,11 +341,13 @@ class DatagramSocket:
     def _is_from(self, sender: Any, expected: Any) -> bool:
         return expected is None or sender == self._address(expected)
 
-    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> None:
+    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> ConnectionRefusedError | None:
+        """That nobody is there: over UDP of an earlier one."""
         try:
             self._send(data, address, deadline)
-        except ConnectionRefusedError:
-            pass  # of an earlier one
+        except ConnectionRefusedError as error:
+            return error
+        return None
 
 
 class _Packets(Iterator[tuple[bytes, Any]]):
@@ -356,10 +365,10 @@ class _Packets(Iterator[tuple[bytes, Any]]):
             if self._left is not None:
                 self._wait()
             try:
-                return owner.receive(self._max_bytes, timeout=None if self._left is None else 0)
+                return owner.receive(self._max_bytes) if self._left is None else owner._receive_now(self._max_bytes)
             except ClosedError:
                 raise StopIteration from None
-            except TimeoutError:
+            except BlockingIOError:
                 pass  # another thread has taken it, or it was a stranger's
             except OSError as error:
                 if error.errno != errno.EMSGSIZE:
@@ -371,11 +380,16 @@ class _Packets(Iterator[tuple[bytes, Any]]):
         assert self._left is not None
         started = time.monotonic()
         try:
-            self._owner._wait_readable(Deadline(self._left))
-        except (TimeoutError, ClosedError):
+            if not self._owner._wait_readable(Deadline(self._left)):
+                raise StopIteration
+        except ClosedError:
             raise StopIteration from None
         finally:
             self._left = max(0.0, self._left - (time.monotonic() - started))
+
+
+def _too_long(max_bytes: int) -> OSError:
+    return OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
 
 
 def check_size(max_bytes: int) -> None:

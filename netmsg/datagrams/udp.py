@@ -10,6 +10,7 @@ from ..deadline import Deadline
 from ..sockets.addresses import Address, check_host, check_port, host_and_port
 from ..sockets.listening import share_port
 from ..sockets.resolving import resolve_within
+from ..waiting import Waiters
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class UDPSocket(DatagramSocket):
         return cls(sock, connected=True)
 
     def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        self._resolving = Waiters()  # who waits for an address to send to
         super().__init__(sock, connected=connected)
         self._peer = self._address(sock.getpeername()) if connected else None
 
@@ -65,12 +67,21 @@ class UDPSocket(DatagramSocket):
             return address[0].removeprefix(MAPPED), address[1]
         return host_and_port(address)
 
+    def close(self) -> None:
+        """Close; what was sent is on its way. Idempotent, from any thread or signal handler. Whoever waits in a call
+        gets `ClosedError`."""
+        try:
+            super().close()
+        finally:
+            self._resolving.notify_all()
+
     def _resolved(self, host: str, port: int, deadline: Deadline) -> Any:
         host = check_host(host)
         check_port(port)
         family = self._socket.family
-        dual = family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        for candidate, address in _addresses(host, port, deadline):
+        dual = family == socket.AF_INET6 and not self._inside(
+            self._socket.getsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        for candidate, address in _addresses(host, port, deadline, self._resolving, lambda: self.closed):
             if candidate == family:
                 return address
             if dual and candidate == socket.AF_INET:
@@ -114,7 +125,8 @@ class UDPSocket(DatagramSocket):
 
     def join_group(self, group: str, interface: str | None = None) -> None:
         """Receive what is sent to a multicast ``group`` too, on ``interface`` (its name or, for IPv4, its address; by
-        default the system's choice)."""
+        default the ``%scope`` of the group, and without one the system's choice). ``OSError`` if there is no such
+        interface."""
         self._membership(group, interface, join=True)
 
     def leave_group(self, group: str, interface: str | None = None) -> None:
@@ -123,21 +135,37 @@ class UDPSocket(DatagramSocket):
 
     def _membership(self, group: str, interface: str | None, *, join: bool) -> None:
         self._check()
-        try:
-            family, packed = socket.AF_INET, socket.inet_pton(socket.AF_INET, group)
-        except OSError:
-            try:
-                family, packed = socket.AF_INET6, socket.inet_pton(socket.AF_INET6, group.partition("%")[0])
-            except OSError:
-                raise ValueError(f"{group!r} is no multicast group") from None
+        family, packed, scope = _group(group)
         if family == socket.AF_INET:
             option = socket.IP_ADD_MEMBERSHIP if join else socket.IP_DROP_MEMBERSHIP
             address, index = _ipv4_interface(interface)
-            self._socket.setsockopt(socket.IPPROTO_IP, option, packed + address + struct.pack("@i", index))
+            self._inside(self._socket.setsockopt, socket.IPPROTO_IP, option,
+                         packed + address + struct.pack("@i", index))
         else:
             option = socket.IPV6_JOIN_GROUP if join else socket.IPV6_LEAVE_GROUP
-            index = 0 if interface is None else socket.if_nametoindex(interface)
-            self._socket.setsockopt(socket.IPPROTO_IPV6, option, packed + struct.pack("@I", index))
+            index = scope if interface is None else socket.if_nametoindex(interface)
+            if scope not in (0, index):
+                raise ValueError(f"{group!r} is not on the interface {interface!r}")
+            self._inside(self._socket.setsockopt, socket.IPPROTO_IPV6, option, packed + struct.pack("@I", index))
+
+
+def _group(group: str) -> tuple[int, bytes, int]:
+    """The family and the packed address of a multicast group, and the index of the interface that its scope names (0 if
+    it has none). Raises ``ValueError``, and ``OSError`` if there is no such interface."""
+    address, percent, scope = group.partition("%")
+    try:
+        if not percent:
+            return socket.AF_INET, socket.inet_pton(socket.AF_INET, address), 0
+    except OSError:
+        pass  # of IPv6, then
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address)
+    except OSError:
+        raise ValueError(f"{group!r} is no multicast group") from None
+    if not percent:
+        return socket.AF_INET6, packed, 0
+    is_index = scope.isdecimal() and len(scope) < 10
+    return socket.AF_INET6, packed, int(scope) if is_index else socket.if_nametoindex(scope)
 
 
 def _ipv4_interface(interface: str | None) -> tuple[bytes, int]:
@@ -161,8 +189,8 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     and receives from there alone. ``"localhost"`` is 127.0.0.1, here and wherever datagrams are sent to (``::1`` with
     ``family=AF_INET6``). ``reuse_port`` lets several sockets share the port, as receivers of multicast do.
     ``multicast_ttl`` is the number of networks that multicast may cross (1 by default), ``multicast_interface`` the
-    name (for IPv4 also the address) of the interface that it leaves by, and ``multicast_loop`` says whether this
-    machine gets it too. ``timeout`` is for resolving names.
+    name of the interface that it leaves by (or its IPv4 address, which counts for groups of IPv4 alone), and
+    ``multicast_loop`` says whether this machine gets it too. ``timeout`` is for resolving names.
     """
     deadline = Deadline(timeout)
     check_port(port)
@@ -192,7 +220,7 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
             share_port(sock)
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        _set_multicast(sock, multicast_ttl, multicast_loop, multicast_interface)
+        _set_multicast(sock, dual, multicast_ttl, multicast_loop, multicast_interface)
         if own is not None:
             sock.bind(own[1])
         elif target is None:  # so that it can be answered at once
@@ -238,11 +266,11 @@ def _drop_strangers(sock: socket.socket) -> None:
         pass  # nothing more
 
 
-def _addresses(host: str, port: int, deadline: Deadline) -> list[Address]:
+def _addresses(host: str, port: int, deadline: Deadline, *giving_up: Any) -> list[Address]:
     """``"localhost"`` is 127.0.0.1 before ::1, whatever the system's table of hosts says: there a socket with a port is
     by default, and datagrams that go to the other one just vanish."""
     if host.lower() != "localhost":
-        return resolve_within(deadline, host, port)
+        return resolve_within(deadline, host, port, *giving_up)
     return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))]
 
 
@@ -262,18 +290,20 @@ def _first(addresses: list[Address], family: int, host: str) -> Address:
     raise socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address of this family")
 
 
-def _set_multicast(sock: socket.socket, ttl: int | None, loop: bool, interface: str | None) -> None:
-    if sock.family == socket.AF_INET:
+def _set_multicast(sock: socket.socket, dual: bool, ttl: int | None, loop: bool, interface: str | None) -> None:
+    address, index = _ipv4_interface(interface)
+    if sock.family == socket.AF_INET or dual:
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
+        if not loop:  # not every system lets a dual-stack socket have what it has already
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
         if interface is not None:
-            address, index = _ipv4_interface(interface)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF,
                             bytes(4) + address + struct.pack("@i", index))
-    else:
+    if sock.family == socket.AF_INET6:
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
-        if interface is not None:
+        if not loop:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
+        if interface is not None and not (dual and not index):  # which is an address of IPv4
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(interface))

@@ -10,7 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import Deadline
-from ..sockets.addresses import check_unix_sockets, file_identity, unix_path
+from ..sockets.addresses import check_unix_sockets, file_identity, socket_file, unix_path
 from ..sockets.lingering import unread_by_others
 from ..sockets.listening import bind_unix
 from ..sockets.waiting import WRITE
@@ -61,8 +61,8 @@ class UNIXDatagramSocket(DatagramSocket):
     def __init__(self, sock: socket.socket, target: str | None, *, connected: bool = False,
                  owns_file: bool = True) -> None:
         self._path = target
+        self._file = socket_file(self._address(sock.getsockname())) if owns_file else None
         super().__init__(sock, connected=connected)
-        self._file = file_identity(self._local_address) if owns_file else None
 
     @property
     def _fixed_target(self) -> str | None:
@@ -103,13 +103,12 @@ class UNIXDatagramSocket(DatagramSocket):
         """`send` to an address as `receive` gave it."""
         self.send(data, address, timeout=timeout)
 
-    def _wait(self, events: int, deadline: Deadline, target: Any) -> None:
+    def _wait(self, events: int, deadline: Deadline, target: Any) -> bool:
         if target is None:
-            super()._wait(events, deadline, target)
-        else:
-            self._await_room(deadline, target)
+            return super()._wait(events, deadline, target)
+        return self._await_room(deadline, target)
 
-    def _await_room(self, deadline: Deadline, target: str) -> None:
+    def _await_room(self, deadline: Deadline, target: str) -> bool:
         """Only to a connected socket does the kernel tell that its peer has room again; this one is not. Nor does it
         tell when one that is full has any: it waits for three quarters."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
@@ -121,12 +120,7 @@ class UNIXDatagramSocket(DatagramSocket):
                     wanted = {probe.fileno(): WRITE}
                 except PermissionError:
                     pass  # it is connected to this one: it takes what this one has room for
-            step = deadline.sooner(LOOK)
-            try:
-                self._occupancy.wake_up.wait(wanted, step)
-            except TimeoutError:
-                if deadline.expired or not step.expired:
-                    raise
+            return self._occupancy.wake_up.ready(wanted, deadline.sooner(LOOK)) is not None or not deadline.expired
 
     # For servers
 
@@ -142,13 +136,13 @@ class UNIXDatagramSocket(DatagramSocket):
 
     def _wait_for_room(self, address: str, deadline: Deadline) -> None:
         """Wait until it may be worth trying to send there again. Raises ``TimeoutError``."""
-        self._inside(self._await_room, deadline, address)
+        if not self._inside(self._await_room, deadline, address):
+            raise TimeoutError("timed out")
 
     def _dispose(self) -> None:
-        # While the socket is open the file is in use: nobody replaces it, and no other gets its number.
-        if self._file is not None and self._socket.fileno() >= 0 and file_identity(self._local_address) == self._file:
+        if self._file is not None and self._socket.fileno() >= 0:
             try:
-                os.unlink(self._local_address)
+                self._file.remove()
             except OSError as error:  # such as after giving up privileges
                 log.warning("%r: cannot remove its file: %s", self, error)
         super()._dispose()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..sockets.addresses import file_identity
+from ..sockets.addresses import socket_file
 from ..sockets.listening import OUT_OF_RESOURCES
 from .reactor import READ, Reactor
 
@@ -36,7 +35,7 @@ class Acceptor:
         self._failed = failed
         self._paused = False
         self._starved = False  # out of descriptors or memory, for a while
-        self._inode = file_identity(self.address)
+        self._file = socket_file(self.address)
 
     def start(self) -> None:
         if self._socket is not None and not self._paused and not self._starved:
@@ -90,9 +89,9 @@ class Acceptor:
             return
         self._io.watch(sock, 0, self)
         self._io.bury(sock.close)
-        if self._inode is not None and file_identity(self.address) == self._inode:
+        if self._file is not None:
             try:
-                os.unlink(self.address)
+                self._file.remove()
             except OSError as error:  # such as after giving up privileges
                 log.warning("cannot remove %s: %s", self.address, error)
 

@@ -7,7 +7,8 @@ import socket
 import sys
 from typing import Any, Final
 
-__all__ = ["Address", "check_host", "check_port", "check_unix_sockets", "file_identity", "host_and_port", "unix_path"]
+__all__ = ["Address", "SocketFile", "check_address", "check_host", "check_port", "check_unix_sockets", "file_identity",
+           "host_and_port", "socket_file", "unix_path"]
 
 LONGEST_UNIX_PATH: Final = 107 if sys.platform == "linux" else 103
 
@@ -33,6 +34,15 @@ def check_host(host: str) -> str:
     if "\0" in host:
         raise ValueError(f"host has a NUL in it: {host!r}")
     return host
+
+
+def check_address(what: str, address: Any) -> tuple[str, int]:
+    """``address``, a (host, port) whose items are still to be checked. Raises ``TypeError``, ``ValueError``."""
+    if not isinstance(address, tuple):
+        raise TypeError(f"{what} must be a (host, port), not {type(address).__name__}")
+    if len(address) != 2:
+        raise ValueError(f"{what} must be a (host, port), not {address!r}")
+    return address
 
 
 def host_and_port(address: Any) -> Any:
@@ -80,6 +90,31 @@ def file_identity(address: Any) -> tuple[int, int] | None:
         return None
     try:
         found = os.stat(address)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler raised it
         return None
     return found.st_dev, found.st_ino
+
+
+class SocketFile:
+    """The file of a UNIX socket, for whoever removes it with that: the same one when the program has another working
+    directory by then."""
+
+    __slots__ = ("_identity", "_path")
+
+    def __init__(self, path: str, identity: tuple[int, int]) -> None:
+        self._path = os.path.abspath(path)
+        self._identity = identity
+
+    def remove(self) -> None:
+        """Unless it is another one by now. Raises ``OSError``. While the socket is open the file is in use: nobody
+        replaces it as stale, and no other gets its number."""
+        if file_identity(self._path) == self._identity:
+            os.unlink(self._path)
+
+
+def socket_file(address: Any) -> SocketFile | None:
+    """The file of the UNIX socket that was bound to ``address``; ``None`` for any other address."""
+    identity = file_identity(address)
+    return None if identity is None else SocketFile(address, identity)

@@ -94,6 +94,8 @@ def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
             except FileNotFoundError:
                 pass  # somebody else did
             except OSError as error:
+                if error.errno is None:
+                    raise  # a signal handler raised it
                 raise _in_use(path, f", and the stale file cannot be removed: {error.strerror}") from error
             if _binds(sock, path):  # unless somebody was faster: nobody needs the lock who finds no file
                 return
@@ -108,7 +110,7 @@ def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
 
 
 def _in_use(path: str, why: str = "") -> OSError:
-    return OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: cannot listen on {path!r}{why}")
+    return OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: cannot bind to {path!r}{why}")
 
 
 def _binds(sock: socket.socket, path: str) -> bool:
@@ -116,8 +118,10 @@ def _binds(sock: socket.socket, path: str) -> bool:
     try:
         sock.bind(path)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler raised it
         if error.errno != errno.EADDRINUSE:
-            raise OSError(error.errno, f"{error.strerror}: cannot listen on {path!r}") from None
+            raise OSError(error.errno, f"{error.strerror}: cannot bind to {path!r}") from None
         return False
     return True
 
@@ -141,14 +145,16 @@ def _is_stale(path: str, kind: int) -> bool:
         return False
     other = socket.SOCK_DGRAM if kind == socket.SOCK_STREAM else socket.SOCK_STREAM
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):  # not of what a link leads to, which binding does not follow
             return False
         with socket.socket(socket.AF_UNIX, other) as probe:
             probe.setblocking(False)
             probe.connect(path)
     except (ConnectionRefusedError, FileNotFoundError):
         return True
-    except OSError:  # most of all EPROTOTYPE
+    except OSError as error:  # most of all EPROTOTYPE
+        if error.errno is None:
+            raise  # a signal handler raised it
         return False
     return False
 
@@ -170,7 +176,9 @@ class _Lock:
         while True:
             try:
                 self._held.extend(map(os.open, (self._name,), (LOCK_FLAGS,), (0o666,)))  # one call into C: on record
-            except OSError:  # no such directory, or we may not write there: binding tells it better
+            except OSError as error:  # no such directory, or we may not write there: binding tells it better
+                if error.errno is None:
+                    raise  # a signal handler raised it
                 return
             if self._is_ours():
                 return
@@ -195,7 +203,9 @@ class _Lock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
             return True  # no locks on this file system: as far as can be, then
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self._name))

@@ -71,6 +71,8 @@ def _listen(family: int, address: tuple[Any, ...], backlog: int, reuse_port: boo
             sock.bind(address)
             sock.listen(backlog)
         except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
             raise OSError(error.errno, f"{error.strerror}: cannot listen on {address[0]!r} port {address[1]}") from None
     except BaseException:
         sock.close()

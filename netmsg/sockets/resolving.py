@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..deadline import Deadline
+from ..errors import ClosedError
 from ..forking import forget_in_child
 from ..waiting import Waiters
 from .addresses import Address
@@ -86,26 +87,30 @@ def resolve_in_background(host: str, port: int, done: Done) -> None:
         done(addresses)
 
 
-def resolve_within(deadline: Deadline, host: str, port: int) -> list[Address]:
-    """`resolve` in another thread, for nothing can interrupt the resolver. Raises ``gaierror``, ``TimeoutError``."""
+def resolve_within(deadline: Deadline, host: str, port: int, waiters: Waiters | None = None,
+                   given_up: Callable[[], bool] = lambda: False) -> list[Address]:
+    """`resolve` in another thread, for nothing can interrupt the resolver. Raises ``gaierror``, ``TimeoutError``, and
+    `ClosedError` once ``given_up()``; whoever makes that true notifies ``waiters``."""
     try:
         return resolve(host, port, socket.AI_NUMERICHOST)
     except socket.gaierror:
         pass
     found: list[list[Address] | OSError] = []
-    waiters = Waiters()
+    waiting = waiters or Waiters()
 
     def done(result: list[Address] | OSError) -> None:
         found.append(result)
-        waiters.notify_all()
+        waiting.notify_all()
 
     question = port, done
     name = _ask(host, question)
     try:
-        if not waiters.wait(lambda: found, deadline):
+        if not waiting.wait(lambda: found or given_up(), deadline):
             raise TimeoutError(f"{host!r} was not resolved in time")
     finally:
         _withdraw(name, question)
+    if not found:
+        raise ClosedError(f"closed while {host!r} was resolved")
     if isinstance(found[0], OSError):
         raise found[0]
     return found[0]

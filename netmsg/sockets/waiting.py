@@ -11,7 +11,7 @@ from ..errors import ConnectionBrokenError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..waiting import Signal
 
-__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "wait_for_sockets"]
+__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "ready_sockets", "wait_for_sockets"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -24,9 +24,20 @@ SLICE: Final = 0.05
 
 def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
                      deadline: Deadline) -> list[tuple[int, int]]:
-    """Wait for readiness: ``wanted`` and the result have descriptors and events. Empty once ``signal`` is set.
+    """`ready_sockets`, with ``TimeoutError`` once ``deadline`` has expired."""
+    found = ready_sockets(wanted, signal, deadline)
+    if found is None:
+        raise TimeoutError("timed out")
+    return found
 
-    Raises ``TimeoutError``, `ConnectionBrokenError` for a descriptor that somebody else closed.
+
+def ready_sockets(wanted: dict[int, int], signal: Signal | None,
+                  deadline: Deadline) -> list[tuple[int, int]] | None:
+    """Wait for readiness: ``wanted`` and the result have descriptors and events. Empty once ``signal`` is set, ``None``
+    once ``deadline`` has expired: who goes on then must not catch ``TimeoutError`` instead, which a signal handler may
+    have raised (the usual alarm).
+
+    Raises `ConnectionBrokenError` for a descriptor that somebody else closed.
     """
     poll = select.poll()
     if signal is not None:
@@ -41,7 +52,7 @@ def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
         if ready:
             break
         if remaining is not None and remaining <= longest:
-            raise TimeoutError("timed out")
+            return None
     found = []
     for descriptor, happened in ready:
         if signal is not None and descriptor == signal.fileno():
@@ -67,6 +78,13 @@ class WakeUp:
 
     def wait(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
         """`wait_for_sockets`."""
+        found = self.ready(wanted, deadline)
+        if found is None:
+            raise TimeoutError("timed out")
+        return found
+
+    def ready(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]] | None:
+        """`ready_sockets`."""
         if not self._signals:
             try:
                 self._signals.append(Signal())
@@ -74,15 +92,13 @@ class WakeUp:
                 return self._wait_in_slices(wanted, deadline)
         if self._woken:  # perhaps before there was a signal to set
             return []
-        return wait_for_sockets(wanted, self._signals[0], deadline)
+        return ready_sockets(wanted, self._signals[0], deadline)
 
-    def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
+    def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]] | None:
         while not self._woken:
-            try:
-                return wait_for_sockets(wanted, None, deadline.sooner(SLICE))
-            except TimeoutError:
-                if deadline.expired:
-                    raise
+            found = ready_sockets(wanted, None, deadline.sooner(SLICE))
+            if found is not None or deadline.expired:
+                return found
         return []
 
     def set(self) -> None:

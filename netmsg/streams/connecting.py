@@ -16,11 +16,14 @@ from typing import Any, Final
 from ..deadline import Deadline
 from ..errors import ConnectFailedError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
-from ..sockets.addresses import Address, check_host, check_port, file_identity, host_and_port, unix_path
+from ..sockets.addresses import (
+    Address, SocketFile, check_address, check_host, check_port, host_and_port, socket_file, unix_path,
+)
+from ..sockets.binding import bind_unix
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import client_context
-from ..sockets.waiting import WRITE, wait_for_sockets
+from ..sockets.waiting import WRITE, ready_sockets
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["connect_tcp", "connect_unix"]
@@ -53,8 +56,9 @@ def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: i
     if isinstance(happy_eyeballs_delay, str) or not 0 <= happy_eyeballs_delay < math.inf:
         raise ValueError(f"happy_eyeballs_delay must be a number of seconds, not {happy_eyeballs_delay!r}")
     if local_address is not None:
-        local_address = check_host(local_address[0]), local_address[1]
-        check_port(local_address[1])
+        own_host, own_port = check_address("local_address", local_address)
+        local_address = check_host(own_host), own_port
+        check_port(own_port)
     context, name = client_context(ssl_context, host if server_hostname is None else server_hostname)
     target = host, port
     addresses = _resolved(target, family, deadline, target)
@@ -68,7 +72,8 @@ def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None 
                  local_path: str | bytes | os.PathLike[str] | None = None,
                  ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
                  autostart_tls: bool = True, tls_standard_compatible: bool = True) -> SocketStream:
-    """Connect to a server on a UNIX socket; ``local_path`` gives this end an address too, which is removed on close.
+    """Connect to a server on a UNIX socket; ``local_path`` gives this end an address too, which is removed on close. A
+    stale file there is replaced, as a server's is.
 
     Everything else is as with `connect_tcp`, but that a context which checks host names needs a ``server_hostname``.
     """
@@ -77,25 +82,25 @@ def connect_unix(path: str | bytes | os.PathLike[str], *, timeout: float | None 
     own = unix_path(local_path) if local_path is not None else None
     context, name = client_context(ssl_context, server_hostname)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    identity = None
+    file = None
     try:
         try:
             if own is not None:
-                sock.bind(own)
-                identity = file_identity(own)
+                bind_unix(sock, own, None, deadline)
+                file = socket_file(own)
             _connect_unix(sock, target, deadline)
         except TimeoutError:
             raise
         except OSError as error:
             raise _failed([(target, error)]) from error
-        remove = functools.partial(_remove, own, identity) if own is not None else None
+        remove = functools.partial(_remove, file) if file is not None else None
         return _start(sock, context, name or server_hostname, deadline, autostart_tls, tls_standard_compatible, target,
                       remove)
     except BaseException:
-        if own is not None:
-            if sock.fileno() >= 0 and sock.getsockname() in (own, os.fsencode(own)):
-                identity = file_identity(own)
-            _remove(own, identity)
+        if file is None and own is not None and sock.fileno() >= 0 and sock.getsockname() == own:
+            file = socket_file(own)  # an interrupt came before it was known
+        if file is not None:
+            _remove(file)
         sock.close()
         raise
 
@@ -105,6 +110,7 @@ def _connect_unix(sock: socket.socket, path: str, deadline: Deadline) -> None:
 
     What the call says is not believed: after a signal whose handler does not raise, it returns as if connected.
     """
+    sock.setblocking(True)  # whatever the program's default timeout is, with which Python would not block
     while True:
         remaining = deadline.remaining()
         if remaining == 0:
@@ -138,12 +144,11 @@ def _set_send_timeout(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(microseconds, 1_000_000)))
 
 
-def _remove(path: str, identity: tuple[int, int] | None) -> None:
-    if identity is not None and file_identity(path) == identity:
-        try:
-            os.unlink(path)
-        except OSError:
-            pass  # somebody else did
+def _remove(file: SocketFile) -> None:
+    try:
+        file.remove()
+    except OSError:
+        pass  # somebody else did
 
 
 def _resolved(name: tuple[str, int], family: int, deadline: Deadline, target: tuple[str, int]) -> list[Address]:
@@ -155,6 +160,8 @@ def _resolved(name: tuple[str, int], family: int, deadline: Deadline, target: tu
             raise socket.gaierror(socket.EAI_NONAME, f"{name[0]!r} has no address of this family")
         return found
     except TimeoutError:
+        if not deadline.expired:
+            raise  # a signal handler raised it
         raise _timed_out(target, f"resolving {name[0]!r}") from None
     except OSError as error:
         raise _failed([(target, error)]) from error
@@ -183,19 +190,18 @@ def _race(target: tuple[str, int], addresses: list[Address], local: Sequence[Add
                     if _begin(sock, address, local):
                         return running.pop(descriptor)[0]
                 except OSError as error:  # no such family here, out of descriptors, or refused at once
+                    if error.errno is None:
+                        raise  # a signal handler raised it
                     _lose(race, running, descriptor, address, error)
             if race.lost:
                 raise _failed([(host_and_port(at[1]), error) for at, error in race.failures])
             next_at = race.next_at
             limit = deadline if next_at is None else deadline.sooner(max(0.0, next_at - time.monotonic()))
-            try:
-                ready = wait_for_sockets(dict.fromkeys(running, WRITE), None, limit)
-            except TimeoutError:
-                if deadline.expired:
-                    silent = [host_and_port(address[1]) for _, address in running.values()]
-                    raise _gave_up(target, silent, race) from (race.failures[-1][1] if race.failures else None)
-                continue
-            for descriptor, _ in ready:
+            ready = ready_sockets(dict.fromkeys(running, WRITE), None, limit)
+            if ready is None and deadline.expired:
+                silent = [host_and_port(address[1]) for _, address in running.values()]
+                raise _gave_up(target, silent, race) from (race.failures[-1][1] if race.failures else None)
+            for descriptor, _ in ready or ():
                 sock, address = running[descriptor]
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code and _connected_to_itself(sock):
@@ -247,7 +253,9 @@ def _connected_to_itself(sock: socket.socket) -> bool:
     """Dialling a free port of the ephemeral range can meet itself (TCP's simultaneous open)."""
     try:
         return bool(sock.getsockname() == sock.getpeername())
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler raised it
         return False
 
 
@@ -302,7 +310,7 @@ def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None
             stream.do_handshake(timeout=deadline.remaining())
     except BaseException as error:
         stream.abort()
-        if isinstance(error, TimeoutError) and not error.errno:  # ours, not the kernel's
+        if isinstance(error, TimeoutError) and not error.errno and deadline.expired:  # not the kernel's, nor an alarm's
             raise _timed_out(target, "TLS, the handshake is not over") from None
         raise
     return stream

@@ -15,7 +15,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError
 from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged
-from ..sockets.waiting import READ, WRITE, WakeUp, wait_for_sockets
+from ..sockets.waiting import READ, WRITE, WakeUp, ready_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
 from ..waiting import Waiters
@@ -118,10 +118,7 @@ class SocketLink:
     def linger(self, events: int, deadline: Deadline) -> None:
         if deadline.expired:
             raise TimeoutError("timed out")
-        try:
-            wait_for_sockets({self.sock.fileno(): events}, None, deadline.sooner(LINGER_STEP))
-        except TimeoutError:
-            pass  # look again
+        ready_sockets({self.sock.fileno(): events}, None, deadline.sooner(LINGER_STEP))
 
     def wake(self) -> None:
         self._wake_up.set()

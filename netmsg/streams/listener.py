@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError
 from ..forking import Process, close_in_child, current_process
-from ..sockets.addresses import check_host, check_port, file_identity, host_and_port, unix_path
+from ..sockets.addresses import check_host, check_port, host_and_port, socket_file, unix_path
 from ..sockets.listening import OUT_OF_RESOURCES, listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import check_server_context
@@ -56,8 +56,7 @@ class Listener:
                  handshake_timeout: float | None = 10.0) -> None:
         self._sockets = sockets
         self._addresses = [host_and_port(sock.getsockname()) for sock in sockets]
-        self._files = [(address, identity) for address in self._addresses
-                       if (identity := file_identity(address)) is not None]
+        self._files = [file for file in map(socket_file, self._addresses) if file is not None]
         self._ssl_context = ssl_context
         self._autostart_tls = autostart_tls
         self._tls_standard_compatible = tls_standard_compatible
@@ -114,6 +113,8 @@ class Listener:
                 try:
                     stream = self._stream_over(arrival)
                 except OSError as error:
+                    if isinstance(error, TimeoutError) and error.errno is None:
+                        raise  # a signal handler raised it
                     log.debug("%r: a client was gone before it could be served: %s", self, error)
                     _discard(arrival)
                     continue
@@ -155,10 +156,7 @@ class Listener:
     def _pause(self, deadline: Deadline) -> None:
         if deadline.expired:
             raise TimeoutError("out of descriptors or memory")
-        try:
-            self._occupancy.wake_up.wait({}, deadline.sooner(PAUSE))
-        except TimeoutError:
-            return
+        self._occupancy.wake_up.ready({}, deadline.sooner(PAUSE))
         self._check()
 
     def _stream_over(self, arrival: list[Any]) -> SocketStream:
@@ -265,13 +263,11 @@ class Listener:
         self._occupancy.close(self._dispose)
 
     def _remove_files(self) -> None:
-        """While they are listened on: nobody takes them for stale, and no other file gets their number."""
-        for path, identity in self._files:
-            if file_identity(path) == identity:
-                try:
-                    os.unlink(path)
-                except OSError as error:  # such as after giving up privileges
-                    log.warning("%r: cannot remove its file: %s", self, error)
+        for file in self._files:
+            try:
+                file.remove()
+            except OSError as error:  # such as after giving up privileges
+                log.warning("%r: cannot remove its file: %s", self, error)
 
     def _dispose(self) -> None:
         """By whoever is last inside."""
@@ -347,10 +343,10 @@ def create_unix_server(path: str | bytes | os.PathLike[str], *, mode: int | None
                        timeout: float | None = None) -> Listener:
     """Listen on a UNIX socket; a leading NUL in ``path`` is the abstract namespace (Linux).
 
-    A stale socket file is replaced, one that somebody listens on is ``OSError(EADDRINUSE)``. ``mode`` gives the
-    file's permissions, in force from the first instant; by default the process's umask decides. ``timeout`` bounds the
-    wait for another program that is about to bind to the same path. ``NotImplementedError`` where there are no UNIX
-    sockets.
+    A stale socket file is replaced; one that somebody listens on, a link and any other file are
+    ``OSError(EADDRINUSE)``. ``mode`` gives the file's permissions, in force from the first instant; by default the
+    process's umask decides. ``timeout`` bounds the wait for another program that is about to bind to the same path.
+    ``NotImplementedError`` where there are no UNIX sockets.
     """
     deadline = Deadline(timeout)
     text = unix_path(path)

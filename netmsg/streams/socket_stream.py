@@ -62,7 +62,9 @@ class SocketStream(ByteStream):
         if remote_address is None:
             try:
                 remote_address = sock.getpeername()
-            except OSError:  # gone already: the first use will tell
+            except OSError as error:  # gone already: the first use will tell
+                if error.errno is None:
+                    raise  # a signal handler raised it
                 remote_address = None
         self._remote_address = host_and_port(remote_address)
         self._socket_link = SocketLink(sock)

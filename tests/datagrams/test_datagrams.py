@@ -153,6 +153,36 @@ def test_48_multicast_over_ipv6() -> None:
                     receiver.leave_group("ff01::2305", "lo")
 
 
+@pytest.mark.parametrize("interface", ["127.0.0.1", "lo"])
+def test_48_multicast_options_of_a_dual_stack_socket_count_for_ipv4_too(interface: str) -> None:
+    group = "239.255.23.6"
+    with create_udp_socket(interface="0.0.0.0") as receiver:
+        receiver.join_group(group, "127.0.0.1")
+        with create_udp_socket(interface=None, multicast_ttl=0, multicast_interface=interface) as sender:
+            sender.send(b"to all", group, receiver.local_address[1])
+        assert receiver.receive(timeout=TIMEOUT)[0] == b"to all"
+    with create_udp_socket(interface=None, multicast_ttl=7, multicast_loop=False) as sender:
+        assert sender.socket.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 7
+        assert sender.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS) == 7
+        assert not sender.socket.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP)
+        assert not sender.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP)
+
+
+def test_48_the_scope_of_a_group_is_where_it_is_joined() -> None:
+    group, index = "ff12::2305", socket.if_nametoindex("lo")
+    with create_udp_socket(interface="::") as receiver:
+        for scope in ("lo", str(index)):
+            receiver.join_group(f"{group}%{scope}")
+            receiver.leave_group(group, "lo")
+            receiver.join_group(f"{group}%{scope}", "lo")
+            receiver.leave_group(f"{group}%lo")
+        for nowhere in ("nonsense", "", "9" * 20):
+            with pytest.raises(OSError):
+                receiver.join_group(f"{group}%{nowhere}")
+        with pytest.raises(ValueError):
+            receiver.join_group(f"{group}%{index + 1}", "lo")
+
+
 def test_48_broadcast_has_to_be_asked_for() -> None:
     with create_udp_socket(interface=None) as receiver:
         port = receiver.local_address[1]
@@ -367,6 +397,31 @@ def test_51_a_late_answer_to_one_request_is_none_to_the_next(pair: tuple[Any, An
         assert select.select([client], [], [], TIMEOUT)[0]  # the second answer has come
     server.close()
     thread.result()
+
+
+def test_51_a_late_answer_behind_a_refusal_is_none_to_the_next_request() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = server.getsockname()
+        client = create_udp_socket(target_host=address[0], target_port=address[1])
+        client.send(b"?")
+        server.sendto(b"late", client.local_address)
+    with client:
+        client.send(b"nobody there")
+        with create_udp_socket(port=address[1]) as server_again:  # loopback: the refusal is there by now
+            thread = answering(server_again, lambda count, data: [data])
+            assert client.request(b"x", timeout=TIMEOUT) == b"x"
+            server_again.close()
+            thread.result()
+
+
+def test_51_nobody_behind_a_path_is_the_cause_of_the_timeout(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+        gone.bind(os.fspath(tmp_path / "stale"))
+    with create_unix_datagram_socket(target_path=tmp_path / "stale") as client:
+        with pytest.raises(TimeoutError) as raised:
+            client.request(b"x", interval=0.05, retries=1)
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
 def test_51_nobody_there_is_the_cause_of_the_timeout() -> None:

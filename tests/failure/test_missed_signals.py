@@ -1,5 +1,5 @@
 """Ctrl-C that does not end the system call which the main thread is in is noticed all the same, by every blocking call,
-and leaves the object usable."""
+and leaves the object usable. So is an alarm, though its handler raises ``TimeoutError``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.interrupts import Interrupted, missed_signal
+from support.interrupts import Alarm, Interrupted, missed_signal
 from support.pairs import TIMEOUT
+from support.strikes import Strike, strike_everywhere
 
 from netmsg import (
-    Søcket, connect_tcp, connect_unix, create_tcp_server, create_udp_socket, create_unix_datagram_socket,
-    create_unix_server, memory_stream_pair,
+    DatagramClient, LineCodec, PacketClient, PacketDecodeError, Søcket, connect_tcp, connect_unix, create_tcp_server,
+    create_udp_socket, create_unix_datagram_socket, create_unix_server, memory_stream_pair,
 )
 
 Blocking = tuple[Any, Any]
@@ -86,6 +87,56 @@ def send_datagram(stack: ExitStack, directory: Path) -> Blocking:
     return fill, use
 
 
+def iterate_over_datagrams(stack: ExitStack, directory: Path, timeout: float | None = None) -> Blocking:
+    sock = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
+    datagrams = sock.receive_packets(timeout=timeout)
+
+    def use() -> None:
+        sock.send_to(b"x", sock.local_address)
+        assert next(datagrams)[0] == b"x"
+
+    return lambda: next(datagrams), use
+
+
+def iterate_over_datagrams_for_a_while(stack: ExitStack, directory: Path) -> Blocking:
+    return iterate_over_datagrams(stack, directory, TIMEOUT)
+
+
+def request(stack: ExitStack, directory: Path) -> Blocking:
+    sock = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
+    silent = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
+
+    def use() -> None:
+        sock.send_to(b"x", sock.local_address)
+        assert sock.receive(timeout=TIMEOUT)[0] == b"x"
+
+    return lambda: sock.request(b"?", silent.local_address, timeout=TIMEOUT, interval=TIMEOUT), use
+
+
+def iterate_over_packets(stack: ExitStack, directory: Path) -> Blocking:
+    stream, server = map(stack.enter_context, memory_stream_pair())
+    client = stack.enter_context(PacketClient(stream, LineCodec()))
+    packets = client.iter_received_packets(timeout=TIMEOUT)
+
+    def use() -> None:
+        server.send_all(b"x\n")
+        assert next(packets) == "x"
+
+    return lambda: next(packets), use
+
+
+def iterate_over_packets_in_datagrams(stack: ExitStack, directory: Path) -> Blocking:
+    server = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
+    client = stack.enter_context(DatagramClient(server.local_address, LineCodec()))
+    packets = client.iter_received_packets(timeout=TIMEOUT)
+
+    def use() -> None:
+        server.send_to(b"x\n", client.local_address)
+        assert next(packets) == "x"
+
+    return lambda: next(packets), use
+
+
 def connect_to_full_backlog(stack: ExitStack, directory: Path) -> Blocking:
     listener = stack.enter_context(create_unix_server(directory / "server", backlog=0))
 
@@ -138,12 +189,81 @@ def receive_message(stack: ExitStack, directory: Path) -> Blocking:
     return sock.recv, use
 
 
+@pytest.mark.parametrize("error", [Interrupted, Alarm])
 @pytest.mark.parametrize("blocking", [
-    accept, receive, receive_from_memory, receive_datagram, send_datagram, connect_to_full_backlog, connect_to_silence,
-    resolve, receive_message], ids=lambda function: function.__name__)
-def test_a_signal_that_ends_no_system_call_is_noticed(blocking: Any, stack: ExitStack, tmp_path: Path) -> None:
+    accept, receive, receive_from_memory, receive_datagram, send_datagram, iterate_over_datagrams,
+    iterate_over_datagrams_for_a_while, request, iterate_over_packets, iterate_over_packets_in_datagrams,
+    connect_to_full_backlog, connect_to_silence, resolve, receive_message], ids=lambda function: function.__name__)
+def test_a_signal_that_ends_no_system_call_is_noticed(blocking: Any, error: type[BaseException], stack: ExitStack,
+                                                      tmp_path: Path) -> None:
     call, use = blocking(stack, tmp_path)
     for _ in range(3):
-        with pytest.raises(Interrupted), missed_signal():
+        with pytest.raises(error), missed_signal(error):
             call()
         use()
+
+
+def datagrams(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
+    sock = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
+    sock.send_to(b"x", sock.local_address)
+    return sock.receive_packets(timeout=timeout)
+
+
+def packets_in_datagrams(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
+    sock = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
+    client = stack.enter_context(DatagramClient(sock.local_address, LineCodec()))
+    sock.send_to(b"x", client.local_address)
+    return client.iter_received_packets(timeout=timeout)
+
+
+def packets(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
+    stream, server = map(stack.enter_context, memory_stream_pair())
+    server.send_all(b"x\n")
+    return stack.enter_context(PacketClient(stream, LineCodec())).iter_received_packets(timeout=timeout)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what is finished and not handed over is left to the collector
+@pytest.mark.parametrize("open_one", [
+    lambda port, folder: connect_tcp("127.0.0.1", port, timeout=TIMEOUT),
+    lambda port, folder: connect_unix(folder / "server", local_path=folder / "stale", timeout=TIMEOUT),
+    lambda port, folder: create_tcp_server(), lambda port, folder: create_unix_server(folder / "stale"),
+    lambda port, folder: create_unix_datagram_socket(path=folder / "stale"),
+    lambda port, folder: create_udp_socket(target_host="localhost", target_port=9),
+], ids=["connect_tcp", "connect_unix", "create_tcp_server", "create_unix_server", "unix datagrams", "udp"])
+def test_an_alarm_while_a_socket_is_opened_is_no_failure_of_that(open_one: Any, stack: ExitStack,
+                                                                 tmp_path: Path) -> None:
+    tcp = stack.enter_context(create_tcp_server(interface="127.0.0.1"))
+    stack.enter_context(create_unix_server(tmp_path / "server"))
+
+    def trial(strike: Strike) -> None:
+        with ExitStack() as opened:
+            with socket.socket(socket.AF_UNIX) as stale:
+                if not (tmp_path / "stale").exists():
+                    stale.bind(str(tmp_path / "stale"))
+            try:
+                with strike:
+                    sock = open_one(tcp.port, tmp_path)
+                opened.enter_context(sock)
+            except Alarm:
+                pass
+            else:
+                assert not strike.struck, "it was swallowed"
+
+    assert strike_everywhere(trial, Alarm)
+
+
+@pytest.mark.parametrize("timeout", [TIMEOUT, None])
+@pytest.mark.parametrize("received", [datagrams, packets_in_datagrams, packets], ids=lambda function: function.__name__)
+def test_an_alarm_is_no_timeout_wherever_it_strikes(received: Any, timeout: float | None) -> None:
+    def trial(strike: Strike) -> None:
+        with ExitStack() as stack:
+            iterator = received(stack, timeout)
+            try:
+                with strike:
+                    next(iterator)
+            except (Alarm, PacketDecodeError):  # whatever a codec's function raises stands for a packet that is none
+                pass
+            else:
+                assert not strike.struck, "it was swallowed"
+
+    assert strike_everywhere(trial, Alarm)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background, until
+from support.pairs import TIMEOUT, Background, until, until_waiting
 
-from netmsg import Retrying, Søcket, connect_tcp, create_tcp_server, create_udp_socket
+from netmsg import ClosedError, Retrying, Søcket, connect_tcp, create_tcp_server, create_udp_socket
 from netmsg.deadline import Deadline
 from netmsg.errors import ConnectFailedError
 from netmsg.sockets import resolving
@@ -153,6 +153,19 @@ def test_who_asks_again_while_the_first_lookup_is_stuck_need_not_wait_for_it(mon
         resolve_within(Deadline(0.05), "name.test", 1)
     assert resolve_within(Deadline(TIMEOUT), "name.test", 7) == [(socket.AF_INET, ("127.0.0.1", 7))]
     release.set()
+
+
+@pytest.mark.parametrize("send", [
+    lambda sock: sock.send(b"x", "dead.test", 1), lambda sock: sock.send_to(b"x", ("dead.test", 1)),
+    lambda sock: sock.request(b"x", ("dead.test", 1))])
+def test_close_wakes_who_resolves_a_datagrams_target(send: Callable[[Any], Any], resolver: Resolver) -> None:
+    sock = create_udp_socket(interface=None)
+    sending = Background(send, sock)
+    until(lambda: resolver.asked)
+    until_waiting(sending)
+    sock.close()
+    with pytest.raises(ClosedError):
+        sending.result()
 
 
 def test_names_beyond_all_threads_have_their_turn(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import gc
 import gzip
 import io
 import os
+import re
 import resource
 import secrets
 import signal
@@ -30,8 +31,8 @@ from support.processes import Program
 
 import netmsg
 from netmsg import (
-    ClosedError, ConnectFailedError, ConnectionBrokenError, Listener, SendTimeoutError, SocketStream, connect_tcp,
-    connect_unix, create_tcp_server, create_unix_server,
+    ClosedError, ConnectFailedError, ConnectionBrokenError, Listener, SendTimeoutError, SocketStream, Søcket,
+    connect_tcp, connect_unix, create_tcp_server, create_unix_datagram_socket, create_unix_server,
 )
 from netmsg.sockets import resolving
 from netmsg.streams import connecting
@@ -232,6 +233,8 @@ def test_33_the_timeout_covers_the_handshake(tls_contexts: Any) -> None:
     lambda: create_tcp_server(None), lambda: create_tcp_server(0, 5), lambda: create_tcp_server(backlog="many"),
     lambda: create_tcp_server(ssl_context=True), lambda: connect_unix(5), lambda: create_unix_server(None),
     lambda: connect_tcp("localhost", 80, server_hostname=5, ssl_context=True),
+    lambda: connect_tcp("localhost", 80, local_address="127.0.0.1"),
+    lambda: connect_tcp("localhost", 80, local_address=("127.0.0.1", "0")),
 ])
 def test_34_wrong_types_are_refused_before_anything_is_opened(call: Callable[[], Any]) -> None:
     with pytest.raises(TypeError):
@@ -245,6 +248,8 @@ def test_34_wrong_types_are_refused_before_anything_is_opened(call: Callable[[],
     lambda: create_tcp_server(backlog=-1), lambda: create_tcp_server(handshake_timeout=-1),
     lambda: connect_unix(""), lambda: create_unix_server("x" * 200), lambda: connect_unix("a\0b"),
     lambda: connect_unix("/nowhere", ssl_context=True),
+    lambda: connect_tcp("localhost", 80, local_address=("127.0.0.1",)),
+    lambda: connect_tcp("localhost", 80, local_address=("127.0.0.1", 0, 0)),
 ])
 def test_34_wrong_values_too(call: Callable[[], Any]) -> None:
     with pytest.raises(ValueError):
@@ -514,6 +519,64 @@ def test_41_a_client_may_have_a_path_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         connect_unix(tmp_path / "server", local_path=tmp_path / "client")
     assert not (tmp_path / "client").exists()
+
+
+def test_41_a_stale_path_of_a_client_is_replaced_and_one_in_use_refused(tmp_path: Path) -> None:
+    own = tmp_path / "client"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(own))
+    with create_unix_server(tmp_path / "server") as listener:
+        with connect_unix(tmp_path / "server", local_path=own), listener.accept(timeout=TIMEOUT) as server:
+            assert server.remote_address == str(own)
+            with pytest.raises(ConnectFailedError, match=re.escape(str(own))) as raised:
+                connect_unix(tmp_path / "server", local_path=own)
+            assert raised.value.errno == errno.EADDRINUSE and own.exists()
+        assert not own.exists()
+
+
+def test_41_a_link_that_leads_nowhere_is_left_alone(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nothing")
+    with pytest.raises(OSError) as raised:
+        create_unix_server(link)
+    assert raised.value.errno == errno.EADDRINUSE and link.is_symlink()
+
+
+def test_41_files_go_though_the_working_directory_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with ExitStack() as stack:
+        listener = stack.enter_context(create_unix_server("listener"))
+        stack.enter_context(create_unix_datagram_socket(path="datagrams"))
+        stack.enter_context(connect_unix("listener", local_path="client"))
+        stack.enter_context(Søcket(linger=0)).bind_unix("messages")
+        assert listener.addresses == ["listener"] and len(os.listdir()) == 4
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "listener").touch()
+    assert os.listdir(tmp_path / "here") == [] and (tmp_path / "listener").exists()
+
+
+def test_41_the_programs_default_timeout_does_not_make_waiting_for_room_spin(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    class Watched(socket.socket):
+        def connect(self, address: Any) -> None:
+            attempts.append(address)
+            super().connect(address)
+
+    with create_unix_server(tmp_path / "socket", backlog=0), ExitStack() as stack:
+        with pytest.raises(TimeoutError):
+            while True:
+                stack.enter_context(connect_unix(tmp_path / "socket", timeout=0))
+        socket.setdefaulttimeout(TIMEOUT)
+        try:
+            monkeypatch.setattr(socket, "socket", Watched)
+            with pytest.raises(TimeoutError, match="backlog"):
+                connect_unix(tmp_path / "socket", timeout=0.2)
+            assert 0 < len(attempts) < 20
+        finally:
+            socket.setdefaulttimeout(None)
 
 
 def unix_pair() -> tuple[SocketStream, SocketStream]:

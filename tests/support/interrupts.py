@@ -16,11 +16,15 @@ class Interrupted(BaseException):
     """What the signal handler raises."""
 
 
+class Alarm(TimeoutError):
+    """What the handler of an alarm usually raises: no timeout of the library's."""
+
+
 @contextmanager
-def handling() -> Iterator[None]:
-    """SIGUSR1 raises `Interrupted` in the main thread."""
+def handling(error: type[BaseException] = Interrupted) -> Iterator[None]:
+    """SIGUSR1 raises ``error`` in the main thread."""
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        raise error
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
@@ -30,7 +34,7 @@ def handling() -> Iterator[None]:
 
 
 @contextmanager
-def missed_signal() -> Iterator[None]:
+def missed_signal(error: type[BaseException] = Interrupted) -> Iterator[None]:
     """After a little while, in which the main thread will have come to block, a signal that does not end its system
     call: the kernel hands it to another thread. (One that comes right before the system call ends it no more.) Where
     the main thread is not blocked yet, it is interrupted all the same."""
@@ -38,7 +42,7 @@ def missed_signal() -> Iterator[None]:
         threading.Event().wait(LITTLE)
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
 
-    with handling():
+    with handling(error):
         striking = Background(strike)
         try:
             yield

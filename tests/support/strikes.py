@@ -21,11 +21,12 @@ class Struck(KeyboardInterrupt):
 
 
 class Strike:
-    """Raise `Struck` in this thread at the ``number``-th place of the library's code where an interrupt can strike: at
+    """Raise ``error`` in this thread at the ``number``-th place of the library's code where an interrupt can strike: at
     the beginning of a function, and at the return of a call into C. (At the end of a loop's round too, which only a
     storm tries.) Once, and also while another exception is on its way."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, error: type[BaseException] = Struck) -> None:
+        self._error = error
         self.left = number
         """How many places are still to come; 0 once it has struck."""
 
@@ -45,7 +46,7 @@ class Strike:
                 and not _collecting(frame)):
             self.left -= 1
             if not self.left:
-                raise Struck(f"{event} in {frame.f_code.co_qualname}, line {frame.f_lineno}")
+                raise self._error(f"{event} in {frame.f_code.co_qualname}, line {frame.f_lineno}")
 
 
 def _collecting(frame: FrameType | None) -> bool:
@@ -55,13 +56,13 @@ def _collecting(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def strike_everywhere(trial: Callable[[Strike], None]) -> int:
+def strike_everywhere(trial: Callable[[Strike], None], error: type[BaseException] = Struck) -> int:
     """Repeat ``trial``, with a strike at the first place, at the second and so on, until there is none left: how many
     there were."""
     number = 0
     while True:
         number += 1
-        strike = Strike(number)
+        strike = Strike(number, error)
         trial(strike)
         if not strike.struck:
             return number - 1
