@@ -116,18 +116,7 @@ class PacketClient(Generic[S, R]):
             else:
                 raise BlockingIOError(errno.EAGAIN, "another thread is at it")
             self._check()
-            bad = False
-            overtime = None
-            while True:  # see `Turn` for why not "while not"
-                if self._ready or bad:  # another thread may be faster, by the short way
-                    break
-                if deadline is NOW and not self._mixed:
-                    raise BlockingIOError(errno.EAGAIN, "another thread was faster")
-                bad = self._prepare(deadline)
-                if not (self._ready or self._mixed):
-                    overtime = overtime or Overtime(deadline)
-                    if overtime.is_over(self._last_size):
-                        raise TimeoutError("no packet was complete in time")
+            bad = not self._ready and self._until_ready(deadline)
             # No call from here to the end of the block, and so no interrupt.
             kept = self._mixed if bad else self._ready
             packet: Any = kept[-1]
@@ -157,6 +146,21 @@ class PacketClient(Generic[S, R]):
         finally:
             packet = None  # or the error would keep itself alive, by this frame
 
+    def _until_ready(self, deadline: Deadline) -> bool:
+        """Go on until something is `_ready`. Whether an error, the last one of `_mixed`, stands in its place."""
+        overtime = None
+        while True:  # outside of what sees to the turn: see `Turn`
+            if deadline is NOW and not self._mixed:
+                raise BlockingIOError(errno.EAGAIN, "another thread was faster")
+            if self._prepare(deadline):
+                return True
+            if self._ready:
+                return False
+            if not self._mixed:
+                overtime = overtime or Overtime(deadline)
+                if overtime.is_over(self._last_size):
+                    raise TimeoutError("no packet was complete in time")
+
     def _take_packet(self) -> R:
         """`recv_packet` of what `_wait_for_packet` has found, with ``BlockingIOError`` if that is gone."""
         return self._recv(NOW)
@@ -168,13 +172,7 @@ class PacketClient(Generic[S, R]):
         try:
             turn.take(claim, deadline)
             self._check()
-            overtime = Overtime(deadline)
-            while True:
-                if self._ready or self._mixed:
-                    break
-                self._decode(deadline)
-                if overtime.is_over(self._last_size) and not self._ready and not self._mixed:
-                    raise TimeoutError("no packet was complete in time")
+            self._until_something_is_there(deadline)
         finally:
             if turn.holder is claim:
                 turn.holder = None
@@ -183,6 +181,13 @@ class PacketClient(Generic[S, R]):
                     turn.waiters.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
+
+    def _until_something_is_there(self, deadline: Deadline) -> None:
+        overtime = Overtime(deadline)
+        while not (self._ready or self._mixed):
+            self._decode(deadline)
+            if overtime.is_over(self._last_size) and not self._ready and not self._mixed:
+                raise TimeoutError("no packet was complete in time")
 
     def _check(self) -> None:
         if self._stream.closed:

@@ -193,26 +193,29 @@ class Inbox:
         if self._signal is not None:
             return self.take_as(_pair, deadline)
         try:
-            while True:
-                batch = self.last
-                if not (batch.queue or self._batches or self._closed):
-                    if not batch.finished:
-                        with self._lock:
-                            if not batch.queue:
-                                self._finish(batch)
-                    if not self.waiters.wait(self._ready, deadline, self.special_ticket):
-                        raise TimeoutError("no message in time")
-                batch = self.refill()
-                queue = batch.queue
-                if queue and batch.watched:
-                    message = queue[0]
-                    del queue[0]
-                    return batch, message
-                if self._closed:
-                    return None
+            return self._take(deadline)
         except BaseException:
             self.waiters.notify()  # interrupted, perhaps, after it was woken: somebody else has to have the message
             raise
+
+    def _take(self, deadline: Deadline) -> tuple[Batch, Any] | None:
+        while True:
+            batch = self.last
+            if not (batch.queue or self._batches or self._closed):
+                if not batch.finished:
+                    with self._lock:
+                        if not batch.queue:
+                            self._finish(batch)
+                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
+                    raise TimeoutError("no message in time")
+            batch = self.refill()
+            queue = batch.queue
+            if queue and batch.watched:
+                message = queue[0]
+                del queue[0]
+                return batch, message
+            if self._closed:
+                return None
 
     def take_as(self, make: Callable[[Batch, Any], T], deadline: Deadline) -> T | None:
         """One message, as what ``make`` makes of it and its batch; ``None`` once closed. Raises ``TimeoutError``.

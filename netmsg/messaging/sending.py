@@ -275,12 +275,16 @@ class Sender:
             self._wait_for_room(identity, deadline.sooner(STUCK_UNACKNOWLEDGED if self.reliable else STUCK))
         except SendTimeoutError:
             with self.route:
-                stuck = [lane for lane, progress in before.items() if self._progress(lane) == progress
-                         and (self.reliable or lane.owner.blocked) and not lane.dead]
+                stuck = self._stuck(before)
             if stuck:
                 self._disconnect(stuck[:1], deadline)
             elif deadline.expired:
                 raise
+
+    def _stuck(self, before: dict[Lane, object]) -> list[Lane]:
+        """Those that have made no progress. Under ``route``."""
+        return [lane for lane, progress in before.items() if self._progress(lane) == progress
+                and (self.reliable or lane.owner.blocked) and not lane.dead]
 
     def _disconnect(self, lanes: list[Lane], deadline: Deadline) -> None:
         for lane in lanes:

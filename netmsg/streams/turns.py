@@ -37,9 +37,10 @@ class Turn:
     and the next would sleep on beside a turn that is free. Who is woken and does not take it wakes the next in turn
     (`Waiters`), so that one is enough. `pass_on` is for those who need not be that strict.
 
-    A loop directly inside of such a ``try``, or of a ``with``, begins with ``while True:``. CPython 3.12 and 3.13
-    compile the end of ``while condition:`` to a jump that no handler covers: an interrupt that strikes there passes by
-    ``except`` and ``finally``, and whatever they were to release stays taken.
+    A loop directly inside of such a ``try``, or of a ``with``, begins with ``while True:`` and does not end with an
+    ``if``; or it is in a function of its own. CPython 3.12 to 3.14 compile some jumps back, above all those of ``while
+    condition:``, so that no handler covers them: an interrupt that strikes there passes by ``except`` and ``finally``,
+    and whatever they were to release stays taken. (``tests/test_loops.py`` looks at the compiled code.)
     """
 
     __slots__ = ("holder", "waiters", "waiting")

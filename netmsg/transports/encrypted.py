@@ -261,20 +261,23 @@ class TLSTransport:
 
     def end_sending(self) -> None:
         with self._state:
-            # What has come is decrypted first: OpenSSL would take it for a breach behind our goodbye.
-            while self._failure is None and not self._at_end:
-                try:
-                    if not self._engine.read_to(self._plaintext, CIPHERTEXT_SIZE):
-                        break
-                except OSError as error:
-                    self._failure = error
-                    break
-                if not self._plaintext[-1]:
-                    del self._plaintext[-1]
-                    self._at_end = True
+            self._decrypt()  # or OpenSSL would take what has come for a breach behind our goodbye
             self._engine.close_notify()
         self._ending = True
         self._flush()
+
+    def _decrypt(self) -> None:
+        """All that has come. Under ``_state``."""
+        while self._failure is None and not self._at_end:
+            try:
+                if not self._engine.read_to(self._plaintext, CIPHERTEXT_SIZE):
+                    break
+            except OSError as error:
+                self._failure = error
+                break
+            if not self._plaintext[-1]:
+                del self._plaintext[-1]
+                self._at_end = True
 
 
 def _first_piece(buffers: list[Buffer], size: int) -> Buffer:
