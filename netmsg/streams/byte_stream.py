@@ -55,7 +55,7 @@ from .turns import Turn
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["ByteStream", "IdleTimeoutError", "check_size"]
+__all__ = ["ByteStream", "IdleTimeoutError", "check_size", "closed_meanwhile"]
 
 CHUNK: Final = 65_536
 LARGE_CHUNK: Final = 1 << 20
@@ -169,7 +169,7 @@ class ByteStream:
         transport = self._transport
         if events & READ and transport.readable:  # no event tells of what is inside already
             if self.closed:
-                raise ClosedError("the stream was closed meanwhile")
+                raise closed_meanwhile()
             if deadline.expired:
                 raise self._too_late(deadline)
             return
@@ -181,10 +181,10 @@ class ByteStream:
             raise
         except ConnectionBrokenError:
             if self.closed:
-                raise ClosedError("the stream was closed meanwhile") from None
+                raise closed_meanwhile() from None
             raise
         if self.closed:
-            raise ClosedError("the stream was closed meanwhile")
+            raise closed_meanwhile()
         if happened & WRITE and transport.unsent:
             try:
                 transport.flush()
@@ -206,7 +206,7 @@ class ByteStream:
         """What to raise for an error of the network: another one each time, for the one that is kept must not keep
         alive what was alive where it was raised."""
         if self.closed:
-            return ClosedError("the stream was closed meanwhile")
+            return closed_meanwhile()
         error.__traceback__ = None
         return as_broken(error) if isinstance(error, OSError) else error
 
@@ -220,7 +220,8 @@ class ByteStream:
                 return work(deadline, *arguments)
             finally:
                 if turn.holder is claim:
-                    turn.holder = None
+                    turn.holder = turn.heir
+                    turn.heir = None
                 if turn.waiting:
                     try:
                         turn.waiting[0].release()
@@ -261,10 +262,12 @@ class ByteStream:
             taken = data[start:end]
             ahead.position = end + dropped
             ahead.quick = ahead.delimiter
-            turn.holder = None
+            turn.holder = turn.heir
+            turn.heir = None
         except BaseException as error:
             if turn.holder is claim:
-                turn.holder = None
+                turn.holder = turn.heir
+                turn.heir = None
             if turn.waiting:
                 try:
                     turn.waiting[0].release()
@@ -569,7 +572,7 @@ class ByteStream:
     def _wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
         self._link.wait_for_file(descriptor, events, deadline)
         if self.closed:
-            raise ClosedError("the stream was closed meanwhile")
+            raise closed_meanwhile()
 
     # Sending
 
@@ -609,7 +612,8 @@ class ByteStream:
                 return result
             finally:
                 if turn.holder is claim:
-                    turn.holder = None
+                    turn.holder = turn.heir
+                    turn.heir = None
                 if turn.waiting:
                     try:
                         turn.waiting[0].release()
@@ -1030,6 +1034,8 @@ class ByteStream:
         if self._to_wake:
             self._to_wake = False
             try:
+                for turn in (self._shaking, self._sending, self._receiving):
+                    turn.refuse(closed_meanwhile)
                 self._link.wake()
             except BaseException:
                 self._to_wake = True
@@ -1073,7 +1079,7 @@ class ByteStream:
         leaving = Deadline(max(0.2, min(self._linger.remaining() or 0.0, 10.0)))
         try:
             for turn in turns:
-                turn.take(claim, leaving)
+                turn.take(claim, leaving, insist=True)
             if not self._disposed:
                 if not self._aborted:
                     self._say_goodbye(self._linger)
@@ -1089,11 +1095,14 @@ class ByteStream:
         finally:
             # No call before all three are free.
             if self._shaking.holder is claim:
-                self._shaking.holder = None
+                self._shaking.holder = self._shaking.heir
+                self._shaking.heir = None
             if self._sending.holder is claim:
-                self._sending.holder = None
+                self._sending.holder = self._sending.heir
+                self._sending.heir = None
             if self._receiving.holder is claim:
-                self._receiving.holder = None
+                self._receiving.holder = self._receiving.heir
+                self._receiving.heir = None
             self._pass_on()
 
     def _pass_on(self) -> None:
@@ -1165,6 +1174,10 @@ class _Items(Iterator[bytes]):
 
 def _nothing() -> None:
     """By default."""
+
+
+def closed_meanwhile() -> ClosedError:
+    return ClosedError("the stream was closed meanwhile")
 
 
 def check_size(name: str, size: int, *, least: int = 1) -> None:

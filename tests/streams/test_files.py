@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background
+from support.pairs import TIMEOUT, Background, until_waiting
 
 from netmsg import ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, memory_stream_pair
 
@@ -173,3 +173,48 @@ def test_close_wakes_who_receives_to_a_pipe(pair: Pair, pipe: tuple[int, int]) -
         other.close(timeout=0)
         with pytest.raises(ClosedError):
             receiving.result()
+
+
+class Stuck(io.RawIOBase):
+    """Keeps whoever reads or writes it until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.begun.set()
+        self.may_go_on.wait(TIMEOUT)
+        return 0
+
+    def write(self, data: Any) -> int:
+        self.begun.set()
+        self.may_go_on.wait(TIMEOUT)
+        return len(data)
+
+
+@pytest.mark.parametrize("how", ["send", "receive"])
+def test_close_wakes_who_waits_behind_a_call_that_is_busy_with_a_file(pair: Pair, how: str) -> None:
+    one, other = pair
+    one.send_all(b"something")
+    file = Stuck()
+    busy = Background(other.send_file if how == "send" else other.receive_file, file)
+    assert file.begun.wait(TIMEOUT)
+    waiting = [Background(other.send_all, b"more") if how == "send" else Background(other.receive) for _ in range(2)]
+    for call in waiting:
+        until_waiting(call)
+    closing = Background(other.close, timeout=0)
+    for call in waiting:
+        with pytest.raises(ClosedError):
+            call.result()
+    closing.result()
+    assert busy.is_alive()
+    file.may_go_on.set()
+    busy.join(TIMEOUT)
+    assert not busy.is_alive()
