@@ -60,6 +60,8 @@ __all__ = ["ByteStream", "IdleTimeoutError", "check_size", "closed_meanwhile"]
 CHUNK: Final = 65_536
 LARGE_CHUNK: Final = 1 << 20
 FOREVER: Final = Deadline(None)
+NUMBERS: Final = (float, int)
+"""Those that are compared without a call of Python's."""
 
 T = TypeVar("T")
 
@@ -99,6 +101,7 @@ class ByteStream:
         self._receive_error: BaseException | None = None
         self._send_error: BaseException | None = None
         self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
+        self._unsendable = False  # what the transport itself has to send
         self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
         self._writing_now: tuple[IO[bytes], int | None, int, list[int | None]] | None = None  # see `_to_file`
         self._finished_sending = False
@@ -174,7 +177,9 @@ class ByteStream:
                 raise self._too_late(deadline)
             return
         try:
-            happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
+            # What cannot be sent any more is not waited for: that it cannot would be told again and again.
+            flushing = transport.unsent and not self._unsendable
+            happened = self._link.wait(events | WRITE if flushing else events, deadline)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
                 raise self._too_late(deadline) from None
@@ -191,6 +196,7 @@ class ByteStream:
             except BlockingIOError:
                 pass
             except OSError as error:
+                self._unsendable = True
                 if events & WRITE:
                     if not transport.handshaking:
                         self._send_error = error
@@ -252,8 +258,6 @@ class ByteStream:
                 self._check()
             if self._writing_now is not None:
                 self._settle_file()
-            if ahead.items or ahead.joining or ahead.returned:
-                ahead.settle()
             size, dropped = prepare(deadline, *arguments)
             # No call from here to the end of the block, and so no interrupt.
             data = ahead.data
@@ -331,11 +335,14 @@ class ByteStream:
                 raise self._broken(error)
             if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
                 raise self._too_late(deadline)
+            self._ahead.forget_taken()
             self._wait(READ, deadline)
             again = True
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         left = ahead.front()
         if not left and self._fill(deadline, max_bytes):
             left = ahead.front()
@@ -344,6 +351,8 @@ class ByteStream:
 
     def _exactly(self, deadline: Deadline, nbytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         there = len(ahead)
         overtime = None
         while there < nbytes:
@@ -362,6 +371,8 @@ class ByteStream:
 
     def _until(self, deadline: Deadline, delimiter: bytes, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle_for(delimiter)
         overtime = None
         while (at := ahead.find(delimiter)) < 0:
             if ahead.scanned >= max_bytes + len(delimiter):
@@ -428,6 +439,8 @@ class ByteStream:
     def _into(self, deadline: Deadline, view: memoryview, counts: list[int]) -> tuple[int, int]:
         """Past the read-ahead if there is nothing in it, and the transport can."""
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         receive_into = self._transport.receive_into
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
                 and self._receive_error is None and self._reset is None):
@@ -458,8 +471,8 @@ class ByteStream:
         # The short way. There is no call in it, and so no other thread and no interrupt: see `ReadAhead.split`.
         ahead = self._ahead
         items = ahead.items
-        if (items and delimiter is ahead.quick and ahead.longest <= max_bytes and timeout is None
-                and not self.closed):
+        if (items and delimiter is ahead.quick and ahead.longest <= max_bytes and not self.closed
+                and (timeout is None or timeout.__class__ in NUMBERS and timeout >= 0)):
             item = items[-1]
             del items[-1]
             return item

@@ -50,12 +50,16 @@ def receive_line(stream: ByteStream) -> bytes:
     return stream.receive_until(DELIMITER) + DELIMITER
 
 
+def receive_line_the_long_way(stream: ByteStream) -> bytes:
+    return stream.receive_until(bytes(bytearray(DELIMITER)), timeout=TIMEOUT) + DELIMITER
+
+
 def receive_into(stream: ByteStream) -> bytes:
     buffer = bytearray(11)
     return bytes(buffer[:stream.receive_into(buffer, timeout=TIMEOUT)])
 
 
-@pytest.mark.parametrize("how", [receive_some, receive_ten, receive_line, receive_into])
+@pytest.mark.parametrize("how", [receive_some, receive_ten, receive_line, receive_line_the_long_way, receive_into])
 def test_an_interrupted_receive_loses_nothing(pairs: Any, how: Callable[[ByteStream], bytes]) -> None:
     content = b"".join(line + DELIMITER for line in LINES)
 

@@ -22,6 +22,7 @@ from netmsg import (
     ClosedError, ConnectionBrokenError, Listener, LocalProtocolError, RemoteProtocolError, SocketStream,
     TLSHandshakeError, connect_tcp, create_tcp_server, memory_stream_pair,
 )
+from netmsg.transports.encrypted import TLSTransport
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -620,3 +621,29 @@ def test_a_flood_of_records_without_plaintext_inside_of_tls_leaves_nobody_asleep
         server.send_all(b"hello", timeout=TIMEOUT)
         assert client.receive_exactly(5, timeout=TIMEOUT) == b"hello"
         Background(client.close)
+
+
+def test_who_cannot_send_any_more_waits_for_what_comes(contexts: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a record, for which there is nobody any more, is not tried again all the time."""
+    one, other = socket.socketpair()
+    with one.dup() as twin, SocketStream.from_socket(one) as client, SocketStream.from_socket(other) as server:
+        secure(client, server, contexts)
+        twin.shutdown(socket.SHUT_RD)
+        with pytest.raises(ConnectionBrokenError):
+            while True:
+                server.send_all(b"for nobody", timeout=TIMEOUT)
+        tries = 0
+        receive = TLSTransport.receive
+
+        def counting_receive(transport: TLSTransport, max_bytes: int, /) -> bytes:
+            nonlocal tries
+            tries += 1
+            return receive(transport, max_bytes)
+
+        monkeypatch.setattr(TLSTransport, "receive", counting_receive)
+        with pytest.raises(TimeoutError):
+            server.receive(timeout=0.1)
+        assert tries < 10
+        client.send_all(b"still here", timeout=TIMEOUT)
+        assert server.receive(timeout=TIMEOUT) == b"still here"
+        client.abort()
