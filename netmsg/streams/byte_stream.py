@@ -15,6 +15,7 @@ turn             what belongs to whoever has it
 ===============  =================================================================================
 ``_shaking``     the handshake; taken before the others, and alone until it is over
 ``_sending``     `Transport.send_one`, half-closing
+``_readers``     (its ``turn``) reading through a `makefile`, which has its buffer locked meanwhile
 ``_receiving``   `Transport.receive`, the read-ahead
 ===============  =================================================================================
 
@@ -506,14 +507,23 @@ class ByteStream:
         end = self._ahead.data.find(b"\n", start, start + size)
         return size if end < 0 else end - start + 1, 0
 
+    def _give_back(self, data: bytes) -> None:
+        """To be received again, next. From any thread."""
+        ahead = self._ahead
+        # No call in here, and so no interrupt.
+        ahead.returned += (data,)
+        ahead.quick = None
+
     def makefile(self, mode: str = "rb", *, buffering: int = -1, encoding: str | None = None,
                  errors: str | None = None, newline: str | None = None, timeout: float | None = None) -> Any:
         """A file over the stream, for what works on files (``csv``, ``json``, ``pickle``, ``for line in file``).
 
-        As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write. Closing the file
-        leaves the stream open; a buffered reader keeps what it has read ahead, and what of a line it had when a
-        timeout struck is lost.
+        As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write; what a buffered
+        reader had of a line, or of the bytes that it was asked for, when a timeout struck is lost. Closing the file
+        leaves the stream open; a buffered reader of bytes then gives back to the stream what it has read ahead, and
+        until then, or until `start_tls`, keeps it.
         """
+        check_timeout(timeout)
         self._check()
         return open_file(self, self._readers, mode, buffering, encoding, errors, newline, timeout)
 
@@ -854,7 +864,7 @@ class ByteStream:
 
         Plaintext that has been received already and not been taken is an injection on the client
         (`RemoteProtocolError`), and goes into the handshake on the server. A failed upgrade closes the stream. Raises
-        `TLSHandshakeError`.
+        `TLSHandshakeError`. Another thread that is in the middle of reading a `makefile` gets `LocalProtocolError`.
         """
         deadline = self._deadline(timeout)
         context: ssl.SSLContext | bool | None = self._ssl_context if ssl_context is None else ssl_context
@@ -882,6 +892,9 @@ class ByteStream:
 
     def _start_tls_alone(self, deadline: Deadline, *arguments: Any) -> None:
         self._check_sending()
+        self._in_turn(self._readers.turn, deadline, self._start_tls_unread, *arguments)
+
+    def _start_tls_unread(self, deadline: Deadline, *arguments: Any) -> None:
         self._in_turn(self._receiving, deadline, self._upgrade, *arguments)
 
     def _upgrade(self, deadline: Deadline, context: ssl.SSLContext, server_side: bool,
@@ -937,6 +950,12 @@ class ByteStream:
     def _when_closed(self, function: Callable[[], None]) -> None:
         """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
         self._at_close = function
+
+    def _prepare_reading(self, deadline: Deadline) -> None:
+        """Have the first handshake behind us. For the files over this."""
+        self._check()
+        if self._transport.handshaking:
+            self._shake_hands(deadline)
 
     def _shake_hands(self, deadline: Deadline) -> None:
         self._in_turn(self._shaking, deadline, self._do_handshake)

@@ -111,6 +111,26 @@ def test_who_waits_behind_an_interrupted_receive_has_the_next_turn(pairs: Any) -
     assert strike_everywhere(trial) > 5
 
 
+@pytest.mark.parametrize("mode", ["rb", "r"])
+def test_an_interrupted_reader_hinders_no_other(pairs: Any, mode: str) -> None:
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        one.send_all(b"line\n")
+        file = other.makefile(mode, timeout=TIMEOUT)
+        try:
+            with strike:
+                file.readline()
+                file.close()
+        except Struck:
+            pass
+        one.send_all(b"then\n")
+        assert Background(other.makefile(mode, timeout=TIMEOUT).readline).result()
+        one.abort()
+        other.abort()
+
+    assert strike_everywhere(trial) > 5
+
+
 @pytest.mark.parametrize("how, error", [
     (lambda stream: stream.receive_exactly(100, timeout=TIMEOUT), IncompleteReadError),
     (lambda stream: stream.receive_until(b"\n", timeout=TIMEOUT), IncompleteReadError)])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
+from support.blocking import until_asleep
 from support.pairs import TIMEOUT, Background
 from support.streams import connect, secure
 
@@ -390,15 +391,21 @@ def test_65_an_iterator_begun_before_goes_on_after(contexts: Contexts) -> None:
         assert serving.result() == [b"DUMMY", b"STARTTLS", b"ENCRYPTED"]
 
 
-@pytest.mark.parametrize("how", ["receive_until", "makefile", "text makefile", "pair makefile"])
+@pytest.mark.parametrize("how", ["receive_until", "makefile", "text makefile", "pair makefile", "closed makefile",
+                                 "makefile that is gone"])
 def test_66_injected_plaintext_is_never_delivered(contexts: Contexts, how: str) -> None:
     with plain_pair(contexts) as (client, server):
         server.send_all(b"220 go ahead\r\nINJECTED\r\n")
         if how == "receive_until":
             assert client.receive_until(b"\r\n", timeout=TIMEOUT) == b"220 go ahead"
         else:
-            mode = {"makefile": "rb", "text makefile": "r", "pair makefile": "rwb"}[how]
-            assert client.makefile(mode, timeout=TIMEOUT).readline()
+            mode = {"text makefile": "r", "pair makefile": "rwb"}.get(how, "rb")
+            file = client.makefile(mode, timeout=TIMEOUT)
+            assert file.readline()
+            if how == "closed makefile":
+                file.close()
+            elif how == "makefile that is gone":
+                del file
         with pytest.raises(RemoteProtocolError):
             client.start_tls(timeout=TIMEOUT)
         assert client.closed
@@ -417,6 +424,43 @@ def test_66_what_a_client_injects_goes_into_the_handshake_and_fails_it(contexts:
         with pytest.raises(TLSHandshakeError):
             server.start_tls(timeout=TIMEOUT)
         assert server.closed
+
+
+@pytest.mark.parametrize("mode", ["rb", "r", "rwb"])
+def test_66_who_is_in_the_middle_of_a_line_is_refused_and_the_upgrade_goes_on(contexts: Contexts, mode: str) -> None:
+    with plain_pair(contexts) as (client, server):
+        file = client.makefile(mode)
+        reading = Background(file.readline)
+        until_asleep(reading)
+        upgrading = Background(client.start_tls, timeout=TIMEOUT / 2)
+        until_asleep(upgrading)
+        server.send_all(b"part of a line")
+        with pytest.raises(LocalProtocolError):
+            reading.result()
+        server.start_tls(timeout=TIMEOUT)
+        upgrading.result()
+        server.send_all(b"encrypted\n")
+        assert file.readline() in (b"encrypted\n", "encrypted\n")
+
+
+def test_an_upgrade_waits_no_longer_than_it_may_for_who_reads_a_file(contexts: Contexts) -> None:
+    with plain_pair(contexts) as (client, server):
+        reading = Background(client.makefile("rb").readline)
+        until_asleep(reading)
+        with pytest.raises(TimeoutError):
+            client.start_tls(timeout=0.05)
+        server.send_all(b"a line\n")
+        assert reading.result() == b"a line\n"
+
+
+def test_what_was_not_flushed_hinders_no_upgrade_for_ever(contexts: Contexts) -> None:
+    with plain_pair(contexts) as (client, server):
+        file = client.makefile("rw")
+        file.write("x" * 8000)
+        file.write("y" * 8000)
+        upgrading = Background(client.start_tls, timeout=TIMEOUT)
+        with pytest.raises(LocalProtocolError):
+            upgrading.result()
 
 
 @pytest.mark.parametrize("how", ["receive_until", "makefile"])
