@@ -456,7 +456,7 @@ def test_an_upgrade_waits_no_longer_than_it_may_for_who_reads_a_file(contexts: C
 def test_what_was_not_flushed_hinders_no_upgrade_for_ever(contexts: Contexts) -> None:
     with plain_pair(contexts) as (client, server):
         file = client.makefile("rw")
-        file.write("x" * 8000)
+        file.buffer.write(b"x" * 8000)
         file.write("y" * 8000)
         upgrading = Background(client.start_tls, timeout=TIMEOUT)
         with pytest.raises(LocalProtocolError):
