@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from .deadline import Deadline
 from .interrupts import SIGNAL_CHECK, in_main_thread
 
-__all__ = ["Signal", "Ticket", "Waiters"]
+__all__ = ["Signal", "Ticket", "Waiters", "new_ticket", "wait_by"]
 
 ONE: Final = (1).to_bytes(8, sys.byteorder)
 """What is added to the counter of an eventfd, or eight bytes for a pipe."""
@@ -90,13 +90,14 @@ class Signal:
             self.close()
 
 
-def _lock() -> LockType:
+def new_ticket() -> LockType:
+    """A raw lock, held."""
     lock = allocate_lock()
     lock.acquire()
     return lock
 
 
-def _acquire(ticket: Ticket, deadline: Deadline) -> bool:
+def wait_by(ticket: Ticket, deadline: Deadline) -> bool:
     """Wait by ``ticket``; false once ``deadline`` has expired. In the main thread with a look for signals now and
     then: see `SIGNAL_CHECK`."""
     if not in_main_thread():
@@ -131,11 +132,11 @@ class Waiters:
         """
         waiting = self.waiting
         while True:
-            ticket = (special() if special is not None else None) or _lock()
+            ticket = (special() if special is not None else None) or new_ticket()
             try:
                 waiting.append(ticket)
                 found = bool(ready())
-                woken = found or _acquire(ticket, deadline)
+                woken = found or wait_by(ticket, deadline)
                 waiting.remove(ticket)
                 if found and waiting:
                     self.notify()  # the wake-up that may have come meanwhile was for somebody else

@@ -16,7 +16,7 @@ from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteP
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
-from ..streams.byte_stream import ByteStream, check_size
+from ..streams.byte_stream import ByteStream, check_size, closed_meanwhile
 from ..streams.connecting import connect_tcp, connect_unix
 from ..streams.socket_stream import PeerCredentials, SocketStream
 from ..streams.turns import Turn
@@ -105,7 +105,7 @@ class PacketClient(Generic[S, R]):
 
     def _recv(self, deadline: Deadline) -> R:
         turn = self._receiving
-        waiting = turn.waiters.waiting
+        waiting = turn.waiting
         claim = [get_ident()]
         kept: Any
         try:
@@ -121,10 +121,12 @@ class PacketClient(Generic[S, R]):
             kept = self._mixed if bad else self._ready
             packet: Any = kept[-1]
             del kept[-1]
-            turn.holder = None
+            turn.holder = turn.heir
+            turn.heir = None
         except BaseException:
             if turn.holder is claim:
-                turn.holder = None
+                turn.holder = turn.heir
+                turn.heir = None
             if waiting:
                 try:
                     waiting[0].release()  # one call into C: before a call of Python's an interrupt could strike
@@ -175,10 +177,11 @@ class PacketClient(Generic[S, R]):
             self._until_something_is_there(deadline)
         finally:
             if turn.holder is claim:
-                turn.holder = None
-            if turn.waiters.waiting:
+                turn.holder = turn.heir
+                turn.heir = None
+            if turn.waiting:
                 try:
-                    turn.waiters.waiting[0].release()
+                    turn.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
 
@@ -289,10 +292,11 @@ class PacketClient(Generic[S, R]):
                                    timeout=deadline.remaining())
         finally:
             if turn.holder is claim:
-                turn.holder = None
-            if turn.waiters.waiting:
+                turn.holder = turn.heir
+                turn.heir = None
+            if turn.waiting:
                 try:
-                    turn.waiters.waiting[0].release()
+                    turn.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
 
@@ -334,10 +338,13 @@ class PacketClient(Generic[S, R]):
 
     def close(self, *, timeout: float | None = 1.0) -> None:
         """Close, and see to it that what was sent is not lost: see `ByteStream.close`."""
+        check_timeout(timeout)
+        self._receiving.refuse(closed_meanwhile)
         self._stream.close(timeout=timeout)
 
     def abort(self) -> None:
         """Close at once, dropping everything."""
+        self._receiving.refuse(closed_meanwhile)
         self._stream.abort()
 
     def __enter__(self) -> PacketClient[S, R]:

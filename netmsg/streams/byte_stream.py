@@ -15,6 +15,7 @@ turn             what belongs to whoever has it
 ===============  =================================================================================
 ``_shaking``     the handshake; taken before the others, and alone until it is over
 ``_sending``     `Transport.send_one`, half-closing
+``_readers``     (its ``turn``) reading through a `makefile`, which has its buffer locked meanwhile
 ``_receiving``   `Transport.receive`, the read-ahead
 ===============  =================================================================================
 
@@ -55,11 +56,13 @@ from .turns import Turn
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["ByteStream", "IdleTimeoutError", "check_size"]
+__all__ = ["ByteStream", "IdleTimeoutError", "check_size", "closed_meanwhile"]
 
 CHUNK: Final = 65_536
 LARGE_CHUNK: Final = 1 << 20
 FOREVER: Final = Deadline(None)
+NUMBERS: Final = (float, int)
+"""Those that are compared without a call of Python's."""
 
 T = TypeVar("T")
 
@@ -99,6 +102,7 @@ class ByteStream:
         self._receive_error: BaseException | None = None
         self._send_error: BaseException | None = None
         self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
+        self._unsendable = False  # what the transport itself has to send
         self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
         self._writing_now: tuple[IO[bytes], int | None, int, list[int | None]] | None = None  # see `_to_file`
         self._finished_sending = False
@@ -169,28 +173,31 @@ class ByteStream:
         transport = self._transport
         if events & READ and transport.readable:  # no event tells of what is inside already
             if self.closed:
-                raise ClosedError("the stream was closed meanwhile")
+                raise closed_meanwhile()
             if deadline.expired:
                 raise self._too_late(deadline)
             return
         try:
-            happened = self._link.wait(events | WRITE if transport.unsent else events, deadline)
+            # What cannot be sent any more is not waited for: that it cannot would be told again and again.
+            flushing = transport.unsent and not self._unsendable
+            happened = self._link.wait(events | WRITE if flushing else events, deadline)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
                 raise self._too_late(deadline) from None
             raise
         except ConnectionBrokenError:
             if self.closed:
-                raise ClosedError("the stream was closed meanwhile") from None
+                raise closed_meanwhile() from None
             raise
         if self.closed:
-            raise ClosedError("the stream was closed meanwhile")
+            raise closed_meanwhile()
         if happened & WRITE and transport.unsent:
             try:
                 transport.flush()
             except BlockingIOError:
                 pass
             except OSError as error:
+                self._unsendable = True
                 if events & WRITE:
                     if not transport.handshaking:
                         self._send_error = error
@@ -206,7 +213,7 @@ class ByteStream:
         """What to raise for an error of the network: another one each time, for the one that is kept must not keep
         alive what was alive where it was raised."""
         if self.closed:
-            return ClosedError("the stream was closed meanwhile")
+            return closed_meanwhile()
         error.__traceback__ = None
         return as_broken(error) if isinstance(error, OSError) else error
 
@@ -220,7 +227,8 @@ class ByteStream:
                 return work(deadline, *arguments)
             finally:
                 if turn.holder is claim:
-                    turn.holder = None
+                    turn.holder = turn.heir
+                    turn.heir = None
                 if turn.waiting:
                     try:
                         turn.waiting[0].release()
@@ -251,8 +259,6 @@ class ByteStream:
                 self._check()
             if self._writing_now is not None:
                 self._settle_file()
-            if ahead.items or ahead.joining or ahead.returned:
-                ahead.settle()
             size, dropped = prepare(deadline, *arguments)
             # No call from here to the end of the block, and so no interrupt.
             data = ahead.data
@@ -261,10 +267,12 @@ class ByteStream:
             taken = data[start:end]
             ahead.position = end + dropped
             ahead.quick = ahead.delimiter
-            turn.holder = None
+            turn.holder = turn.heir
+            turn.heir = None
         except BaseException as error:
             if turn.holder is claim:
-                turn.holder = None
+                turn.holder = turn.heir
+                turn.heir = None
             if turn.waiting:
                 try:
                     turn.waiting[0].release()
@@ -328,11 +336,14 @@ class ByteStream:
                 raise self._broken(error)
             if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
                 raise self._too_late(deadline)
+            self._ahead.forget_taken()
             self._wait(READ, deadline)
             again = True
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         left = ahead.front()
         if not left and self._fill(deadline, max_bytes):
             left = ahead.front()
@@ -341,6 +352,8 @@ class ByteStream:
 
     def _exactly(self, deadline: Deadline, nbytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         there = len(ahead)
         overtime = None
         while there < nbytes:
@@ -359,6 +372,8 @@ class ByteStream:
 
     def _until(self, deadline: Deadline, delimiter: bytes, max_bytes: int) -> tuple[int, int]:
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle_for(delimiter)
         overtime = None
         while (at := ahead.find(delimiter)) < 0:
             if ahead.scanned >= max_bytes + len(delimiter):
@@ -425,6 +440,8 @@ class ByteStream:
     def _into(self, deadline: Deadline, view: memoryview, counts: list[int]) -> tuple[int, int]:
         """Past the read-ahead if there is nothing in it, and the transport can."""
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         receive_into = self._transport.receive_into
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
                 and self._receive_error is None and self._reset is None):
@@ -455,8 +472,8 @@ class ByteStream:
         # The short way. There is no call in it, and so no other thread and no interrupt: see `ReadAhead.split`.
         ahead = self._ahead
         items = ahead.items
-        if (items and delimiter is ahead.quick and ahead.longest <= max_bytes and timeout is None
-                and not self.closed):
+        if (items and delimiter is ahead.quick and ahead.longest <= max_bytes and not self.closed
+                and (timeout is None or timeout.__class__ in NUMBERS and timeout >= 0)):
             item = items[-1]
             del items[-1]
             return item
@@ -490,14 +507,23 @@ class ByteStream:
         end = self._ahead.data.find(b"\n", start, start + size)
         return size if end < 0 else end - start + 1, 0
 
+    def _give_back(self, data: bytes) -> None:
+        """To be received again, next. From any thread."""
+        ahead = self._ahead
+        # No call in here, and so no interrupt.
+        ahead.returned += (data,)
+        ahead.quick = None
+
     def makefile(self, mode: str = "rb", *, buffering: int = -1, encoding: str | None = None,
                  errors: str | None = None, newline: str | None = None, timeout: float | None = None) -> Any:
         """A file over the stream, for what works on files (``csv``, ``json``, ``pickle``, ``for line in file``).
 
-        As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write. Closing the file
-        leaves the stream open; a buffered reader keeps what it has read ahead, and what of a line it had when a
-        timeout struck is lost.
+        As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write; what a buffered
+        reader had of a line, or of the bytes that it was asked for, when a timeout struck is lost. Closing the file
+        leaves the stream open; a buffered reader of bytes then gives back to the stream what it has read ahead, and
+        until then, or until `start_tls`, keeps it.
         """
+        check_timeout(timeout)
         self._check()
         return open_file(self, self._readers, mode, buffering, encoding, errors, newline, timeout)
 
@@ -569,7 +595,7 @@ class ByteStream:
     def _wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
         self._link.wait_for_file(descriptor, events, deadline)
         if self.closed:
-            raise ClosedError("the stream was closed meanwhile")
+            raise closed_meanwhile()
 
     # Sending
 
@@ -609,7 +635,8 @@ class ByteStream:
                 return result
             finally:
                 if turn.holder is claim:
-                    turn.holder = None
+                    turn.holder = turn.heir
+                    turn.heir = None
                 if turn.waiting:
                     try:
                         turn.waiting[0].release()
@@ -837,7 +864,7 @@ class ByteStream:
 
         Plaintext that has been received already and not been taken is an injection on the client
         (`RemoteProtocolError`), and goes into the handshake on the server. A failed upgrade closes the stream. Raises
-        `TLSHandshakeError`.
+        `TLSHandshakeError`. Another thread that is in the middle of reading a `makefile` gets `LocalProtocolError`.
         """
         deadline = self._deadline(timeout)
         context: ssl.SSLContext | bool | None = self._ssl_context if ssl_context is None else ssl_context
@@ -865,6 +892,9 @@ class ByteStream:
 
     def _start_tls_alone(self, deadline: Deadline, *arguments: Any) -> None:
         self._check_sending()
+        self._in_turn(self._readers.turn, deadline, self._start_tls_unread, *arguments)
+
+    def _start_tls_unread(self, deadline: Deadline, *arguments: Any) -> None:
         self._in_turn(self._receiving, deadline, self._upgrade, *arguments)
 
     def _upgrade(self, deadline: Deadline, context: ssl.SSLContext, server_side: bool,
@@ -920,6 +950,12 @@ class ByteStream:
     def _when_closed(self, function: Callable[[], None]) -> None:
         """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
         self._at_close = function
+
+    def _prepare_reading(self, deadline: Deadline) -> None:
+        """Have the first handshake behind us. For the files over this."""
+        self._check()
+        if self._transport.handshaking:
+            self._shake_hands(deadline)
 
     def _shake_hands(self, deadline: Deadline) -> None:
         self._in_turn(self._shaking, deadline, self._do_handshake)
@@ -1030,6 +1066,8 @@ class ByteStream:
         if self._to_wake:
             self._to_wake = False
             try:
+                for turn in (self._shaking, self._sending, self._receiving):
+                    turn.refuse(closed_meanwhile)
                 self._link.wake()
             except BaseException:
                 self._to_wake = True
@@ -1073,7 +1111,7 @@ class ByteStream:
         leaving = Deadline(max(0.2, min(self._linger.remaining() or 0.0, 10.0)))
         try:
             for turn in turns:
-                turn.take(claim, leaving)
+                turn.take(claim, leaving, insist=True)
             if not self._disposed:
                 if not self._aborted:
                     self._say_goodbye(self._linger)
@@ -1089,11 +1127,14 @@ class ByteStream:
         finally:
             # No call before all three are free.
             if self._shaking.holder is claim:
-                self._shaking.holder = None
+                self._shaking.holder = self._shaking.heir
+                self._shaking.heir = None
             if self._sending.holder is claim:
-                self._sending.holder = None
+                self._sending.holder = self._sending.heir
+                self._sending.heir = None
             if self._receiving.holder is claim:
-                self._receiving.holder = None
+                self._receiving.holder = self._receiving.heir
+                self._receiving.heir = None
             self._pass_on()
 
     def _pass_on(self) -> None:
@@ -1165,6 +1206,10 @@ class _Items(Iterator[bytes]):
 
 def _nothing() -> None:
     """By default."""
+
+
+def closed_meanwhile() -> ClosedError:
+    return ClosedError("the stream was closed meanwhile")
 
 
 def check_size(name: str, size: int, *, least: int = 1) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import os
 import stat
+import weakref
+from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from ..deadline import Deadline, check_timeout
+from ..deadline import Deadline
+from ..errors import LocalProtocolError
 from ..sockets.waiting import READ, wait_for_sockets
+from .turns import Turn
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -24,16 +28,20 @@ class StreamFile(io.RawIOBase):
     """The unbuffered file. ``by_line``: hand over no more than the rest of a line, so that a buffer that cannot be
     looked into has nothing of the next line, which may have to go into a TLS handshake."""
 
-    def __init__(self, stream: ByteStream, *, readable: bool, writable: bool, timeout: float | None,
+    _buffer: weakref.ref[io.BufferedReader] | None = None
+    _last = b""  # what was handed over last: whatever a buffer holds is of that, for it asks for more when it is empty
+
+    def __init__(self, stream: ByteStream, turn: Turn | None, *, readable: bool, writable: bool, timeout: float | None,
                  by_line: bool) -> None:
         self._stream = stream
+        self._turn = turn
         self._readable = readable
         self._writable = writable
         self._timeout = timeout
         self._by_line = by_line
         self._position = 0
-        self.cut_off = False
-        """Whether to behave as at the end."""
+        self.handing_back: int | None = None
+        """The thread that takes what a buffer holds, to which this behaves as at the end."""
 
     def readable(self) -> bool:
         return self._readable
@@ -50,19 +58,43 @@ class StreamFile(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         self._check("read", self._readable)
-        if self.cut_off:
-            return 0
         view = memoryview(buffer).cast("B")
-        if self._by_line:
-            chunk = self._stream._receive_line(len(view), timeout=self._timeout)
-        else:
-            chunk = self._stream.receive(len(view), timeout=self._timeout)
+        if not len(view) or self.handing_back == get_ident():
+            return 0
+        self._last = b""
+        chunk = self._receive(len(view))
         view[:len(chunk)] = chunk
         self._position += len(chunk)
+        if self._buffer is not None:
+            self._last = chunk
         return len(chunk)
+
+    def _receive(self, max_bytes: int) -> bytes:
+        """In turn with other readers, for whoever comes from a buffer has that locked: see `Readers.hand_back`."""
+        turn = self._turn
+        if turn is None:
+            return self._stream.receive(max_bytes, timeout=self._timeout)
+        deadline = Deadline(self._timeout)
+        claim = [get_ident()]
+        try:
+            self._stream._prepare_reading(deadline)  # nobody waits for the handshake who has this turn
+            turn.take(claim, deadline)
+            receive = self._stream._receive_line if self._by_line else self._stream.receive
+            return receive(max_bytes, timeout=deadline.remaining())
+        finally:
+            if turn.holder is claim:
+                turn.holder = turn.heir
+                turn.heir = None
+            if turn.waiting:
+                try:
+                    turn.waiting[0].release()
+                except (IndexError, RuntimeError):
+                    pass  # it has left, or was woken already
 
     def write(self, data: ReadableBuffer) -> int:
         self._check("write", self._writable)
+        if self.handing_back == get_ident():
+            raise LocalProtocolError("the file has more to write than its buffer holds: flush it before start_tls()")
         self._stream.send_all(data, timeout=self._timeout)
         return memoryview(data).nbytes
 
@@ -73,35 +105,80 @@ class StreamFile(io.RawIOBase):
             raise io.UnsupportedOperation(what)
 
 
+class BytesFile(StreamFile):
+    """The one below a buffered reader of bytes. Whoever closes it, as the reader does when it goes away, gives back
+    what that holds. (A class of its own: the others may be collected at any time, and no code runs for them then.)"""
+
+    def buffered_by(self, buffer: io.BufferedReader) -> None:
+        self._buffer = weakref.ref(buffer)
+
+    def close(self) -> None:
+        buffer = self._buffer() if self._buffer is not None and not self.closed else None
+        if buffer is not None:
+            try:
+                held = self._position - buffer.tell()
+            except ValueError:
+                held = 0  # detached
+            if held:
+                self._stream._give_back(self._last[-held:])
+            self._buffer = None
+        super().close()
+
+
 class Readers:
-    """The readers over one stream, and what they hold of it; also those that the user has let go of."""
+    """The readers over one stream, and what they hold of it. Those of lines are kept also when the user has let go of
+    them: nothing else knows what they hold. The others give it back when they go."""
 
     def __init__(self) -> None:
-        self._readers: list[tuple[StreamFile, Any]] = []
+        self.turn = Turn()
+        """Of who receives through one of them. Taken before the stream's own."""
+        self._of_lines: list[tuple[StreamFile, Any]] = []
+        self._of_bytes: list[tuple[weakref.ref[StreamFile], weakref.ref[io.BufferedReader]]] = []
         self._taken: list[bytes | str] = []
 
     def add(self, raw: StreamFile, file: Any) -> None:
-        self._readers = [(other, reader) for other, reader in self._readers if not other.closed]
-        self._readers.append((raw, file))
+        if isinstance(raw, BytesFile):
+            raw.buffered_by(file)
+            self._of_bytes = [pair for pair in self._of_bytes if pair[1]() is not None]
+            self._of_bytes.append((weakref.ref(raw), weakref.ref(file)))
+        else:
+            self._of_lines = [(other, reader) for other, reader in self._of_lines if not other.closed]
+            self._of_lines.append((raw, file))
 
     def hand_back(self, returned: list[bytes]) -> None:
         """Put in front of ``returned`` what they have read ahead: what they still have to give when nothing more
-        comes."""
-        for raw, file in self._readers:
-            raw.cut_off = True
-            try:
-                self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept
-            except UnicodeError:
-                self._taken.append("\0")  # it holds something, and no text
-            except ValueError:
-                pass  # closed, or detached: it holds nothing
-            finally:
-                raw.cut_off = False
+        comes. For whoever has the `turn`.
+
+        Another thread may be in the middle of a read: it has the buffer locked, and wants the turn, now or later. It is
+        refused, or the two would wait for each other.
+        """
+        try:
+            self.turn.refuse(_upgrading)
+            for raw, file in [*self._of_lines, *((raw(), file()) for raw, file in self._of_bytes)]:
+                if raw is not None and file is not None:
+                    self._take_from(raw, file)
+        finally:
+            self.turn.refusal = None
         taken = [held if isinstance(held, bytes) else held.encode("utf-8", "surrogateescape") for held in self._taken]
         if any(taken):
             # No call between the one and the other, and so no interrupt.
             returned[0:0] = taken
             self._taken = []
+
+    def _take_from(self, raw: StreamFile, file: Any) -> None:
+        try:
+            raw.handing_back = get_ident()
+            self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept
+        except UnicodeError:
+            self._taken.append("\0")  # it holds something, and no text
+        except ValueError:
+            pass  # closed, or detached: it holds nothing
+        finally:
+            raw.handing_back = None
+
+
+def _upgrading() -> LocalProtocolError:
+    return LocalProtocolError("the file was read while start_tls() was called")
 
 
 def waitable_descriptor(file: IO[bytes]) -> int:
@@ -157,10 +234,11 @@ def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, e
         raise ValueError("a binary file has no encoding, errors or newline")
     if buffering == 0 and not binary:
         raise ValueError("a text file is always buffered")
-    check_timeout(timeout)
     both = kind.startswith("rw")
-    raw = StreamFile(stream, readable="r" in kind, writable="w" in kind, timeout=timeout,
-                     by_line=buffering != 0 and (both or not binary))
+    by_line = buffering != 0 and (both or not binary)
+    make = StreamFile if by_line or buffering == 0 or "r" not in kind else BytesFile
+    raw = make(stream, readers.turn if buffering else None, readable="r" in kind, writable="w" in kind,
+               timeout=timeout, by_line=by_line)
     if buffering == 0:
         return raw
     size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering

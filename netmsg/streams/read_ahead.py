@@ -14,8 +14,9 @@ class ReadAhead:
     """What is unread is ``data`` from ``position`` on, then ``items``, and then ``more``.
 
     Received chunks are appended to ``more`` as they are. Taking moves ``position``: two plain assignments, which an
-    interrupt cannot come between. ``items`` is only there while one item after the other is taken, and before anything
-    else is taken it has to go, and what was given back has to come to the front: `settle`.
+    interrupt cannot come between. ``items`` is only there while one item after the other is taken (those that cannot go
+    the short way come to the front one by one: `settle_for`), and before anything else is taken it has to go, and what
+    was given back has to come to the front: `settle`.
     """
 
     __slots__ = ("data", "delimiter", "items", "joining", "longest", "more", "position", "quick", "returned", "scanned",
@@ -105,6 +106,20 @@ class ReadAhead:
             self.data, self.position, self.more = b"", 0, more
             del self.returned[:count]
 
+    def settle_for(self, delimiter: bytes) -> None:
+        """Enough of `settle` for one item: where they have been split by this delimiter already, the first alone."""
+        if self.joining or self.returned or delimiter != self.delimiter:
+            self.settle()
+        elif self.position == len(self.data):  # otherwise the first one is there already
+            self.searched()
+            # No call from here on: another thread may take items the short way, and an interrupt could come.
+            items = self.items
+            if items:
+                self.quick = None
+                self.data = items[-1] + delimiter
+                self.position = 0
+                del items[-1]
+
     def front(self) -> int:
         """How many bytes can be taken from ``data``, into which the next chunk is moved if it is exhausted."""
         left = len(self.data) - self.position
@@ -116,6 +131,11 @@ class ReadAhead:
             self.position = 0
             del self.more[0]
         return left
+
+    def forget_taken(self) -> None:
+        """Keep nothing alive of what has been taken, while nothing comes. A search goes on where it was."""
+        if self.position == len(self.data):
+            self.data, self.position = b"", 0
 
     def gather(self, size: int) -> None:
         """Have the first ``size`` unread bytes together in ``data``."""

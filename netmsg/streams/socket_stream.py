@@ -219,6 +219,8 @@ class SocketStream(ByteStream):
                       found: list[int]) -> tuple[int, int]:
         ahead = self._ahead
         come = unix.descriptors
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
         left = ahead.front()
         come.ask()
         if not left and (unix.readable or not (come.kept or come.lost)):

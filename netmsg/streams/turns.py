@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from threading import get_ident
+from typing import Final
 
 from ..deadline import Deadline
-from ..waiting import Waiters
+from ..waiting import Ticket, new_ticket, wait_by
 
 __all__ = ["Claim", "Turn"]
 
+PATIENCE: Final = 0.005
+"""Seconds for which the first in the queue lets others go before it. To hand over after every call would cost two
+threads that send all the time a switch for each."""
 
 Claim = list[int]
 """A call that wants its turn: a list of its own, ``[get_ident()]``, compared by identity."""
@@ -25,17 +31,23 @@ class Turn:
             ...
         finally:
             if turn.holder is claim:
-                turn.holder = None
+                turn.holder = turn.heir
+                turn.heir = None
             if turn.waiting:
                 try:
                     turn.waiting[0].release()
-                except RuntimeError:
-                    pass  # woken already
+                except (IndexError, RuntimeError):
+                    pass  # it has left, or was woken already
 
     The holder is recorded inside of the ``try``. To let go is the first thing in ``finally``, and to wake the next is a
     single call into C right behind it, written out: a call of Python's would be a place for an interrupt to strike,
-    and the next would sleep on beside a turn that is free. Who is woken and does not take it wakes the next in turn
-    (`Waiters`), so that one is enough. `pass_on` is for those who need not be that strict.
+    and the next would sleep on beside a turn that is free. Whoever leaves, with the turn or without it, wakes the first
+    in the queue, so that one is enough. `pass_on` is for those who need not be that strict.
+
+    A turn that is free goes to whoever comes first, and mostly that is the thread that has just let go of it. So the
+    first in the queue becomes the ``heir`` once it has had `PATIENCE`: it is handed the turn by whoever has it, and
+    nobody comes between. An heir that is interrupted, or whose time is up, gives that up, and passes on what it was
+    handed.
 
     A loop directly inside of such a ``try``, or of a ``with``, begins with ``while True:`` and does not end with an
     ``if``; or it is in a function of its own. CPython 3.12 to 3.14 compile some jumps back, above all those of ``while
@@ -43,26 +55,62 @@ class Turn:
     and whatever they were to release stays taken. (``tests/test_loops.py`` looks at the compiled code.)
     """
 
-    __slots__ = ("holder", "waiters", "waiting")
+    __slots__ = ("heir", "holder", "refusal", "waiting")
 
     def __init__(self) -> None:
         self.holder: Claim | None = None
-        self.waiters = Waiters()
-        self.waiting = self.waiters.waiting
+        self.heir: Claim | None = None
+        """Who is to have it next: always the first of ``waiting``, and only while there is a holder."""
+        self.waiting: deque[Ticket] = deque()
+        """Those who wait, in the order in which they came."""
+        self.refusal: Callable[[], BaseException] | None = None
 
-    def take(self, claim: Claim, deadline: Deadline) -> None:
-        """Wait for the turn. Raises ``TimeoutError``. Woken by whoever had it."""
+    def take(self, claim: Claim, deadline: Deadline, *, insist: bool = False) -> None:
+        """Wait for the turn. Raises ``TimeoutError``, and unless it is to ``insist`` what `refuse` was told. Woken by
+        whoever had it."""
         if self.holder is None:
             self.holder = claim
             return
+        ticket = new_ticket()
+        patience = None
+        try:
+            self.waiting.append(ticket)
+            while True:
+                late = deadline.expired
+                impatient = patience is not None and patience.expired
+                # No call from here to the end of the block, and so neither an interrupt nor another thread.
+                if self.holder is None:
+                    self.holder = claim
+                if self.holder is claim:
+                    break
+                if impatient:
+                    self.heir = claim
+                if self.refusal is not None and not insist:
+                    raise self.refusal()
+                if late:
+                    raise TimeoutError("another thread was at it all the time")
+                if patience is None and self.waiting[0] is ticket:
+                    patience = deadline.sooner(PATIENCE)
+                wait_by(ticket, deadline if patience is None or impatient else patience)
+            self.waiting.remove(ticket)
+        except BaseException:
+            # No call before nobody hands it over any more. Whoever called this lets go of it, and wakes the next.
+            if self.heir is claim:
+                self.heir = None
+            try:
+                self.waiting.remove(ticket)
+            except ValueError:
+                pass
+            raise
 
-        def mine() -> bool:
-            if self.holder is None:
-                self.holder = claim
-            return self.holder is claim
-
-        if not self.waiters.wait(mine, deadline):
-            raise TimeoutError("another thread was at it all the time")
+    def refuse(self, refusal: Callable[[], BaseException]) -> None:
+        """Have those who wait, now or later, raise ``refusal()``. Callable from a signal handler."""
+        self.refusal = refusal
+        for ticket in tuple(self.waiting):
+            try:
+                ticket.release()
+            except RuntimeError:
+                pass  # woken already
 
     def pass_on(self) -> None:
         """Wake the next."""

@@ -424,6 +424,32 @@ def test_closing_wakes_whoever_is_blocked(pair: Pair) -> None:
     assert client.fileno() == -1
 
 
+def test_closing_wakes_who_waits_behind_a_decoder_that_takes_its_time() -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def restore(line: str) -> str:
+        begun.set()
+        may_go_on.wait(TIMEOUT)
+        return line
+
+    stream, peer = memory_stream_pair()
+    client = PacketClient(stream, LineCodec().map(decode=restore))
+    peer.send_all(b"line\n")
+    busy = Background(client.recv_packet)
+    assert begun.wait(TIMEOUT)
+    waiting = [Background(client.recv_packet) for _ in range(2)]
+    until_asleep(*waiting)
+    client.close()
+    for call in waiting:
+        with pytest.raises(ClosedError):
+            call.result()
+    assert busy.is_alive()
+    may_go_on.set()
+    busy.join(TIMEOUT)
+    assert not busy.is_alive()
+    peer.abort()
+
+
 def test_what_was_received_cannot_be_had_after_close() -> None:
     stream, peer = memory_stream_pair()
     with PacketClient(stream, LineCodec()) as client, peer:

@@ -250,6 +250,50 @@ def test_11_each_byte_goes_to_one_of_several_receivers(pair: Pair) -> None:
     assert sorted(sum((receiver.result() for receiver in receivers), [])) == sent
 
 
+def test_11_who_sends_all_the_time_does_not_starve_others(pair: Pair) -> None:
+    sent = threading.Event()
+
+    def send() -> None:
+        while not sent.is_set():
+            pair.client.send_all(bytes(1000), timeout=TIMEOUT)
+
+    def drain() -> None:
+        while pair.server.receive(MIB, timeout=TIMEOUT):
+            pass
+
+    calls = [Background(send), Background(drain)]
+    try:
+        Background(pair.client.send_all, b"ping", timeout=TIMEOUT).result(2 * TIMEOUT)
+    finally:
+        sent.set()
+    calls[0].result()
+    pair.client.send_eof(timeout=TIMEOUT)
+    calls[1].result()
+
+
+def test_11_who_receives_all_the_time_does_not_starve_others(pair: Pair) -> None:
+    received = threading.Event()
+
+    def receive() -> None:
+        while not received.is_set():
+            pair.server.receive(10, timeout=TIMEOUT)
+
+    def feed() -> None:
+        while not received.is_set():
+            pair.client.send_all(bytes(1000), timeout=TIMEOUT)
+        pair.client.send_eof(timeout=TIMEOUT)
+
+    calls = [Background(receive), Background(feed)]
+    try:
+        assert Background(pair.server.receive_exactly, 100, timeout=TIMEOUT).result(2 * TIMEOUT) == bytes(100)
+    finally:
+        received.set()
+    calls[0].result()
+    draining = Background(list, pair.server)
+    calls[1].result()
+    draining.result()
+
+
 def test_11_lines_too(pair: Pair) -> None:
     def receive() -> list[bytes]:
         return list(pair.server.receive_delimited_chunks(b"\n"))

@@ -50,12 +50,16 @@ def receive_line(stream: ByteStream) -> bytes:
     return stream.receive_until(DELIMITER) + DELIMITER
 
 
+def receive_line_the_long_way(stream: ByteStream) -> bytes:
+    return stream.receive_until(bytes(bytearray(DELIMITER)), timeout=TIMEOUT) + DELIMITER
+
+
 def receive_into(stream: ByteStream) -> bytes:
     buffer = bytearray(11)
     return bytes(buffer[:stream.receive_into(buffer, timeout=TIMEOUT)])
 
 
-@pytest.mark.parametrize("how", [receive_some, receive_ten, receive_line, receive_into])
+@pytest.mark.parametrize("how", [receive_some, receive_ten, receive_line, receive_line_the_long_way, receive_into])
 def test_an_interrupted_receive_loses_nothing(pairs: Any, how: Callable[[ByteStream], bytes]) -> None:
     content = b"".join(line + DELIMITER for line in LINES)
 
@@ -101,6 +105,26 @@ def test_who_waits_behind_an_interrupted_receive_has_the_next_turn(pairs: Any) -
             other.receive(timeout=0.002)
         one.send_all(b"xy")
         assert sorted(thread.result() for thread in receiving) == [b"x", b"y"]
+        one.abort()
+        other.abort()
+
+    assert strike_everywhere(trial) > 5
+
+
+@pytest.mark.parametrize("mode", ["rb", "r"])
+def test_an_interrupted_reader_hinders_no_other(pairs: Any, mode: str) -> None:
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        one.send_all(b"line\n")
+        file = other.makefile(mode, timeout=TIMEOUT)
+        try:
+            with strike:
+                file.readline()
+                file.close()
+        except Struck:
+            pass
+        one.send_all(b"then\n")
+        assert Background(other.makefile(mode, timeout=TIMEOUT).readline).result()
         one.abort()
         other.abort()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from support.pairs import TIMEOUT
 
-from netmsg import ByteStream, DelimiterNotFoundError
+from netmsg import ByteStream, DelimiterNotFoundError, LineCodec, PacketClient, memory_stream_pair
 from netmsg.deadline import Deadline
 from netmsg.streams.links import MemoryLink, memory_links
+from netmsg.streams.read_ahead import ReadAhead
 from netmsg.transports import encrypted
 from netmsg.transports.encrypted import TLSTransport
 from netmsg.transports.plain import Buffer, Transport
@@ -86,6 +89,82 @@ def test_a_drip_without_a_delimiter_is_noticed_at_its_limit() -> None:
     with pytest.raises(DelimiterNotFoundError):
         stream.receive_until(b"\r\n", 10)
     assert stream.receive_exactly(12) == b"x" * 12
+    stream.abort()
+
+
+@pytest.mark.parametrize("timeout", [None, 10, 10.0, True])
+@pytest.mark.parametrize("last", [b"", b"x" * 100], ids=["all short", "a long one behind them"])
+def test_a_line_costs_the_same_however_many_there_are(last: bytes, timeout: float | None,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = 0
+    split, unsplit = ReadAhead.split, ReadAhead.unsplit
+
+    def counting_split(ahead: ReadAhead, delimiter: bytes, at: int, max_bytes: int) -> None:
+        nonlocal moved
+        before = len(ahead.items)
+        split(ahead, delimiter, at, max_bytes)
+        moved += len(ahead.items) - before
+
+    def counting_unsplit(ahead: ReadAhead) -> None:
+        nonlocal moved
+        moved += len(ahead.items)
+        unsplit(ahead)
+
+    def cost(lines: int) -> float:
+        nonlocal moved
+        moved = 0
+        one, other = memory_stream_pair(buffer_size=1 << 20)
+        one.send_all(b"x\n" * lines + last + b"\n")
+        for _ in range(lines):
+            assert other.receive_until(b"\n", 64, timeout=timeout) == b"x"
+        if last:
+            with pytest.raises(DelimiterNotFoundError):
+                other.receive_until(b"\n", 64, timeout=timeout)
+        assert other.receive(timeout=TIMEOUT) == last + b"\n"
+        one.abort()
+        other.abort()
+        return moved / lines
+
+    monkeypatch.setattr(ReadAhead, "split", counting_split)
+    monkeypatch.setattr(ReadAhead, "unsplit", counting_unsplit)
+    assert cost(8000) < 1.5 * cost(1000) < 5
+
+
+class Mortal(bytes):
+    """Tells when it is gone."""
+
+    gone = 0
+
+    def __del__(self) -> None:
+        Mortal.gone += 1
+
+
+class Delivering(Dripping):
+    """Hands out one large piece, and then nothing."""
+
+    def __init__(self, content: Mortal) -> None:
+        super().__init__(b"", 1)
+        self._pieces = [content]
+
+    def _receive(self, max_bytes: int, /) -> bytes:
+        if not self._pieces:
+            raise BlockingIOError
+        return self._pieces.pop()
+
+
+@pytest.mark.parametrize("wait", [
+    lambda stream: stream.receive(), lambda stream: stream.receive_exactly(1),
+    lambda stream: stream.receive_until(b"\r\n"), lambda stream: stream.receive_into(bytearray(10)),
+    lambda stream: stream.receive_file(io.BytesIO()), lambda stream: stream.makefile("rb").readline(),
+    lambda stream: PacketClient(stream, LineCodec()).recv_packet()])
+def test_who_waits_keeps_nothing_of_what_was_taken(wait: Callable[[ByteStream], object]) -> None:
+    link: Any = Delivering(Mortal(b"x" * 1000 + b"\n"))
+    stream = ByteStream(link)
+    Mortal.gone = 0
+    assert stream.receive_until(b"\n", timeout=TIMEOUT) == b"x" * 1000
+    with pytest.raises(TimeoutError):
+        wait(stream)
+    assert Mortal.gone == 1
     stream.abort()
 
 

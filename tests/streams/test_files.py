@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background
+from support.pairs import TIMEOUT, Background, until_waiting
 
 from netmsg import ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, memory_stream_pair
 
@@ -173,3 +175,119 @@ def test_close_wakes_who_receives_to_a_pipe(pair: Pair, pipe: tuple[int, int]) -
         other.close(timeout=0)
         with pytest.raises(ClosedError):
             receiving.result()
+
+
+class Stuck(io.RawIOBase):
+    """Keeps whoever reads or writes it until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.begun.set()
+        self.may_go_on.wait(TIMEOUT)
+        return 0
+
+    def write(self, data: Any) -> int:
+        self.begun.set()
+        self.may_go_on.wait(TIMEOUT)
+        return len(data)
+
+
+@pytest.mark.parametrize("how", ["send", "receive"])
+def test_close_wakes_who_waits_behind_a_call_that_is_busy_with_a_file(pair: Pair, how: str) -> None:
+    one, other = pair
+    one.send_all(b"something")
+    file = Stuck()
+    busy = Background(other.send_file if how == "send" else other.receive_file, file)
+    assert file.begun.wait(TIMEOUT)
+    waiting = [Background(other.send_all, b"more") if how == "send" else Background(other.receive) for _ in range(2)]
+    for call in waiting:
+        until_waiting(call)
+    closing = Background(other.close, timeout=0)
+    for call in waiting:
+        with pytest.raises(ClosedError):
+            call.result()
+    closing.result()
+    assert busy.is_alive()
+    file.may_go_on.set()
+    busy.join(TIMEOUT)
+    assert not busy.is_alive()
+
+
+# makefile
+
+def test_closing_a_reader_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
+    one, other = pair
+    one.send_all(b"line\nrest, and ")
+    with other.makefile("rb", timeout=TIMEOUT) as file:
+        assert file.readline() == b"line\n"
+    one.send_all(b"more\n")
+    assert other.receive_until(b"\n", timeout=TIMEOUT) == b"rest, and more"
+
+
+def test_a_reader_that_goes_away_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
+    one, other = pair
+    one.send_all(b"".join(b"%d\n" % number for number in range(5000)))
+    one.send_eof()
+    for number in range(5000):
+        assert other.makefile("rb", timeout=TIMEOUT).readline() == b"%d\n" % number
+    assert other.receive(timeout=TIMEOUT) == b""
+
+
+@pytest.mark.parametrize("take", [
+    lambda file: file.read(7), lambda file: file.read1(7), lambda file: file.readline(), lambda file: file.peek(7),
+    lambda file: file.readinto(bytearray(7)), lambda file: file.read(40), lambda file: next(file), lambda file: b""])
+def test_what_a_reader_has_not_handed_over_is_given_back_however_it_was_read(pair: Pair, take: Any) -> None:
+    one, other = pair
+    content = b"".join(b"%03d\n" % number for number in range(30))
+    got = b""
+    one.send_all(content[:50])
+    with other.makefile("rb", buffering=16, timeout=TIMEOUT) as file:
+        got += file.read(3)
+        taken = take(file)
+        got += content[len(got):file.tell()]
+        assert not isinstance(taken, bytes) or taken in content
+    one.send_all(content[50:])
+    one.send_eof()
+    assert got + b"".join(other) == content
+
+
+def test_a_stream_with_a_reader_is_gone_at_once_when_it_is_let_go_of() -> None:
+    one, other = memory_stream_pair()
+    one.send_all(b"line\nrest")
+    file = other.makefile("rb", timeout=TIMEOUT)
+    assert file.readline() == b"line\n"
+    gone = weakref.ref(other)
+    one.abort()
+    other.abort()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        del other, file
+        assert gone() is None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_nothing_is_read_where_nothing_is_asked_for(pair: Pair, buffering: int) -> None:
+    file = pair[0].makefile("rb", buffering=buffering)
+    assert file.read(0) == b""
+    assert file.readinto(bytearray(0)) == 0
+
+
+def test_a_timeout_that_makes_no_sense_is_refused_first(pair: Pair) -> None:
+    pair[0].close()
+    with pytest.raises(ValueError, match="timeout"):
+        pair[0].makefile(timeout=-1)
+    with pytest.raises(ClosedError):
+        pair[0].makefile()

@@ -12,6 +12,7 @@ def take(ahead: ReadAhead, size: int, dropped: int = 0) -> bytes:
     start = ahead.position
     taken = ahead.data[start:start + size]
     ahead.position = start + size + dropped
+    ahead.quick = ahead.delimiter
     return taken
 
 
@@ -30,7 +31,10 @@ def test_a_delimiter_is_found_where_it_is(pieces: list[bytes], delimiter: bytes)
         assert len(ahead) == len(whole)
 
 
-@given(chunks, st.lists(st.tuples(st.sampled_from(["some", "exactly", "until", "append"]), st.integers(1, 30))))
+STEPS = ["some", "exactly", "until", "short until", "append"]
+
+
+@given(chunks, st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 30))))
 def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list[tuple[str, int]]) -> None:
     ahead = ReadAhead()
     whole = b"".join(pieces)
@@ -42,11 +46,13 @@ def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list
                 ahead.more.append(piece)
             del waiting[:size]
             continue
-        ahead.quick = ahead.delimiter  # as whoever takes says in the same instant
-        if step == "until" and ahead.items and ahead.quick is NEWLINE:
+        if step == "short until" and ahead.items and ahead.quick is NEWLINE:
             out += ahead.items.pop() + NEWLINE
             continue
-        ahead.settle()
+        if "until" in step:
+            ahead.settle_for(NEWLINE)
+        else:
+            ahead.settle()
         if step == "some":
             left = ahead.front()
             ahead.searched()
@@ -56,7 +62,7 @@ def test_everything_comes_out_once_and_in_order(pieces: list[bytes], steps: list
             ahead.gather(size)
             ahead.searched()
             out += take(ahead, size)
-        elif step == "until" and (at := ahead.find(NEWLINE)) >= 0:
+        elif "until" in step and (at := ahead.find(NEWLINE)) >= 0:
             ahead.front()
             ahead.gather(at + 1)
             ahead.searched()
@@ -99,6 +105,17 @@ def test_items_are_split_only_after_a_few_in_a_row() -> None:
         assert take(ahead, at, 1) == b"x"
         assert bool(ahead.items) == (number == STREAK)
     assert len(ahead.items) == 100 - STREAK and ahead.longest == 1
+
+
+def test_items_are_left_split_for_who_cannot_go_the_short_way() -> None:
+    ahead = ReadAhead()
+    ahead.data = b"x\n" * 100
+    for left in range(99, -1, -1):
+        ahead.settle_for(bytes(bytearray(NEWLINE)))  # equal, and not the same
+        assert ahead.find(NEWLINE) == 1
+        ahead.split(NEWLINE, 1, 1)
+        assert take(ahead, 1, 1) == b"x"
+        assert len(ahead.items) == (left if left <= 100 - STREAK else 0)
 
 
 def test_what_is_given_back_is_read_next() -> None:

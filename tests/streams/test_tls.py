@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
+from support.blocking import until_asleep
 from support.pairs import TIMEOUT, Background
 from support.streams import connect, secure
 
@@ -22,6 +23,7 @@ from netmsg import (
     ClosedError, ConnectionBrokenError, Listener, LocalProtocolError, RemoteProtocolError, SocketStream,
     TLSHandshakeError, connect_tcp, create_tcp_server, memory_stream_pair,
 )
+from netmsg.transports.encrypted import TLSTransport
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -389,15 +391,21 @@ def test_65_an_iterator_begun_before_goes_on_after(contexts: Contexts) -> None:
         assert serving.result() == [b"DUMMY", b"STARTTLS", b"ENCRYPTED"]
 
 
-@pytest.mark.parametrize("how", ["receive_until", "makefile", "text makefile", "pair makefile"])
+@pytest.mark.parametrize("how", ["receive_until", "makefile", "text makefile", "pair makefile", "closed makefile",
+                                 "makefile that is gone"])
 def test_66_injected_plaintext_is_never_delivered(contexts: Contexts, how: str) -> None:
     with plain_pair(contexts) as (client, server):
         server.send_all(b"220 go ahead\r\nINJECTED\r\n")
         if how == "receive_until":
             assert client.receive_until(b"\r\n", timeout=TIMEOUT) == b"220 go ahead"
         else:
-            mode = {"makefile": "rb", "text makefile": "r", "pair makefile": "rwb"}[how]
-            assert client.makefile(mode, timeout=TIMEOUT).readline()
+            mode = {"text makefile": "r", "pair makefile": "rwb"}.get(how, "rb")
+            file = client.makefile(mode, timeout=TIMEOUT)
+            assert file.readline()
+            if how == "closed makefile":
+                file.close()
+            elif how == "makefile that is gone":
+                del file
         with pytest.raises(RemoteProtocolError):
             client.start_tls(timeout=TIMEOUT)
         assert client.closed
@@ -416,6 +424,43 @@ def test_66_what_a_client_injects_goes_into_the_handshake_and_fails_it(contexts:
         with pytest.raises(TLSHandshakeError):
             server.start_tls(timeout=TIMEOUT)
         assert server.closed
+
+
+@pytest.mark.parametrize("mode", ["rb", "r", "rwb"])
+def test_66_who_is_in_the_middle_of_a_line_is_refused_and_the_upgrade_goes_on(contexts: Contexts, mode: str) -> None:
+    with plain_pair(contexts) as (client, server):
+        file = client.makefile(mode)
+        reading = Background(file.readline)
+        until_asleep(reading)
+        upgrading = Background(client.start_tls, timeout=TIMEOUT / 2)
+        until_asleep(upgrading)
+        server.send_all(b"part of a line")
+        with pytest.raises(LocalProtocolError):
+            reading.result()
+        server.start_tls(timeout=TIMEOUT)
+        upgrading.result()
+        server.send_all(b"encrypted\n")
+        assert file.readline() in (b"encrypted\n", "encrypted\n")
+
+
+def test_an_upgrade_waits_no_longer_than_it_may_for_who_reads_a_file(contexts: Contexts) -> None:
+    with plain_pair(contexts) as (client, server):
+        reading = Background(client.makefile("rb").readline)
+        until_asleep(reading)
+        with pytest.raises(TimeoutError):
+            client.start_tls(timeout=0.05)
+        server.send_all(b"a line\n")
+        assert reading.result() == b"a line\n"
+
+
+def test_what_was_not_flushed_hinders_no_upgrade_for_ever(contexts: Contexts) -> None:
+    with plain_pair(contexts) as (client, server):
+        file = client.makefile("rw")
+        file.buffer.write(b"x" * 8000)
+        file.write("y" * 8000)
+        upgrading = Background(client.start_tls, timeout=TIMEOUT)
+        with pytest.raises(LocalProtocolError):
+            upgrading.result()
 
 
 @pytest.mark.parametrize("how", ["receive_until", "makefile"])
@@ -620,3 +665,29 @@ def test_a_flood_of_records_without_plaintext_inside_of_tls_leaves_nobody_asleep
         server.send_all(b"hello", timeout=TIMEOUT)
         assert client.receive_exactly(5, timeout=TIMEOUT) == b"hello"
         Background(client.close)
+
+
+def test_who_cannot_send_any_more_waits_for_what_comes(contexts: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a record, for which there is nobody any more, is not tried again all the time."""
+    one, other = socket.socketpair()
+    with one.dup() as twin, SocketStream.from_socket(one) as client, SocketStream.from_socket(other) as server:
+        secure(client, server, contexts)
+        twin.shutdown(socket.SHUT_RD)
+        with pytest.raises(ConnectionBrokenError):
+            while True:
+                server.send_all(b"for nobody", timeout=TIMEOUT)
+        tries = 0
+        receive = TLSTransport.receive
+
+        def counting_receive(transport: TLSTransport, max_bytes: int, /) -> bytes:
+            nonlocal tries
+            tries += 1
+            return receive(transport, max_bytes)
+
+        monkeypatch.setattr(TLSTransport, "receive", counting_receive)
+        with pytest.raises(TimeoutError):
+            server.receive(timeout=0.1)
+        assert tries < 10
+        client.send_all(b"still here", timeout=TIMEOUT)
+        assert server.receive(timeout=TIMEOUT) == b"still here"
+        client.abort()
