@@ -299,20 +299,20 @@ def test_what_nobody_reads_holds_nobody_up(pair: Pair, kind: str, buffering: int
     one.send_all(content)
     reading, writing = pipe_of(kind)
     got = b""
-    with open(reading, "rb", buffering=0) as reader:
-        with open(writing, "wb", buffering=buffering) as file:
-            for size in (1, 100, 4096, 5000, 10_000):
-                receiving = Background(other.receive_file, file, timeout=0.1)
-                with pytest.raises(TimeoutError, match="timed out"):
-                    receiving.result()
-                got += reader.read(size)
-            receiving = Background(other.receive_file, file)
-            until_polling(receiving)
-            other.close(timeout=0)
-            with pytest.raises(ClosedError):
+    with open(writing, "wb", buffering=buffering) as file, open(reading, "rb", buffering=0) as reader:
+        for size in (1, 100, 4096, 5000, 10_000):
+            receiving = Background(other.receive_file, file, timeout=0.1)
+            with pytest.raises(TimeoutError, match="timed out"):
                 receiving.result()
-            assert os.get_blocking(writing)
-            rest = Background(lambda: all_of(reader))
+            got += reader.read(size)
+        receiving = Background(other.receive_file, file)
+        until_polling(receiving)
+        other.close(timeout=0)
+        with pytest.raises(ClosedError):
+            receiving.result()
+        assert os.get_blocking(writing)
+        rest = Background(all_of, reader)
+        file.close()
         got += rest.result()
     assert len(got) > 10_000
     assert content.startswith(got)
@@ -325,14 +325,12 @@ def test_what_a_buffered_writer_held_comes_first_and_nothing_is_held_back(pair: 
     one.send_all(content)
     reading, writing = pipe_of(kind)
     held = os.urandom(100_000)
-    with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=200_000) as file:
+    with open(writing, "wb", buffering=200_000) as file, open(reading, "rb", buffering=0) as reader:
         file.write(held)
         receiving = Background(other.receive_file, file, len(content), timeout=TIMEOUT)
-        got = b""
-        while len(got) < len(held) + len(content):
-            got += reader.read(65_536)
+        reads = Background(so_many_of, reader, len(held) + len(content))
         assert receiving.result() == len(content)
-        assert got == held + content
+        assert reads.result() == held + content
 
 
 def pipe_of(kind: str) -> tuple[int, int]:
@@ -344,6 +342,13 @@ def pipe_of(kind: str) -> tuple[int, int]:
         return master, slave
     one, other = socket.socketpair()
     return one.detach(), other.detach()
+
+
+def so_many_of(reader: io.FileIO, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        got += reader.read(65_536)
+    return got
 
 
 def all_of(reader: io.FileIO) -> bytes:
