@@ -47,7 +47,7 @@ from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
-from .files import Readers, held_by_reader, open_file, position_of, waitable_descriptor
+from .files import Readers, Target, held_by_reader, open_file, position_of, size_of, waitable_descriptor
 from ..sockets.waiting import READ, WRITE
 from .links import Link
 from .read_ahead import ReadAhead
@@ -104,7 +104,7 @@ class ByteStream:
         self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
         self._unsendable = False  # what the transport itself has to send
         self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
-        self._writing_now: tuple[IO[bytes], int | None, int, list[int | None]] | None = None  # see `_to_file`
+        self._writing_now: tuple[Target, int | None, int, list[int | None]] | None = None  # see `_to_file`
         self._finished_sending = False
         self._has_sent_eof = False
         self._has_sent = False
@@ -530,19 +530,28 @@ class ByteStream:
     def receive_file(self, file: IO[bytes], count: int | None = None, *, timeout: float | None = None) -> int:
         """Write what comes to ``file``: exactly ``count`` bytes, or all to the end of the stream; how many it were.
 
+        A pipe, a terminal or another socket is waited for until it takes some, within ``timeout`` and until `close`;
+        what a buffered writer over one holds is written first, and of what comes it holds nothing back.
+
         Raises `EndOfStream` or `IncompleteReadError` (whose ``partial`` is empty, for the bytes are in the file) if
         the stream ends before ``count``.
         """
         deadline = self._deadline(timeout)
         if count is not None:
             check_size("count", count, least=0)
-        descriptor = waitable_descriptor(file)
+        target = Target(file)
+        try:
+            return self._receive_file(deadline, target, count)
+        finally:
+            target.close()
+
+    def _receive_file(self, deadline: Deadline, target: Target, count: int | None) -> int:
         received = [0]
         overtime = Overtime(deadline)
         while count is None or received[0] < count:
             wanted = CHUNK if count is None else min(CHUNK, count - received[0])
             before = received[0]
-            self._take(deadline, self._to_file, file, descriptor, wanted, received)
+            self._take(deadline, self._to_file, target, wanted, received)
             if self._ended and received[0] == before:
                 if count is None:
                     break
@@ -555,37 +564,39 @@ class ByteStream:
                 raise TimeoutError(f"{received[0]} bytes were received in time")
         return received[0]
 
-    def _to_file(self, deadline: Deadline, file: IO[bytes], descriptor: int, max_bytes: int,
-                 received: list[int]) -> tuple[int, int]:
+    def _to_file(self, deadline: Deadline, target: Target, max_bytes: int, received: list[int]) -> tuple[int, int]:
         """Write some, and only then take it out of the read-ahead, as much as was written."""
         size, _ = self._some(deadline, max_bytes)
         ahead = self._ahead
         while size:
-            chunk = ahead.data[ahead.position:ahead.position + size]
+            if target.descriptor >= 0:
+                self._wait_for_file(target.descriptor, WRITE, deadline)
+                if not target.flushed():
+                    continue
+            chunk = ahead.data[ahead.position:ahead.position + target.room(size)]
             counts: list[int | None] = []
-            self._writing_now = file, position_of(file), size, counts
+            self._writing_now = target, position_of(target.file), len(chunk), counts
             try:
-                counts.extend(map(file.write, (chunk,)))
+                counts.extend(map(target.file.write, (chunk,)))
             except BlockingIOError as error:
                 counts += (getattr(error, "characters_written", 0),)
             written = self._settle_file()
             received[0] += written
             if written:
                 break
-            if descriptor < 0:
+            if target.descriptor < 0:
                 raise BlockingIOError(errno.EAGAIN, "the file takes nothing now, and cannot be waited for")
-            self._wait_for_file(descriptor, WRITE, deadline)
         return 0, 0
 
     def _settle_file(self) -> int:
         """Take out of the read-ahead what `_to_file` has written: how much. Where an interrupt kept the file from
         saying it, its position does."""
         assert self._writing_now is not None
-        file, before, size, counts = self._writing_now
+        target, before, size, counts = self._writing_now
         if counts:
-            written = counts[0] or 0
+            written = target.taken(counts[0], size)
         else:
-            after = position_of(file)
+            after = position_of(target.file)
             written = 0 if before is None or after is None else min(max(after - before, 0), size)
         # No call from here on, and so no interrupt.
         self._ahead.position += written
@@ -735,7 +746,9 @@ class ByteStream:
         """Send exactly ``count`` bytes of ``file`` from ``offset`` on, or all to its end: how many it were.
 
         The kernel copies where it can (``os.sendfile``). ``ValueError`` if the file is known to be too short, and
-        then nothing is sent. Timeouts are those of `send_all`.
+        then nothing is sent; ``EOFError`` if it turns out to be, or has become shorter. Timeouts are those of
+        `send_all`. Of a file that cannot seek, such as a pipe, nothing behind ``count`` is taken, and nothing at all
+        before the other end takes something.
         """
         deadline = self._deadline(timeout)
         check_size("offset", offset, least=0)
@@ -745,31 +758,42 @@ class ByteStream:
 
     def _send_file(self, deadline: Deadline, file: IO[bytes], offset: int, count: int | None) -> int:
         self._check_sending()
-        if file.seekable():
-            size = file.seek(0, os.SEEK_END)
-            if count is not None and offset + count > size:
-                raise ValueError(f"the file has {size} bytes, too few for {count} from {offset} on")
-            count = max(0, size - offset) if count is None else count
+        size = None
+        expected = count
+        seekable = file.seekable()
+        if seekable:
+            size = size_of(file)
+            if size is not None:
+                if count is not None and offset + count > size:
+                    raise ValueError(f"the file has {size} bytes, too few for {count} from {offset} on")
+                expected = max(0, size - offset) if count is None else count
             file.seek(offset)
         elif offset:
             raise ValueError("offset needs a file that can seek")
         counts: list[int] = []
-        self._sending_now = counts, math.inf if count is None else count  # see `_send_all`
+        self._sending_now = counts, math.inf if expected is None else expected  # see `_send_all`
         sent = 0
-        if count:
-            self._send_by_kernel(deadline, file, offset, count, counts)
+        if expected and size is not None:
+            self._send_by_kernel(deadline, file, offset, expected, counts)
             sent = sum(counts)
             if sent:
                 file.seek(offset + sent)
-        if count is None or sent < count:
-            sent = self._send_what_is_read(deadline, file, sent, count, counts)
+        if expected is None or sent < expected:
+            if not seekable:
+                self._wait_to_send(deadline, counts)  # what is read could not be put back
+            sent = self._send_what_is_read(deadline, file, sent, expected, counts)
+        if expected is not None and sent < expected:
+            if count is not None or size_of(file) != size:
+                raise EOFError(f"the file ended after {sent} of {expected} bytes")
+            file.seek(offset + sent)  # it claims as much as ever, as files in /sys do, and there was no more
         self._sending_now = None
         return sent
 
     def _send_what_is_read(self, deadline: Deadline, file: IO[bytes], sent: int, count: int | None,
                            counts: list[int]) -> int:
+        """Send what follows, up to ``count`` bytes altogether or to the end of the file: how many it were."""
         descriptor = waitable_descriptor(file)
-        held = held_by_reader(file, descriptor)
+        held = held_by_reader(file, descriptor, None if count is None else count - sent)
         source = file if descriptor < 0 else getattr(file, "raw", file)
         overtime = Overtime(deadline)
         while count is None or sent < count:
@@ -785,9 +809,7 @@ class ByteStream:
                     raise BlockingIOError(errno.EAGAIN, "the file has nothing now, and cannot be waited for")
                 continue
             if not piece:
-                if count is None:
-                    break
-                raise EOFError(f"the file ended after {sent} of {count} bytes")
+                break
             self._send_pieces(deadline, piece, len(piece), counts)
             sent += len(piece)
             if sent != count and overtime.is_over(len(piece)):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
 import stat
 import weakref
+from collections.abc import Callable
 from threading import get_ident
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 
     from .byte_stream import ByteStream
 
-__all__ = ["Readers", "held_by_reader", "open_file", "position_of", "waitable_descriptor"]
+__all__ = ["Readers", "Target", "held_by_reader", "open_file", "position_of", "size_of", "waitable_descriptor"]
+
+T = TypeVar("T")
 
 MODES: Final = {"r", "w", "rw", "rb", "wb", "rwb"}
 
@@ -184,33 +189,119 @@ def _upgrading() -> LocalProtocolError:
 def waitable_descriptor(file: IO[bytes]) -> int:
     """What has to be waited for before ``file`` can be read or written: the descriptor of a pipe or the like; -1 where
     there is none, and where the file never has to be waited for, or is not known to be what its descriptor is."""
-    raw = getattr(file, "raw", file)
-    if (not isinstance(raw, io.FileIO)
-            or not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom))):
+    descriptor = _descriptor(file)
+    if descriptor < 0:
         return -1
-    descriptor = raw.fileno()
     mode = os.fstat(descriptor).st_mode
     return descriptor if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode) else -1
 
 
-def held_by_reader(file: IO[bytes], descriptor: int) -> bytes:
-    """Take what a buffered reader over a pipe or the like has read ahead, without waiting for more."""
+def _descriptor(file: IO[bytes]) -> int:
+    """What ``file`` stands for, byte by byte; -1 where it is not known to be what its descriptor is."""
+    raw = getattr(file, "raw", file)
+    if (not isinstance(raw, io.FileIO)
+            or not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom))):
+        return -1
+    return raw.fileno()
+
+
+class Target:
+    """A file that is received to. One that has to be waited for is written to directly, and only as much as fits: its
+    buffer would write what it holds at a moment of its own choice, and wait for whoever reads it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.descriptor = waitable_descriptor(file)
+        self.file = file
+        self._buffer: io.BufferedWriter | None = None
+        self._terminal: io.FileIO | None = None
+        if self.descriptor >= 0 and type(file) in (io.FileIO, io.BufferedWriter):
+            if isinstance(file, io.BufferedWriter):
+                self._buffer = file
+                self.file = file.raw
+            if os.isatty(self.descriptor):
+                self._open_terminal()
+
+    def _open_terminal(self) -> None:
+        """Nobody knows how much a terminal takes, so it has to be written without blocking; not for the others who
+        have it, and perhaps read it, and so under a descriptor of our own."""
+        try:
+            self._terminal = io.FileIO(os.ttyname(self.descriptor), "wb", opener=_open_without_blocking)
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
+            return  # not ours to open: most do take as much as a pipe does
+        self.file = self._terminal
+
+    def close(self) -> None:
+        if self._terminal is not None:
+            self._terminal.close()
+
+    def flushed(self) -> bool:
+        """Whether what its buffer held has been written, as far as that goes without waiting."""
+        if self._buffer is not None:
+            try:
+                _without_blocking(self.descriptor, self._buffer.flush)
+            except BlockingIOError:
+                return False
+            self._buffer = None
+        return True
+
+    def room(self, wanted: int) -> int:
+        """How much of ``wanted`` bytes may be written to it, now that it takes some."""
+        if self.descriptor < 0 or self._terminal is not None or not os.get_blocking(self.descriptor):
+            return wanted
+        return min(wanted, select.PIPE_BUF)
+
+    def taken(self, answer: int | None, size: int) -> int:
+        """How much of ``size`` bytes it has taken, by what ``write`` has returned. ``None`` is a raw file's word for
+        nothing; others that are no more than alike to a file return it always, and take everything."""
+        if answer is None:
+            return 0 if isinstance(self.file, io.RawIOBase) else size
+        return answer
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC & ~os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def held_by_reader(file: IO[bytes], descriptor: int, count: int | None) -> bytes:
+    """Take what a buffered reader over a pipe or the like has read ahead, up to ``count`` bytes, without waiting for
+    more."""
     if descriptor < 0 or not isinstance(file, (io.BufferedReader, io.BufferedRandom)):
         return b""
-    blocking = os.get_blocking(descriptor)
     try:
         wait_for_sockets({descriptor: READ}, None, Deadline(0))
-        blocking = False  # it need not be touched: there is something to be read
+        readable = True  # and nobody has to wait, whatever the reader does
     except TimeoutError:
-        pass
+        readable = False
+    held = len(file.peek() if readable else _without_blocking(descriptor, file.peek))
+    if count is not None:
+        held = min(held, count)
+    return file.read1(held) if held else b""
+
+
+def _without_blocking(descriptor: int, work: Callable[[], T]) -> T:
+    """Others may have the file too, and it is theirs again at once."""
+    blocking = os.get_blocking(descriptor)
     try:
         if blocking:
             os.set_blocking(descriptor, False)
-        held = len(file.peek())
-        return file.read1(held) if held else b""
+        return work()
     finally:
         if blocking:
             os.set_blocking(descriptor, True)
+
+
+def size_of(file: IO[bytes]) -> int | None:
+    """How long a file that can seek is, if that is known: in /proc and /dev they claim to be empty, or cannot tell.
+    Moves to its end."""
+    try:
+        size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
+    return size if size or _descriptor(file) < 0 else None
 
 
 def position_of(file: IO[bytes]) -> int | None:

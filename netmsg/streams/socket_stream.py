@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import io
 import os
 import socket
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["PeerCredentials", "SocketStream", "peer_credentials", "prepare"]
 
 SENDFILE_PIECE: Final = 1 << 30
+OF_THE_FILE: Final = {errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW}
+"""Where the kernel does not copy, as from some of /proc, reading does, or tells why not."""
 
 
 class PeerCredentials(NamedTuple):
@@ -140,6 +143,8 @@ class SocketStream(ByteStream):
             except OSError as error:
                 if error.errno is None:
                     raise  # not of the network: a signal handler raised it
+                if error.errno in OF_THE_FILE:
+                    return
                 raise self._send_failed(error)
             if not counts[-1]:
                 return  # the file has become shorter

@@ -262,6 +262,31 @@ def test_receiving_a_file_goes_on_where_it_was_interrupted(pairs: Any, make: Cal
     assert strike_everywhere(trial) > 5
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_receiving_to_a_pipe_goes_on_where_it_was_interrupted(pairs: Any, buffering: int) -> None:
+    content = bytes(range(256)) * 40
+
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        reading, writing = os.pipe()
+        with open(reading, "rb") as reader:
+            with open(writing, "wb", buffering=buffering) as file:
+                file.write(b"before ")
+                one.send_all(content)
+                one.send_eof()
+                try:
+                    with strike:
+                        other.receive_file(file, timeout=TIMEOUT)
+                except Struck:
+                    other.receive_file(file, timeout=TIMEOUT)
+                assert os.get_blocking(writing)
+            assert reader.read() == b"before " + content
+        one.abort()
+        other.abort()
+
+    assert strike_everywhere(trial) > 5
+
+
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_an_interrupted_close_is_finished_by_another(pairs: Any, how: str) -> None:
     def trial(strike: Strike) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
+import pty
+import socket
 import threading
+import tty
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocking import until_polling
 from support.pairs import TIMEOUT, Background, until_waiting
 
-from netmsg import ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, memory_stream_pair
+from netmsg import (
+    ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, connect_tcp, create_tcp_server,
+    memory_stream_pair,
+)
 
 Pair = tuple[ByteStream, ByteStream]
 
@@ -102,6 +111,93 @@ def test_nothing_yet_in_a_non_blocking_pipe_is_not_its_end(pair: Pair, pipe: tup
         assert sending.result() == 11
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_of_a_pipe_no_more_is_taken_than_is_sent(pair: Pair, pipe: tuple[int, int], buffering: int) -> None:
+    one, other = pair
+    with open(pipe[0], "rb", buffering=buffering) as file:
+        os.write(pipe[1], b"header, body, and the rest")
+        if isinstance(file, io.BufferedReader):
+            assert file.peek()
+        assert one.send_file(file, count=6, timeout=TIMEOUT) == 6
+        assert one.send_file(file, count=6, timeout=TIMEOUT) == 6
+        assert other.receive_exactly(12, timeout=TIMEOUT) == b"header, body"
+        os.close(pipe[1])
+        assert file.read() == b", and the rest"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "buffered", "held", "stream"])
+def test_where_nothing_can_be_sent_nothing_is_lost(kind: str, pipe: tuple[int, int]) -> None:
+    one, other = memory_stream_pair(buffer_size=1000)
+    one.send_all(bytes(1000))
+    os.write(pipe[1], b"precious")
+    os.close(pipe[1])
+    source, feeding = memory_stream_pair()
+    feeding.send_all(b"precious")
+    feeding.send_eof()
+    with one, other, source, feeding, open(pipe[0], "rb", buffering=0 if kind == "pipe" else -1) as file:
+        if isinstance(file, io.BufferedReader) and kind == "held":
+            assert file.peek()
+        elif kind == "stream":
+            file = source.makefile("rb", buffering=0)
+        with pytest.raises(SendTimeoutError) as raised:
+            one.send_file(file, timeout=0.01)
+        assert raised.value.bytes_sent == 0
+        assert other.receive_exactly(1000, timeout=TIMEOUT) == bytes(1000)
+        assert one.send_file(file, timeout=TIMEOUT) == 8
+        assert other.receive_exactly(8, timeout=TIMEOUT) == b"precious"
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("name", ["/proc/version", "/proc/cpuinfo", "/sys/kernel/mm/transparent_hugepage/enabled"])
+@pytest.mark.parametrize("kind", ["tcp", "memory"])
+def test_a_file_whose_size_is_not_what_it_claims_is_sent_to_its_end(kind: str, name: str, buffering: int) -> None:
+    if not os.path.exists(name):
+        pytest.skip("not on this system")
+    content = Path(name).read_bytes()
+    one, other = connected(kind)
+    with one, other, open(name, "rb", buffering=buffering) as file:
+        assert one.send_file(file, timeout=TIMEOUT) == len(content)
+        assert file.tell() == len(content)
+        assert one.send_file(file, 5, timeout=TIMEOUT) == len(content) - 5
+        assert one.send_file(file, 5, 10, timeout=TIMEOUT) == 10
+        one.send_eof(timeout=TIMEOUT)
+        got = b"".join(other.receive_chunks(timeout=TIMEOUT))
+        assert len(got) == 2 * len(content) + 5
+        assert got.startswith(content) and got.endswith(content[5:15])
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_device_without_a_size_is_sent_as_far_as_is_wanted(pair: Pair, buffering: int) -> None:
+    one, other = pair
+    with open("/dev/zero", "rb", buffering=buffering) as file:
+        assert one.send_file(file, count=100_000, timeout=TIMEOUT) == 100_000
+        assert other.receive_exactly(100_000, timeout=TIMEOUT) == bytes(100_000)
+    with open("/dev/null", "rb", buffering=buffering) as file:
+        assert one.send_file(file, timeout=TIMEOUT) == 0
+        with pytest.raises(EOFError):
+            one.send_file(file, count=1, timeout=TIMEOUT)
+        one.send_all(b"not spoiled", timeout=TIMEOUT)
+
+
+def test_a_file_that_the_kernel_cannot_copy_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sendfile(*_: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    (tmp_path / "file").write_bytes(b"content")
+    one, other = connected("tcp")
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    with one, other, open(tmp_path / "file", "rb") as file:
+        assert one.send_file(file, timeout=TIMEOUT) == 7
+        assert other.receive_exactly(7, timeout=TIMEOUT) == b"content"
+
+
+def connected(kind: str) -> Pair:
+    if kind == "memory":
+        return memory_stream_pair(buffer_size=1 << 20)
+    with create_tcp_server(interface="127.0.0.1") as listener:
+        return connect_tcp("127.0.0.1", listener.port), listener.accept(timeout=TIMEOUT)
+
+
 class Reluctant(io.RawIOBase):
     """Takes seven bytes at a time, and now and then none."""
 
@@ -136,6 +232,25 @@ def test_what_a_file_does_not_take_stays_in_the_stream(pair: Pair) -> None:
         other.receive_file(file, timeout=TIMEOUT)  # type: ignore[arg-type]
     assert file.content == bytes(range(10))
     assert other.receive(timeout=TIMEOUT) == bytes(range(10, 100))
+
+
+class Sink:
+    """What has a ``write`` that says nothing, and is no file."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, data: bytes) -> None:
+        self.content += data
+
+
+def test_a_write_that_says_nothing_has_taken_everything(pair: Pair) -> None:
+    one, other = pair
+    one.send_all(b"content")
+    one.send_eof()
+    sink: Any = Sink()
+    assert other.receive_file(sink, timeout=TIMEOUT) == 7
+    assert sink.content == b"content"
 
 
 def test_an_error_of_the_file_is_told_and_spoils_nothing(pair: Pair) -> None:
@@ -291,3 +406,75 @@ def test_a_timeout_that_makes_no_sense_is_refused_first(pair: Pair) -> None:
         pair[0].makefile(timeout=-1)
     with pytest.raises(ClosedError):
         pair[0].makefile()
+
+
+@pytest.mark.parametrize("buffering", [0, -1, 100_000])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_what_nobody_reads_holds_nobody_up(pair: Pair, kind: str, buffering: int) -> None:
+    """And at no moment, however much room there is: a page, a line, or a byte."""
+    one, other = pair
+    content = b"some\n" * 100_000
+    one.send_all(content)
+    reading, writing = pipe_of(kind)
+    got = b""
+    with open(writing, "wb", buffering=buffering) as file, open(reading, "rb", buffering=0) as reader:
+        for size in (1, 100, 4096, 5000, 10_000):
+            receiving = Background(other.receive_file, file, timeout=0.1)
+            with pytest.raises(TimeoutError, match="timed out"):
+                receiving.result()
+            got += reader.read(size)
+        receiving = Background(other.receive_file, file)
+        until_polling(receiving)
+        other.close(timeout=0)
+        with pytest.raises(ClosedError):
+            receiving.result()
+        assert os.get_blocking(writing)
+        rest = Background(all_of, reader)
+        file.close()
+        got += rest.result()
+    assert len(got) > 10_000
+    assert content.startswith(got)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_what_a_buffered_writer_held_comes_first_and_nothing_is_held_back(pair: Pair, kind: str) -> None:
+    one, other = pair
+    content = os.urandom(300_000)
+    one.send_all(content)
+    reading, writing = pipe_of(kind)
+    held = os.urandom(100_000)
+    with open(writing, "wb", buffering=200_000) as file, open(reading, "rb", buffering=0) as reader:
+        file.write(held)
+        receiving = Background(other.receive_file, file, len(content), timeout=TIMEOUT)
+        reads = Background(so_many_of, reader, len(held) + len(content))
+        assert receiving.result() == len(content)
+        assert reads.result() == held + content
+
+
+def pipe_of(kind: str) -> tuple[int, int]:
+    if kind == "pipe":
+        return os.pipe()
+    if kind == "terminal":
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        return master, slave
+    one, other = socket.socketpair()
+    return one.detach(), other.detach()
+
+
+def so_many_of(reader: io.FileIO, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        got += reader.read(65_536)
+    return got
+
+
+def all_of(reader: io.FileIO) -> bytes:
+    """To the end, which is an error where it is a terminal's."""
+    pieces = []
+    try:
+        while piece := reader.read(65_536):
+            pieces.append(piece)
+    except OSError:
+        pass
+    return b"".join(pieces)
