@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
-from ..sockets.waiting import READ, wait_for_sockets
+from ..sockets.waiting import READ, ready_sockets
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -269,11 +269,7 @@ def held_by_reader(file: IO[bytes], descriptor: int, count: int | None) -> bytes
     more."""
     if descriptor < 0 or not isinstance(file, (io.BufferedReader, io.BufferedRandom)):
         return b""
-    try:
-        wait_for_sockets({descriptor: READ}, None, Deadline(0))
-        readable = True  # and nobody has to wait, whatever the reader does
-    except TimeoutError:
-        readable = False
+    readable = ready_sockets({descriptor: READ}, None, Deadline(0))  # then nobody has to wait, whatever the reader does
     held = len(file.peek() if readable else _without_blocking(descriptor, file.peek))
     if count is not None:
         held = min(held, count)
