@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from ..deadline import Deadline
-from ..sockets.waiting import READ, wait_for_sockets
+from ..sockets.waiting import READ, ready_sockets
 
 __all__ = ["LOOK_AGAIN", "MOST_STRANGERS", "Stranger", "Strangers"]
 
@@ -74,10 +74,7 @@ class Strangers:
                  if now - since >= (PATIENCE_ANSWERED if one.answered else PATIENCE)]
         if not tried:
             return
-        try:
-            ready = dict(wait_for_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)))
-        except TimeoutError:
-            ready = {}
+        ready = dict(ready_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)) or ())
         silent = [one for one in tried if one.fileno() not in ready and not one.unheard]
         for one in silent[:count]:
             one.close(EVICTED, None)

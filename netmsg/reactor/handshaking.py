@@ -10,7 +10,7 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..errors import TLSHandshakeError
-from ..sockets.waiting import wait_for_sockets
+from ..sockets.waiting import ready_sockets
 from ..transports.plain import Transport
 from .reactor import READ, WRITE, Reactor
 
@@ -42,10 +42,7 @@ class PendingHandshakes:
         self._handshakes.pop(handshake, None)
 
     def _make_room(self, newest: Handshake) -> None:
-        try:
-            ready = dict(wait_for_sockets({one.fileno(): READ for one in self._handshakes}, None, Deadline(0)))
-        except TimeoutError:
-            ready = {}
+        ready = dict(ready_sockets({one.fileno(): READ for one in self._handshakes}, None, Deadline(0)) or ())
         older = [one for one in self._handshakes if one is not newest]
         waiting = [one for one in older if one.fileno() not in ready]
         for one in waiting[:len(self) - MOST_PENDING]:
