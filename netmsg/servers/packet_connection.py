@@ -637,7 +637,7 @@ class PacketConnection(Generic[S]):
             self._look()
             return
         self._more = bool(chunk) and transport.readable
-        if self._busy:
+        if self._busy or self._packets:  # a step that has stopped at the mark meanwhile has left some
             self._unread = chunk
             if not self._busy:
                 self._look()  # it has come to its end meanwhile
@@ -647,13 +647,13 @@ class PacketConnection(Generic[S]):
     def _received(self, chunk: bytes) -> None:
         if self.server._decodes_in_steps and chunk:
             self._unread = chunk
-            self._schedule()
+            self._schedule()  # and from here on the packets are the step's
         else:
             self._decode(chunk)
-        if self._packets:
-            self._schedule()
-        elif self._ending is not None or self._more:
-            self._io.call(self._look)
+            if self._packets:
+                self._schedule()
+            elif self._ending is not None or self._more:
+                self._io.call(self._look)
         if self._watched != READ or self._queue.blocked or self._transport.unsent:
             self._watch()
 
