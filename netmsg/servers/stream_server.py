@@ -227,6 +227,10 @@ class _Call:
     def _abandon(self) -> None:
         """Streams see to a fork themselves."""
 
+    @property
+    def _unsent(self) -> int:
+        return 0  # whoever sends waits, and hears of it
+
     # In a worker
 
     def run(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from support.pairs import TIMEOUT
+from support.pairs import TIMEOUT, Background
 
 from netmsg import Decoder, LineCodec, PacketConnection, PacketServer, create_tcp_server
 
@@ -33,6 +33,10 @@ def told(hook: Hook) -> Iterator[None]:
 
 def on_loop() -> bool:
     return threading.current_thread().name.startswith("netmsg-io")
+
+
+def broadcasting() -> bool:
+    return isinstance(threading.current_thread(), Background)
 
 
 def lines_of(sock: socket.socket, number: int) -> list[bytes]:
@@ -123,3 +127,28 @@ def test_a_step_that_has_decoded_at_once_is_the_only_one() -> None:
             gate.set()
             assert lines_of(two, 2) == [b"1\n", b"2\n"]
     assert together == [["1"], ["2"]]
+
+
+def test_a_long_packet_that_goes_whole_while_the_loop_looks_stops_nothing() -> None:
+    """It is as long as the mark, but does not wait."""
+    sending, looked = threading.Event(), threading.Event()
+
+    def hold(event: str, module: str, name: str) -> None:
+        if event == "call" and module == "send_queue.py" and name == "_send" and broadcasting():
+            sending.set()
+            assert looked.wait(TIMEOUT)
+        elif event == "return" and module == "packet_connection.py" and name == "_read" and sending.is_set():
+            looked.set()
+
+    def echo(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet(packet)
+
+    with told(hold), PacketServer(echo, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(), max_workers=1,
+                                  send_hwm_bytes=50_000) as server, connection_to(server) as sock:
+        sock.sendall(b"hello\n")
+        assert lines_of(sock, 1) == [b"hello\n"]
+        broadcast = Background(server.clients()[0].send_packet, "x" * 60_000)
+        assert sending.wait(TIMEOUT)
+        sock.sendall(b"still there?\n")
+        assert set(lines_of(sock, 2)) == {b"x" * 60_000 + b"\n", b"still there?\n"}
+        broadcast.result()
