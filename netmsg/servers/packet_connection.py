@@ -325,7 +325,7 @@ class PacketConnection(Generic[S]):
     @property
     def _unsent(self) -> int:
         """How many bytes of them wait."""
-        return self._queue.size
+        return self._queue.size if self._queue.waits else 0
 
     @property
     def _decoder_failed(self) -> bool:
@@ -821,6 +821,8 @@ class PacketConnection(Generic[S]):
         self.closed = True
         if not self._disposed:
             self._disposed = True
+            if self._busy and self._begun:
+                reset_on_close(self._socket)  # its handler is not at the end: neither is what it has sent
             if self._handshake is not None:
                 self._handshake.cancel()
                 self._handshake = None
