@@ -50,7 +50,8 @@ class PacketServer(ConnectionServer, Generic[S, R]):
     :param idle_timeout: seconds without a packet after which a client is closed; a generator gets ``TimeoutError``.
     :param send_hwm_bytes: when more than so many bytes wait to be sent to a client, `PacketConnection.send_packet`
         waits, nothing is read from that client, and no packet of its is handled.
-    :param send_timeout: for how many seconds at most; then the client is closed.
+    :param send_timeout: for how many seconds at most; then the client is closed. So is one for whose handler nobody
+        waits, or whose handler has come to its end, once it has taken nothing at all for so long.
     :param generator: whether ``handler`` is a generator function, where that cannot be told by looking at it.
     :param io_thread: an `IOThread` to share; by default the server has its own.
 

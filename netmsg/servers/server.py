@@ -140,7 +140,8 @@ class Server:
 
     def shutdown(self, *, timeout: float | None = 5.0, wait: bool = True) -> None:
         """Stop: accept nothing new, close idle connections at once, let handlers finish for ``timeout`` seconds
-        (``None``: however long it takes), and then close what is left: their next call raises `ClosedError`.
+        (``None``: however long it takes), and then close what is left: their next call raises `ClosedError`. Of a
+        `PacketServer` the calls that run finish; the packets behind them are not handled.
 
         With ``wait=False`` it returns at once, whatever is left goes on in the background, and it may be called in a
         signal handler. It does not wait in a handler either. Idempotent: another call with less time cuts it short.
