@@ -43,6 +43,10 @@ class Connection(Protocol):
     def _abandon(self) -> None:
         """In a forked child: close this process's copy."""
 
+    @property
+    def _unsent(self) -> int:
+        """How many bytes `_cut` would drop that a handler has sent and may have forgotten."""
+
 
 class ConnectionServer(Server):
     """Accepts while there are fewer than ``max_connections``; the others wait in the backlog."""
@@ -64,6 +68,7 @@ class ConnectionServer(Server):
         self._accept_errors = 0
         self._accept_pauses = 0
         self._full = False
+        self._closed_unsent = 0
         self._closed_for = {"idle": 0, "slow": 0, "blocked": 0}
         self._counting = new_lock()  # guards them; a leaf
 
@@ -94,7 +99,13 @@ class ConnectionServer(Server):
         return not self._connections
 
     def _cut(self) -> None:
-        for connection in tuple(self._connections):
+        connections = tuple(self._connections)
+        dropped = [size for size in (connection._unsent for connection in connections) if size]
+        if dropped:
+            self._closed_unsent += len(dropped)
+            self._log.warning("unsent", "%r: the time to shut down is over: %d clients are cut off, and %d bytes for "
+                              "them are dropped", self, len(dropped), sum(dropped))
+        for connection in connections:
             connection._cut()
 
     def _ended(self) -> None:
@@ -144,6 +155,25 @@ class ConnectionServer(Server):
                 for acceptor in self._acceptors:
                     acceptor.resume()
         self._settle()
+
+    # Workers that wait for clients
+
+    def _block(self, client: Any) -> object:
+        """A worker is about to wait for ``client`` (which has ``closed``, ``remote_address`` and ``abort()``): another
+        one stands in for it. If too many do, the client that has been waited for the longest is closed. Returns what to
+        call `WorkerPool.unblock` with."""
+        claim, blocked = self._pool.block(client)
+        waiting = [one for one in blocked if not one.closed]
+        if len(waiting) > self._pool.spare:
+            self._given_up("blocked", waiting[0].remote_address,
+                           "too many workers wait for clients, and for this one the longest")
+            waiting[0].abort()
+        self._io.call(self._stand_in)
+        return claim
+
+    def _stand_in(self) -> None:
+        """There is room for another worker. On the loop."""
+        self._dispatch()
 
     # Errors
 

@@ -20,7 +20,7 @@ from ..packets.receiving import again, decoded, ending, has_failed, is_in_the_mi
 from ..reactor.handshaking import Handshake
 from ..reactor.reactor import READ, WRITE, Timer
 from ..sockets.addresses import host_and_port
-from ..sockets.lingering import all_acknowledged
+from ..sockets.lingering import all_acknowledged, reset_on_close, unacknowledged
 from ..sockets.proxy import SocketProxy
 from ..streams.socket_stream import PeerCredentials, peer_credentials
 from ..tls import TLSInfo
@@ -29,6 +29,7 @@ from ..transports.encrypted import TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..waiting import Waiters
 from .handlers import Handler
+from .patience import Patience
 from .send_queue import SendQueue
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class PacketConnection(Generic[S]):
         "server", "state", "closed", "remote_address", "_packets_received", "_handshake", "_io", "_socket", "_listener",
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
-        "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_timeout", "_stepping",
-        "_failure", "__weakref__")
+        "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_at", "_stepping", "_failure",
+        "_deaf", "_giving_way", "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -117,10 +118,12 @@ class PacketConnection(Generic[S]):
         self._wake_at = math.inf
         self._timer: Timer | None = None
         self._upgrade: TLSTransport | None = None
-        self._upgrade_timeout: float | None = None
+        self._upgrade_at = math.inf  # when its handshake has to be over
         self._changed: Waiters | None = None  # who waits for room in the queue, or for a handshake
-        self._slow: Timer | None = None  # since when a handler on the loop has been ahead of the client
-        self._winding_up: Timer | None = None
+        self._slow: Timer | None = None  # looks whether the client is to be given up, see `_be_patient`
+        self._giving_way: Timer | None = None  # to those who have waited for room
+        self._deaf = False  # nothing can be sent any more
+        self._winding_up = False
         self._goodbye = False
         self._disposed = False
         self._forgotten = False
@@ -142,7 +145,7 @@ class PacketConnection(Generic[S]):
         queue = self._queue
         if self.closed or queue.failure is not None:
             raise self._refusal()
-        if queue.size >= self.server._send_hwm_bytes:
+        if queue.size >= self.server._send_hwm_bytes and queue.waits:
             self._wait_for_room(timeout)
         corked = self._corked
         if corked is not None and get_ident() == self._io.ident:
@@ -170,15 +173,17 @@ class PacketConnection(Generic[S]):
         return error
 
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
-        queue, mark = self._queue, self.server._send_hwm_bytes
+        queue = self._queue
         if self._io.is_current:
             self._pass_the_mark(timeout)
             return
         deadline = Deadline(self.server._send_timeout if isinstance(timeout, _Default) else timeout)
-        if not self._wait(lambda: queue.size < mark or self.closed or queue.failure is not None, deadline):
+        if not self._wait(lambda: not self._is_behind or self.closed or queue.failure is not None, deadline):
             if isinstance(timeout, _Default):
                 self._close_slow()
             raise self._told(SendTimeoutError(f"{queue.size} bytes have been waiting to be sent to this client"))
+        if self._giving_way is not None:
+            self._io.call(self._look)
         if self.closed or queue.failure is not None:
             raise self._refusal()
 
@@ -190,8 +195,7 @@ class PacketConnection(Generic[S]):
             if self._stepping is None and queue.size >= FAR_ABOVE * mark:
                 queue.flush()
             if self._stepping is not None or queue.size < FAR_ABOVE * mark:
-                if self._slow is None:
-                    self._slow = self._io.call_later(self.server._send_timeout, self._too_slow)
+                self._be_patient()
                 return
             self._close_slow()
         raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
@@ -216,6 +220,11 @@ class PacketConnection(Generic[S]):
                 self._changed = Waiters()
             return self._changed
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether more waits for the client than is to."""
+        return self._queue.size >= self.server._send_hwm_bytes and self._queue.waits
+
     def _tell(self) -> None:
         if self._changed is not None:
             self._changed.notify_all()
@@ -237,7 +246,7 @@ class PacketConnection(Generic[S]):
         if context is None:
             raise ValueError("ssl_context is required: the listener was made without one")
         check_server_context(context)
-        if self.closed:
+        if self.closed or self._queue.failure is not None:
             raise self._refusal()
         if self._stepping != get_ident() or self._upgrade is not None:
             raise LocalProtocolError("start_tls() is for the handler, once at a time")
@@ -249,7 +258,7 @@ class PacketConnection(Generic[S]):
                                standard_compatible=self._listener._tls_standard_compatible and tls_standard_compatible)
         timeout = self._listener._handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
-        self._upgrade_timeout = timeout
+        self._upgrade_at = time.monotonic() + timeout if timeout is not None else math.inf
         if self._corked is not None:
             self._uncork()
             self._corked = []
@@ -274,10 +283,10 @@ class PacketConnection(Generic[S]):
         self._io.call(self._look)
 
     def abort(self) -> None:
-        """Close at once, dropping everything."""
+        """Close at once, dropping everything: over TCP the client gets `ConnectionBrokenError`, and no end."""
         self.closed = True
         self._tell()
-        self._io.call(self._cut)
+        self._io.call(self._reset)
 
     @property
     def tls(self) -> TLSInfo | None:
@@ -312,6 +321,11 @@ class PacketConnection(Generic[S]):
     def _packets_sent(self) -> int:
         """How many packets `send_packet` has accepted."""
         return self._queue.packets
+
+    @property
+    def _unsent(self) -> int:
+        """How many bytes of them wait."""
+        return self._queue.size if self._queue.waits else 0
 
     @property
     def _decoder_failed(self) -> bool:
@@ -362,7 +376,7 @@ class PacketConnection(Generic[S]):
             while not handler.finished:
                 packets = self._packets
                 if packets and not self.closed:
-                    if self._queue.size >= mark:
+                    if self._queue.size >= mark and self._queue.waits:
                         break
                     given = packets.pop()
                     driven = True
@@ -409,7 +423,9 @@ class PacketConnection(Generic[S]):
         timer = self._timer
         self._stepping = None
         self._busy = False
-        if (self.closed or self._paused or self._more or self._packets or self._unread is not None
+        if self.server._stopping:
+            self._io.call(self._finish)
+        elif (self.closed or self._paused or self._more or self._packets or self._unread is not None
                 or self._ending is not None or self._upgrade is not None
                 or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
             self._io.call(self._look)
@@ -436,8 +452,10 @@ class PacketConnection(Generic[S]):
                 self._ending = loss(self._decoder)
                 if has_failed(self._decoder) and self._packets:
                     self.server._handler_failed(self.remote_address, self._packets[0], expected=False)
-        else:
+        elif self._queue.failure is None:
             self._ending = ending(self._decoder)
+        else:  # of a reset that a send was told of receiving sees an end
+            self._ending = as_broken(self._queue.failure)
 
     # On the loop
 
@@ -489,24 +507,25 @@ class PacketConnection(Generic[S]):
         if self._disposed:
             self._end_handler()
             return
-        if self._queue.failure is not None and self._ending is None:
-            self._ending = as_broken(self._queue.failure)
-            self._tell()
+        if self._queue.failure is not None and (not self._deaf or self._upgrade is not None):
+            self._go_deaf()
+        if (self._slow is not None or self._changed is not None) and not self._is_behind:
+            self._caught_up()
         if (self._upgrade is not None and self._handshake is None and self._ending is None
                 and (self._queue.later or not self.closed) and not self._queue.in_the_clear):
             if self._unread is not None:
                 self._upgrade.feed(self._unread)  # a ClientHello that did not wait
                 self._unread = None
-            self._shake_hands(self._upgrade, self._upgrade_timeout)
+            self._shake_hands(self._upgrade, self._upgrade_left())
         elif self._busy or self._handshake is not None:
             self._watch()
         elif self.closed:
             self._finish_handler()
         elif self._packets:  # left by a step that was ahead of the client
-            if self._queue.size < self.server._send_hwm_bytes:
+            if self._is_behind:
+                self._be_patient()
+            elif not self._gives_way():
                 self._schedule()
-            elif self._slow is None:
-                self._slow = self._io.call_later(self.server._send_timeout, self._too_slow)
             self._watch()
         elif self._unread is not None and self._upgrade is None:
             chunk, self._unread = self._unread, None
@@ -517,7 +536,7 @@ class PacketConnection(Generic[S]):
         else:
             self._arm()
             self._paused = False
-            if self._more and self._queue.size < self.server._send_hwm_bytes:
+            if self._more and not self._is_behind:
                 self._read()
             else:
                 self._watch()
@@ -531,17 +550,28 @@ class PacketConnection(Generic[S]):
         else:
             self._schedule()
 
+    def _upgrade_left(self) -> float | None:
+        """Seconds."""
+        return None if self._upgrade_at == math.inf else max(0.0, self._upgrade_at - time.monotonic())
+
     def _arm(self) -> None:
         """One timer, which looks again when it fires: most waits end before, and need not touch it."""
-        if self._wake_at == math.inf or self._timer is not None and self._timer.at <= self._wake_at:
+        at = self._wake_at if self._upgrade is None else self._upgrade_at
+        if at == math.inf or self._timer is not None and self._timer.at <= at:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._io.call_later(max(0.0, self._wake_at - time.monotonic()), self._timed_out)
+        self._timer = self._io.call_later(max(0.0, at - time.monotonic()), self._timed_out)
 
     def _timed_out(self) -> None:
         self._timer = None
-        if self._busy or self._disposed or self.closed or self._upgrade is not None:
+        if self._busy or self._disposed or self.closed or self._handshake is not None:
+            return
+        if self._upgrade is not None:
+            if self._upgrade_left() == 0:  # the client has not even taken what was to go before
+                self._shaken(TLSHandshakeError("the TLS handshake was not finished in time"))
+            else:
+                self._arm()
             return
         if self._wake_at > time.monotonic():
             self._arm()
@@ -563,7 +593,7 @@ class PacketConnection(Generic[S]):
             return
         events = 0
         if self._goodbye or not (self._paused or self.closed or self._ending is not None or self._upgrade is not None
-                                 or self._queue.size >= self.server._send_hwm_bytes):
+                                 or self._is_behind):
             events = READ
         broken = self._queue.failure is not None or isinstance(self._ending, BROKEN)
         if not broken and (self._queue.blocked or self._transport.unsent):
@@ -594,20 +624,75 @@ class PacketConnection(Generic[S]):
                 self._transport.flush()
             except OSError:
                 pass  # reading tells
-        if queue.size < self.server._send_hwm_bytes:
-            if self._slow is not None:
-                self._slow.cancel()
-                self._slow = None
-            self._tell()
-        if self._winding_up is not None:
-            self._say_goodbye()
-        else:
-            self._look()
+        self._look()
 
-    def _too_slow(self) -> None:
+    # Patience, on the loop
+
+    def _be_patient(self) -> None:
+        """Give the client up once nothing has moved for ``send_timeout``."""
+        if self._slow is None:
+            patience = Patience(self.server._send_timeout)
+            self._slow = self._io.call_later(patience.left(self._moved()), self._look_at, patience)
+
+    def _look_at(self, patience: Patience) -> None:
         self._slow = None
-        if not self._disposed:
+        if self._disposed:
+            return
+        left = patience.left(self._moved())
+        if left > 0:
+            self._slow = self._io.call_later(left, self._look_at, patience)
+        elif self._deaf:
+            self._break()
+            self._look()
+        else:
             self._close_slow()
+
+    def _moved(self) -> object:
+        """Another one whenever something has moved that the client is waited for."""
+        if not self._deaf:
+            return self._queue.gone, unacknowledged(self._socket)
+        if self._busy or self._packets or self._unread is not None:
+            return object()  # it is the client who waits
+        return self._packets_received
+
+    def _be_patient_no_more(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _caught_up(self) -> None:
+        if not (self._winding_up or self._deaf):
+            self._be_patient_no_more()
+        self._tell()
+
+    def _go_deaf(self) -> None:
+        """Nothing can be sent any more; but what the client has sent before may still be read, up to its end."""
+        if not self._deaf:
+            self._deaf = True
+            self._be_patient_no_more()
+            self._be_patient()
+        if self._upgrade is not None:
+            self._break()
+
+    def _break(self) -> None:
+        """What a send has failed with is the end."""
+        if self._ending is None and self._queue.failure is not None:
+            self._ending = as_broken(self._queue.failure)
+
+    def _gives_way(self) -> bool:
+        """Whether the client's own packets wait for those who have been told that there is room: there may be none left
+        by the time at which they have woken up."""
+        if self._changed is None or not self._changed.waiting:
+            return False
+        if self._giving_way is None:
+            self._giving_way = self._io.call_later(BRIEFLY, self._has_given_way)
+        return True
+
+    def _has_given_way(self) -> None:
+        self._giving_way = None
+        if self._packets and not (self._busy or self.closed or self._is_behind):
+            self._schedule()
+        self._look()
 
     def _close_slow(self) -> None:
         """From any thread."""
@@ -615,7 +700,7 @@ class PacketConnection(Generic[S]):
         self.abort()
 
     def _read(self, *, late: bool = False) -> None:
-        above = self._queue.size >= self.server._send_hwm_bytes and not late
+        above = self._is_behind and not late
         if above or self._unread is not None or self._upgrade is not None or self._packets and not self._busy:
             self._paused = True
             self._watch()
@@ -637,7 +722,7 @@ class PacketConnection(Generic[S]):
             self._look()
             return
         self._more = bool(chunk) and transport.readable
-        if self._busy:
+        if self._busy or self._packets:  # a step that has stopped at the mark meanwhile has left some
             self._unread = chunk
             if not self._busy:
                 self._look()  # it has come to its end meanwhile
@@ -647,20 +732,20 @@ class PacketConnection(Generic[S]):
     def _received(self, chunk: bytes) -> None:
         if self.server._decodes_in_steps and chunk:
             self._unread = chunk
-            self._schedule()
+            self._schedule()  # and from here on the packets are the step's
         else:
             self._decode(chunk)
-        if self._packets:
-            self._schedule()
-        elif self._ending is not None or self._more:
-            self._io.call(self._look)
+            if self._packets:
+                self._schedule()
+            elif self._ending is not None or self._more:
+                self._io.call(self._look)
         if self._watched != READ or self._queue.blocked or self._transport.unsent:
             self._watch()
 
     # The end, on the loop
 
     def _finish(self) -> None:
-        """The server is stopping: close if idle, and otherwise after the step."""
+        """The server is stopping: close if idle; the end of a step comes here again."""
         if not self._begun:
             self._cut()
         elif not self._busy:
@@ -672,10 +757,11 @@ class PacketConnection(Generic[S]):
         if isinstance(self._ending, BROKEN) or self._queue.failure is not None:
             self._cut()
             return
-        if self._winding_up is None:
-            self._winding_up = self._io.call_later(self.server._send_timeout, self._too_slow)
+        if not self._winding_up:
+            self._winding_up = True
+            self._be_patient()
             self._queue.flush()
-            self._say_goodbye()
+        self._say_goodbye()
 
     def _say_goodbye(self) -> None:
         queue = self._queue
@@ -693,10 +779,11 @@ class PacketConnection(Generic[S]):
             if isinstance(self._ending, EOFError) and not self._transport.unsent:
                 self._cut()
                 return
-            if self._winding_up is not None:
-                self._winding_up.cancel()
-            self._winding_up = self._io.call_later(LINGER, self._cut)
+            self._be_patient_no_more()
+            self._slow = self._io.call_later(LINGER, self._cut)
             self._linger()
+        else:
+            self._watch()
 
     def _linger(self) -> None:
         """Closing with bytes unread is a reset, which can destroy what the other end has not read yet."""
@@ -722,15 +809,22 @@ class PacketConnection(Generic[S]):
             pass
         self._cut()
 
+    def _reset(self) -> None:
+        if not self._disposed:
+            reset_on_close(self._socket)
+        self._cut()
+
     def _cut(self) -> None:
         """Close the socket now."""
         self.closed = True
         if not self._disposed:
             self._disposed = True
+            if self._busy and self._begun:
+                reset_on_close(self._socket)  # its handler is not at the end: neither is what it has sent
             if self._handshake is not None:
                 self._handshake.cancel()
                 self._handshake = None
-            for timer in (self._timer, self._slow, self._winding_up):
+            for timer in (self._timer, self._slow, self._giving_way):
                 if timer is not None:
                     timer.cancel()
             self._unwatch()
@@ -746,6 +840,8 @@ class PacketConnection(Generic[S]):
         with queue.lock:  # nobody is to meet a stranger's descriptor
             if queue.failure is None:
                 queue.failure = ClosedError("the connection is closed")
+            if queue.size:
+                reset_on_close(self._socket)  # an end would say that this was all
             self._socket.close()
 
     def _end_handler(self) -> None:

@@ -50,7 +50,8 @@ class PacketServer(ConnectionServer, Generic[S, R]):
     :param idle_timeout: seconds without a packet after which a client is closed; a generator gets ``TimeoutError``.
     :param send_hwm_bytes: when more than so many bytes wait to be sent to a client, `PacketConnection.send_packet`
         waits, nothing is read from that client, and no packet of its is handled.
-    :param send_timeout: for how many seconds at most; then the client is closed.
+    :param send_timeout: for how many seconds at most; then the client is closed. So is one for whose handler nobody
+        waits, or whose handler has come to its end, once it has taken nothing at all for so long.
     :param generator: whether ``handler`` is a generator function, where that cannot be told by looking at it.
     :param io_thread: an `IOThread` to share; by default the server has its own.
 
@@ -110,18 +111,6 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         else:
             self._handler_failed(connection.remote_address, error, expected=expected)
 
-    def _block(self, connection: PacketConnection[S]) -> object:
-        """A worker is about to wait for ``connection``: another one stands in for it. If too many do, the client that
-        has been waited for the longest is closed. Returns what to call `WorkerPool.unblock` with."""
-        claim, blocked = self._pool.block(connection)
-        waiting = [one for one in blocked if not one.closed]
-        if len(waiting) > self._pool.spare:
-            self._given_up("blocked", waiting[0].remote_address,
-                           "too many workers wait for clients, and for this one the longest")
-            waiting[0].abort()
-        self._io.call(self._dispatch)
-        return claim
-
     def _forget(self, connection: Any) -> None:
         if connection not in self._connections:
             return
@@ -139,4 +128,5 @@ class PacketServer(ConnectionServer, Generic[S, R]):
             packets_sent=self._packets_sent + sum(one._packets_sent for one in connections),
             bad_packets=self._bad_packets, handler_errors=self._handler_errors, accept_pauses=self._accept_pauses,
             accept_errors=self._accept_errors, closed_idle=self._closed_for["idle"],
-            closed_slow=self._closed_for["slow"], closed_blocked=self._closed_for["blocked"])
+            closed_slow=self._closed_for["slow"], closed_blocked=self._closed_for["blocked"],
+            closed_unsent=self._closed_unsent)

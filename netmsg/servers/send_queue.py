@@ -12,6 +12,8 @@ __all__ = ["SendQueue"]
 
 PIECE: Final = 65_536
 """Small buffers are joined up to this size: one system call instead of many."""
+MOST_AT_ONCE: Final = 1 << 20
+"""Bytes that one call sends of what is long: who reads as fast as they come would hold up all others."""
 
 
 class SendQueue:
@@ -21,18 +23,20 @@ class SendQueue:
     (Ctrl-C) neither loses nor doubles any.
     """
 
-    __slots__ = ("transport", "lock", "buffers", "size", "packets", "blocked", "failure", "later", "_counts")
+    __slots__ = ("transport", "lock", "buffers", "size", "gone", "packets", "blocked", "failure", "later", "_counts")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.lock = new_lock()  # guards all of this; a leaf
         self.buffers: list[Buffer] = []
         self.size = 0
-        """Bytes that wait."""
+        """Bytes that wait, or are about to go."""
+        self.gone = 0
+        """Bytes that have gone and did not do so at once and whole."""
         self.packets = 0
         """How many have been put so far."""
         self.blocked = False
-        """The kernel takes no more for now."""
+        """The rest waits until the loop is told that there is room; it goes on then."""
         self.failure: OSError | None = None
         """What sending has failed with: nothing is sent any more."""
         self.later: list[Buffer] | None = None
@@ -64,15 +68,24 @@ class SendQueue:
                 self._flush()
 
     def flush(self) -> None:
-        """Send as much as goes at once."""
+        """Send as much as goes at once, up to `MOST_AT_ONCE`."""
         with self.lock:
-            self.blocked = False
             self._flush()
+
+    @property
+    def waits(self) -> bool:
+        """Whether ``size`` is what waits for the other end. What is just being sent may all go at once: nobody would
+        tell that it has not waited."""
+        return self.failure is None and (self.blocked or self.later is not None)
 
     def _flush(self) -> None:
         buffers, counts = self.buffers, self._counts
+        most = self.gone + MOST_AT_ONCE
         while (buffers or counts) and self.failure is None:
             if not counts:
+                if self.gone >= most:
+                    self.blocked = True
+                    return
                 if len(buffers) > 1:
                     self._join()
                 self._send(buffers[0])
@@ -86,7 +99,9 @@ class SendQueue:
             else:
                 del buffers[0]
             self.size -= count
+            self.gone += count
             del counts[0]
+        self.blocked = False
 
     def _send(self, buffer: Buffer) -> None:
         try:
@@ -126,5 +141,4 @@ class SendQueue:
             assert self.later is not None and not self.buffers
             self.transport = transport
             self.buffers, self.later = self.later, None
-            self.blocked = False
             self._flush()

@@ -141,6 +141,7 @@ class Server:
     def shutdown(self, *, timeout: float | None = 5.0, wait: bool = True) -> None:
         """Stop: accept nothing new, close idle connections at once, let handlers finish for ``timeout`` seconds
         (``None``: however long it takes), and then close what is left: their next call raises `ClosedError`.
+        A `PacketServer` handles the packets that it has received by then, and reads no more.
 
         With ``wait=False`` it returns at once, whatever is left goes on in the background, and it may be called in a
         signal handler. It does not wait in a handler either. Idempotent: another call with less time cuts it short.

@@ -43,3 +43,5 @@ class ServerStats:
     """Clients that were closed because they did not receive what they were sent."""
     closed_blocked: int = 0
     """Clients that were closed because too many workers waited to send, and theirs the longest."""
+    closed_unsent: int = 0
+    """Clients that were cut off when the time of `shutdown` was up, and not all that was sent to them had gone."""

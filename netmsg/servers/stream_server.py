@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import logging
 import math
 import socket
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Final
 
@@ -30,6 +33,8 @@ SILENCE: Final = 10.0
 """Seconds that a handler may wait for its client while others wait for a worker, if there is no ``idle_timeout``."""
 LOOK: Final = 0.5
 """Seconds between two looks for such handlers, while somebody waits for a worker."""
+LATELY: Final = 1.0
+"""Seconds after which who has waited in vain does something else."""
 
 StreamHandler = Callable[[SocketStream], Any]
 
@@ -41,11 +46,12 @@ class StreamServer(ConnectionServer):
         listener was made with ``autostart_tls=False``. What else it raises than what happened to the connection is
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
-    :param max_workers: handlers that may run at a time. Further connections wait, accepted, without a thread, and who
-        has sent something comes first. While any wait, the handlers that wait for clients whose streams have been
-        silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``,
-        whatever their own ``timeout``, and however often that has run out. Nothing received and nothing sent is
-        silence. Workers that are not needed any more go away.
+    :param max_workers: handlers that may run at a time. One that waits to send does not count: up to 64 others stand
+        in, and past that the client that has been waited for the longest is closed. Further connections wait, accepted,
+        without a thread, and who has sent something comes first. While any wait, the handlers that wait for clients
+        whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is set), get a
+        ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing received and
+        nothing sent is silence. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something: silent ones cost no thread.
     :param idle_timeout: seconds for each call of the stream's that is given no ``timeout`` itself.
@@ -73,7 +79,7 @@ class StreamServer(ConnectionServer):
 
     @property
     def _is_short_of_workers(self) -> bool:
-        return self._at_work >= self._max_workers
+        return self._at_work >= self._max_workers + self._pool.standing_in
 
     def _hand_over(self, call: _Call) -> None:
         self._silent.pop(call, None)
@@ -89,8 +95,15 @@ class StreamServer(ConnectionServer):
     def _handed_back(self) -> None:
         """A handler has come to its end."""
         self._at_work -= 1
+        self._hand_over_silent()
+
+    def _hand_over_silent(self) -> None:
         while self._silent and not self._is_short_of_workers:
             next(iter(self._silent)).hand_over()
+
+    def _stand_in(self) -> None:
+        self._hand_over_silent()
+        super()._stand_in()
 
     def _forget(self, connection: Any) -> None:
         self._silent.pop(connection, None)
@@ -98,7 +111,7 @@ class StreamServer(ConnectionServer):
 
     def _waiting(self) -> int:
         """For a worker."""
-        return len(self._silent) + max(0, self._at_work - self._max_workers)
+        return len(self._silent) + min(len(self._pool.tasks), max(0, self._at_work - self._max_workers))
 
     def _look_soon(self) -> None:
         if self._looking is None and self._waiting():
@@ -119,7 +132,20 @@ class StreamServer(ConnectionServer):
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> _Call:
         stream = listener._stream(sock, address)
         stream._idle_timeout = self._idle_timeout
+        stream._socket_link.blocked = functools.partial(self._blocked, weakref.proxy(stream))
         return _Call(self, sock, stream, listener._handshake_timeout)
+
+    @contextmanager
+    def _blocked(self, stream: SocketStream) -> Iterator[None]:
+        """Somebody waits to send to the other end of ``stream``."""
+        if not self._pool.is_current:
+            yield
+            return
+        claim = self._block(stream)
+        try:
+            yield
+        finally:
+            self._pool.unblock(claim)
 
     def stats(self) -> ServerStats:
         return ServerStats(
@@ -127,7 +153,7 @@ class StreamServer(ConnectionServer):
             handshakes=len(self._handshakes), handshakes_failed=self._handshakes_failed,
             waiting=len(self._pool.tasks) + len(self._silent), workers=self._pool.workers,
             handler_errors=self._handler_errors, accept_pauses=self._accept_pauses, accept_errors=self._accept_errors,
-            closed_idle=self._closed_for["idle"])
+            closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"])
 
 
 class _Call:
@@ -189,9 +215,15 @@ class _Call:
 
     @property
     def silent_since(self) -> float:
-        """Since when the stream has been silent, if the handler waits for the client; infinity if it does not."""
+        """Since when the stream has been silent, if the handler waits for the client, or has just done so in vain, as
+        one that polls; infinity if it does not."""
         link = self._stream._socket_link
-        return link.silent_since() if self._thread in link.waits else math.inf
+        if self._thread in link.waits:
+            return link.silent_since()
+        in_vain = link.in_vain
+        if in_vain is None or in_vain[0] != self._thread or in_vain[1] < time.monotonic() - LATELY:
+            return math.inf
+        return link.silent_since()
 
     def give_up(self) -> None:
         """Have the time of the handler be up."""
@@ -226,6 +258,10 @@ class _Call:
 
     def _abandon(self) -> None:
         """Streams see to a fork themselves."""
+
+    @property
+    def _unsent(self) -> int:
+        return 0  # whoever sends waits, and hears of it
 
     # In a worker
 

@@ -102,7 +102,7 @@ class WorkerPool:
 
     def _room(self) -> int:
         """How many more may be at work, under the lock; below 0 if there are too many."""
-        return self._max_workers + min(len(self._blocked), self.spare) - (len(self._threads) - len(self._idle))
+        return self._max_workers + self.standing_in - (len(self._threads) - len(self._idle))
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._work, name=f"netmsg-worker-{self.number}-{next(self._thread_numbers)}",
@@ -184,12 +184,19 @@ class WorkerPool:
 
     def block(self, reason: Any) -> tuple[object, list[Any]]:
         """The worker that calls this is about to wait, for ``reason``: until `unblock` another may run in its place, at
-        the next `dispatch`. Returns what to call `unblock` with, and for what the workers wait, the longest first."""
+        the next `dispatch`. Returns what to call `unblock` with, and for what the workers wait, the longest first, if
+        there are more of these than others can stand in for."""
         claim = object()
         with self._lock:
             self._blocked[claim] = reason
             self._saturated = False
-            return claim, list(self._blocked.values())
+            too_many = len(self._blocked) > self.spare and self._room() <= 0
+            return claim, list(self._blocked.values()) if too_many else []
+
+    @property
+    def standing_in(self) -> int:
+        """How many may be at work beyond ``max_workers``."""
+        return min(len(self._blocked), self.spare)
 
     def unblock(self, claim: object) -> None:
         """It goes on."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError
 from ..locks import new_reentrant_lock
-from ..sockets.lingering import all_acknowledged
+from ..sockets.lingering import all_acknowledged, reset_on_close
 from ..sockets.waiting import READ, WRITE, WakeUp, ready_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
@@ -24,6 +24,8 @@ __all__ = ["Link", "MemoryLink", "SocketLink", "memory_links"]
 
 LINGER_STEP: Final = 0.01
 """Seconds between two looks at whether the other end has acknowledged everything: the kernel does not tell."""
+BRIEFLY: Final = 0.005
+"""Seconds that whoever sends waits for the other end before it counts as blocked."""
 
 
 class Link(Protocol):
@@ -72,6 +74,10 @@ class SocketLink:
         self._wake_up = WakeUp()
         self.waits: set[int] = set()
         """Which threads wait now."""
+        self.in_vain: tuple[int, float] | None = None
+        """Which thread was the last to wait for nothing, and until when."""
+        self.blocked: Callable[[], AbstractContextManager[object]] | None = None
+        """What surrounds a wait of whoever sends, once it is no brief one. For whoever made the stream."""
         self.moved = True
         self._moved_at = 0.0
         self._given_up = False
@@ -82,7 +88,13 @@ class SocketLink:
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
             self.waits.add(ident)
-            ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
+            if events == WRITE and self.blocked is not None:
+                ready = self._wait_to_send(self.blocked, deadline)
+            else:
+                ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
+        except TimeoutError:
+            self.in_vain = ident, time.monotonic()
+            raise
         finally:
             self.waits.discard(ident)
         if ready:
@@ -91,6 +103,15 @@ class SocketLink:
         if self._given_up:
             self._run_out()
         return 0
+
+    def _wait_to_send(self, blocked: Callable[[], AbstractContextManager[object]],
+                      deadline: Deadline) -> list[tuple[int, int]]:
+        wanted = {self.sock.fileno(): WRITE}
+        ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY))
+        if ready is not None:
+            return ready
+        with blocked():
+            return self._wake_up.wait(wanted, deadline)
 
     def silent_since(self) -> float:
         """When the stream was last seen to have moved bytes (``time.monotonic()``). The clock is only read here, and so
@@ -143,11 +164,7 @@ class SocketLink:
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet, and tell the other end at once."""
-        try:
-            if self.sock.family in (socket.AF_INET, socket.AF_INET6):
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass
+        reset_on_close(self.sock)
 
 
 class _Pipe:

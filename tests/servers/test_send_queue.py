@@ -104,3 +104,41 @@ def test_what_is_put_after_an_upgrade_waits_for_the_other_transport(script: list
     assert clear.sent == b"in the clear"
     assert encrypted.sent == b"secret too"
     assert queue.size == 0
+
+
+def test_what_is_just_being_sent_does_not_wait() -> None:
+    """It may all go, and then nothing would ever tell that it has not waited."""
+    queue, transport = queue_of([])
+    seen: list[bool] = []
+    send = transport.send_one
+    queue.transport.send_one = lambda buffer: seen.append(queue.waits) or send(buffer)  # type: ignore[method-assign]
+    queue.put(bytes(100_000))
+    assert seen == [False]
+    assert not queue.waits
+    transport.script = [0]
+    queue.put(b"hello")
+    assert queue.waits
+    queue.flush()
+    assert not queue.waits and queue.size == 0
+
+
+def test_a_long_one_goes_in_several_turns() -> None:
+    queue, transport = queue_of([300_000] * 30)
+    queue.put(bytes(9_000_000))
+    turns = 0
+    while queue.size:
+        assert queue.blocked and queue.waits
+        before = len(transport.sent)
+        queue.flush()
+        assert len(transport.sent) - before <= 2**20 + 300_000
+        turns += 1
+    assert turns >= 6
+    assert not queue.blocked
+
+
+def test_nothing_waits_for_who_cannot_be_sent_anything() -> None:
+    queue, _ = queue_of([0, BrokenPipeError()])
+    queue.put(b"hello")
+    assert queue.waits
+    queue.flush()
+    assert queue.size == 5 and not queue.waits

@@ -195,6 +195,33 @@ def test_silent_clients_starve_nobody_though_their_handlers_look_up_now_and_then
         assert server.stats().handler_errors == 0
 
 
+def test_silent_clients_starve_nobody_though_their_handlers_poll() -> None:
+    """They hardly ever wait for the stream."""
+    over = threading.Event()
+    pauses = threading.Event()
+
+    def handler(stream: ByteStream) -> None:
+        while not over.is_set():
+            try:
+                data = stream.receive(timeout=0)
+            except TimeoutError:
+                pauses.wait(SILENCE / 10)
+                continue
+            if not data:
+                return
+            stream.send_all(data)
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=2))
+        stack.callback(over.set)
+        for _ in range(2):
+            stack.enter_context(silent_one(server))
+        eventually(lambda: server.stats().workers == 2)
+        assert ask(server) == ask(server) == b"hello"
+        assert server.stats().closed_idle >= 1
+        assert server.stats().handler_errors == 0
+
+
 def test_a_wait_in_vain_is_no_end_of_the_silence_and_each_byte_is() -> None:
     ours, theirs = socket.socketpair()
     link = SocketLink(ours)

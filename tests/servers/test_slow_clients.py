@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT
+from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
 from netmsg import (
@@ -274,3 +275,64 @@ def test_no_time_is_up_while_packets_wait_for_a_client_that_is_behind(workers: i
             sock.sendall(b"49\n")
             assert sock.makefile("rb").read() == b"done\n"
     assert heard == [str(number) for number in range(50)]
+
+
+def function(client: PacketConnection[str], packet: str) -> None:
+    client.send_packet("x" * 1_000_000)
+
+
+def conversation(client: PacketConnection[str]) -> Conversation:
+    yield
+    client.send_packet("x" * 1_000_000)
+
+
+@pytest.mark.parametrize("handler, packets", [(function, 2), (conversation, 1)])
+def test_a_client_that_reads_slowly_and_steadily_gets_everything(handler: Any, packets: int) -> None:
+    """Each piece within ``send_timeout``, and all of it not."""
+    with serve(handler, send_hwm_bytes=50_000, send_timeout=1.0) as server, deaf(server) as sock:
+        eventually(lambda: len(server.clients()) == 1)
+        server.clients()[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
+        sock.sendall(b"go\n" * packets)
+        begin = time.monotonic()
+        size = packets * 1_000_001
+        while size:
+            chunk = sock.recv(min(size, 50_000))
+            assert chunk, "the server has closed the connection"
+            size -= len(chunk)
+            if time.monotonic() - begin < 2.5:
+                time.sleep(0.1)  # that is how slow it is
+        assert server.stats().closed_slow == 0
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_waits_for_room_at_a_client_that_always_wants_more_has_its_turn(workers: int) -> None:
+    """Its own packets would fill the room at once, every time."""
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet("x" * 4000)
+
+    def ask(sock: socket.socket) -> None:
+        try:
+            while True:
+                sock.sendall(b"\n" * 200)
+        except OSError:
+            pass  # it is over
+
+    def read(sock: socket.socket) -> None:
+        buffer = bytearray(1_000_000)
+        try:
+            while sock.recv_into(buffer):
+                pass
+        except OSError:
+            pass
+
+    with serve(handler, max_workers=workers, send_hwm_bytes=65_536, send_timeout=2.0) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            threads = [Background(ask, sock), Background(read, sock)]
+            eventually(lambda: server.stats().packets_sent > 1000)
+            client = server.clients()[0]
+            for _ in range(50):
+                client.send_packet("news")
+            assert server.stats().closed_slow == 0
+            client.abort()
+            for thread in threads:
+                thread.result()

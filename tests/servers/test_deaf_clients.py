@@ -1,0 +1,155 @@
+"""StreamServer: clients that do not receive what they are sent do not keep the workers from the others."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT
+from support.servers import eventually
+
+from netmsg import ByteStream, ClosedError, StreamServer, connect_tcp, create_tcp_server
+from netmsg.servers import stream_server
+
+BIG = bytes(20_000_000)
+
+
+class Flooder:
+    """A handler that sends much to who asks for that, and answers the others."""
+
+    def __init__(self) -> None:
+        self.flooding = threading.Semaphore(0)
+        self.over: list[BaseException] = []
+
+    def __call__(self, stream: ByteStream) -> None:
+        for line in stream.receive_delimited_chunks(b"\n"):
+            if line != b"flood me":
+                stream.send_all(line + b"\n")
+                continue
+            self.flooding.release()
+            try:
+                stream.send_all(BIG)
+            except BaseException as error:
+                self.over.append(error)
+                raise
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is timed out for want of workers."""
+    monkeypatch.setattr(stream_server, "SILENCE", 1000.0)
+
+
+def serve(handler: Any, **options: Any) -> StreamServer:
+    return StreamServer(handler, create_tcp_server(interface="127.0.0.1"), **options)
+
+
+def deaf(server: StreamServer) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+    sock.sendall(b"flood me\n")
+    return sock
+
+
+def is_answered(server: StreamServer, **options: Any) -> None:
+    with connect_tcp("127.0.0.1", server.port, timeout=TIMEOUT, **options) as stream:
+        stream.send_all(b"hello\n")
+        assert stream.receive_until(b"\n", timeout=TIMEOUT) == b"hello"
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_88_as_many_deaf_clients_as_workers_and_more_stop_nobody(number: int) -> None:
+    flooder = Flooder()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(flooder, max_workers=2))
+        for _ in range(number):
+            stack.enter_context(deaf(server))
+        for _ in range(number):
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+        for _ in range(5):
+            is_answered(server)
+        assert not flooder.over
+        assert server.stats().closed_blocked == server.stats().closed_idle == 0
+        server.shutdown(timeout=0)
+        eventually(lambda: len(flooder.over) == number)
+        assert {type(error) for error in flooder.over} == {ClosedError}
+
+
+def test_88_nor_do_they_under_tls(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    flooder = Flooder()
+    listener = create_tcp_server(interface="127.0.0.1", ssl_context=tls_contexts[0])
+    with StreamServer(flooder, listener, max_workers=1) as server, ExitStack() as stack:
+        for _ in range(2):
+            stream = stack.enter_context(connect_tcp("127.0.0.1", server.port, ssl_context=tls_contexts[1]))
+            stream.send_all(b"flood me\n")
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+        is_answered(server, ssl_context=tls_contexts[1])
+        server.shutdown(timeout=0)
+
+
+def test_88_who_has_blocked_for_the_longest_goes_when_too_many_do(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 3)
+    flooder = Flooder()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(flooder, max_workers=1))
+        socks = []
+        for number in range(8):
+            socks.append(stack.enter_context(deaf(server)))
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+            # One after the other, so that it is known who is the first.
+            eventually(lambda: len(flooder.over) == max(0, number - 2))
+        is_answered(server)
+        stats = server.stats()
+        assert stats.closed_blocked == 5
+        assert stats.handler_errors == 0
+        assert stats.workers <= 1 + 3
+        for sock in socks[:5]:
+            with pytest.raises(ConnectionResetError):
+                while sock.recv(1_000_000):
+                    pass
+        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1  # of five
+        assert repr(socks[0].getsockname()) in warnings[0].getMessage()
+        server.shutdown(timeout=0)
+
+
+def test_88_nobody_goes_while_there_are_workers_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 1)
+    flooder = Flooder()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(flooder, max_workers=8))
+        for _ in range(6):
+            stack.enter_context(deaf(server))
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+        is_answered(server)
+        assert not flooder.over and server.stats().closed_blocked == 0
+        server.shutdown(timeout=0)
+
+
+def test_88_when_all_go_on_again_there_are_no_more_workers_than_before() -> None:
+    flooder = Flooder()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(flooder, max_workers=2))
+        socks = [stack.enter_context(deaf(server)) for _ in range(6)]
+        for _ in socks:
+            assert flooder.flooding.acquire(timeout=TIMEOUT)
+        is_answered(server)  # all of them wait
+        for sock in socks:
+            size = len(BIG)
+            while size:
+                size -= len(sock.recv(min(size, 1_000_000)))
+        for sock in socks:
+            sock.sendall(b"hello\n")
+            assert sock.recv(100) == b"hello\n"
+        waiting = stack.enter_context(deaf(server))
+        eventually(lambda: server.stats().waiting == 1)
+        assert not flooder.flooding.acquire(blocking=False)
+        for sock in socks:
+            sock.close()
+        assert flooder.flooding.acquire(timeout=TIMEOUT)
+        assert waiting.recv(1)
+        server.shutdown(timeout=0)
