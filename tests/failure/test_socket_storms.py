@@ -27,6 +27,7 @@ LIBRARY = os.path.dirname(netmsg.__file__)
 PATH = tempfile.mkdtemp() + "/socket"
 armed = False
 interrupts = 0
+usual = 0.002  # seconds that a call takes, and a bit
 
 class Interrupted(KeyboardInterrupt):
     pass
@@ -77,17 +78,20 @@ def under_interrupts(call, *arguments, **options):
 def struck(call, *arguments, **options):
     # Interrupted a few times, at any moment, and then left in peace: it has to begin anew each time, and would never
     # be through.
-    global armed
+    global armed, usual
     for _ in range(3):
         try:
             armed = True
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.002))
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, usual))
             result = call(*arguments, **options)
             armed = False
             result.close()
         except Interrupted:
             armed = False
-    return call(*arguments, **options)
+    begun = time.perf_counter()
+    result = call(*arguments, **options)
+    usual = max(0.0001, 1.5 * (time.perf_counter() - begun))
+    return result
 """
 
 ACCEPT = PRELUDE + """

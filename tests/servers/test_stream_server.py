@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
+from support.processes import interruptible
 from support.servers import eventually
 
 from netmsg import (
@@ -420,7 +421,7 @@ def test_serving_inside_with_and_interrupted() -> None:
     """Ctrl-C in `serve_forever` shuts the server down."""
     with StreamServer(echo, create_tcp_server()) as server:
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
-        with pytest.raises(KeyboardInterrupt):
+        with interruptible(), pytest.raises(KeyboardInterrupt):
             server.serve_forever()
         assert server.closed
 

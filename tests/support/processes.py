@@ -39,7 +39,7 @@ class Program:
         self._name = " ".join(os.path.basename(argument) for argument in arguments)
         self._errors = tempfile.TemporaryFile()
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **(env or {})}
-        with _interruptible():
+        with interruptible():
             self._process = subprocess.Popen(
                 [sys.executable, "-X", "dev", "-W", "error", *arguments], env=environment,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
@@ -158,8 +158,8 @@ def wait_until(condition: Callable[[], bool], *programs: Program, timeout: float
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """See to it that a program started in here can be interrupted.
+def interruptible() -> Iterator[None]:
+    """See to it that this program, and one that is started in here, can be interrupted.
 
     A process inherits it if SIGINT is ignored, as it is when the tests run under ``nohup`` or behind a shell's ``&``;
     a handler, however, is not inherited, so that the program begins with the default.
