@@ -1,4 +1,8 @@
-"""Messages that have no connection yet, or none any more. Pure."""
+"""Messages that have no connection yet, or none any more. Pure.
+
+An interrupt (Ctrl-C) may come at any call. So what belongs together is changed in a row without one, or with one at its
+end: the count and the frame that it counts, and, in `Router`, the place that a frame leaves and the one it goes to.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +35,22 @@ class Kept(deque[Frame]):
     large = 0
 
     def add(self, frame: Frame) -> None:
+        large = large_size(frame) if type(frame) is tuple else 0
+        self.large += large
         self.append(frame)
-        if type(frame) is tuple:
-            self.large += large_size(frame)
 
     def put_back(self, frames: list[Frame]) -> None:
         """In front of the others."""
-        self.extendleft(reversed(frames))
-        self.large += sum(map(large_size, frames))
+        large = sum(map(large_size, frames))
+        backwards = frames[::-1]
+        self.large += large
+        self.extendleft(backwards)
 
-    def take(self) -> Frame:
-        """The oldest."""
-        frame = self.popleft()
-        if type(frame) is tuple:
-            self.large -= large_size(frame)
+    def drop_oldest(self) -> Frame:
+        frame = self[0]
+        large = large_size(frame)
+        self.large -= large
+        del self[0]
         return frame
 
     def is_full(self, limits: Limits) -> bool:
@@ -56,18 +62,16 @@ class Parked:
     them together may have ten times as many, so that those who never come back do not fill the memory."""
 
     def __init__(self, limits: Limits) -> None:
+        self.count = 0
+        self.large = 0
+        """Bytes of the large ones. Changed, as `count` is, by whoever takes one away: see `Router`."""
         self._limits = limits
         self._together = Limits(MOST_MARKS * limits.messages, MOST_MARKS * limits.bytes)
         self._by_identity: dict[bytes, Kept] = {}
-        self._count = 0
-        self._large = 0
-
-    def __len__(self) -> int:
-        return self._count
 
     def of(self, identity: bytes) -> Kept | None:
-        """Those for one peer, if there are any; not to be changed."""
-        return self._by_identity.get(identity)
+        """Those for one peer, if there are any."""
+        return self._by_identity.get(identity) or None
 
     def has_room(self, identity: bytes) -> bool:
         kept = self._by_identity.get(identity)
@@ -75,41 +79,55 @@ class Parked:
 
     @property
     def _is_full(self) -> bool:
-        return self._count >= self._together.messages or self._large >= self._together.bytes
+        return self.count >= self._together.messages or self.large >= self._together.bytes
 
     def add(self, identity: bytes, frame: Frame) -> None:
-        self._by_identity.setdefault(identity, Kept()).add(frame)
-        self._count += 1
-        self._large += large_size(frame)
+        kept = self._by_identity.setdefault(identity, Kept())
+        large = large_size(frame)
+        self.count += 1
+        self.large += large
+        kept.large += large
+        kept.append(frame)
 
     def put_back(self, identity: bytes, frames: list[Frame]) -> None:
         """In front of the others for that peer."""
-        if frames:
-            self._by_identity.setdefault(identity, Kept()).put_back(frames)
-            self._count += len(frames)
-            self._large += sum(map(large_size, frames))
+        if not frames:
+            return
+        kept = self._by_identity.setdefault(identity, Kept())
+        count, large, backwards = len(frames), sum(map(large_size, frames)), frames[::-1]
+        self.count += count
+        self.large += large
+        kept.large += large
+        kept.extendleft(backwards)
 
-    def take(self, identity: bytes) -> Frame:
-        """The oldest for that peer."""
+    def drop_oldest(self, identity: bytes) -> Frame:
+        """Of those for that peer."""
         kept = self._by_identity[identity]
-        frame = kept.take()
-        if not kept:
-            del self._by_identity[identity]
-        self._count -= 1
-        self._large -= large_size(frame)
+        frame = kept[0]
+        large = large_size(frame)
+        self.count -= 1
+        self.large -= large
+        kept.large -= large
+        del kept[0]
+        self.tidy(identity)
         return frame
 
-    def fullest(self, identity: bytes) -> bytes | None:
+    def tidy(self, identity: bytes) -> None:
+        """Forget a peer for whom nothing is kept any more."""
+        if not self._by_identity.get(identity, True):
+            del self._by_identity[identity]
+
+    def in_the_way(self, identity: bytes) -> bytes | None:
         """Whose oldest message has to go for one to ``identity``: its own, unless it is the others that have filled
-        what there is for all together."""
+        what there is for all together; then that of the peer for whom messages have been kept for the longest."""
         kept = self._by_identity.get(identity)
         if self._is_full and (kept is None or not kept.is_full(self._limits)):
-            return max(self._by_identity, key=lambda one: len(self._by_identity[one]))
+            return next((one for one, frames in self._by_identity.items() if frames), None)
         return identity if kept else None
 
     def take_all(self) -> list[Frame]:
         """The end."""
         frames: list[Frame] = [frame for kept in self._by_identity.values() for frame in kept]
         self._by_identity.clear()
-        self._count = self._large = 0
+        self.count = self.large = 0
         return frames

@@ -192,7 +192,7 @@ class Router:
             lane = self.next_with_room()
             if lane is None:
                 break
-            self._give(lane, self.waiting.take())
+            self._move(self.waiting, lane)
             if lane not in ready:
                 ready.append(lane)
         return ready
@@ -267,10 +267,10 @@ class Router:
     def _squeeze_into_parked(self, frame: Frame, identity: bytes) -> Squeezed:
         dropped: list[tuple[Frame, bytes | None]] = []
         while not self.parked.has_room(identity):
-            fullest = self.parked.fullest(identity)
-            if fullest is None:
+            whose = self.parked.in_the_way(identity)
+            if whose is None:
                 return Squeezed((), [(frame, identity)], True)
-            dropped.append((self.parked.take(fullest), fullest))
+            dropped.append((self.parked.drop_oldest(whose), whose))
         self.parked.add(identity, frame)
         return Squeezed((), dropped, False)
 
@@ -311,8 +311,8 @@ class Router:
         oldest that waits for anybody."""
         longest = 0 if self.ring else max(map(len, self.copies.values()), default=0)
         if longest:
-            return [copies.take() for copies in self.copies.values() if len(copies) == longest]
-        return [self.waiting.take()] if self.waiting else []
+            return [copies.drop_oldest() for copies in self.copies.values() if len(copies) == longest]
+        return [self.waiting.drop_oldest()] if self.waiting else []
 
     def _unplaced_large(self) -> int:
         large = self.waiting.large
@@ -351,7 +351,7 @@ class Router:
 
     def refill(self, lane: Lane) -> list[Lane]:
         """The window of ``lane`` has opened: give it what has been waiting."""
-        if lane.dead or not (self.waiting or self.parked):
+        if lane.dead or not (self.waiting or self.parked.count):
             return []
         before = lane.given  # and not the length of its queue, which others shorten meanwhile
         self._unpark(lane)
@@ -422,7 +422,7 @@ class Router:
     @property
     def unplaced(self) -> int:
         """How many messages have no peer."""
-        return len(self.waiting) + len(self.parked) + sum(map(len, self._all_copies()))
+        return len(self.waiting) + self.parked.count + sum(map(len, self._all_copies()))
 
     # How frames move
 
@@ -438,12 +438,33 @@ class Router:
             lane.unacked[frame[0][5:21] if large else frame[5:21]] = number, frame  # type: ignore[index]
         queue.append(frame)
 
+    def _move(self, kept: Kept, lane: Lane, parked: Parked | None = None) -> None:
+        """Give a lane the oldest of what is kept, in ``parked`` or elsewhere."""
+        frame = kept[0]
+        large = large_size(frame) if type(frame) is tuple else 0
+        queue = lane.queue
+        # From here to the append no call: see `_give`, and `netmsg.messaging.kept`.
+        if parked is not None:
+            parked.count -= 1
+            parked.large -= large
+        kept.large -= large
+        del kept[0]
+        lane.large_bytes += large
+        if self._reliable:
+            lane.unacked_large += large
+            lane.given = number = lane.given + 1
+            lane.unacked[frame[0][5:21] if large else frame[5:21]] = number, frame  # type: ignore[index]
+        queue.append(frame)
+
     def _fill(self, lane: Lane) -> None:
         """Give a lane what waits for anybody: all of it at most once, within the window at least once."""
         waiting = self.waiting
         while waiting and (not self._reliable or self.has_room(lane)):
-            self._give(lane, waiting.take())
+            self._move(waiting, lane)
 
     def _unpark(self, lane: Lane) -> None:
-        while self.parked.of(lane.identity) and self.has_room(lane):
-            self._give(lane, self.parked.take(lane.identity))
+        parked = self.parked
+        kept = parked.of(lane.identity)
+        while kept and self.has_room(lane):
+            self._move(kept, lane, parked)
+        parked.tidy(lane.identity)

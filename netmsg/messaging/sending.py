@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from ..aside import aside
 from ..deadline import Deadline
 from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
@@ -92,6 +93,7 @@ class Sender:
         """Send one message the long way. Raises what `Søcket.send` does."""
         deadline = None
         squeezed = None
+        drops_oldest = self._settings.on_full is OnFull.DROP_OLDEST
         while True:
             if self._engine.over:  # before the lock, which in a forked child may be held for ever
                 self._engine.check_open()
@@ -103,19 +105,24 @@ class Sender:
                     placed, lanes = self.router.place(frame, identity)
                 else:
                     placed, lanes = self._place(frame, identity)
-                if placed is Placed.FULL and self._settings.on_full is OnFull.DROP_OLDEST:
-                    squeezed = self._squeeze_in(frame, identity)
+                if placed is Placed.FULL and drops_oldest and not self.reliable:
+                    squeezed = self.router.squeeze_in(frame, identity)
+                    self._credit = 0
                     lanes = squeezed.lanes
                     placed = Placed.QUEUED if lanes or squeezed.refused else Placed.WAITING
                 if placed is not Placed.FULL:
                     if receipt is not None:
-                        if squeezed is not None and squeezed.refused:
-                            receipt._fail(QUEUE_WAS_FULL)
-                        else:
-                            self.ledger.outstanding[receipt.message_id] = receipt
+                        self.ledger.outstanding[receipt.message_id] = receipt
                     if placed is Placed.WAITING:
                         self.fast_ring = ()
                     break
+            if drops_oldest:
+                outcome: list[tuple[Receipt, Iterable[Lane]]] = []
+                aside(lambda: self._squeeze_in(data, identity, outcome))
+                if outcome:
+                    receipt, lanes = outcome[0]
+                    break
+                continue
             if deadline is None:
                 deadline = Deadline(timeout)
             if self._cope_with_full(data, receipt, identity, deadline):
@@ -132,16 +139,30 @@ class Sender:
             self._report_squeezed(squeezed)
         return receipt
 
-    def _squeeze_in(self, frame: Frame, identity: bytes | None) -> Squeezed:
-        """Place a frame where the oldest one was. Under ``route``."""
-        squeezed = self.router.squeeze_in(frame, identity)
-        self._credit = 0
-        if self.reliable and not squeezed.refused:
-            for dropped, _ in squeezed.dropped:
-                message_id = message_id_of(dropped)
-                assert message_id is not None
-                self.ledger.give_up(message_id, "dropped: the send queue was full")
-        return squeezed
+    def _squeeze_in(self, data: bytes, identity: bytes | None, outcome: list[tuple[Receipt, Iterable[Lane]]]) -> None:
+        """At least once: send a message in the place of the oldest one, whose receipt is told. Where no interrupt can
+        come, which would have that one forgotten by the one and not by the other. Nothing once the Søcket closes."""
+        with self.route:
+            if self._engine.over:
+                return
+            receipt, frame = self._frame(data, identity)
+            assert receipt is not None
+            placed, lanes = self.router.place(frame, identity)
+            if placed is not Placed.FULL:
+                self.ledger.outstanding[receipt.message_id] = receipt
+                outcome.append((receipt, lanes))
+                return
+            squeezed = self.router.squeeze_in(frame, identity)
+            if squeezed.refused:
+                receipt._fail(QUEUE_WAS_FULL)
+            else:
+                self.ledger.outstanding[receipt.message_id] = receipt
+                for dropped, _ in squeezed.dropped:
+                    message_id = message_id_of(dropped)
+                    assert message_id is not None
+                    self.ledger.give_up(message_id, "dropped: the send queue was full")
+            outcome.append((receipt, squeezed.lanes))
+        self._report_squeezed(squeezed)
 
     def _report_squeezed(self, squeezed: Squeezed) -> None:
         self._report_full(None)
@@ -461,7 +482,11 @@ class Sender:
         return given_up
 
     def give_back(self, lane: Lane) -> None:
-        """It was appended to the queue of a peer that is gone. From any thread."""
+        """It was appended to the queue of a peer that is gone. From any thread; done where no interrupt can come, which
+        would lose what is on its way from one place to another."""
+        aside(lambda: self._give_back(lane))
+
+    def _give_back(self, lane: Lane) -> None:
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             departure = self.router.give_back(lane)

@@ -430,7 +430,7 @@ def test_at_least_once_messages_by_identity_are_parked_for_an_absent_peer() -> N
     assert router.unplaced == 2
     (b,) = joining(router, b"b")
     assert b.queue == frames
-    assert router.unplaced == 0 and not router.parked
+    assert router.unplaced == 0 and not router.parked.count
 
 
 def test_at_least_once_messages_by_identity_wait_for_their_peer_to_come_back_before_newer_ones() -> None:
@@ -823,7 +823,7 @@ def test_where_many_are_away_the_oldest_goes_of_whom_most_is_kept_for() -> None:
     router = reliable(Limits(3, 1 << 20))
     for number in range(30):
         place(router, addressed(request(number)), identity=b"%d" % max(0, number - 2))
-    assert router.parked.of(b"0") is not None and len(router.parked) == 30
+    assert router.parked.of(b"0") is not None and router.parked.count == 30
     squeezed = router.squeeze_in(addressed(request(100)), b"somebody else")
     assert squeezed.dropped == [(addressed(request(0)), b"0")] and not squeezed.refused
 

@@ -1,0 +1,65 @@
+"""One interrupt at every place where it can strike inside of a send: what is kept is kept once and counted once, and no
+message is forgotten by one who has it to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.lanes import addressed
+from support.strikes import Strike, Struck, strike_everywhere
+
+from netmsg import DeliveryGuarantee, OnFull, SendTimeoutError, Søcket
+from netmsg.messaging.kept import Limits
+from netmsg.messaging.routing import Router, SendMode
+from netmsg.wire.envelope import request_frame
+
+RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
+
+
+def frame(number: int, size: int) -> Any:
+    return request_frame(number.to_bytes(16, "big"), bytes(size), 1000)
+
+
+@pytest.mark.parametrize("size", [0, 2000])
+def test_what_is_kept_is_counted(size: int) -> None:
+    def trial(strike: Strike) -> None:
+        router = Router(SendMode.ROUNDROBIN, Limits(100, 1 << 30), reliable=True)
+        placed = 0
+        try:
+            with strike:
+                for number in range(6):
+                    if number % 2:
+                        router.place(addressed(frame(number, size)), b"peer")
+                    else:
+                        router.place(frame(number, size))
+                    placed += 1
+        except Struck:
+            pass
+        counted = router.unplaced, router.parked.large + router.waiting.large
+        kept = router.take_all()
+        assert counted == (len(kept), sum(size + 21 for _ in kept) if size else 0)
+        assert placed <= len(kept) <= placed + 1
+
+    assert strike_everywhere(trial) > 20
+
+
+@pytest.mark.parametrize("identity", [None, b"P" * 16])
+@pytest.mark.parametrize("policy", [OnFull.DROP_OLDEST, OnFull.BLOCK])
+def test_every_message_has_a_receipt_that_is_settled_in_the_end(policy: OnFull, identity: bytes | None) -> None:
+    def trial(strike: Strike) -> None:
+        with Søcket(delivery_guarantee=RELIABLE, send_hwm=3, on_full=policy, linger=0) as sock:
+            receipts = []
+            try:
+                with strike:
+                    for _ in range(6):
+                        receipts.append(sock.send(b"message", identity, timeout=0))
+            except (Struck, SendTimeoutError):
+                pass
+            stats = sock.stats()
+            waiting = [receipt for receipt in receipts if not receipt.failed and not receipt.acked]
+            assert len(waiting) <= stats.queued <= 3
+            assert stats.unacked <= stats.queued <= stats.unacked + 1
+        assert all(receipt.failed for receipt in receipts)
+
+    assert strike_everywhere(trial) > 20
