@@ -11,12 +11,11 @@ __all__ = ["LOOK_AGAIN", "MOST_STRANGERS", "Stranger", "Strangers"]
 
 MOST_STRANGERS: Final = 256
 PATIENCE: Final = 0.2
-"""Seconds that one has to say something, before it may have to go for the sake of others."""
-PATIENCE_ANSWERED: Final = 2.0
-"""The same for one that was answered: of those that are honest most are."""
+"""Seconds that one has to say something, from when it came or was answered, before it may have to go for the sake of
+others."""
 SHARE: Final = 8
 """Of them this part may have to go at a time, so that not all are looked at for each newcomer."""
-LOOK_AGAIN: Final = 0.05
+LOOK_AGAIN: Final = 0.02
 """Seconds until somebody may have to go, while nobody else is accepted."""
 EVICTED: Final = "evicted: too many connections have not finished their handshake"
 
@@ -46,6 +45,9 @@ class Strangers:
 
     def __init__(self) -> None:
         self._since: dict[Stranger, float] = {}
+        """From when on it is waited for."""
+        self._answered: set[Stranger] = set()
+        """Those of whom that was noticed."""
         self._evicting = False
 
     def __len__(self) -> int:
@@ -57,6 +59,7 @@ class Strangers:
     def discard(self, stranger: Stranger) -> None:
         """It has said who it is, or has gone."""
         self._since.pop(stranger, None)
+        self._answered.discard(stranger)
 
     def is_full(self, limit: int, now: float) -> bool:
         """Whether there may be no more of them, after some had to go if there are as many as ``limit`` (or 256)."""
@@ -70,8 +73,11 @@ class Strangers:
         return len(self) >= limit
 
     def _evict(self, count: int, now: float) -> None:
-        tried = [one for one, since in self._since.items()
-                 if now - since >= (PATIENCE_ANSWERED if one.answered else PATIENCE)]
+        for one in self._since:
+            if one.answered and one not in self._answered:
+                self._answered.add(one)
+                self._since[one] = now
+        tried = [one for one, since in self._since.items() if now - since >= PATIENCE]
         if not tried:
             return
         ready = dict(ready_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)) or ())

@@ -11,7 +11,7 @@ from support.pairs import TIMEOUT, until
 from support.wire_peer import dial, hello
 
 from netmsg import Søcket
-from netmsg.messaging.strangers import MOST_STRANGERS, PATIENCE, PATIENCE_ANSWERED, SHARE, Strangers
+from netmsg.messaging.strangers import MOST_STRANGERS, PATIENCE, SHARE, Strangers
 
 
 class Caller:
@@ -76,10 +76,12 @@ def test_nobody_goes_who_has_just_come(room: Room) -> None:
     assert not caller.gone
 
 
-def test_one_that_was_answered_has_more_time(room: Room) -> None:
-    caller = room.come(answered=True)
+def test_the_time_of_one_that_was_answered_begins_anew(room: Room) -> None:
+    caller = room.come()
+    caller.answered = True
     assert room.is_full(1, PATIENCE) and not caller.gone
-    assert not room.is_full(1, PATIENCE_ANSWERED) and caller.gone
+    assert room.is_full(1, PATIENCE + PATIENCE / 2) and not caller.gone
+    assert not room.is_full(1, PATIENCE + PATIENCE) and caller.gone
 
 
 @pytest.mark.parametrize("where", ["in the kernel", "in the transport"])
