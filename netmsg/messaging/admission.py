@@ -18,6 +18,8 @@ __all__ = ["Admission", "OnDuplicate"]
 PROBE_MARGIN: Final = 1.0
 MOST_OF_ONE: Final = 128
 """Connections of one identity, those included that are only read to their end."""
+AT_ONCE: Final = 0.5
+"""Seconds since when one connection is open, at most, if both ends have dialled at once."""
 CROSSED: Final = "both ends dialled: the other connection stays"
 
 
@@ -101,14 +103,15 @@ class Admission:
         old: Peer = lane.owner
         policy = self._settings.on_duplicate
         crossing = (old.endpoint is None) != (peer.endpoint is None)
+        at_once = crossing and old.open_for < AT_ONCE
         if self._engine.receiver.connections_of(peer.identity) >= MOST_OF_ONE:
             self.refuse(peer, "too many connections under this identity are still to be read")
         elif not crossing and policy is not OnDuplicate.REJECT and hung_up(old.sock):
             # Its goodbye waits behind messages that nobody has taken: they are not lost.
             self._tell(old, "the old connection has been closed by its peer, which has connected again")
             self._engine.hand_over(old, peer, "the peer closed the connection", alive=False)
-        elif crossing:
-            # Both dialled at once: the connection dialled by the greater identity stays, on either side.
+        elif at_once:
+            # The connection dialled by the greater identity stays, on either side.
             dialler = self._engine.identity if peer.endpoint is not None else peer.identity
             if dialler == max(self._engine.identity, peer.identity):
                 self._tell(old, f"the old connection is closed: {CROSSED}")
@@ -116,19 +119,19 @@ class Admission:
             else:
                 self._tell(peer, f"the new connection is closed: {CROSSED}")
                 self._engine.read_only(peer, old, CROSSED)
-        elif peer.certificate is not None and peer.certificate == old.certificate:
+        elif not crossing and peer.certificate is not None and peer.certificate == old.certificate:
             self._replace(old, peer, "the same certificate, connecting again")
         elif policy is OnDuplicate.TAKEOVER:
             self._replace(old, peer, "taken over")
         elif policy is OnDuplicate.REJECT:
-            self.refuse(peer, "the identity is connected already")
+            self._refuse_for(old, peer, "the identity is connected already")
         else:
             self._challenge(old, peer)
 
     def _challenge(self, old: Peer, peer: Peer) -> None:
         """Find out which of two connections under one identity is alive."""
         if old.challenger is not None:
-            self.refuse(old.challenger, "a newer connection under this identity")
+            self._refuse_for(old, old.challenger, "a newer connection under this identity")
         old.challenger = peer
         peer.challenge()
         now = time.monotonic()
@@ -140,7 +143,7 @@ class Admission:
         self._io.call_later(max(0.0, old.probe_until - now), peer.probe_over, old)
 
     def _time_to_show(self, old: Peer) -> float:
-        return min(old.announced_interval, self._settings.heartbeat_timeout) + PROBE_MARGIN
+        return min(old.announced_interval, old.liveness.timeout) + PROBE_MARGIN
 
     @staticmethod
     def _is_unread(peer: Peer) -> bool:
@@ -152,7 +155,7 @@ class Admission:
         peer.probe_until = 0.0
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
-            self.refuse(challenger, "the identity is connected already, and alive")
+            self._refuse_for(peer, challenger, "the identity is connected already, and alive")
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:
         """``old`` has had its time."""
@@ -169,6 +172,11 @@ class Admission:
     def _replace(self, old: Peer, new: Peer, reason: str) -> None:
         self._tell(old, f"the old connection is closed: {reason}")
         self._engine.replace(old, new, reason)
+
+    def _refuse_for(self, old: Peer, peer: Peer, reason: str) -> None:
+        """The identity is taken. If it is we who have dialled, there is no need to do so again before ``old`` goes."""
+        self._engine.rest(peer, old)
+        self.refuse(peer, reason)
 
     def refuse(self, peer: Peer, reason: str) -> None:
         """Its identity is taken."""

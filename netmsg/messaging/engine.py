@@ -340,7 +340,7 @@ class Engine:
         """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first."""
         self._dismiss_challenger(old, new)
         if new in self.handshaking:
-            self._rest(old, new)
+            self.rest(old, new)
             self._retired[old.identity] = old
             new.follow(old, send=not alive)
             self._open(new)
@@ -357,7 +357,7 @@ class Engine:
 
     def read_only(self, peer: Peer, other: Peer, reason: str) -> None:
         """The peer has two connections, and ``other`` stays: what it has sent on ``peer`` meanwhile is read, first."""
-        self._rest(peer, other)
+        self.rest(peer, other)
         if self._open(peer):
             self._retired[peer.identity] = peer
             other.follow(peer, send=True)
@@ -377,7 +377,7 @@ class Engine:
         self._wake_resting(peer.identity)
         self._let_in_challenger(peer)
 
-    def _rest(self, peer: Peer, other: Peer) -> None:
+    def rest(self, peer: Peer, other: Peer) -> None:
         """Do not dial again what leads to a peer that is there by another connection."""
         endpoint, peer.endpoint = peer.endpoint, None
         if endpoint is not None:
@@ -441,6 +441,7 @@ class Engine:
             lane = self.sender.router.find(peer.identity)
             if lane is not None and lane.owner.challenger is peer:
                 lane.owner.challenger = None
+                self.rest(peer, lane.owner)  # the other end was the first to decide that the old one stays
             if reason:
                 self.events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error,
                                                 phase="" if self.closing else phase_of(peer),
