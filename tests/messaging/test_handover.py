@@ -6,14 +6,16 @@ import socket
 import ssl
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from support.pairs import TIMEOUT, Background, until, wait_for_event
-from support.wire_peer import ACK, DATA, DATA_REQ, HELLO, WirePeer, accept, capabilities, dial, frame, hello, listening
+from support.wire_peer import (
+    ACK, DATA, DATA_REQ, HEARTBEAT, HELLO, WirePeer, accept, capabilities, dial, frame, hello, listening,
+)
 
 from netmsg import Connecting, DeliveryGuarantee, DuplicatePeer, OnDuplicate, Retrying, SendMode, Søcket
 from netmsg.messaging import admission
@@ -404,3 +406,74 @@ def test_a_tls_peer_that_says_goodbye_in_the_middle_does_not_leave_its_messages_
         with Søcket(linger=0).connect("localhost", sock.bound_port, ssl_context=client) as second:
             rest = [int(second.recv(timeout=TIMEOUT).split()[0]) for _ in range(5000 - len(got))]
         assert got + rest == list(range(5000))
+
+
+# Not at once: the connection that is there has been there for long
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "AT_ONCE", 0.0)
+
+
+def test_a_ghost_that_we_have_dialled_is_replaced_when_its_peer_dials_us(late: None) -> None:
+    """It lost its connection without a word, came back, and is the first to dial."""
+    with listening() as listener, Søcket(identity=GREATER, heartbeat_interval=0.1, heartbeat_timeout=60.0,
+                                         linger=0) as sock:
+        sock.bind(port=0)
+        sock.connect(port=listener.getsockname()[1])
+        with accept(listener, LESSER) as ghost:
+            ghost.shake_hands(capabilities(100))
+            sock.wait_for_peers(timeout=TIMEOUT)
+            with dial(sock.bound_port, LESSER) as again:
+                again.send(hello(LESSER))
+                assert "no sign of life" in wait_for_event(sock, DuplicatePeer).reason
+                assert again.read_kind(HELLO)
+                sock.send(b"to the one that is there")
+                assert again.read_kind(DATA)[1] == b"to the one that is there"
+
+
+def test_who_dials_under_the_name_of_a_peer_does_not_silence_it(late: None) -> None:
+    with listening() as listener, Søcket(identity=GREATER, heartbeat_interval=0.1, heartbeat_timeout=60.0,
+                                         linger=0) as sock:
+        sock.bind(port=0)
+        sock.connect(port=listener.getsockname()[1])
+        with accept(listener, LESSER) as peer:
+            peer.shake_hands(capabilities(100))
+            sock.wait_for_peers(timeout=TIMEOUT)
+            for _ in range(3):
+                with dial(sock.bound_port, LESSER) as stranger:
+                    stranger.send(hello(LESSER))
+                    ending = Background(stranger.wait_for_end)
+                    while ending.is_alive():
+                        peer.send(frame(DATA, b"here I am"))
+                        assert sock.recv(timeout=TIMEOUT) == b"here I am"
+                    assert "alive" in wait_for_event(sock, DuplicatePeer).reason
+            assert [info.identity for info in sock.peers()] == [LESSER]
+
+
+def told(sock: Søcket) -> list[Any]:
+    """The events that are there already."""
+    events = []
+    with suppress(TimeoutError):
+        for event in sock.events(timeout=0):
+            events.append(event)
+    return events
+
+
+def test_a_second_way_to_a_peer_is_not_dialled_again_while_the_first_is_there() -> None:
+    with listening() as listener, Søcket(heartbeat_interval=0.1, heartbeat_timeout=60.0, linger=0,
+                                         reconnection_delay=lambda: 0.01) as sock:
+        sock.connect(port=listener.getsockname()[1])
+        with accept(listener, LESSER) as first:
+            first.shake_hands(capabilities(100))
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener, LESSER) as second:
+                second.send(hello(LESSER))
+                second.read_kind(HELLO)
+                ending = Background(second.wait_for_end)
+                until(lambda: (first.send(frame(HEARTBEAT)), not ending.is_alive())[1])
+            assert "alive" in wait_for_event(sock, DuplicatePeer).reason
+            assert not [event for event in told(sock) if isinstance(event, (Connecting, Retrying))]
+        for _ in range(2):  # now both are dialled again
+            accept(listener, LESSER).close()
