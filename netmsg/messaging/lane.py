@@ -72,9 +72,9 @@ class Lane:
     but for `unacked` and what is said of acknowledgements, which belong to the router and its lock.
     """
 
-    __slots__ = ("control", "control_bytes", "dead", "dialled", "finishing", "given", "held", "identity",
-                 "large_bytes", "lock", "owner", "queue", "sent_bytes", "sent_log", "sent_messages", "unacked",
-                 "unacked_large", "window", "writing")
+    __slots__ = ("acknowledged", "control", "control_bytes", "dead", "dialled", "finishing", "given", "held",
+                 "identity", "large_bytes", "lock", "owner", "progress", "progress_at", "queue", "sent_bytes",
+                 "sent_log", "sent_messages", "unacked", "unacked_large", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -110,6 +110,17 @@ class Lane:
         handed to the kernel once `sent_messages` is at least n."""
         self.sent_log: deque[tuple[float, int]] = deque()
         """What `sent_messages` was, at some times: for the `Ledger`."""
+        self.acknowledged = 0
+        """At-least-once messages that the peer has acknowledged."""
+        self.progress = -1
+        """How far the peer had come at `progress_at`, where that is looked at: for `OnFull.DISCONNECT`."""
+        self.progress_at = 0.0
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many the kernel has, those of the write in progress included."""
+        write = self.writing
+        return self.sent_bytes + (sum(write.counts) if write is not None else 0)
 
     def add_control(self, frame: bytes) -> None:
         """Queue a control frame, or several joined. Without the lock, but by one thread only."""

@@ -347,6 +347,7 @@ class Router:
                 known.append(message_id)
                 if type(found[1]) is tuple:
                     lane.unacked_large -= large_size(found[1])
+        lane.acknowledged += len(known)
         return known, self.refill(lane)
 
     def refill(self, lane: Lane) -> list[Lane]:

@@ -42,10 +42,10 @@ QUIET_PEERS: Final = 16
 """To more peers than this a publisher leaves the writing to the network thread."""
 QUEUE_IS_FULL: Final = "the send queue is at its high-water mark"
 QUEUE_WAS_FULL: Final = "the send queue was full"
-STUCK: Final = 0.1
-"""Seconds in which a peer that keeps up takes something, where all are full and `OnFull.DISCONNECT` asks."""
-STUCK_UNACKNOWLEDGED: Final = 1.0
-"""The same at least once: in which it takes or acknowledges something."""
+STUCK_LOOK: Final = 0.25
+"""Seconds between two looks at whether a full peer takes anything, where `OnFull.DISCONNECT` asks."""
+STUCK_MARGIN: Final = 1.0
+"""Seconds, over the interval of heartbeats, in which one that keeps up takes something."""
 UNKNOWN_WINDOW: Final = 200
 """Unacknowledged messages to a peer that did not say how many it holds. Some drop acknowledgements beyond 256."""
 
@@ -277,45 +277,50 @@ class Sender:
             return True
         if policy is OnFull.DISCONNECT:
             with self.route:
-                before = {lane: self._progress(lane) for lane in self.router.full_lanes(identity)}
-            if not before:
+                full = self.router.full_lanes(identity)
+                self._stuck(full)  # from now on
+            if not full:
                 self._drop_newest(data, receipt, identity)
                 return True
             if identity is None and self._settings.send_mode is SendMode.PUBLISH:
-                self._disconnect(list(before), deadline)
+                self._disconnect(full, deadline)
             else:
-                self._disconnect_who_is_stuck(before, identity, deadline)
+                self._disconnect_who_is_stuck(full, identity, deadline)
             return False
         self._wait_for_room(identity, deadline)
         return False
 
-    def _disconnect_who_is_stuck(self, before: dict[Lane, object], identity: bytes | None, deadline: Deadline) -> None:
+    def _disconnect_who_is_stuck(self, full: list[Lane], identity: bytes | None, deadline: Deadline) -> None:
         """There may soon be room, for the others do keep up: then nobody has to go, and otherwise one who has taken
-        nothing."""
+        nothing for too long."""
         try:
-            self._wait_for_room(identity, deadline.sooner(STUCK_UNACKNOWLEDGED if self.reliable else STUCK))
+            self._wait_for_room(identity, deadline.sooner(STUCK_LOOK))
         except SendTimeoutError:
             with self.route:
-                stuck = self._stuck(before)
+                stuck = self._stuck(full)
             if stuck:
                 self._disconnect(stuck[:1], deadline)
             elif deadline.expired:
                 raise
 
-    def _stuck(self, before: dict[Lane, object]) -> list[Lane]:
-        """Those that have made no progress. Under ``route``."""
-        return [lane for lane, progress in before.items() if self._progress(lane) == progress
-                and (self.reliable or lane.owner.blocked) and not lane.dead]
+    def _stuck(self, lanes: list[Lane]) -> list[Lane]:
+        """Those that have made no progress for too long since they were first seen to be full. Under ``route``."""
+        now = time.monotonic()
+        settings = self._settings
+        patience = settings.heartbeat_interval + STUCK_MARGIN + (settings.resend_after if self.reliable else 0.0)
+        stuck = []
+        for lane in lanes:
+            progress = lane.acknowledged if self.reliable else lane.taken_bytes
+            if progress != lane.progress:
+                lane.progress, lane.progress_at = progress, now
+            elif now - lane.progress_at >= patience and not lane.dead and (self.reliable or lane.owner.blocked):
+                stuck.append(lane)
+        return stuck
 
     def _disconnect(self, lanes: list[Lane], deadline: Deadline) -> None:
         for lane in lanes:
             self._io.call(lane.owner.close, "it did not keep up", None)
         self._wait_while(lambda: any(not lane.dead for lane in lanes), deadline)
-
-    @staticmethod
-    def _progress(lane: Lane) -> object:
-        """What changes whenever a peer takes, or acknowledges, something. Under ``route``."""
-        return lane.sent_bytes, next(iter(lane.unacked), None)
 
     def _report_full(self, identity: bytes | None) -> None:
         if not self._full_reported:

@@ -7,6 +7,7 @@ import select
 import socket
 import sys
 import threading
+from contextlib import suppress
 from collections import Counter
 from typing import Any
 
@@ -444,18 +445,21 @@ def test_how_many_were_accepted_before_the_queue_was_full_is_told() -> None:
         assert raised.value.sent == 6
 
 
+@pytest.mark.parametrize("timeout", [0, TIMEOUT])
 @pytest.mark.parametrize("by_identity", [False, True])
 @pytest.mark.parametrize("guarantee", list(DeliveryGuarantee))
-def test_disconnect_cuts_who_takes_nothing_though_nobody_else_is_there(guarantee: DeliveryGuarantee,
-                                                                       by_identity: bool) -> None:
-    with Søcket(delivery_guarantee=guarantee, send_hwm=50, on_full=OnFull.DISCONNECT, linger=0) as sock:
+def test_disconnect_cuts_who_takes_nothing_though_nobody_else_is_there(
+        guarantee: DeliveryGuarantee, by_identity: bool, timeout: float) -> None:
+    with Søcket(delivery_guarantee=guarantee, send_hwm=50, on_full=OnFull.DISCONNECT, linger=0, resend_after=0.1,
+                heartbeat_interval=0.1, heartbeat_timeout=60) as sock:
         sock.bind(port=0)
         with stall(sock) as stalled:
             sent = 0
             while sock.peers():
-                sock.send(bytes(10_000), stalled.identity if by_identity else None, timeout=TIMEOUT)
+                with suppress(SendTimeoutError):
+                    sock.send(bytes(10_000), stalled.identity if by_identity else None, timeout=timeout)
                 sent += 1
-                assert sent < 100_000
+                assert sent < 1_000_000
             assert "did not keep up" in wait_for_event(sock, Disconnected).reason
 
 
@@ -472,8 +476,13 @@ def test_a_burst_disconnects_nobody_who_keeps_up(guarantee: DeliveryGuarantee) -
             return sum(1 for _ in iter(reader.recv, b"the end"))
 
         reading = [Background(read, reader) for reader in (one, other)]
-        for _ in range(20):
-            sock.send_many([b"x" * 1000] * 200, timeout=TIMEOUT)
+        for number in range(4000):
+            while True:
+                try:
+                    sock.send(b"x" * 1000, timeout=0 if number % 2 else TIMEOUT)
+                    break
+                except SendTimeoutError:
+                    pass
         until(lambda: not sock.stats().queued and not sock.stats().unacked)
         for peer in sock.peers():
             sock.send(b"the end", peer.identity, timeout=TIMEOUT)
