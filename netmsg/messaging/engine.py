@@ -27,16 +27,15 @@ import logging
 import os
 import socket
 import ssl
-import sys
 import time
 import weakref
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
+from ..interrupts import interrupts
 from ..reactor.accepting import Acceptor
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
@@ -60,6 +59,7 @@ __all__ = ["Engine", "Settings", "SocketStats"]
 
 log = logging.getLogger("netmsg.messaging")
 
+HERE: Final = os.path.dirname(__file__)
 LOOK_EVERY: Final = 1.0
 LOOK_AT_MOST_EVERY: Final = 0.001
 BRIEFLY: Final = 0.1
@@ -228,6 +228,7 @@ class Engine:
         if self.closed:
             acceptor.close()
         else:
+            self._regulate_accepting()
             acceptor.start()
 
     def connect(self, target: tuple[str, int] | str, context: ssl.SSLContext | None, server_hostname: str | None,
@@ -520,7 +521,7 @@ class Engine:
     def close(self, linger: float) -> int:
         """See `Søcket.close`. Takes no lock before everything is under way: a signal handler may call this."""
         self.begin_close(linger)
-        if self.io.is_current or self._forked or _interrupts_the_engine():
+        if self.io.is_current or self._forked or interrupts(HERE):
             return 0
         margin = Deadline(None if linger == float("inf") else linger + 5.0)
         try:
@@ -546,7 +547,7 @@ class Engine:
             self.io.call(self._begin_close, linger, first)
         elif not first:
             return
-        elif _interrupts_the_engine():
+        elif interrupts(HERE):
             _thread.start_new_thread(self._end, ())  # this one may hold the locks that it takes
         else:
             self._end()
@@ -714,20 +715,6 @@ class Engine:
             disconnections=self._disconnections,
             peers={info.identity: info for info in infos},
         )
-
-
-_HERE = os.path.dirname(__file__)
-
-
-def _interrupts_the_engine() -> bool:
-    """Whether this call of ``close`` comes from a signal handler, or a finalizer, that interrupted netmsg's own code in
-    this very thread: then waiting could be for a lock held further up this stack."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
-        frame = frame.f_back
-    while frame is not None and not frame.f_code.co_filename.startswith(_HERE):
-        frame = frame.f_back
-    return frame is not None
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

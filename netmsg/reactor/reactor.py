@@ -33,6 +33,7 @@ from typing import Any, Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
+from ..interrupts import LIBRARY, in_main_thread, interrupts
 from ..locks import new_lock
 
 __all__ = ["Handler", "READ", "Reactor", "Timer", "User", "WRITE", "Worker"]
@@ -237,7 +238,7 @@ class Reactor:
     def close(self, *, timeout: float | None = 5.0) -> None:
         """Close every user, giving them ``timeout`` seconds together, and end the thread. Idempotent.
 
-        From the thread itself it only begins to.
+        From the thread itself it only begins to, and from a signal handler that has come in the middle of a call.
         """
         deadline = Deadline(timeout)
         if self._forked:
@@ -247,7 +248,7 @@ class Reactor:
         if thread is None:
             return
         self.call(self._close_users, deadline)
-        if not self.is_current:
+        if not self.is_current and not (in_main_thread() and interrupts(LIBRARY)):
             remaining = deadline.remaining()
             thread.join(None if remaining is None else remaining + 1.0)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.pairs import TIMEOUT, until
-from support.wire_peer import dial, hello
+from support.wire_peer import DATA, dial, frame, hello
 
 from netmsg import Søcket
 from netmsg.messaging.strangers import MOST_STRANGERS, PATIENCE, SHARE, Strangers
@@ -144,3 +144,21 @@ def test_strangers_do_not_take_the_place_of_who_is_connected() -> None:
                 one.close()
                 until(lambda: sock.stats().connections == 3)
                 assert {peer.identity for peer in sock.peers()} == {other.identity, waiting.identity}
+
+
+def test_another_address_lets_in_nobody_for_whom_there_is_no_room() -> None:
+    with Søcket(max_connections=2, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as one, dial(sock.bound_port) as other:
+            one.shake_hands()
+            other.shake_hands()
+            until(lambda: len(sock.peers()) == 2)
+            sock.bind(port=0)
+            with dial(sock.bound_addresses[1][1]) as third:
+                third.send(hello(third.identity))
+                for _ in range(5):
+                    one.send(frame(DATA, b"hello"))
+                    assert sock.recv(timeout=TIMEOUT) == b"hello"
+                    assert len(sock.peers()) == 2
+                other.close()
+                until(lambda: {peer.identity for peer in sock.peers()} == {one.identity, third.identity})
