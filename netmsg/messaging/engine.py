@@ -228,7 +228,8 @@ class Engine:
         if self.closed:
             acceptor.close()
         else:
-            self._regulate_accepting()
+            if self._regulate_accepting():
+                acceptor.pause()  # it need not be among the others yet
             acceptor.start()
 
     def connect(self, target: tuple[str, int] | str, context: ssl.SSLContext | None, server_hostname: str | None,
@@ -290,8 +291,9 @@ class Engine:
         self._regulate_accepting()
         peer.start()
 
-    def _regulate_accepting(self) -> None:
-        """At ``max_connections``, or while there are too many strangers, newcomers wait in the backlog."""
+    def _regulate_accepting(self) -> bool:
+        """At ``max_connections``, or while there are too many strangers, newcomers wait in the backlog. Whether they
+        do."""
         known = len(self.open_peers) + len(self.handshaking) - len(self._strangers)
         full = self._strangers.is_full(self.settings.max_connections - known, time.monotonic())
         for acceptor in self.acceptors:
@@ -302,6 +304,7 @@ class Engine:
         if full and self._strangers and not self._regulating:
             self._regulating = True
             self.io.call_later(LOOK_AGAIN, self._regulate_again)
+        return full
 
     def _regulate_again(self) -> None:
         self._regulating = False
