@@ -39,6 +39,10 @@ class Credit:
         """Messages that nobody has taken yet."""
         return self.arrived - self.taken
 
+    @property
+    def pending_bytes(self) -> int:
+        return self.arrived_bytes - self.taken_bytes
+
     def room(self, *, past_mark: bool = False) -> int:
         """How many more messages may be received now; ``past_mark``: as many again, for what stands behind them."""
         room = self.hwm - self.arrived + self.taken

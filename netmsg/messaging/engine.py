@@ -228,7 +228,7 @@ class Engine:
         if self.closed:
             acceptor.close()
         else:
-            if self._regulate_accepting():
+            if self.regulate_accepting():
                 acceptor.pause()  # it need not be among the others yet
             acceptor.start()
 
@@ -288,14 +288,15 @@ class Engine:
             except OSError:
                 pass  # gone already: reading will tell
         self.handshaking[peer] = None
-        self._regulate_accepting()
+        self.regulate_accepting()
         peer.start()
 
-    def _regulate_accepting(self) -> bool:
+    def regulate_accepting(self) -> bool:
         """At ``max_connections``, or while there are too many strangers, newcomers wait in the backlog. Whether they
         do."""
         known = len(self.open_peers) + len(self.handshaking) - len(self._strangers)
-        full = self._strangers.is_full(self.settings.max_connections - known, time.monotonic())
+        full = (self.receiver.is_flooded
+                or self._strangers.is_full(self.settings.max_connections - known, time.monotonic()))
         for acceptor in self.acceptors:
             if full:
                 acceptor.pause()
@@ -309,12 +310,12 @@ class Engine:
     def _regulate_again(self) -> None:
         self._regulating = False
         if not self.closed:
-            self._regulate_accepting()
+            self.regulate_accepting()
 
     def greeted(self, peer: Peer) -> None:
         """A peer has said who it is."""
         self._strangers.discard(peer)
-        self._regulate_accepting()
+        self.regulate_accepting()
         self.admission.greeted(peer)
 
     # The network thread: connections let in
@@ -454,7 +455,7 @@ class Engine:
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._wake_resting(peer.identity)
-        self._regulate_accepting()
+        self.regulate_accepting()
         self.check_closed()
 
     def _count_out(self, peer: Peer) -> None:

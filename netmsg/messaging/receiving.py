@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Receiver"]
 
 ACK_DELAY: Final = 0.001
+MOST_MARKS: Final = 10
 LONG_RUN: Final = 64
 """Messages that came at once."""
 
@@ -44,6 +45,12 @@ class Receiver:
         self.inbox.special_ticket = self.conversation.ticket
         self.arrivals = Arrivals(engine.settings.dedupe)
         self._accounts: dict[bytes, _Account] = {}
+        self._orphans: dict[bytes, Pending] = {}
+        """What those have pending that have gone."""
+        self._orphaned = Pending(0, 0)
+        """All of them together."""
+        self.is_flooded = False
+        """Whether that is so much that nobody new is let in."""
 
     # Marks
 
@@ -55,6 +62,7 @@ class Receiver:
             account = _Account(Credit(peer.identity, settings.recv_hwm, settings.recv_hwm_bytes), [])
             self._accounts[peer.identity] = account
         account.peers.append(peer)
+        self._note_orphan(account)
         return account.credit
 
     def connections_of(self, identity: bytes) -> int:
@@ -81,6 +89,22 @@ class Receiver:
         if not account.peers and credit.pending <= 0:
             self._accounts.pop(credit.identity, None)
         credit.waits = not account.peers or any(peer.paused for peer in account.peers)
+        self._note_orphan(account)
+
+    def _note_orphan(self, account: _Account) -> None:
+        """Those who come, leave something, and go, each under another name, may together have so many times the marks
+        here; then newcomers wait outside until some of it is taken."""
+        credit = account.credit
+        before = self._orphans.pop(credit.identity, NOTHING_PENDING)
+        now = NOTHING_PENDING
+        if not account.peers and credit.pending > 0:
+            now = self._orphans[credit.identity] = Pending(credit.pending, credit.pending_bytes)
+        messages, size = (total - old + new for total, old, new in zip(self._orphaned, before, now))
+        self._orphaned = Pending(messages, size)
+        flooded = messages >= MOST_MARKS * credit.hwm or size >= MOST_MARKS * credit.hwm_bytes
+        if flooded != self.is_flooded:
+            self.is_flooded = flooded
+            self._engine.regulate_accepting()
 
     # What arrives
 
@@ -216,6 +240,16 @@ class Receiver:
     def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
         self._engine._crashed(error)
+
+
+class Pending(NamedTuple):
+    """What nobody has taken yet."""
+
+    messages: int
+    bytes: int
+
+
+NOTHING_PENDING: Final = Pending(0, 0)
 
 
 class _Account(NamedTuple):

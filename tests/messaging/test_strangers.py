@@ -146,6 +146,23 @@ def test_strangers_do_not_take_the_place_of_who_is_connected() -> None:
                 assert {peer.identity for peer in sock.peers()} == {other.identity, waiting.identity}
 
 
+def test_those_who_leave_messages_and_go_do_not_fill_the_memory() -> None:
+    with Søcket(recv_hwm=6, linger=0) as sock:
+        sock.bind(port=0)
+        for number in range(12):
+            with dial(sock.bound_port) as peer:
+                peer.shake_hands(*[frame(DATA, b"%d" % number)] * 5)
+                until(lambda: sock.stats().received == 5 * number + 5)
+            until(lambda: sock.stats().disconnections == number + 1)
+        with dial(sock.bound_port) as waiting:
+            waiting.send(hello(waiting.identity))
+            threading.Event().wait(0.1)
+            assert sock.stats().connections == 12
+            for number in range(12):
+                assert [sock.recv(timeout=TIMEOUT) for _ in range(5)] == [b"%d" % number] * 5
+            until(lambda: sock.stats().connections == 13)
+
+
 def test_another_address_lets_in_nobody_for_whom_there_is_no_room() -> None:
     with Søcket(max_connections=2, linger=0) as sock:
         sock.bind(port=0)
