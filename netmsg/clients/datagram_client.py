@@ -12,6 +12,7 @@ from ..datagrams.udp import UDPSocket, create_udp_socket
 from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
+from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..sockets.addresses import check_address
 from ..sockets.proxy import SocketProxy
@@ -63,6 +64,7 @@ class DatagramClient(Generic[S, R]):
 
     def _recv(self, timeout: float | None, *, now: bool = False) -> R:
         undecoded = self._undecoded
+        interruptible = in_main_thread()
         data = None
         try:
             if undecoded and not self._socket.closed:
@@ -72,6 +74,11 @@ class DatagramClient(Generic[S, R]):
             else:
                 data, _ = self._socket._receive_now(LARGEST) if now else self._socket.receive(LARGEST, timeout=timeout)
             return self._codec.decode(data)
+        except OSError as error:
+            # No call, and so no further interrupt. What has an errno is no signal handler's: see `Codec.map`.
+            if data is not None and error.errno is None and interruptible:
+                undecoded += (data,)
+            raise
         except Exception:
             raise
         except BaseException:
