@@ -88,7 +88,9 @@ class WakeUp:
         if not self._signals:
             try:
                 self._signals.append(Signal())
-            except OSError:
+            except OSError as error:
+                if error.errno is None:
+                    raise  # a signal handler raised it
                 return self._wait_in_slices(wanted, deadline)
         if self._woken:  # perhaps before there was a signal to set
             return []
