@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocking import until_polling_or_over
 from support.interrupts import Alarm
 from support.pairs import TIMEOUT, Background
 from support.streams import connect
@@ -141,3 +143,58 @@ def test_connections() -> None:
                     assert stream.remote_address == client.local_address
 
         assert strike_everywhere(trial) > 20
+
+
+def strike_while_another_begins_to_wait(send: Callable[[], object], receive: Callable[[], Any],
+                                        use: Callable[[Any], object] = repr) -> int:
+    """Everywhere in ``receive``, of what ``send`` sends: the other, who is there already, gets what this one leaves."""
+    others: list[Background] = []
+
+    def struck(text: str) -> Struck:
+        others.append(Background(receive))
+        until_polling_or_over(others[-1])
+        return Struck(text)
+
+    def trial(strike: Strike) -> None:
+        send()
+        try:
+            with strike:
+                got = receive()
+        except Struck:
+            got = others[-1].result()
+        use(got)
+
+    return strike_everywhere(trial, struck)
+
+
+@pytest.mark.parametrize("kind", ["udp", "unix"])
+@pytest.mark.parametrize("how", [
+    lambda sock: sock.receive(timeout=TIMEOUT), lambda sock: next(sock.receive_packets(timeout=TIMEOUT)),
+], ids=["receive", "iterate"])
+def test_a_datagram_is_for_who_waits_already(kind: str, how: Callable[[Any], object], tmp_path: Path) -> None:
+    with (create_udp_socket(interface="127.0.0.1") if kind == "udp" else
+          create_unix_datagram_socket(path=tmp_path / "socket")) as sock:
+        send = lambda: sock.send_to(b"x", sock.local_address)  # noqa: E731
+        assert strike_while_another_begins_to_wait(send, lambda: how(sock)) > 10
+
+
+@pytest.mark.parametrize("kind", ["udp", "unix"])
+@pytest.mark.parametrize("how", [
+    lambda client: client.recv_packet(timeout=TIMEOUT),
+    lambda client: next(client.iter_received_packets(timeout=TIMEOUT)),
+], ids=["recv", "iterate"])
+def test_a_packet_in_a_datagram_is_for_who_waits_already(kind: str, how: Callable[[Any], object],
+                                                         tmp_path: Path) -> None:
+    with (create_udp_socket(interface="127.0.0.1") if kind == "udp" else
+          create_unix_datagram_socket(path=tmp_path / "socket")) as far:
+        with DatagramClient(far.local_address, LineCodec()) as client:
+            client.send_packet("hello")
+            _, address = far.receive(timeout=TIMEOUT)
+            assert strike_while_another_begins_to_wait(lambda: far.send_to(b"x", address), lambda: how(client)) > 10
+
+
+def test_a_connection_is_for_who_waits_already() -> None:
+    with create_tcp_server(interface="127.0.0.1") as listener, ExitStack() as clients:
+        assert strike_while_another_begins_to_wait(
+            lambda: clients.enter_context(connect_tcp("127.0.0.1", listener.port)),
+            lambda: listener.accept(timeout=TIMEOUT), lambda stream: stream.close()) > 10

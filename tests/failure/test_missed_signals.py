@@ -18,7 +18,8 @@ from support.strikes import Strike, strike_everywhere
 
 from netmsg import (
     DatagramClient, LineCodec, PacketClient, SocketStream, Søcket, UDPSocket, UNIXDatagramSocket, connect_tcp,
-    connect_unix, create_tcp_server, create_udp_socket, create_unix_datagram_socket, create_unix_server, memory_stream_pair,
+    connect_unix, create_tcp_server, create_udp_socket, create_unix_datagram_socket, create_unix_server,
+    memory_stream_pair,
 )
 
 Blocking = tuple[Any, Any]
