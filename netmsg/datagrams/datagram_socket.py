@@ -296,8 +296,9 @@ class DatagramSocket:
         into the request that the answer repeats, and look for it in ``match``, which is called with the data of each
         answer. Those for which it is not true are passed over, and so are datagrams from strangers, and what had come
         before the request. ``TimeoutError`` when one more interval has passed in vain, or after ``timeout`` seconds
-        in all; its ``__cause__`` is the ``ConnectionRefusedError`` if nobody was there. An exchange of which parts are
-        received by another thread's `receive` does not work.
+        in all; its ``__cause__`` is the ``ConnectionRefusedError`` or ``FileNotFoundError`` if nobody was there, and
+        the `SendTimeoutError` if the other end had no room, each of which counts as a request that got lost. An
+        exchange of which parts are received by another thread's `receive` does not work.
         """
         deadline = Deadline(timeout)
         if isinstance(interval, (str, bytes)) or not 0 < interval < float("inf"):
@@ -308,18 +309,18 @@ class DatagramSocket:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
         expected = self._target(address, deadline)
-        refused: ConnectionRefusedError | None = None
+        cause: OSError | None = None
         self._drop_what_is_there(deadline)
         for _ in range(retries + 1):
-            refused = self._send_request(data, expected, deadline) or refused
             step = deadline.sooner(interval)
+            cause = self._send_request(data, expected, step) or cause
             while True:
                 try:
                     answer, sender, cut = self._receive(self._longest, step)
                 except BlockingIOError:
                     break
                 except ConnectionRefusedError as error:
-                    refused = error  # nobody is there now: somebody may be when it is sent again
+                    cause = error  # nobody is there now: somebody may be when it is sent again
                     continue
                 if self._is_from(sender, expected):
                     if cut:
@@ -330,7 +331,7 @@ class DatagramSocket:
                     break
             if deadline.expired:
                 break
-        raise TimeoutError(f"no answer in time from {self._described(expected)}") from refused
+        raise TimeoutError(f"no answer in time from {self._described(expected)}") from cause
 
     def _described(self, expected: Any) -> Any:
         return self._fixed_target if expected is None else self._address(expected)
@@ -354,11 +355,11 @@ class DatagramSocket:
     def _is_from(self, sender: Any, expected: Any) -> bool:
         return expected is None or sender == self._address(expected)
 
-    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> ConnectionRefusedError | None:
-        """That nobody is there: over UDP of an earlier one."""
+    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> OSError | None:
+        """Why it is lost already: nobody is there (over UDP for an earlier one), or does not make room."""
         try:
             self._send(data, address, deadline)
-        except ConnectionRefusedError as error:
+        except (ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
             return error
         return None
 
