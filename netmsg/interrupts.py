@@ -8,9 +8,10 @@ from threading import get_ident, main_thread
 from types import FrameType
 from typing import Final
 
+from .errors import NetmsgError
 from .forking import forget_in_child
 
-__all__ = ["LIBRARY", "SIGNAL_CHECK", "in_main_thread", "interrupts"]
+__all__ = ["LIBRARY", "SIGNAL_CHECK", "in_main_thread", "interrupts", "is_of_a_signal_handler"]
 
 LIBRARY: Final = os.path.dirname(__file__)
 SIGNAL_CHECK: Final = 0.05
@@ -43,3 +44,10 @@ def interrupts(folder: str) -> bool:
     while frame is not None and not frame.f_code.co_filename.startswith(folder):
         frame = frame.f_back
     return frame is not None
+
+
+def is_of_a_signal_handler(error: Exception) -> bool:
+    """Whether ``error`` is taken for what a signal handler has raised in the midst of something else, such as the
+    ``TimeoutError`` of the usual alarm: errors of the system have an ``errno``. Ask at once, where it is caught."""
+    return (isinstance(error, OSError) and error.errno is None and not isinstance(error, NetmsgError)
+            and in_main_thread())

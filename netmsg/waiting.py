@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from .deadline import Deadline
 from .interrupts import SIGNAL_CHECK, in_main_thread
 
-__all__ = ["Signal", "Ticket", "Waiters", "new_ticket", "wait_by"]
+__all__ = ["ONE", "Signal", "Ticket", "Waiters", "new_ticket", "wait_by"]
 
 ONE: Final = (1).to_bytes(8, sys.byteorder)
 """What is added to the counter of an eventfd, or eight bytes for a pipe."""
@@ -41,25 +41,25 @@ class Signal:
     would be a stranger's.
     """
 
-    __slots__ = ("_ends",)
+    __slots__ = ("ends",)
 
     def __init__(self) -> None:
-        self._ends: list[int] = []
+        self.ends: list[int] = []
         """Where it is read first, and where it is written last: one and the same, of an eventfd. What an interrupt
         leaves of an object that is not finished is closed with it."""
         # One call into C: what was opened is on record.
         if hasattr(os, "eventfd"):
-            self._ends.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
+            self.ends.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
         else:
-            self._ends.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, ((),))))
-            for end in self._ends:
+            self.ends.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, ((),))))
+            for end in self.ends:
                 os.set_blocking(end, False)
 
     def fileno(self) -> int:
-        return self._ends[0] if self._ends else -1
+        return self.ends[0] if self.ends else -1
 
     def set(self) -> None:
-        ends = self._ends
+        ends = self.ends
         if ends:
             try:
                 os.write(ends[-1], ONE)
@@ -67,7 +67,7 @@ class Signal:
                 pass  # readable enough
 
     def clear(self) -> None:
-        ends = self._ends
+        ends = self.ends
         if ends:
             try:
                 os.read(ends[0], 65536)
@@ -75,7 +75,7 @@ class Signal:
                 pass
 
     def close(self) -> None:
-        ends = self._ends
+        ends = self.ends
         while ends:
             end = ends[-1]
             # No call between the one and the other, and so no interrupt.
@@ -86,7 +86,7 @@ class Signal:
                 pass  # somebody else has closed it
 
     def __del__(self) -> None:
-        if hasattr(self, "_ends"):  # not where an interrupt came before anything else
+        if hasattr(self, "ends"):  # not where an interrupt came before anything else
             self.close()
 
 

@@ -12,9 +12,11 @@ from ..datagrams.udp import UDPSocket, create_udp_socket
 from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError
+from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..sockets.addresses import check_address
 from ..sockets.proxy import SocketProxy
+from ..waiting import ONE
 from .received import ReceivedPackets
 
 __all__ = ["DatagramClient"]
@@ -47,8 +49,8 @@ class DatagramClient(Generic[S, R]):
         check_codec(codec)
         check_timeout(connect_timeout)
         self._codec = codec
-        self._undecoded: list[bytes] = []  # what calls that were interrupted have received: it is the next one's
         self._socket: Any = _open(target, local_address, connect_timeout)
+        self._sender = self._socket._fixed_target  # of all that comes
 
     def send_packet(self, packet: S, *, timeout: float | None = None) -> None:
         """Send one packet. `PacketEncodeError` if the codec cannot express it, ``OSError(EMSGSIZE)`` if it is too long
@@ -62,26 +64,36 @@ class DatagramClient(Generic[S, R]):
         return self._recv(timeout)
 
     def _recv(self, timeout: float | None, *, now: bool = False) -> R:
-        undecoded = self._undecoded
+        sock = self._socket
+        left, occupancy = sock._left, sock._occupancy
+        interruptible = in_main_thread()
         data = None
         try:
-            if undecoded and not self._socket.closed:
-                # No call between the one and the other, and so neither an interrupt nor another thread.
-                data = undecoded[0]
-                del undecoded[0]
-            else:
-                data, _ = self._socket._receive_now(LARGEST) if now else self._socket.receive(LARGEST, timeout=timeout)
-            return self._codec.decode(data)
-        except Exception:
-            raise
+            try:
+                data, _ = sock._receive_now(LARGEST) if now else sock.receive(LARGEST, timeout=timeout)
+                return self._codec.decode(data)
+            except OSError as error:
+                if error.errno is not None or not interruptible:  # no signal handler's: see `Codec.map`
+                    data = None
+                raise
+            except Exception:
+                data = None
+                raise
         except BaseException:
+            # No call but into C, and so no further interrupt keeps it from being left to others: see `WakeUp`.
             if data is not None:
-                undecoded += (data,)
+                left += ([(data, (), 0, self._sender)],)
+                if occupancy.inside:
+                    try:
+                        for signal in occupancy.wake_up.signals[:1]:
+                            os.write(signal.ends[-1], ONE)
+                    except BlockingIOError:
+                        pass  # it is set
             raise
 
     def _wait_for_packet(self, deadline: Deadline) -> None:
         """Wait until a datagram is there. Raises ``TimeoutError``."""
-        if not self._undecoded and not self._socket._wait_readable(deadline):
+        if not self._socket._wait_readable(deadline):
             raise TimeoutError("timed out")
 
     def _take_packet(self) -> R:

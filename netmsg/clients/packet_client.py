@@ -16,7 +16,7 @@ from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteP
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
-from ..streams.byte_stream import ByteStream, check_size, closed_meanwhile
+from ..streams.byte_stream import NUMBERS, ByteStream, check_size, closed_meanwhile
 from ..streams.connecting import connect_tcp, connect_unix
 from ..streams.socket_stream import PeerCredentials, SocketStream
 from ..streams.turns import Turn
@@ -97,7 +97,8 @@ class PacketClient(Generic[S, R]):
         raises `RemoteProtocolError` where the format does not allow to find that."""
         # The short way. There is no call in it, and so no other thread and no interrupt.
         ready = self._ready
-        if ready and timeout is None and not self._stream.closed:
+        if (ready and not self._stream.closed
+                and (timeout is None or timeout.__class__ in NUMBERS and timeout >= 0)):
             packet = ready[-1]
             del ready[-1]
             return packet

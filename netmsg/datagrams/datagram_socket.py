@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import time
 import warnings
@@ -15,6 +16,7 @@ from ..errors import ClosedError, ForkedError, SendTimeoutError
 from ..forking import close_in_child, current_process
 from ..sockets.proxy import SocketProxy
 from ..sockets.waiting import READ, WRITE, Occupancy
+from ..waiting import ONE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -167,7 +169,8 @@ class DatagramSocket:
 
     def _wait(self, events: int, deadline: Deadline, target: Any) -> bool:
         """``target`` is what could not be sent to, if anything. False once ``deadline`` has expired."""
-        return self._occupancy.wake_up.ready({self._socket.fileno(): events}, deadline) is not None
+        unless = self._left if events == READ else ()
+        return self._occupancy.wake_up.ready({self._socket.fileno(): events}, deadline, unless) is not None
 
     def _pause(self, deadline: Deadline) -> None:
         self._occupancy.wake_up.ready({}, deadline.sooner(PAUSE))
@@ -184,9 +187,6 @@ class DatagramSocket:
         try:
             occupancy.inside[claim] = None
             self._check()
-            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
-                arrived = left[0]
-                del left[0]
             self._arrive(arrived, max_bytes, deadline)
             data, _, flags, sender = arrived[0]
             sender = self._address(sender)
@@ -196,6 +196,12 @@ class DatagramSocket:
         except BaseException:
             if arrived:
                 left += (arrived,)
+                if occupancy.inside != {claim: None}:  # for who waits already: see `WakeUp`
+                    try:
+                        for signal in occupancy.wake_up.signals[:1]:
+                            os.write(signal.ends[-1], ONE)
+                    except BlockingIOError:
+                        pass  # it is set
             raise
         finally:
             del occupancy.inside[claim]
@@ -204,11 +210,19 @@ class DatagramSocket:
 
     def _arrive(self, arrived: list[Any], max_bytes: int, deadline: Deadline) -> None:
         """Wait until there is one in ``arrived`` that is no stranger's."""
+        left = self._left
+
+        def take() -> None:
+            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
+                arrived[:] = left[0]
+                del left[0]
+            else:  # one call into C: what was received is kept
+                arrived.extend(map(self._socket.recvmsg, (max_bytes,)))
+
         strangers = 0
         while True:
             if not arrived:
-                # One call into C: what was received is kept.
-                self._do(READ, deadline, lambda: arrived.extend(map(self._socket.recvmsg, (max_bytes,))))
+                self._do(READ, deadline, take)
             if not self._is_strange(arrived[0][3]):
                 return
             arrived[:] = ()
@@ -251,11 +265,10 @@ class DatagramSocket:
     def _wait_readable(self, deadline: Deadline) -> bool:
         """Wait until `receive` has something to return or to raise, or a stranger has sent something. False once
         ``deadline`` has expired. For whoever builds on sockets."""
-        if not self._left:
-            try:
-                self._inside(self._do, READ, deadline, lambda: self._socket.recv(1, socket.MSG_PEEK))
-            except BlockingIOError:
-                return False
+        try:
+            self._inside(self._do, READ, deadline, lambda: self._left or self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
         return True
 
     # Sending
@@ -283,8 +296,9 @@ class DatagramSocket:
         into the request that the answer repeats, and look for it in ``match``, which is called with the data of each
         answer. Those for which it is not true are passed over, and so are datagrams from strangers, and what had come
         before the request. ``TimeoutError`` when one more interval has passed in vain, or after ``timeout`` seconds
-        in all; its ``__cause__`` is the ``ConnectionRefusedError`` if nobody was there. An exchange of which parts are
-        received by another thread's `receive` does not work.
+        in all; its ``__cause__`` is the ``ConnectionRefusedError`` or ``FileNotFoundError`` if nobody was there, and
+        the `SendTimeoutError` if the other end had no room, each of which counts as a request that got lost. An
+        exchange of which parts are received by another thread's `receive` does not work.
         """
         deadline = Deadline(timeout)
         if isinstance(interval, (str, bytes)) or not 0 < interval < float("inf"):
@@ -295,18 +309,18 @@ class DatagramSocket:
             raise ValueError(f"retries must be at least 0, not {retries}")
         self._check()
         expected = self._target(address, deadline)
-        refused: ConnectionRefusedError | None = None
+        cause: OSError | None = None
         self._drop_what_is_there(deadline)
         for _ in range(retries + 1):
-            refused = self._send_request(data, expected, deadline) or refused
             step = deadline.sooner(interval)
+            cause = self._send_request(data, expected, step) or cause
             while True:
                 try:
                     answer, sender, cut = self._receive(self._longest, step)
                 except BlockingIOError:
                     break
                 except ConnectionRefusedError as error:
-                    refused = error  # nobody is there now: somebody may be when it is sent again
+                    cause = error  # nobody is there now: somebody may be when it is sent again
                     continue
                 if self._is_from(sender, expected):
                     if cut:
@@ -317,7 +331,7 @@ class DatagramSocket:
                     break
             if deadline.expired:
                 break
-        raise TimeoutError(f"no answer in time from {self._described(expected)}") from refused
+        raise TimeoutError(f"no answer in time from {self._described(expected)}") from cause
 
     def _described(self, expected: Any) -> Any:
         return self._fixed_target if expected is None else self._address(expected)
@@ -341,11 +355,11 @@ class DatagramSocket:
     def _is_from(self, sender: Any, expected: Any) -> bool:
         return expected is None or sender == self._address(expected)
 
-    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> ConnectionRefusedError | None:
-        """That nobody is there: over UDP of an earlier one."""
+    def _send_request(self, data: ReadableBuffer, address: Any, deadline: Deadline) -> OSError | None:
+        """Why it is lost already: nobody is there (over UDP for an earlier one), or does not make room."""
         try:
             self._send(data, address, deadline)
-        except ConnectionRefusedError as error:
+        except (ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
             return error
         return None
 

@@ -46,7 +46,9 @@ class UDPSocket(DatagramSocket):
             raise ValueError("a UDP socket is needed")
         try:
             sock.getpeername()
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
             return cls(sock, connected=False)
         return cls(sock, connected=True)
 
@@ -262,8 +264,9 @@ def _drop_strangers(sock: socket.socket) -> None:
     try:
         while True:
             sock.recv(1)
-    except OSError:
-        pass  # nothing more
+    except OSError as error:  # nothing more
+        if error.errno is None:
+            raise  # a signal handler raised it
 
 
 def _addresses(host: str, port: int, deadline: Deadline, *giving_up: Any) -> list[Address]:

@@ -54,7 +54,9 @@ class UNIXDatagramSocket(DatagramSocket):
             raise ValueError("a UNIX datagram socket is needed")
         try:
             peer = sock.getpeername()
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
             return cls(sock, None, owns_file=False)
         return cls(sock, os.fsdecode(peer), connected=True, owns_file=False)
 

@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any, Final, Generic, TypeVar
 
 from ..errors import PacketDecodeError, PacketEncodeError
+from ..interrupts import is_of_a_signal_handler
 
 __all__ = ["Codec", "Decoder", "MAX_PACKET_SIZE", "MappedCodec", "check_codec"]
 
@@ -34,7 +35,8 @@ class Decoder(Generic[R]):
 
     def feed(self, data: bytes) -> list[R | PacketDecodeError]:
         """The packets that ``data`` completes, however the stream was cut up; a `PacketDecodeError` in the place of a
-        bad one. An exception instead becomes one, in the place of all of them, and nothing after it is decoded."""
+        bad one. An exception instead becomes one, in the place of all of them, and nothing after it is decoded; but
+        see `Codec.map` for what a signal handler raises."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -65,7 +67,9 @@ class Codec(Generic[S, R]):
     def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
         """The same format for other objects: ``encode`` makes what this codec can send of a user's object, ``decode``
         a user's object of what was received; without one of them packets stay as they are in that direction. What
-        these functions raise becomes a `PacketEncodeError` or `PacketDecodeError`.
+        these functions raise becomes a `PacketEncodeError` or `PacketDecodeError`. Only in the main thread, an
+        ``OSError`` without an ``errno`` (``TimeoutError`` is one) comes through and costs no packet: it is taken for
+        what a signal handler has raised, such as the usual alarm.
 
         ::
 
@@ -109,6 +113,8 @@ class MappedCodec(Codec[T, U]):
         except PacketEncodeError:
             raise
         except Exception as error:
+            if is_of_a_signal_handler(error):
+                raise
             raise PacketEncodeError(f"this {type(packet).__name__} cannot be encoded: {error!r:.200}") from error
 
     def decode(self, data: bytes) -> U:
@@ -124,6 +130,8 @@ class MappedCodec(Codec[T, U]):
         except PacketDecodeError:
             raise
         except Exception as error:
+            if is_of_a_signal_handler(error):
+                raise
             raise PacketDecodeError(f"this {type(packet).__name__} cannot be decoded: {error!r:.200}", data) from error
 
     def decoder(self) -> Decoder[U]:

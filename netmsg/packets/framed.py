@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
+from ..interrupts import is_of_a_signal_handler
 from .codec import MAX_PACKET_SIZE, Codec, Decoder, MappedCodec
 
 __all__ = ["FrameDecoder", "FramedCodec", "PlainFrames", "PrefixDecoder"]
@@ -126,6 +127,8 @@ class FrameDecoder(Decoder[R]):
             try:
                 return [self._unpack(frames[0])]  # type: ignore[arg-type]  # of an error it raises
             except Exception as error:
+                if is_of_a_signal_handler(error):
+                    raise
                 return [_decode_error(frames[0], error)]
         packets: list[R | PacketDecodeError] = []
         contents = iter(frames)
@@ -134,6 +137,8 @@ class FrameDecoder(Decoder[R]):
             try:
                 packets.extend(map(self._unpack, contents))  # type: ignore[arg-type]  # of an error it raises
             except Exception as error:
+                if is_of_a_signal_handler(error):
+                    raise
                 failure = error
             if len(packets) < len(frames):
                 packets.append(_decode_error(frames[len(packets)], failure))

@@ -6,6 +6,7 @@ from copy import copy
 from typing import Any, TypeVar
 
 from ..errors import EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError
+from ..interrupts import is_of_a_signal_handler
 from .codec import Codec, Decoder, MappedCodec
 from .delimited import DelimitedCodec
 from .json_lines import JSONCodec
@@ -35,6 +36,8 @@ def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
     except PacketDecodeError as error:  # of a user's own decoder: it is to return them
         packets = [error]
     except Exception as error:  # and this it is not to do: what it has understood of the stream is not known any more
+        if is_of_a_signal_handler(error):
+            raise
         fault = PacketDecodeError(f"the decoder failed: {error!r:.200}", chunk)
         fault.__cause__ = error
         decoder._lost = copy(fault)  # and not what caused it, with all that is alive in its traceback
@@ -59,6 +62,8 @@ def ending(decoder: Decoder[Any]) -> EOFError:
     except IncompleteReadError as error:
         return again(error)
     except Exception as error:  # of a user's own decoder
+        if is_of_a_signal_handler(error):
+            raise
         failed = IncompleteReadError(b"")
         failed.__cause__ = error
         return failed

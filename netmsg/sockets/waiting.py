@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from ..deadline import Deadline
@@ -68,34 +68,66 @@ class WakeUp:
     """What wakes the threads that wait for the sockets of one object, once and for all.
 
     It costs a descriptor only once somebody has to wait. When there is none left, that one looks every now and then.
+
+    Those who are to look at something again, such as a list in which others leave what they may take, are woken by one
+    call into C, which an interrupted thread can make before another interrupt strikes::
+
+        unless += (something,)
+        try:
+            for signal in wake_up.signals[:1]:
+                os.write(signal.ends[-1], ONE)
+        except BlockingIOError:
+            pass  # it is set
+
+    A signal that is set stays so, and whoever finds it puts it away: all that wait by it wake. It is collected in other
+    threads than the main one, which would lose the interrupts that strike in ``__del__``; and not before another has
+    been put away, for until it is woken the main one holds it as well.
     """
 
-    __slots__ = ("_signals", "_woken")
+    __slots__ = ("signals", "_used", "_woken")
 
     def __init__(self) -> None:
-        self._signals: list[Signal] = []  # all wait by the first: two who come at once may make one each
+        self.signals: list[Signal] = []
+        """All wait by the first: two who come at once may make one each."""
+        self._used: list[Signal] = []
         self._woken = False
 
-    def wait(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]]:
-        """`wait_for_sockets`."""
-        found = self.ready(wanted, deadline)
+    def wait(self, wanted: dict[int, int], deadline: Deadline,
+             unless: Collection[object] = ()) -> list[tuple[int, int]]:
+        """`ready`, with ``TimeoutError`` once ``deadline`` has expired."""
+        found = self.ready(wanted, deadline, unless)
         if found is None:
             raise TimeoutError("timed out")
         return found
 
-    def ready(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]] | None:
-        """`ready_sockets`."""
-        if not self._signals:
+    def ready(self, wanted: dict[int, int], deadline: Deadline,
+              unless: Collection[object] = ()) -> list[tuple[int, int]] | None:
+        """`ready_sockets`; empty, too, once there is something in ``unless`` and who put it there says so."""
+        signals = self.signals
+        if not signals:
             try:
-                self._signals.append(Signal())
-            except OSError:
-                return self._wait_in_slices(wanted, deadline)
-        if self._woken:  # perhaps before there was a signal to set
-            return []
-        return ready_sockets(wanted, self._signals[0], deadline)
+                signals.append(Signal())
+            except OSError as error:
+                if error.errno is None:
+                    raise  # a signal handler raised it
+                return self._wait_in_slices(wanted, deadline, unless)
+        for signal in signals[:1]:  # the signal first, and then what it tells of
+            if self._woken or unless:  # perhaps before there was a signal to set
+                return []
+            found = ready_sockets(wanted, signal, deadline)
+            # No call from here to the next one, and so neither an interrupt nor another thread.
+            if found == [] and not self._woken:
+                if signals and signals[0] is signal:
+                    self._used += (signal,)
+                    del signals[0]
+                if not in_main_thread():
+                    del self._used[:-1]
+            return found
+        return []  # another thread has put it away
 
-    def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline) -> list[tuple[int, int]] | None:
-        while not self._woken:
+    def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline,
+                        unless: Collection[object]) -> list[tuple[int, int]] | None:
+        while not self._woken and not unless:
             found = ready_sockets(wanted, None, deadline.sooner(SLICE))
             if found is not None or deadline.expired:
                 return found
@@ -104,12 +136,12 @@ class WakeUp:
     def set(self) -> None:
         """Wake all that wait, now or later. Callable from a signal handler."""
         self._woken = True
-        if self._signals:
-            self._signals[0].set()
+        for signal in self.signals[:1]:
+            signal.set()
 
     def close(self) -> None:
         """When nobody can be waiting any more."""
-        for signal in self._signals:
+        for signal in (*self.signals, *self._used):
             signal.close()
 
 

@@ -21,6 +21,7 @@ from ..sockets.listening import OUT_OF_RESOURCES, listen_tcp, listen_unix, tcp_a
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
+from ..waiting import ONE
 from .byte_stream import check_size
 from .socket_stream import SocketStream, prepare
 
@@ -104,9 +105,6 @@ class Listener:
         try:
             occupancy.inside[claim] = None
             self._check()
-            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
-                arrival = left[0]
-                del left[0]
             while True:
                 if not arrival:
                     self._take(arrival, deadline)
@@ -123,6 +121,12 @@ class Listener:
         except BaseException:
             if arrival:
                 left += (arrival,)
+                if occupancy.inside != {claim: None}:  # for who waits already: see `WakeUp`
+                    try:
+                        for signal in occupancy.wake_up.signals[:1]:
+                            os.write(signal.ends[-1], ONE)
+                    except BlockingIOError:
+                        pass  # it is set
             raise
         finally:
             del occupancy.inside[claim]
@@ -130,12 +134,18 @@ class Listener:
                 occupancy.left(self._dispose)
 
     def _take(self, arrival: list[Any], deadline: Deadline) -> None:
-        """Accept a connection, and append its descriptor and address, as the kernel tells them."""
+        """Accept a connection, and append its descriptor and address, as the kernel tells them. One that an interrupted
+        call has left comes first."""
+        left = self._left
         first = self._first
         self._first = (first + 1) % len(self._sockets)
         ready = deque((*self._sockets[first:], *self._sockets[:first]))
         while True:
-            while ready:
+            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
+                arrival[:] = left[0]
+                del left[0]
+                return
+            if ready:
                 try:
                     # One call into C, so that what was accepted is kept (``socket.accept`` is several).
                     arrival.extend(map(_accept, (ready[0],)))
@@ -148,7 +158,8 @@ class Listener:
                         self._pause(deadline)
                     elif error.errno not in PASSING:
                         raise
-            found = self._occupancy.wake_up.wait({sock.fileno(): READ for sock in self._sockets}, deadline)
+                continue
+            found = self._occupancy.wake_up.wait({sock.fileno(): READ for sock in self._sockets}, deadline, left)
             self._check()
             descriptors = {descriptor for descriptor, _ in found}
             ready.extend(sock for sock in self._sockets if sock.fileno() in descriptors)

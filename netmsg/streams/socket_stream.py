@@ -89,6 +89,8 @@ class SocketStream(ByteStream):
         try:
             sock.getpeername()
         except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler raised it
             raise ValueError(f"the socket is not connected: {error}") from error
         if sock.timeout is not None or sock.getblocking():
             sock.setblocking(False)

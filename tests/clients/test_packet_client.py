@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 import traceback
@@ -53,6 +54,24 @@ def test_70_a_whole_line_is_a_packet(pair: Pair) -> None:
     assert client.recv_packet(timeout=TIMEOUT) == "hello"
     client.send_packet("wörld")
     assert peer.receive_until(b"\n", timeout=TIMEOUT).decode() == "wörld"
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT, 5, 0, 0.0])
+def test_a_packet_that_is_there_costs_one_call(timeout: float | None) -> None:
+    stream, peer = memory_stream_pair()
+    calls: list[str] = []
+    with PacketClient(stream, LineCodec()) as client, peer:
+        peer.send_all(b"a\nb\nc\n")
+        assert client.recv_packet(timeout=TIMEOUT) == "a"
+        sys.setprofile(lambda frame, event, argument: calls.append(event))
+        packet = client.recv_packet(timeout=timeout)
+        sys.setprofile(None)
+        assert packet == "b"
+        for wrong, error in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+            with pytest.raises(error):
+                client.recv_packet(timeout=wrong)  # type: ignore[arg-type]
+        assert client.recv_packet(timeout=0) == "c"
+    assert calls.count("call") == 1
 
 
 def test_71_two_halves_are_one_packet(pair: Pair) -> None:

@@ -424,6 +424,37 @@ def test_51_nobody_behind_a_path_is_the_cause_of_the_timeout(tmp_path: Path) -> 
     assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
+def test_51_a_server_that_makes_no_room_is_the_cause_of_the_timeout(tmp_path: Path) -> None:
+    with (create_unix_datagram_socket(path=tmp_path / "server") as server,
+          create_unix_datagram_socket(target_path=tmp_path / "server") as client):
+        with pytest.raises(SendTimeoutError):
+            while True:
+                client.send(b"x", timeout=0)
+        asking = Background(client.request, b"x", interval=0.05, retries=2)
+        with pytest.raises(TimeoutError) as raised:
+            asking.result()
+        assert isinstance(raised.value.__cause__, SendTimeoutError)
+        asking = Background(client.request, b"late", interval=0.05, retries=200)
+        while server.receive(timeout=TIMEOUT)[0] != b"late":
+            pass
+        server.send_to(b"answer", client.local_address)
+        assert asking.result() == b"answer"
+
+
+def test_51_a_server_behind_a_path_may_restart(tmp_path: Path) -> None:
+    with create_unix_datagram_socket(target_path=tmp_path / "server") as client:
+        with pytest.raises(TimeoutError) as raised:
+            client.request(b"x", interval=0.05, retries=1)
+        assert isinstance(raised.value.__cause__, FileNotFoundError)
+        asking = Background(client.request, b"x", interval=0.2, retries=20)
+        until_polling(asking)
+        with create_unix_datagram_socket(path=tmp_path / "server") as server:
+            thread = answering(server, lambda count, data: [data])
+            assert asking.result() == b"x"
+            server.close()
+            thread.result()
+
+
 def test_51_nobody_there_is_the_cause_of_the_timeout() -> None:
     with bound("127.0.0.1") as server:
         port = server.local_address[1]

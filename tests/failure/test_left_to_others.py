@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.blocking import until_polling_or_over
+from support.interrupts import Alarm
 from support.pairs import TIMEOUT, Background
 from support.streams import connect
 from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg import (
-    ByteStream, DatagramClient, LineCodec, PacketClient, Søcket, connect_tcp, create_tcp_server, create_udp_socket,
-    create_unix_datagram_socket, memory_stream_pair,
+    ByteStream, Codec, DatagramClient, JSONCodec, LineCodec, PacketClient, Søcket, connect_tcp, create_tcp_server,
+    create_udp_socket, create_unix_datagram_socket, memory_stream_pair,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -57,12 +61,18 @@ def trial_of(send: Callable[[bytes], object], receive: Callable[[], bytes]) -> C
             with strike:
                 while len(got) < 2:
                     got.append(receive())
-        except Struck:
+        except (Struck, Alarm):
             pass
         got += Background(lambda: [receive() for _ in range(3 - len(got))]).result()
         assert sorted(got) == [b"0", b"1", b"2"]
 
     return trial
+
+
+def with_codecs_and_errors(test: Any) -> Any:
+    codecs = LineCodec(), JSONCodec().map(encode=int, decode=str)
+    return pytest.mark.parametrize("error", [Struck, Alarm])(
+        pytest.mark.parametrize("codec", codecs, ids=["lines", "mapped JSON"])(test))
 
 
 def test_datagrams_of_udp() -> None:
@@ -79,22 +89,32 @@ def test_datagrams_over_a_unix_socket(tmp_path: Path) -> None:
         assert strike_everywhere(trial_of(sender.send, lambda: receiver.receive(timeout=TIMEOUT)[0])) > 20
 
 
-def test_packets_in_datagrams() -> None:
+@with_codecs_and_errors
+def test_packets_in_datagrams(codec: Codec[str, str], error: type[BaseException]) -> None:
     with create_udp_socket(interface="127.0.0.1") as far:
-        with DatagramClient(far.local_address, LineCodec()) as client:
-            client.send_packet("hello")
+        with DatagramClient(far.local_address, codec) as client:
+            client.send_packet("0")
             _, address = far.receive(timeout=TIMEOUT)
             trial = trial_of(lambda data: far.send_to(data + b"\n", address),
                              lambda: client.recv_packet(timeout=TIMEOUT).encode())
-            assert strike_everywhere(trial) > 20
+            assert strike_everywhere(trial, error) > 20
 
 
-def test_packets_in_a_stream() -> None:
+@with_codecs_and_errors
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+def test_packets_in_a_stream(codec: Codec[str, str], error: type[BaseException], at_once: bool) -> None:
     stream, peer = memory_stream_pair()
-    with PacketClient(stream, LineCodec()) as client, peer:
-        trial = trial_of(lambda data: peer.send_all(data + b"\n"),
-                         lambda: client.recv_packet(timeout=TIMEOUT).encode())
-        assert strike_everywhere(trial) > 20
+    held = bytearray()
+
+    def send(data: bytes) -> None:
+        held.extend(data + b"\n")
+        if not at_once or data == b"2":
+            peer.send_all(held)
+            held.clear()
+
+    with PacketClient(stream, codec) as client, peer:
+        trial = trial_of(send, lambda: client.recv_packet(timeout=TIMEOUT).encode())
+        assert strike_everywhere(trial, error) > 20
 
 
 @pytest.mark.parametrize("one_at_a_time", [True, False], ids=["conversing", "streaming"])
@@ -123,3 +143,58 @@ def test_connections() -> None:
                     assert stream.remote_address == client.local_address
 
         assert strike_everywhere(trial) > 20
+
+
+def strike_while_another_begins_to_wait(send: Callable[[], object], receive: Callable[[], Any],
+                                        use: Callable[[Any], object] = repr) -> int:
+    """Everywhere in ``receive``, of what ``send`` sends: the other, who is there already, gets what this one leaves."""
+    others: list[Background] = []
+
+    def struck(text: str) -> Struck:
+        others.append(Background(receive))
+        until_polling_or_over(others[-1])
+        return Struck(text)
+
+    def trial(strike: Strike) -> None:
+        send()
+        try:
+            with strike:
+                got = receive()
+        except Struck:
+            got = others[-1].result()
+        use(got)
+
+    return strike_everywhere(trial, struck)
+
+
+@pytest.mark.parametrize("kind", ["udp", "unix"])
+@pytest.mark.parametrize("how", [
+    lambda sock: sock.receive(timeout=TIMEOUT), lambda sock: next(sock.receive_packets(timeout=TIMEOUT)),
+], ids=["receive", "iterate"])
+def test_a_datagram_is_for_who_waits_already(kind: str, how: Callable[[Any], object], tmp_path: Path) -> None:
+    with (create_udp_socket(interface="127.0.0.1") if kind == "udp" else
+          create_unix_datagram_socket(path=tmp_path / "socket")) as sock:
+        send = lambda: sock.send_to(b"x", sock.local_address)  # noqa: E731
+        assert strike_while_another_begins_to_wait(send, lambda: how(sock)) > 10
+
+
+@pytest.mark.parametrize("kind", ["udp", "unix"])
+@pytest.mark.parametrize("how", [
+    lambda client: client.recv_packet(timeout=TIMEOUT),
+    lambda client: next(client.iter_received_packets(timeout=TIMEOUT)),
+], ids=["recv", "iterate"])
+def test_a_packet_in_a_datagram_is_for_who_waits_already(kind: str, how: Callable[[Any], object],
+                                                         tmp_path: Path) -> None:
+    with (create_udp_socket(interface="127.0.0.1") if kind == "udp" else
+          create_unix_datagram_socket(path=tmp_path / "socket")) as far:
+        with DatagramClient(far.local_address, LineCodec()) as client:
+            client.send_packet("hello")
+            _, address = far.receive(timeout=TIMEOUT)
+            assert strike_while_another_begins_to_wait(lambda: far.send_to(b"x", address), lambda: how(client)) > 10
+
+
+def test_a_connection_is_for_who_waits_already() -> None:
+    with create_tcp_server(interface="127.0.0.1") as listener, ExitStack() as clients:
+        assert strike_while_another_begins_to_wait(
+            lambda: clients.enter_context(connect_tcp("127.0.0.1", listener.port)),
+            lambda: listener.accept(timeout=TIMEOUT), lambda stream: stream.close()) > 10

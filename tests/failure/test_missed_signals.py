@@ -4,6 +4,7 @@ and leaves the object usable. So is an alarm, though its handler raises ``Timeou
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,8 +17,9 @@ from support.pairs import TIMEOUT
 from support.strikes import Strike, strike_everywhere
 
 from netmsg import (
-    DatagramClient, LineCodec, PacketClient, PacketDecodeError, Søcket, connect_tcp, connect_unix, create_tcp_server,
-    create_udp_socket, create_unix_datagram_socket, create_unix_server, memory_stream_pair,
+    DatagramClient, LineCodec, PacketClient, SocketStream, Søcket, UDPSocket, UNIXDatagramSocket, connect_tcp,
+    connect_unix, create_tcp_server, create_udp_socket, create_unix_datagram_socket, create_unix_server,
+    memory_stream_pair,
 )
 
 Blocking = tuple[Any, Any]
@@ -203,6 +205,21 @@ def test_a_signal_that_ends_no_system_call_is_noticed(blocking: Any, error: type
         use()
 
 
+@pytest.mark.parametrize("make", [
+    lambda stack: stack.enter_context(create_udp_socket(interface="127.0.0.1")).receive,
+    lambda stack: stack.enter_context(create_tcp_server(interface="127.0.0.1")).accept,
+], ids=["receive", "accept"])
+def test_an_alarm_in_the_first_wait_is_no_lack_of_descriptors(make: Any) -> None:
+    def trial(strike: Strike) -> None:
+        with ExitStack() as stack:
+            call = make(stack)
+            with pytest.raises(TimeoutError) as caught, strike:
+                call(timeout=0)
+            assert isinstance(caught.value, Alarm) == strike.struck, "it was swallowed"
+
+    assert strike_everywhere(trial, Alarm) > 20
+
+
 def datagrams(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
     sock = stack.enter_context(create_udp_socket(interface="127.0.0.1"))
     sock.send_to(b"x", sock.local_address)
@@ -222,6 +239,18 @@ def packets(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
     return stack.enter_context(PacketClient(stream, LineCodec())).iter_received_packets(timeout=timeout)
 
 
+def connected_socket(kind: socket.SocketKind, address: Any = None) -> socket.socket:
+    """Without one to an address of its own."""
+    if address is not None:
+        sock = socket.socket(socket.AF_INET, kind)
+    else:
+        sock = socket.socket(socket.AF_UNIX, kind)
+        sock.bind("")
+        address = sock.getsockname()
+    sock.connect(address)
+    return sock
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # what is finished and not handed over is left to the collector
 @pytest.mark.parametrize("open_one", [
     lambda port, folder: connect_tcp("127.0.0.1", port, timeout=TIMEOUT),
@@ -229,7 +258,12 @@ def packets(stack: ExitStack, timeout: float | None) -> Iterator[Any]:
     lambda port, folder: create_tcp_server(), lambda port, folder: create_unix_server(folder / "stale"),
     lambda port, folder: create_unix_datagram_socket(path=folder / "stale"),
     lambda port, folder: create_udp_socket(target_host="localhost", target_port=9),
-], ids=["connect_tcp", "connect_unix", "create_tcp_server", "create_unix_server", "unix datagrams", "udp"])
+    lambda port, folder: SocketStream.from_socket(connected_socket(socket.SOCK_STREAM, ("127.0.0.1", port))),
+    pytest.param(lambda port, folder: UNIXDatagramSocket.from_socket(connected_socket(socket.SOCK_DGRAM)),
+                 marks=pytest.mark.skipif(sys.platform != "linux", reason="names without a file are Linux's")),
+    lambda port, folder: UDPSocket.from_socket(connected_socket(socket.SOCK_DGRAM, ("127.0.0.1", port))),
+], ids=["connect_tcp", "connect_unix", "create_tcp_server", "create_unix_server", "unix datagrams", "udp",
+        "adopted stream", "adopted unix datagrams", "adopted udp"])
 def test_an_alarm_while_a_socket_is_opened_is_no_failure_of_that(open_one: Any, stack: ExitStack,
                                                                  tmp_path: Path) -> None:
     tcp = stack.enter_context(create_tcp_server(interface="127.0.0.1"))
@@ -261,7 +295,7 @@ def test_an_alarm_is_no_timeout_wherever_it_strikes(received: Any, timeout: floa
             try:
                 with strike:
                     next(iterator)
-            except (Alarm, PacketDecodeError):  # whatever a codec's function raises stands for a packet that is none
+            except Alarm:
                 pass
             else:
                 assert not strike.struck, "it was swallowed"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from support.pairs import Background
 
 from netmsg import (
-    Codec, Decoder, DelimitedCodec, IncompleteReadError, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec,
-    PacketDecodeError, PacketEncodeError, StructCodec,
+    Codec, ConnectionBrokenError, Decoder, DelimitedCodec, IncompleteReadError, JSONCodec, LengthPrefixedCodec,
+    LineCodec, NetstringCodec, PacketDecodeError, PacketEncodeError, StructCodec,
 )
 from netmsg.packets.receiving import decoded, decodes_by_itself, ending, has_failed, loss
 
@@ -309,6 +311,36 @@ def test_79_circular_and_deep_documents_are_refused() -> None:
             JSONCodec().encode(document)
     while deep:
         deep = deep[0]  # or taking it apart would be as deep
+
+
+def fails_with(error: Exception) -> Any:
+    def fail(packet: Any) -> Any:
+        raise error
+    return fail
+
+
+@pytest.mark.parametrize("error", [TimeoutError("alarm"), OSError("of a signal handler")])
+def test_what_a_signal_handler_raises_is_no_bad_packet_in_the_main_thread_alone(error: OSError) -> None:
+    codec = LineCodec().map(encode=fails_with(error), decode=fails_with(error))
+    for call in (lambda: codec.encode("x"), lambda: codec.decode(b"x\n"), lambda: codec.decoder().feed(b"x\n"),
+                 lambda: decoded(codec.decoder(), b"x\ny\n")):
+        with pytest.raises(OSError, match=str(error)):
+            call()
+    with pytest.raises(PacketEncodeError):
+        Background(codec.encode, "x").result()
+    with pytest.raises(PacketDecodeError):
+        Background(codec.decode, b"x\n").result()
+    bad, = Background(codec.decoder().feed, b"x\n").result()
+    assert isinstance(bad, PacketDecodeError)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no file"), ConnectionBrokenError("gone")])
+def test_a_users_function_may_fail_with_an_error_of_the_system_anywhere(error: OSError) -> None:
+    codec = LineCodec().map(encode=fails_with(error), decode=fails_with(error))
+    with pytest.raises(PacketEncodeError):
+        codec.encode("x")
+    bad, = codec.decoder().feed(b"x\n")
+    assert isinstance(bad, PacketDecodeError)
 
 
 def test_79_what_a_users_function_raises_is_refused_too() -> None:

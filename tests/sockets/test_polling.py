@@ -8,12 +8,14 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from support.blocking import until_polling
 from support.pairs import TIMEOUT, Background, until
 
 from netmsg.deadline import Deadline
 from netmsg.errors import ConnectionBrokenError
 from netmsg.sockets import waiting
 from netmsg.sockets.waiting import READ, WRITE, Occupancy, WakeUp, wait_for_sockets
+from netmsg.waiting import ONE
 
 
 @pytest.fixture
@@ -57,12 +59,13 @@ def test_the_end_of_the_other_side_and_a_closed_descriptor(ends: tuple[socket.so
         wait_for_sockets({descriptor: READ}, None, Deadline(TIMEOUT))
 
 
+def refuse() -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 @pytest.mark.parametrize("descriptors", ["enough", "none left"])
 def test_whoever_waits_is_woken_and_so_is_whoever_comes_later(descriptors: str, monkeypatch: pytest.MonkeyPatch,
                                                               ends: tuple[socket.socket, socket.socket]) -> None:
-    def refuse() -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
     if descriptors == "none left":
         monkeypatch.setattr(waiting, "Signal", refuse)
     wake_up = WakeUp()
@@ -70,6 +73,26 @@ def test_whoever_waits_is_woken_and_so_is_whoever_comes_later(descriptors: str, 
     wake_up.set()
     assert [thread.result() for thread in threads] == [[]] * 4
     assert wake_up.wait({ends[0].fileno(): READ}, Deadline(None)) == []
+    wake_up.close()
+
+
+@pytest.mark.parametrize("descriptors", ["enough", "none left"])
+def test_whoever_waits_looks_again_when_something_is_left_to_others(
+        descriptors: str, monkeypatch: pytest.MonkeyPatch, ends: tuple[socket.socket, socket.socket]) -> None:
+    if descriptors == "none left":
+        monkeypatch.setattr(waiting, "Signal", refuse)
+    wake_up = WakeUp()
+    left: list[object] = []
+    for _ in range(3):
+        threads = [Background(wake_up.ready, {ends[0].fileno(): READ}, Deadline(TIMEOUT), left) for _ in range(4)]
+        until_polling(*threads)
+        left += (object(),)
+        for signal in wake_up.signals[:1]:
+            os.write(signal.ends[-1], ONE)
+        assert [thread.result() for thread in threads] == [[]] * 4
+        assert wake_up.ready({ends[0].fileno(): READ}, Deadline(None), left) == []
+        left.clear()
+        assert wake_up.ready({ends[0].fileno(): READ}, Deadline(0), left) is None  # it is no end
     wake_up.close()
 
 

@@ -25,7 +25,7 @@ class Strike:
     the beginning of a function, and at the return of a call into C. (At the end of a loop's round too, which only a
     storm tries.) Once, and also while another exception is on its way."""
 
-    def __init__(self, number: int, error: type[BaseException] = Struck) -> None:
+    def __init__(self, number: int, error: Callable[[str], BaseException] = Struck) -> None:
         self._error = error
         self.left = number
         """How many places are still to come; 0 once it has struck."""
@@ -58,7 +58,7 @@ def _collecting(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def strike_everywhere(trial: Callable[[Strike], None], error: type[BaseException] = Struck) -> int:
+def strike_everywhere(trial: Callable[[Strike], None], error: Callable[[str], BaseException] = Struck) -> int:
     """Repeat ``trial``, with a strike at the first place, at the second and so on, until there is none left: how many
     there were."""
     number = 0
