@@ -30,6 +30,7 @@ import math
 import os
 import ssl
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -60,6 +61,9 @@ __all__ = ["ByteStream", "IdleTimeoutError", "check_size", "closed_meanwhile"]
 
 CHUNK: Final = 65_536
 LARGE_CHUNK: Final = 1 << 20
+RENEGOTIATING: Final = 0.01
+"""Seconds for which whoever sends waits for its turn to receive, and receives, before it tries again to send: nothing
+tells that another thread has received what it waits for."""
 FOREVER: Final = Deadline(None)
 NUMBERS: Final = (float, int)
 """Those that are compared without a call of Python's."""
@@ -703,11 +707,18 @@ class ByteStream:
         done = 0
         rest = octets
         overtime = None
+        again = False
         while done < size:
             try:
                 counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
             except BlockingIOError:
-                self._wait_to_send(deadline, counts)
+                if again and deadline.expired:  # there is room all the time, and nothing goes
+                    raise self._sent_too_late(counts) from None
+                again = True
+                if transport.stalled:
+                    self._receive_to_send(deadline, counts)
+                else:
+                    self._wait_to_send(deadline, counts)
                 continue
             except ConnectionResetError as error:
                 self._reset = error  # before any call: it is told only once, and receiving would then see an end
@@ -718,6 +729,7 @@ class ByteStream:
                 raise self._send_failed(error)
             done += counts[-1]
             if done < size:
+                again = False
                 rest = memoryview(octets)[done:]
                 if deadline is not FOREVER:
                     overtime = overtime or Overtime(deadline)
@@ -731,6 +743,23 @@ class ByteStream:
             if not deadline.expired:
                 raise  # a signal handler raised it
             raise self._sent_too_late(counts) from None
+
+    def _receive_to_send(self, deadline: Deadline, counts: list[int]) -> None:
+        """TLS renegotiates, and can send once it has heard from the other end. Another thread may be about to receive
+        that; if none is, have it in the read-ahead, with what came before it, but not without limit."""
+        step = deadline.sooner(RENEGOTIATING)
+        try:
+            if len(self._ahead) < LARGE_CHUNK:
+                if not self._in_turn(self._receiving, step, self._fill, CHUNK):
+                    raise self._send_failed(ConnectionBrokenError("the peer has finished in the middle of a TLS "
+                                                                  "handshake"))
+            else:
+                time.sleep(step.remaining() or 0.0)
+        except TimeoutError:
+            if not step.expired:
+                raise  # a signal handler raised it
+            if deadline.expired:
+                raise self._sent_too_late(counts) from None
 
     def _sent_too_late(self, counts: list[int]) -> SendTimeoutError:
         done = sum(counts)

@@ -264,6 +264,7 @@ class _MemoryTransport:
     readable = False
     unsent = False
     finishing = False
+    stalled = False
     receive_into: Callable[[memoryview], int] | None = None
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:

@@ -211,6 +211,10 @@ class TLSTransport:
         return self._below.finishing or (last and self.unsent)
 
     @property
+    def stalled(self) -> bool:
+        return self._engine.stalled or self._below.stalled
+
+    @property
     def begun(self) -> bool:
         return self._engine.begun
 
