@@ -348,6 +348,7 @@ class ByteStream:
         ahead = self._ahead
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         left = ahead.front()
         if not left and self._fill(deadline, max_bytes):
             left = ahead.front()
@@ -358,6 +359,7 @@ class ByteStream:
         ahead = self._ahead
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         there = len(ahead)
         overtime = None
         while there < nbytes:
@@ -446,6 +448,7 @@ class ByteStream:
         ahead = self._ahead
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         receive_into = self._transport.receive_into
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
                 and self._receive_error is None and self._reset is None):
