@@ -1174,10 +1174,10 @@ class ByteStream:
             self._closed_by_last = True
             if self._shaking.holder is self._sending.holder is self._receiving.holder is claim:
                 self._dispose()  # who interrupts the lingering has lingered enough
-            elif isinstance(error, TimeoutError) and leaving.expired:
-                self._link.hurry()
-                return
-            raise
+                raise
+            if not (isinstance(error, TimeoutError) and leaving.expired):
+                raise
+            self._link.hurry()
         finally:
             # No call before all three are free.
             if self._shaking.holder is claim:
@@ -1190,6 +1190,8 @@ class ByteStream:
                 self._receiving.holder = self._receiving.heir
                 self._receiving.heir = None
             self._pass_on()
+        if not self._disposed:
+            self._close_by_last()  # whoever was inside may have left before there was anything to be done
 
     def _pass_on(self) -> None:
         """Wake those who wait for a turn, who find the stream closed."""
