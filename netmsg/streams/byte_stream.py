@@ -88,7 +88,9 @@ class ByteStream:
     receive that times out or is interrupted loses nothing.
 
     Every member raises `ClosedError` once closed, also while it is blocked, `ConnectionBrokenError` after a reset or
-    a truncation, and `ForkedError` in a forked child. A context manager; ``for chunk in stream`` is `receive_chunks`.
+    a truncation, and `ForkedError` in a forked child. What a signal handler or a finalizer calls while its own thread
+    is in a call in the same direction raises `LocalProtocolError`. A context manager; ``for chunk in stream`` is
+    `receive_chunks`.
     """
 
     _idle_timeout: float | None = None

@@ -8,6 +8,7 @@ from threading import get_ident
 from typing import Final
 
 from ..deadline import Deadline
+from ..errors import LocalProtocolError
 from ..waiting import Ticket, new_ticket, wait_by
 
 __all__ = ["Claim", "Turn"]
@@ -67,7 +68,8 @@ class Turn:
 
     def take(self, claim: Claim, deadline: Deadline, *, insist: bool = False) -> None:
         """Wait for the turn. Raises ``TimeoutError``, and unless it is to ``insist`` what `refuse` was told. Woken by
-        whoever had it."""
+        whoever had it. `LocalProtocolError` where this thread has it already, in a call that goes on only after this
+        one."""
         if self.holder is None:
             self.holder = claim
             return
@@ -87,6 +89,9 @@ class Turn:
                     self.heir = claim
                 if self.refusal is not None and not insist:
                     raise self.refusal()
+                if self.holder[0] == claim[0]:
+                    raise LocalProtocolError("a call was made while another call of the same thread was at it, as from "
+                                             "a signal handler, and would wait for it for ever")
                 if late:
                     raise TimeoutError("another thread was at it all the time")
                 if patience is None and self.waiting[0] is ticket:
