@@ -442,6 +442,7 @@ class ByteStream:
                 ahead = self._ahead
                 ahead.returned += (b"" + view[:counts[0]],)
                 ahead.quick = None
+            view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         return counts[0]
 
@@ -713,33 +714,38 @@ class ByteStream:
         rest = octets
         overtime = None
         again = False
-        while done < size:
-            try:
-                counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
-            except BlockingIOError:
-                if again and deadline.expired:  # there is room all the time, and nothing goes
-                    raise self._sent_too_late(counts) from None
-                again = True
-                if transport.stalled:
-                    self._receive_to_send(deadline, counts)
-                else:
-                    self._wait_to_send(deadline, counts)
-                continue
-            except ConnectionResetError as error:
-                self._reset = error  # before any call: it is told only once, and receiving would then see an end
-                raise self._send_failed(error)
-            except OSError as error:
-                if error.errno is None and not isinstance(error, NetmsgError):
-                    raise  # not of the network: a signal handler raised it
-                raise self._send_failed(error)
-            done += counts[-1]
-            if done < size:
-                again = False
-                rest = memoryview(octets)[done:]
+        try:
+            while True:
+                try:
+                    counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
+                except BlockingIOError:
+                    if again and deadline.expired:  # there is room all the time, and nothing goes
+                        raise self._sent_too_late(counts) from None
+                    again = True
+                    if transport.stalled:
+                        self._receive_to_send(deadline, counts)
+                    else:
+                        self._wait_to_send(deadline, counts)
+                    continue
+                except ConnectionResetError as error:
+                    self._reset = error  # before any call: it is told only once, and receiving would then see an end
+                    raise self._send_failed(error)
+                except OSError as error:
+                    if error.errno is None and not isinstance(error, NetmsgError):
+                        raise  # not of the network: a signal handler raised it
+                    raise self._send_failed(error)
+                done += counts[-1]
+                if done >= size:
+                    break
                 if deadline is not FOREVER:
                     overtime = overtime or Overtime(deadline)
                     if overtime.is_over(counts[-1]):
                         raise self._sent_too_late(counts)
+                again = False
+                rest = memoryview(octets)[done:]
+        finally:
+            if type(rest) is memoryview and rest is not octets:
+                rest.release()  # an error would keep it, and the caller could not resize what it is of
 
     def _wait_to_send(self, deadline: Deadline, counts: list[int]) -> None:
         try:

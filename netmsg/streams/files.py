@@ -67,7 +67,11 @@ class StreamFile(io.RawIOBase):
         if not len(view) or self.handing_back == get_ident():
             return 0
         self._last = b""
-        chunk = self._receive(len(view))
+        try:
+            chunk = self._receive(len(view))
+        except BaseException:
+            view.release()  # the error would keep it, and the caller could not resize the buffer
+            raise
         view[:len(chunk)] = chunk
         self._position += len(chunk)
         if self._buffer is not None:

@@ -221,6 +221,8 @@ class TLSEngine:
                 return
             except ssl.SSLError as error:
                 self._writing = None
+                piece.release()
+                octets.release()
                 raise ConnectionBrokenError(f"TLS failed: {error}") from error
             written += (count,)
             self._writing = None

@@ -175,8 +175,12 @@ class TLSTransport:
         self._flush()
         if not self._ciphertext and not engine.written:
             piece = _first_piece(buffers, self._piece)
-            with self._state:
-                engine.write(piece)
+            try:
+                with self._state:
+                    engine.write(piece)
+            finally:
+                if type(piece) is memoryview:
+                    piece.release()  # an error would keep it, and the caller could not resize what it is of
             self._flush()
         if self._ciphertext or not engine.written:
             raise BlockingIOError
