@@ -531,7 +531,7 @@ class ByteStream:
         As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write; what a buffered
         reader had of a line, or of the bytes that it was asked for, when a timeout struck is lost. Closing the file
         leaves the stream open; a buffered reader of bytes then gives back to the stream what it has read ahead, and
-        until then, or until `start_tls`, keeps it.
+        until then, or until `start_tls`, keeps it. Other readers have one line of it at most, which goes with them.
         """
         check_timeout(timeout)
         self._check()
