@@ -12,6 +12,7 @@ from support.pairs import TIMEOUT
 
 from netmsg import ByteStream, DelimiterNotFoundError, LineCodec, PacketClient, memory_stream_pair
 from netmsg.deadline import Deadline
+from netmsg.streams import links
 from netmsg.streams.links import MemoryLink, memory_links
 from netmsg.streams.read_ahead import ReadAhead
 from netmsg.transports import encrypted
@@ -210,6 +211,30 @@ def test_who_waits_keeps_nothing_of_what_was_taken(wait: Callable[[ByteStream], 
         wait(stream)
     assert Mortal.gone == 1
     stream.abort()
+
+
+class Counted(bytes):
+    """Counts what is copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, which: Any) -> Any:
+        part = Counted(super().__getitem__(which))
+        Counted.copied += len(part)
+        return part
+
+
+def test_what_is_buffered_in_memory_is_not_copied_again_however_little_is_taken_at_a_time(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "bytes", Counted, raising=False)
+    one, other = memory_stream_pair()
+    one.send_all(b"abcd" * 10_000)
+    Counted.copied = 0
+    for _ in range(10_000):
+        assert other.receive_exactly(4, timeout=TIMEOUT) == b"abcd"
+    one.abort()
+    other.abort()
+    assert Counted.copied < 3 * 40_000
 
 
 class Below:
