@@ -157,11 +157,11 @@ class Readers:
         Another thread may be in the middle of a read: it has the buffer locked, and wants the turn, now or later. It is
         refused, or the two would wait for each other.
         """
+        readers = [(raw(), file()) for raw, file in self._open]
         try:
             self.turn.refuse(_upgrading)
-            for raw, file in [(raw(), file()) for raw, file in self._open]:
-                if raw is not None and file is not None:
-                    self._take_from(raw, file)
+            for raw, file in readers:
+                self._take_from(raw, file)
         finally:
             self.turn.refusal = None
         taken = [held if isinstance(held, bytes) else held.encode("utf-8", "surrogateescape") for held in self._taken]
@@ -170,7 +170,9 @@ class Readers:
             returned[0:0] = taken
             self._taken = []
 
-    def _take_from(self, raw: StreamFile, file: Any) -> None:
+    def _take_from(self, raw: StreamFile | None, file: Any) -> None:
+        if raw is None or file is None:
+            return  # it is gone
         try:
             raw.handing_back = get_ident()
             self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept
