@@ -195,6 +195,30 @@ def test_whoever_waits_can_be_refused_and_who_insists_waits_on() -> None:
     insisting.result()
 
 
+def test_nobody_waits_behind_a_call_of_the_same_thread_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler would, while the main thread waits for another."""
+    turn = Turn()
+    claim = [get_ident()]
+    turn.take(claim, Deadline(0))
+    refused: list[bool] = []
+    wait_by = turns.wait_by
+
+    def interrupted(ticket: Any, deadline: Deadline) -> bool:
+        if not refused:
+            refused.append(False)
+            with pytest.raises(LocalProtocolError, match="same thread"):
+                take_and_let_go(turn)
+            refused[0] = True
+        return wait_by(ticket, deadline)
+
+    monkeypatch.setattr(turns, "wait_by", interrupted)
+    waiting = Background(take_and_let_go, turn)
+    until(lambda: refused == [True])
+    let_go(turn, claim)
+    waiting.result()
+    assert turn.holder is None and not turn.waiting
+
+
 class Calling(io.BytesIO):
     """Calls something while it is read or written, as a signal handler may at any moment."""
 
