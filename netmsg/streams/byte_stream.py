@@ -30,6 +30,7 @@ import math
 import os
 import ssl
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -60,6 +61,9 @@ __all__ = ["ByteStream", "IdleTimeoutError", "check_size", "closed_meanwhile"]
 
 CHUNK: Final = 65_536
 LARGE_CHUNK: Final = 1 << 20
+RENEGOTIATING: Final = 0.01
+"""Seconds for which whoever sends waits for its turn to receive, and receives, before it tries again to send: nothing
+tells that another thread has received what it waits for."""
 FOREVER: Final = Deadline(None)
 NUMBERS: Final = (float, int)
 """Those that are compared without a call of Python's."""
@@ -84,7 +88,9 @@ class ByteStream:
     receive that times out or is interrupted loses nothing.
 
     Every member raises `ClosedError` once closed, also while it is blocked, `ConnectionBrokenError` after a reset or
-    a truncation, and `ForkedError` in a forked child. A context manager; ``for chunk in stream`` is `receive_chunks`.
+    a truncation, and `ForkedError` in a forked child. What a signal handler or a finalizer calls while its own thread
+    is in a call in the same direction raises `LocalProtocolError`. A context manager; ``for chunk in stream`` is
+    `receive_chunks`.
     """
 
     _idle_timeout: float | None = None
@@ -344,6 +350,7 @@ class ByteStream:
         ahead = self._ahead
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         left = ahead.front()
         if not left and self._fill(deadline, max_bytes):
             left = ahead.front()
@@ -354,6 +361,7 @@ class ByteStream:
         ahead = self._ahead
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         there = len(ahead)
         overtime = None
         while there < nbytes:
@@ -434,6 +442,7 @@ class ByteStream:
                 ahead = self._ahead
                 ahead.returned += (b"" + view[:counts[0]],)
                 ahead.quick = None
+            view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         return counts[0]
 
@@ -442,6 +451,7 @@ class ByteStream:
         ahead = self._ahead
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         receive_into = self._transport.receive_into
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
                 and self._receive_error is None and self._reset is None):
@@ -521,7 +531,7 @@ class ByteStream:
         As ``open()`` has it, text being UTF-8 by default. ``timeout`` is for each read and write; what a buffered
         reader had of a line, or of the bytes that it was asked for, when a timeout struck is lost. Closing the file
         leaves the stream open; a buffered reader of bytes then gives back to the stream what it has read ahead, and
-        until then, or until `start_tls`, keeps it.
+        until then, or until `start_tls`, keeps it. Other readers have one line of it at most, which goes with them.
         """
         check_timeout(timeout)
         self._check()
@@ -703,26 +713,39 @@ class ByteStream:
         done = 0
         rest = octets
         overtime = None
-        while done < size:
-            try:
-                counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
-            except BlockingIOError:
-                self._wait_to_send(deadline, counts)
-                continue
-            except ConnectionResetError as error:
-                self._reset = error  # before any call: it is told only once, and receiving would then see an end
-                raise self._send_failed(error)
-            except OSError as error:
-                if error.errno is None and not isinstance(error, NetmsgError):
-                    raise  # not of the network: a signal handler raised it
-                raise self._send_failed(error)
-            done += counts[-1]
-            if done < size:
-                rest = memoryview(octets)[done:]
+        again = False
+        try:
+            while True:
+                try:
+                    counts.extend(map(transport.send_one, (rest,)))  # one call into C: what has gone is counted
+                except BlockingIOError:
+                    if again and deadline.expired:  # there is room all the time, and nothing goes
+                        raise self._sent_too_late(counts) from None
+                    again = True
+                    if transport.stalled:
+                        self._receive_to_send(deadline, counts)
+                    else:
+                        self._wait_to_send(deadline, counts)
+                    continue
+                except ConnectionResetError as error:
+                    self._reset = error  # before any call: it is told only once, and receiving would then see an end
+                    raise self._send_failed(error)
+                except OSError as error:
+                    if error.errno is None and not isinstance(error, NetmsgError):
+                        raise  # not of the network: a signal handler raised it
+                    raise self._send_failed(error)
+                done += counts[-1]
+                if done >= size:
+                    break
                 if deadline is not FOREVER:
                     overtime = overtime or Overtime(deadline)
                     if overtime.is_over(counts[-1]):
                         raise self._sent_too_late(counts)
+                again = False
+                rest = memoryview(octets)[done:]
+        finally:
+            if type(rest) is memoryview and rest is not octets:
+                rest.release()  # an error would keep it, and the caller could not resize what it is of
 
     def _wait_to_send(self, deadline: Deadline, counts: list[int]) -> None:
         try:
@@ -731,6 +754,23 @@ class ByteStream:
             if not deadline.expired:
                 raise  # a signal handler raised it
             raise self._sent_too_late(counts) from None
+
+    def _receive_to_send(self, deadline: Deadline, counts: list[int]) -> None:
+        """TLS renegotiates, and can send once it has heard from the other end. Another thread may be about to receive
+        that; if none is, have it in the read-ahead, with what came before it, but not without limit."""
+        step = deadline.sooner(RENEGOTIATING)
+        try:
+            if len(self._ahead) < LARGE_CHUNK:
+                if not self._in_turn(self._receiving, step, self._fill, CHUNK):
+                    raise self._send_failed(ConnectionBrokenError("the peer has finished in the middle of a TLS "
+                                                                  "handshake"))
+            else:
+                time.sleep(step.remaining() or 0.0)
+        except TimeoutError:
+            if not step.expired:
+                raise  # a signal handler raised it
+            if deadline.expired:
+                raise self._sent_too_late(counts) from None
 
     def _sent_too_late(self, counts: list[int]) -> SendTimeoutError:
         done = sum(counts)
@@ -1142,10 +1182,10 @@ class ByteStream:
             self._closed_by_last = True
             if self._shaking.holder is self._sending.holder is self._receiving.holder is claim:
                 self._dispose()  # who interrupts the lingering has lingered enough
-            elif isinstance(error, TimeoutError) and leaving.expired:
-                self._link.hurry()
-                return
-            raise
+                raise
+            if not (isinstance(error, TimeoutError) and leaving.expired):
+                raise
+            self._link.hurry()
         finally:
             # No call before all three are free.
             if self._shaking.holder is claim:
@@ -1158,6 +1198,8 @@ class ByteStream:
                 self._receiving.holder = self._receiving.heir
                 self._receiving.heir = None
             self._pass_on()
+        if not self._disposed:
+            self._close_by_last()  # whoever was inside may have left before there was anything to be done
 
     def _pass_on(self) -> None:
         """Wake those who wait for a turn, who find the stream closed."""

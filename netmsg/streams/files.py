@@ -67,7 +67,11 @@ class StreamFile(io.RawIOBase):
         if not len(view) or self.handing_back == get_ident():
             return 0
         self._last = b""
-        chunk = self._receive(len(view))
+        try:
+            chunk = self._receive(len(view))
+        except BaseException:
+            view.release()  # the error would keep it, and the caller could not resize the buffer
+            raise
         view[:len(chunk)] = chunk
         self._position += len(chunk)
         if self._buffer is not None:
@@ -131,24 +135,20 @@ class BytesFile(StreamFile):
 
 
 class Readers:
-    """The readers over one stream, and what they hold of it. Those of lines are kept also when the user has let go of
-    them: nothing else knows what they hold. The others give it back when they go."""
+    """The readers over one stream, and what they hold of it. They are the user's, who may make one for each request:
+    those of bytes give it back when they go, and with those of lines what they had of one is gone."""
 
     def __init__(self) -> None:
         self.turn = Turn()
         """Of who receives through one of them. Taken before the stream's own."""
-        self._of_lines: list[tuple[StreamFile, Any]] = []
-        self._of_bytes: list[tuple[weakref.ref[StreamFile], weakref.ref[io.BufferedReader]]] = []
+        self._open: list[tuple[weakref.ref[StreamFile], weakref.ref[Any]]] = []
         self._taken: list[bytes | str] = []
 
     def add(self, raw: StreamFile, file: Any) -> None:
         if isinstance(raw, BytesFile):
             raw.buffered_by(file)
-            self._of_bytes = [pair for pair in self._of_bytes if pair[1]() is not None]
-            self._of_bytes.append((weakref.ref(raw), weakref.ref(file)))
-        else:
-            self._of_lines = [(other, reader) for other, reader in self._of_lines if not other.closed]
-            self._of_lines.append((raw, file))
+        self._open = [pair for pair in self._open if pair[1]() is not None]
+        self._open.append((weakref.ref(raw), weakref.ref(file)))
 
     def hand_back(self, returned: list[bytes]) -> None:
         """Put in front of ``returned`` what they have read ahead: what they still have to give when nothing more
@@ -157,11 +157,11 @@ class Readers:
         Another thread may be in the middle of a read: it has the buffer locked, and wants the turn, now or later. It is
         refused, or the two would wait for each other.
         """
+        readers = [(raw(), file()) for raw, file in self._open]
         try:
             self.turn.refuse(_upgrading)
-            for raw, file in [*self._of_lines, *((raw(), file()) for raw, file in self._of_bytes)]:
-                if raw is not None and file is not None:
-                    self._take_from(raw, file)
+            for raw, file in readers:
+                self._take_from(raw, file)
         finally:
             self.turn.refusal = None
         taken = [held if isinstance(held, bytes) else held.encode("utf-8", "surrogateescape") for held in self._taken]
@@ -170,7 +170,9 @@ class Readers:
             returned[0:0] = taken
             self._taken = []
 
-    def _take_from(self, raw: StreamFile, file: Any) -> None:
+    def _take_from(self, raw: StreamFile | None, file: Any) -> None:
+        if raw is None or file is None:
+            return  # it is gone
         try:
             raw.handing_back = get_ident()
             self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept

@@ -173,6 +173,7 @@ class _Pipe:
     def __init__(self, size: int) -> None:
         self.size = size
         self.chunks: deque[bytes] = deque()
+        self.position = 0  # how much of the first of them has been taken
         self.held = 0
         self.ended = False
         self.broken = False
@@ -227,15 +228,18 @@ class _Pipe:
                     return
                 raise BlockingIOError
             first = self.chunks[0]
-            piece, rest = first[:max_bytes], first[max_bytes:]
-            size = len(piece)
+            start = self.position
+            end = min(start + max_bytes, len(first))
+            piece = first[start:end]
+            whole = end == len(first)
             # No call from here on, and so no interrupt between the one and the other.
             target += (piece,)
-            if rest:
-                self.chunks[0] = rest
-            else:
+            if whole:
                 del self.chunks[0]
-            self.held -= size
+                self.position = 0
+            else:
+                self.position = end
+            self.held -= end - start
 
     def end(self) -> None:
         try:
@@ -264,6 +268,7 @@ class _MemoryTransport:
     readable = False
     unsent = False
     finishing = False
+    stalled = False
     receive_into: Callable[[memoryview], int] | None = None
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:

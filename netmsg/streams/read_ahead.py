@@ -7,7 +7,8 @@ from typing import Final
 __all__ = ["ReadAhead"]
 
 STREAK: Final = 8
-"""After so many items in a row with the same delimiter, what has been received is split at once."""
+"""After so many items in a row with the same delimiter, what has been received is split at once: at first, see
+`ReadAhead.unsplit`."""
 
 
 class ReadAhead:
@@ -20,7 +21,7 @@ class ReadAhead:
     """
 
     __slots__ = ("data", "delimiter", "items", "joining", "longest", "more", "position", "quick", "returned", "scanned",
-                 "_chunk", "_counted", "_delimiter", "_held", "_streak", "_tail")
+                 "streak", "_chunk", "_counted", "_delimiter", "_held", "_needed", "_tail")
 
     def __init__(self) -> None:
         self.data = b""
@@ -41,7 +42,10 @@ class ReadAhead:
         ``quick`` to ``None``."""
         self.scanned = 0
         """How many unread bytes `find` has searched: all of them, where it has not found anything."""
-        self._streak = 0
+        self.streak = 0
+        """How many items have been taken in a row, those in ``items`` among them. Whoever takes anything else sets it
+        to 0."""
+        self._needed = STREAK
         self._delimiter = b""  # what is searched for; none whenever the chunks are changed, so that it begins anew
         self._chunk = 0  # how many chunks have been searched for it, `data` among them
         self._tail = b""  # the last of these, in which the delimiter may have begun
@@ -61,10 +65,10 @@ class ReadAhead:
         keeps those who take turns between items and other things from splitting and joining all the time."""
         if delimiter is not self.delimiter:
             self.delimiter = delimiter
-            self._streak = 0
-        self._streak += 1
+            self.streak = 0
+        self.streak += 1
         end = self.position + at + len(delimiter)
-        if self._streak < STREAK or len(self.data) - end <= at:
+        if self.streak < self._needed or len(self.data) - end <= at:
             return
         left = len(self.data) - end
         items = self.data[end:].split(delimiter)
@@ -72,23 +76,28 @@ class ReadAhead:
         more = [items[-1], *self.more] if items[-1] else self.more
         del items[-1]
         items.reverse()
+        streak = self.streak + len(items)
         longest = left if left <= max_bytes else max(map(len, items), default=0)
         # No call in between, and so no interrupt. What is in front of the items is for the caller to take.
         self.quick = None
         self._counted = self._held = 0
+        self.streak = streak
         self.data, self.position, self.items, self.more, self.longest = first, 0, items, more, longest
 
     def unsplit(self) -> None:
-        """Have everything in ``data`` and ``more`` again."""
+        """Have everything in ``data`` and ``more`` again. Where more items were split than taken, that was a waste, and
+        takes twice as many in a row the next time: for those who read lines and other things in turn."""
         if not self.joining:
             if not self.items:
                 return
             self.joining = self.items
             self.items = []
+        if self.streak < 2 * len(self.joining):
+            self._needed *= 2
+        self.streak = 0
         items = self.joining[::-1]
         items.append(b"")
         more = [self.delimiter.join(items), *self.more]
-        self._streak = 0
         self._delimiter = b""
         self._counted = self._held = 0
         self.more, self.joining = more, []

@@ -228,6 +228,7 @@ class SocketStream(ByteStream):
         come = unix.descriptors
         if ahead.items or ahead.joining or ahead.returned:
             ahead.settle()
+        ahead.streak = 0
         left = ahead.front()
         come.ask()
         if not left and (unix.readable or not (come.kept or come.lost)):

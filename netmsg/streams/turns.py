@@ -8,7 +8,8 @@ from threading import get_ident
 from typing import Final
 
 from ..deadline import Deadline
-from ..waiting import Ticket, new_ticket, wait_by
+from ..errors import LocalProtocolError
+from ..waiting import new_ticket, wait_by
 
 __all__ = ["Claim", "Turn"]
 
@@ -18,6 +19,18 @@ threads that send all the time a switch for each."""
 
 Claim = list[int]
 """A call that wants its turn: a list of its own, ``[get_ident()]``, compared by identity."""
+
+
+class _Place:
+    """In the queue: a `Ticket`, and of which thread."""
+
+    __slots__ = ("acquire", "release", "thread")
+
+    def __init__(self, thread: int) -> None:
+        ticket = new_ticket()
+        self.acquire = ticket.acquire
+        self.release = ticket.release
+        self.thread = thread
 
 
 class Turn:
@@ -61,18 +74,21 @@ class Turn:
         self.holder: Claim | None = None
         self.heir: Claim | None = None
         """Who is to have it next: always the first of ``waiting``, and only while there is a holder."""
-        self.waiting: deque[Ticket] = deque()
+        self.waiting: deque[_Place] = deque()
         """Those who wait, in the order in which they came."""
         self.refusal: Callable[[], BaseException] | None = None
 
     def take(self, claim: Claim, deadline: Deadline, *, insist: bool = False) -> None:
         """Wait for the turn. Raises ``TimeoutError``, and unless it is to ``insist`` what `refuse` was told. Woken by
-        whoever had it."""
+        whoever had it. `LocalProtocolError` where this thread has it, or waits for it, in a call that goes on only
+        after this one."""
         if self.holder is None:
             self.holder = claim
             return
-        ticket = new_ticket()
+        ticket = _Place(claim[0])
         patience = None
+        if not insist and self.refusal is None and claim[0] in [place.thread for place in tuple(self.waiting)]:
+            raise _waiting_for_itself()
         try:
             self.waiting.append(ticket)
             while True:
@@ -85,8 +101,11 @@ class Turn:
                     break
                 if impatient:
                     self.heir = claim
-                if self.refusal is not None and not insist:
-                    raise self.refusal()
+                if not insist:
+                    if self.refusal is not None:
+                        raise self.refusal()
+                    if self.holder[0] == claim[0]:
+                        raise _waiting_for_itself()
                 if late:
                     raise TimeoutError("another thread was at it all the time")
                 if patience is None and self.waiting[0] is ticket:
@@ -125,3 +144,8 @@ class Turn:
         """Whether this thread has it, in a call that is being interrupted."""
         holder = self.holder
         return holder is not None and holder[0] == get_ident()
+
+
+def _waiting_for_itself() -> LocalProtocolError:
+    return LocalProtocolError("a call was made from inside of another one of the same thread, as from a signal handler"
+                              ", and would wait for it for ever")

@@ -99,6 +99,8 @@ class TLSEngine:
         self._writing: tuple[int, int] | None = None  # how much ciphertext there was, how much plaintext is taken
         self.written: list[int] = []
         """How much plaintext `write` took each time; for the caller to take away."""
+        self.stalled = False
+        """Whether the last `write` could not go on before more ciphertext comes."""
 
     def add_ciphertext(self, received: deque[bytes]) -> None:
         """Take over what was received; ``b""`` stands for the end of the connection."""
@@ -204,6 +206,7 @@ class TLSEngine:
         """Encrypt ``data``, a record at a time, and append to `written` how much was taken each time: less than all of
         it if ciphertext has to come first. Called again, it goes on behind what is `written` already."""
         self._settle_write()
+        self.stalled = False
         written = self.written
         done = sum(written)
         octets = memoryview(data)
@@ -214,9 +217,12 @@ class TLSEngine:
                 count = self._write(piece)
             except ssl.SSLWantReadError:
                 self._writing = None
+                self.stalled = True
                 return
             except ssl.SSLError as error:
                 self._writing = None
+                piece.release()
+                octets.release()
                 raise ConnectionBrokenError(f"TLS failed: {error}") from error
             written += (count,)
             self._writing = None

@@ -175,8 +175,12 @@ class TLSTransport:
         self._flush()
         if not self._ciphertext and not engine.written:
             piece = _first_piece(buffers, self._piece)
-            with self._state:
-                engine.write(piece)
+            try:
+                with self._state:
+                    engine.write(piece)
+            finally:
+                if type(piece) is memoryview:
+                    piece.release()  # an error would keep it, and the caller could not resize what it is of
             self._flush()
         if self._ciphertext or not engine.written:
             raise BlockingIOError
@@ -209,6 +213,10 @@ class TLSTransport:
         info = self.tls
         last = info is not None and not (self._server_side and info.version == "TLSv1.3")
         return self._below.finishing or (last and self.unsent)
+
+    @property
+    def stalled(self) -> bool:
+        return self._engine.stalled or self._below.stalled
 
     @property
     def begun(self) -> bool:

@@ -76,6 +76,11 @@ class Transport(Protocol):
         """Whether the end of the handshake, without which the other end cannot finish it, waits for room below."""
 
     @property
+    def stalled(self) -> bool:
+        """Whether `send_one` could not go on before something is received, when it was last called: TLS 1.2
+        renegotiates."""
+
+    @property
     def begun(self) -> bool:
         """Whether bytes have been taken that `send_one` has not returned the number of yet."""
 
@@ -100,6 +105,7 @@ class PlainTransport:
     readable = False
     unsent = False
     finishing = False
+    stalled = False
     begun = False
 
     def __init__(self, sock: socket.socket) -> None:
@@ -205,6 +211,7 @@ class UNIXTransport:
     tls: TLSInfo | None = None
     unsent = False
     finishing = False
+    stalled = False
     begun = False
     receive_into: Callable[[memoryview], int] | None = None
 

@@ -83,6 +83,36 @@ def test_3_what_was_sent_may_be_resized(pair: Pair) -> None:
     assert receiving.result() == bytes(10_000_000)
 
 
+def test_3_what_was_sent_in_part_may_be_resized_while_the_error_is_at_hand(pair: Pair) -> None:
+    data = bytearray(32 * MIB)
+    with pytest.raises(SendTimeoutError) as caught:
+        pair.client.send_all(data, timeout=0.2)
+    del data[:caught.value.bytes_sent + 1]
+
+
+def test_3_what_was_to_be_sent_may_be_resized_when_the_other_end_has_gone(pair: Pair) -> None:
+    pair.server.abort()
+    data = bytearray(100_000)
+    with pytest.raises(ConnectionBrokenError) as caught:
+        while True:
+            pair.client.send_all(data, timeout=TIMEOUT)
+    data.append(1)
+    assert caught.value.__traceback__
+
+
+@pytest.mark.parametrize("receive_into", [
+    lambda stream, buffer: stream.receive_into(buffer, timeout=0),
+    lambda stream, buffer: stream.makefile("rb", buffering=0, timeout=0).readinto(buffer)], ids=["stream", "file"])
+def test_3_a_buffer_into_which_nothing_came_may_be_resized_while_the_error_is_at_hand(
+        pair: Pair, receive_into: Callable[[ByteStream, bytearray], int]) -> None:
+    buffer = bytearray(10)
+    with pytest.raises(TimeoutError) as caught:
+        while True:
+            receive_into(pair.client, buffer)
+    buffer.append(1)
+    assert caught.value.__traceback__
+
+
 def test_4_after_send_eof_the_peer_sees_the_end_and_may_reply(pair: Pair) -> None:
     pair.client.send_all(b"request")
     pair.client.send_eof(timeout=TIMEOUT)

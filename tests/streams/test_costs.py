@@ -12,6 +12,7 @@ from support.pairs import TIMEOUT
 
 from netmsg import ByteStream, DelimiterNotFoundError, LineCodec, PacketClient, memory_stream_pair
 from netmsg.deadline import Deadline
+from netmsg.streams import links
 from netmsg.streams.links import MemoryLink, memory_links
 from netmsg.streams.read_ahead import ReadAhead
 from netmsg.transports import encrypted
@@ -92,27 +93,31 @@ def test_a_drip_without_a_delimiter_is_noticed_at_its_limit() -> None:
     stream.abort()
 
 
-@pytest.mark.parametrize("timeout", [None, 10, 10.0, True])
-@pytest.mark.parametrize("last", [b"", b"x" * 100], ids=["all short", "a long one behind them"])
-def test_a_line_costs_the_same_however_many_there_are(last: bytes, timeout: float | None,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    moved = 0
+@pytest.fixture
+def moved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items have been split off each time, and joined again."""
+    counts: list[int] = []
     split, unsplit = ReadAhead.split, ReadAhead.unsplit
 
     def counting_split(ahead: ReadAhead, delimiter: bytes, at: int, max_bytes: int) -> None:
-        nonlocal moved
         before = len(ahead.items)
         split(ahead, delimiter, at, max_bytes)
-        moved += len(ahead.items) - before
+        counts.append(len(ahead.items) - before)
 
     def counting_unsplit(ahead: ReadAhead) -> None:
-        nonlocal moved
-        moved += len(ahead.items)
+        counts.append(len(ahead.items))
         unsplit(ahead)
 
+    monkeypatch.setattr(ReadAhead, "split", counting_split)
+    monkeypatch.setattr(ReadAhead, "unsplit", counting_unsplit)
+    return counts
+
+
+@pytest.mark.parametrize("timeout", [None, 10, 10.0, True])
+@pytest.mark.parametrize("last", [b"", b"x" * 100], ids=["all short", "a long one behind them"])
+def test_a_line_costs_the_same_however_many_there_are(last: bytes, timeout: float | None, moved: list[int]) -> None:
     def cost(lines: int) -> float:
-        nonlocal moved
-        moved = 0
+        moved.clear()
         one, other = memory_stream_pair(buffer_size=1 << 20)
         one.send_all(b"x\n" * lines + last + b"\n")
         for _ in range(lines):
@@ -123,11 +128,51 @@ def test_a_line_costs_the_same_however_many_there_are(last: bytes, timeout: floa
         assert other.receive(timeout=TIMEOUT) == last + b"\n"
         one.abort()
         other.abort()
-        return moved / lines
+        return sum(moved) / lines
 
-    monkeypatch.setattr(ReadAhead, "split", counting_split)
-    monkeypatch.setattr(ReadAhead, "unsplit", counting_unsplit)
     assert cost(8000) < 1.5 * cost(1000) < 5
+
+
+def skip_lines(stream: ByteStream) -> None:
+    while stream.receive_until(b"\n", timeout=TIMEOUT):
+        pass
+
+
+@pytest.mark.parametrize("lines", [1, 7, 12, 100])
+@pytest.mark.parametrize("rest", [
+    lambda stream: stream.receive_exactly(5, timeout=TIMEOUT),
+    lambda stream: stream.receive(5, timeout=TIMEOUT),
+    lambda stream: stream.receive_into(bytearray(5), timeout=TIMEOUT),
+    lambda stream: stream.receive_file(io.BytesIO(), 5, timeout=TIMEOUT),
+    lambda stream: stream.receive_until(b"\0", timeout=TIMEOUT)],
+    ids=["receive_exactly", "receive", "receive_into", "receive_file", "receive_until"])
+def test_lines_and_other_things_in_turn_cost_the_same_however_many_there_are(
+        rest: Callable[[ByteStream], object], lines: int, moved: list[int]) -> None:
+    """Headers and a body, over and over, all there already."""
+    request = b"k\n" * lines + b"\n" + b"body\0"
+    count = 60_000 // len(request)
+    one, other = memory_stream_pair()
+    one.send_all(request * count)
+    for _ in range(count):
+        skip_lines(other)
+        rest(other)
+    one.abort()
+    other.abort()
+    assert sum(moved) < 4 * 60_000
+
+
+def test_lines_are_split_as_ever_where_something_else_comes_in_between_now_and_then(moved: list[int]) -> None:
+    one, other = memory_stream_pair(buffer_size=1 << 20)
+    for _ in range(50):
+        one.send_all(b"x\n" * 10_000 + b"\n" + b"body\0")
+        skip_lines(other)
+        assert other.receive_exactly(5, timeout=TIMEOUT) == b"body\0"
+    moved.clear()
+    one.send_all(b"x\n" * 10_000 + b"\n")
+    skip_lines(other)
+    assert max(moved) > 5000
+    one.abort()
+    other.abort()
 
 
 class Mortal(bytes):
@@ -166,6 +211,30 @@ def test_who_waits_keeps_nothing_of_what_was_taken(wait: Callable[[ByteStream], 
         wait(stream)
     assert Mortal.gone == 1
     stream.abort()
+
+
+class Counted(bytes):
+    """Counts what is copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, which: Any) -> Any:
+        part = Counted(super().__getitem__(which))
+        Counted.copied += len(part)
+        return part
+
+
+def test_what_is_buffered_in_memory_is_not_copied_again_however_little_is_taken_at_a_time(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "bytes", Counted, raising=False)
+    one, other = memory_stream_pair()
+    one.send_all(b"abcd" * 10_000)
+    Counted.copied = 0
+    for _ in range(10_000):
+        assert other.receive_exactly(4, timeout=TIMEOUT) == b"abcd"
+    one.abort()
+    other.abort()
+    assert Counted.copied < 3 * 40_000
 
 
 class Below:

@@ -375,6 +375,24 @@ def test_what_a_reader_has_not_handed_over_is_given_back_however_it_was_read(pai
     assert got + b"".join(other) == content
 
 
+@pytest.mark.parametrize("mode", ["r", "rb", "rw", "rwb", "w", "wb"])
+def test_a_file_is_gone_at_once_when_it_is_let_go_of_and_the_stream_lives_on(pair: Pair, mode: str) -> None:
+    left, right = pair
+    gc.disable()
+    try:
+        for _ in range(3):
+            right.send_all(b"first\nsecond\n")
+            file = left.makefile(mode)
+            if "r" in mode:
+                assert file.readline() in ("first\n", b"first\n")
+            alive = weakref.ref(file)
+            del file
+            assert alive() is None
+            assert left.receive_exactly(7 if "r" in mode else 13, timeout=TIMEOUT).endswith(b"second\n")
+    finally:
+        gc.enable()
+
+
 def test_a_stream_with_a_reader_is_gone_at_once_when_it_is_let_go_of() -> None:
     one, other = memory_stream_pair()
     one.send_all(b"line\nrest")

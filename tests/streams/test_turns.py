@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from threading import Event, get_ident
 from typing import Any
 
@@ -10,7 +12,7 @@ from support.blocking import until_asleep
 from support.pairs import TIMEOUT, Background, until
 from support.strikes import Strike, Struck, strike_everywhere
 
-from netmsg import ClosedError
+from netmsg import ByteStream, ClosedError, LocalProtocolError, memory_stream_pair
 from netmsg.deadline import Deadline
 from netmsg.streams import turns
 from netmsg.streams.turns import Claim, Turn
@@ -155,6 +157,18 @@ def test_an_interrupted_heir_passes_on_what_it_was_handed() -> None:
     assert strike_everywhere(trial) > 5
 
 
+@pytest.mark.parametrize("timeout", [None, TIMEOUT, 0])
+def test_nobody_waits_for_a_call_of_the_same_thread(timeout: float | None) -> None:
+    turn = Turn()
+    claim = [get_ident()]
+    turn.take(claim, Deadline(0))
+    with pytest.raises(LocalProtocolError, match="same thread"):
+        take_and_let_go(turn, timeout)
+    assert turn.holder is claim and not turn.waiting
+    let_go(turn, claim)
+    take_and_let_go(turn, 0)
+
+
 def test_whoever_waits_can_be_refused_and_who_insists_waits_on() -> None:
     turn = Turn()
     claim = [get_ident()]
@@ -179,3 +193,59 @@ def test_whoever_waits_can_be_refused_and_who_insists_waits_on() -> None:
     assert insisting.is_alive()
     let_go(turn, claim)
     insisting.result()
+
+
+def test_nobody_waits_behind_a_call_of_the_same_thread_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler would, while the main thread waits for another."""
+    turn = Turn()
+    claim = [get_ident()]
+    turn.take(claim, Deadline(0))
+    refused: list[bool] = []
+    wait_by = turns.wait_by
+
+    def interrupted(ticket: Any, deadline: Deadline) -> bool:
+        if not refused:
+            refused.append(False)
+            with pytest.raises(LocalProtocolError, match="same thread"):
+                take_and_let_go(turn)
+            refused[0] = True
+        return wait_by(ticket, deadline)
+
+    monkeypatch.setattr(turns, "wait_by", interrupted)
+    waiting = Background(take_and_let_go, turn)
+    until(lambda: refused == [True])
+    let_go(turn, claim)
+    waiting.result()
+    assert turn.holder is None and not turn.waiting
+
+
+class Calling(io.BytesIO):
+    """Calls something while it is read or written, as a signal handler may at any moment."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__(b"content")
+        self._call = call
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._call()
+        return super().read(size)
+
+    def write(self, data: Any, /) -> int:
+        self._call()
+        return super().write(data)
+
+
+@pytest.mark.parametrize("outer, inner", [
+    (ByteStream.send_file, lambda stream: stream.send_all(b"x")),
+    (ByteStream.send_file, lambda stream: stream.send_eof()),
+    (ByteStream.receive_file, lambda stream: stream.receive()),
+    (ByteStream.receive_file, lambda stream: stream.receive_until(b"\n")),
+])
+def test_a_call_from_inside_of_another_in_the_same_direction_is_refused(
+        outer: Callable[[ByteStream, io.BytesIO], object], inner: Callable[[ByteStream], object]) -> None:
+    one, other = memory_stream_pair()
+    with one, other:
+        other.send_all(b"content")
+        with pytest.raises(LocalProtocolError, match="same thread"):
+            Background(outer, one, Calling(lambda: inner(one))).result()
+        assert one.receive(timeout=TIMEOUT) == b"content"

@@ -89,7 +89,7 @@ def test_reading_goes_on_while_what_is_to_be_sent_waits(pair: Pair) -> None:
 class Stored:
     """What is below TLS, with any amount of room; counts how much is taken."""
 
-    handshaking = unsent = finishing = begun = readable = False
+    handshaking = unsent = finishing = stalled = begun = readable = False
 
     def __init__(self, incoming: bytearray, outgoing: bytearray) -> None:
         self.incoming = incoming
