@@ -205,6 +205,8 @@ class _Call:
         self.hand_over()
 
     def hand_over(self) -> None:
+        if self._handed_over or self._over:
+            return  # in this very round, by a worker that has become free: the event was polled before
         self._io.watch(self._socket, 0, self)
         self._handed_over = True
         self._server._hand_over(self)
