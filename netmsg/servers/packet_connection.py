@@ -225,6 +225,11 @@ class PacketConnection(Generic[S]):
         """Whether more waits for the client than is to."""
         return self._queue.size >= self.server._send_hwm_bytes and self._queue.waits
 
+    @property
+    def _has_received(self) -> bool:
+        """Whether there is something for another step, perhaps once the client has caught up."""
+        return bool(self._packets) or self._unread is not None and self._upgrade is None
+
     def _tell(self) -> None:
         if self._changed is not None:
             self._changed.notify_all()
@@ -415,7 +420,7 @@ class PacketConnection(Generic[S]):
             handler.finished = True
             self.server._step_failed(self, error, expected=error is given or id(error) == self._failure)
         given = None
-        if handler.finished or self.server._stopping:
+        if handler.finished or self.server._stopping and not self._has_received:
             self.closed = True
         if driven and (handler.timeout is not None or self.server._idle_timeout is not None
                        or self._wake_at != math.inf):
@@ -533,6 +538,9 @@ class PacketConnection(Generic[S]):
             self._received(chunk)
         elif self._ending is not None:
             self._finish_handler()
+        elif self.server._finishing:
+            self.closed = True
+            self._finish_handler()
         else:
             self._arm()
             self._paused = False
@@ -593,7 +601,7 @@ class PacketConnection(Generic[S]):
             return
         events = 0
         if self._goodbye or not (self._paused or self.closed or self._ending is not None or self._upgrade is not None
-                                 or self._is_behind):
+                                 or self._is_behind or self.server._finishing):
             events = READ
         broken = self._queue.failure is not None or isinstance(self._ending, BROKEN)
         if not broken and (self._queue.blocked or self._transport.unsent):
@@ -737,7 +745,7 @@ class PacketConnection(Generic[S]):
             self._decode(chunk)
             if self._packets:
                 self._schedule()
-            elif self._ending is not None or self._more:
+            elif self._ending is not None or self._more or self.server._finishing:
                 self._io.call(self._look)
         if self._watched != READ or self._queue.blocked or self._transport.unsent:
             self._watch()
@@ -745,11 +753,13 @@ class PacketConnection(Generic[S]):
     # The end, on the loop
 
     def _finish(self) -> None:
-        """The server is stopping: close if idle; the end of a step comes here again."""
+        """The server is stopping: close if idle, and otherwise once what has been received is handled. The end of a
+        step comes here again."""
         if not self._begun:
             self._cut()
         elif not self._busy:
-            self.closed = True
+            if not self._has_received:
+                self.closed = True
             self._look()
 
     def _wind_up(self) -> None:

@@ -304,6 +304,27 @@ def test_a_client_that_reads_slowly_and_steadily_gets_everything(handler: Any, p
         assert server.stats().closed_slow == 0
 
 
+def dialogue(client: PacketConnection[str]) -> Conversation:
+    while True:
+        function(client, (yield))
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+@pytest.mark.parametrize("handler", [function, dialogue])
+def test_86_shutdown_handles_what_has_been_received_as_the_client_catches_up(handler: Any, workers: int) -> None:
+    with serve(handler, max_workers=workers, send_hwm_bytes=50_000) as server:
+        with deaf(server) as sock, client_of(server) as idle:
+            sock.sendall(b"go\n" * 20 + b"half a packet")  # which are received at once
+            eventually(lambda: server.stats().packets_received > 0)
+            stopping = Background(server.shutdown, timeout=TIMEOUT)
+            assert list(idle) == []
+            receive(sock, 20 * 1_000_001)
+            assert sock.recv(100) == b""
+            stopping.result()
+        assert server.stats().packets_received == 20
+        assert server.stats().closed_unsent == 0
+
+
 @pytest.mark.parametrize("workers", [2, 0])
 def test_who_waits_for_room_at_a_client_that_always_wants_more_has_its_turn(workers: int) -> None:
     """Its own packets would fill the room at once, every time."""
