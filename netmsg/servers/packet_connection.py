@@ -56,6 +56,13 @@ BROKEN: Final = (ConnectionBrokenError, TLSHandshakeError)
 S = TypeVar("S")
 
 
+def as_bytes(data: Any) -> bytes:
+    """What a codec of the user's has made of a packet, as it is now."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"encode() of a codec returns bytes, not {type(data).__name__}")
+    return bytes(data)
+
+
 class _Default:
     def __repr__(self) -> str:
         return "<the server's send_timeout>"
@@ -137,11 +144,14 @@ class PacketConnection(Generic[S]):
         with a ``timeout`` it raises at once, without one the client has the time of ``send_timeout`` to catch up, and
         is closed at once (`SendTimeoutError`) when the handlers of others have queued 16 times the mark for it.
 
-        Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`.
+        Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`; ``TypeError`` for a codec that encodes to
+        something else than bytes.
         """
         if timeout is not DEFAULT:
             check_timeout(timeout)  # type: ignore[arg-type]
         data = self.server._encode(packet)
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
         queue = self._queue
         if self.closed or queue.failure is not None:
             raise self._refusal()

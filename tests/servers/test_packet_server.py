@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import os
 import random
+import selectors
 import socket
 import ssl
 import sys
@@ -623,6 +625,31 @@ def test_what_cannot_be_encoded_is_the_handlers_error(serve: Serve, caplog: pyte
     assert not errors_in(caplog)
 
 
+class Careless(LineCodec):
+    """One packet it encodes to something else."""
+
+    def encode(self, packet: str) -> Any:
+        encoded = super().encode(packet)
+        return "text" if packet == "fail" else bytearray(encoded)
+
+
+def test_a_codec_that_encodes_to_no_bytes_fails_for_its_own_connection_only(
+        serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    greetings = iter(["first", "fail", "third"])
+
+    def greet(client: PacketConnection[str]) -> Conversation:
+        client.send_packet(next(greetings))
+        yield
+
+    with serve(greet, codec=Careless()) as server:
+        for expected in b"first\n", b"", b"third\n":
+            with raw(server) as sock:
+                assert sock.makefile("rb").readline() == expected
+        assert server.stats().handler_errors == 1
+    assert len(errors_in(caplog)) == 1
+    assert "returns bytes, not str" in caplog.text
+
+
 def test_closing_a_client_from_its_handler_delivers_what_was_sent(serve: Serve) -> None:
     def handler(client: PacketConnection[str], packet: str) -> None:
         for number in range(100):
@@ -886,6 +913,31 @@ def test_at_max_connections_clients_wait_in_the_backlog(serve: Serve) -> None:
         assert server.stats().accept_pauses >= 1
         for client in clients[2:]:
             client.close()
+
+
+def test_a_client_that_the_selector_does_not_take_is_closed_and_others_are_served(
+        serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    register = selectors.DefaultSelector.register
+    full = threading.Event()
+
+    def limited(self: Any, sock: Any, events: int, data: Any = None) -> Any:
+        if full.is_set():
+            full.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return register(self, sock, events, data)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "register", limited)
+    with serve(echo) as server, client_of(server) as before:
+        before.send_packet("hello")
+        assert before.recv_packet(timeout=TIMEOUT) == "hello"
+        full.set()
+        with raw(server) as sock:
+            assert sock.recv(10) == b""
+        with client_of(server) as after:
+            for client in before, after:
+                client.send_packet("hello")
+                assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        assert len(errors_in(caplog)) == 1
 
 
 def test_a_format_that_is_lost_ends_the_connection(serve: Serve) -> None:
