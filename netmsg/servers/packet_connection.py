@@ -41,8 +41,6 @@ __all__ = ["PacketConnection"]
 log = logging.getLogger("netmsg.servers")
 
 READ_SIZE: Final = 65_536
-MOST_CORKED: Final = 64
-LONGEST_CORKED: Final = 4096
 LINGER: Final = 1.0
 """Seconds that the other end gets, after all was sent, to have it and to finish too."""
 LINGER_STEP: Final = 0.01
@@ -120,7 +118,7 @@ class PacketConnection(Generic[S]):
         self._paused = False  # and so did more
         self._more = False  # TLS has plaintext that no selector tells of
         self._late = False  # the time is up in which the handler wanted a packet
-        self._corked: list[bytes] | None = None  # what a step on the loop sends, to go all at once in the end
+        self._corked = False  # what a step on the loop sends goes all at once in the end
         self._watched = 0
         self._wake_at = math.inf
         self._timer: Timer | None = None
@@ -157,12 +155,8 @@ class PacketConnection(Generic[S]):
             raise self._refusal()
         if queue.size >= self.server._send_hwm_bytes and queue.waits:
             self._wait_for_room(timeout)
-        corked = self._corked
-        if corked is not None and get_ident() == self._io.ident:
-            corked.append(data)
-            if len(corked) >= MOST_CORKED or len(data) > LONGEST_CORKED:
-                self._uncork()
-                self._corked = []
+        if self._corked and get_ident() == self._io.ident:
+            queue.put_aside(data)
             return
         queue.put(data)
         if queue.blocked or queue.failure is not None:
@@ -274,9 +268,6 @@ class PacketConnection(Generic[S]):
         timeout = self._listener._handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
         self._upgrade_at = time.monotonic() + timeout if timeout is not None else math.inf
-        if self._corked is not None:
-            self._uncork()
-            self._corked = []
         self._queue.hold()  # before anybody can begin the handshake
         self._upgrade = upgrade
         self._io.call(self._look)
@@ -363,15 +354,13 @@ class PacketConnection(Generic[S]):
         if self.server._has_workers:
             self.server._run_by_worker(self._step)
             return
-        self._corked = []
+        self._corked = True
         self._step()
-        self._uncork()
-
-    def _uncork(self) -> None:
-        corked, self._corked = self._corked, None
-        if corked:
-            queue = self._queue
-            queue.put(corked[0] if len(corked) == 1 else b"".join(corked), len(corked))
+        self._corked = False
+        queue = self._queue
+        if queue.buffers:
+            if not queue.blocked:
+                queue.flush()
             if queue.blocked or queue.failure is not None:
                 self._io.call(self._look)
 

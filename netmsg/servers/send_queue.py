@@ -14,6 +14,10 @@ PIECE: Final = 65_536
 """Small buffers are joined up to this size: one system call instead of many."""
 MOST_AT_ONCE: Final = 1 << 20
 """Bytes that one call sends of what is long: who reads as fast as they come would hold up all others."""
+MOST_ASIDE: Final = 64
+"""Packets that are put aside, to go together."""
+LONGEST_ASIDE: Final = 4096
+"""Bytes of one of them; a longer one goes at once, with those before it."""
 
 
 class SendQueue:
@@ -43,11 +47,11 @@ class SendQueue:
         """What is to go under TLS, once what is in ``buffers`` has gone in the clear and the handshake is over."""
         self._counts: list[int] = []
 
-    def put(self, data: bytes, packets: int = 1) -> None:
-        """Send ``data``, so many packets, as far as it goes, behind what waits already."""
+    def put(self, data: bytes) -> None:
+        """Send ``data``, a packet, as far as it goes, behind what waits already or was put aside."""
         with self.lock:
             self.size += len(data)
-            self.packets += packets
+            self.packets += 1
             if self.later is not None:
                 self.later.append(data)
             else:
@@ -65,6 +69,18 @@ class SendQueue:
                         self.size -= counts[0]
                         del counts[0]
                         return
+                self._flush()
+
+    def put_aside(self, data: bytes) -> None:
+        """Keep ``data`` to be sent with what is put next, by whomever; `flush` is to be called in the end."""
+        with self.lock:
+            self.size += len(data)
+            self.packets += 1
+            if self.later is not None:
+                self.later.append(data)
+                return
+            self.buffers.append(data)
+            if (len(self.buffers) >= MOST_ASIDE or len(data) > LONGEST_ASIDE) and not self.blocked:
                 self._flush()
 
     def flush(self) -> None:
@@ -92,9 +108,9 @@ class SendQueue:
                 if not counts:
                     return
             count = counts[0]
-            rest = memoryview(buffers[0])[count:]
+            rest = memoryview(buffers[0])[count:] if count < len(buffers[0]) else None
             # No call from here on, and so no interrupt.
-            if rest:
+            if rest is not None:
                 buffers[0] = rest
             else:
                 del buffers[0]

@@ -610,6 +610,18 @@ def test_broadcasting_from_any_thread(serve: Serve) -> None:
             client.close()
 
 
+def test_what_others_send_during_a_step_is_behind_what_it_has_sent(serve: Serve) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet("accepted")
+        Background(client.send_packet, "done").result()
+        client.send_packet("bye")
+
+    with serve(handler) as server, client_of(server) as client:
+        for _ in range(3):
+            client.send_packet("go")
+            assert [client.recv_packet(timeout=TIMEOUT) for _ in range(3)] == ["accepted", "done", "bye"]
+
+
 def test_what_cannot_be_encoded_is_the_handlers_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def handler(client: PacketConnection[str], packet: str) -> None:
         try:
