@@ -158,7 +158,8 @@ class PacketConnection(Generic[S]):
         if self._corked and get_ident() == self._io.ident:
             queue.put_aside(data)
             return
-        queue.put(data)
+        if not queue.put(data):
+            raise self._refusal()
         if queue.blocked or queue.failure is not None:
             self._io.call(self._look)
             if queue.failure is not None:
@@ -773,26 +774,27 @@ class PacketConnection(Generic[S]):
         self._say_goodbye()
 
     def _say_goodbye(self) -> None:
-        queue = self._queue
-        if queue.failure is not None:
+        if self._goodbye:
+            self._watch()
+            return
+        self._goodbye = self._queue.end()
+        if self._queue.failure is not None:
             self._cut()
-        elif queue.buffers or queue.later:
+            return
+        if not self._goodbye:
             self._watch()
-        elif not self._goodbye:
-            self._goodbye = True
-            try:
-                self._transport.end_sending()
-            except OSError:
-                self._cut()
-                return
-            if isinstance(self._ending, EOFError) and not self._transport.unsent:
-                self._cut()
-                return
-            self._be_patient_no_more()
-            self._slow = self._io.call_later(LINGER, self._cut)
-            self._linger()
-        else:
-            self._watch()
+            return
+        try:
+            self._transport.end_sending()
+        except OSError:
+            self._cut()
+            return
+        if isinstance(self._ending, EOFError) and not self._transport.unsent:
+            self._cut()
+            return
+        self._be_patient_no_more()
+        self._slow = self._io.call_later(LINGER, self._cut)
+        self._linger()
 
     def _linger(self) -> None:
         """Closing with bytes unread is a reset, which can destroy what the other end has not read yet."""

@@ -27,7 +27,8 @@ class SendQueue:
     (Ctrl-C) neither loses nor doubles any.
     """
 
-    __slots__ = ("transport", "lock", "buffers", "size", "gone", "packets", "blocked", "failure", "later", "_counts")
+    __slots__ = ("transport", "lock", "buffers", "size", "gone", "packets", "blocked", "failure", "later", "ended",
+                 "_counts")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -45,11 +46,16 @@ class SendQueue:
         """What sending has failed with: nothing is sent any more."""
         self.later: list[Buffer] | None = None
         """What is to go under TLS, once what is in ``buffers`` has gone in the clear and the handshake is over."""
+        self.ended = False
+        """Nothing is taken any more."""
         self._counts: list[int] = []
 
-    def put(self, data: bytes) -> None:
-        """Send ``data``, a packet, as far as it goes, behind what waits already or was put aside."""
+    def put(self, data: bytes) -> bool:
+        """Send ``data``, a packet, as far as it goes, behind what waits already or was put aside. Whether it was taken:
+        not after the end."""
         with self.lock:
+            if self.ended:
+                return False
             self.size += len(data)
             self.packets += 1
             if self.later is not None:
@@ -58,18 +64,19 @@ class SendQueue:
                 buffers, counts = self.buffers, self._counts
                 buffers.append(data)
                 if self.blocked or self.failure is not None:
-                    return
+                    return True
                 if len(buffers) == 1 and not counts:
                     self._send(data)
                     if not counts:
-                        return
+                        return True
                     if counts[0] == len(data):  # the usual case
                         # No call from here on, and so no interrupt.
                         del buffers[0]
                         self.size -= counts[0]
                         del counts[0]
-                        return
+                        return True
                 self._flush()
+            return True
 
     def put_aside(self, data: bytes) -> None:
         """Keep ``data`` to be sent with what is put next, by whomever; `flush` is to be called in the end."""
@@ -87,6 +94,15 @@ class SendQueue:
         """Send as much as goes at once, up to `MOST_AT_ONCE`."""
         with self.lock:
             self._flush()
+
+    def end(self) -> bool:
+        """Take nothing any more, if all has gone. Whether that is so: under the lock, for another thread may have begun
+        to send before, and what it sends is not to meet an end that was sent meanwhile."""
+        with self.lock:
+            if not self.blocked:
+                self._flush()
+            self.ended = not (self.buffers or self.later)
+            return self.ended
 
     @property
     def waits(self) -> bool:

@@ -107,6 +107,19 @@ def test_what_is_put_aside_is_bounded() -> None:
     assert len(transport.sent) == 21_001
 
 
+def test_nothing_is_taken_after_the_end_which_is_behind_everything() -> None:
+    queue, transport = queue_of([2, 0, 0])
+    assert queue.put(b"hello")
+    assert not queue.end()
+    assert queue.put(b" world")
+    queue.flush()
+    assert not queue.end()
+    queue.flush()
+    assert queue.end() and queue.ended
+    assert not queue.put(b"late")
+    assert transport.sent == b"hello world" and queue.size == 0 and queue.packets == 2
+
+
 def test_a_failure_is_kept_and_nothing_follows() -> None:
     error = BrokenPipeError()
     queue, transport = queue_of([1, error])
