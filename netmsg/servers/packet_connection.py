@@ -431,7 +431,7 @@ class PacketConnection(Generic[S]):
         if self.server._stopping:
             self._io.call(self._finish)
         elif (self.closed or self._paused or self._more or self._packets or self._unread is not None
-                or self._ending is not None or self._upgrade is not None
+                or self._ending is not None or self._upgrade is not None or self._is_behind
                 or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
             self._io.call(self._look)
 
@@ -544,7 +544,10 @@ class PacketConnection(Generic[S]):
         else:
             self._arm()
             self._paused = False
-            if self._more and not self._is_behind:
+            if self._is_behind:
+                self._be_patient()
+                self._watch()
+            elif self._more:
                 self._read()
             else:
                 self._watch()

@@ -162,18 +162,34 @@ def test_a_client_above_its_mark_has_no_step_until_it_has_read(workers: int) -> 
         assert not raised
 
 
+@pytest.mark.parametrize("packets, size", [(500, 100_000), (1, 10_000_000)])
 @pytest.mark.parametrize("workers", [2, 0])
-def test_who_never_reads_is_closed_in_the_end(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_never_reads_is_closed_in_the_end(workers: int, packets: int, size: int,
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    """Whether there is more to be done for it or not."""
     def handler(client: PacketConnection[str], packet: str) -> None:
-        client.send_packet("x" * 100_000)
+        client.send_packet("x" * size)
 
     with serve(handler, max_workers=workers, send_hwm_bytes=50_000, send_timeout=0.3) as server:
-        with deaf(server, b"go\n" * 500) as sock:
+        with deaf(server, b"go\n" * packets) as sock:
             eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
             assert server.stats().closed_slow == 1
             assert server.stats().handler_errors == 0
             address = repr(sock.getsockname())
     assert any(address in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_never_reads_what_others_send_is_closed_in_the_end(workers: int) -> None:
+    def listen(client: PacketConnection[str]) -> Conversation:
+        while True:
+            yield
+
+    with serve(listen, max_workers=workers, send_hwm_bytes=50_000, send_timeout=0.3) as server, deaf(server):
+        eventually(server.clients)
+        server.clients()[0].send_packet("x" * 10_000_000)
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().closed_slow == 1
 
 
 def test_88_an_explicit_timeout_only_raises_whoever_sends() -> None:
