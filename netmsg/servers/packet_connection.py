@@ -42,8 +42,9 @@ log = logging.getLogger("netmsg.servers")
 
 READ_SIZE: Final = 65_536
 LINGER: Final = 1.0
-"""Seconds that the other end gets, after all was sent, to have it and to finish too."""
+"""Seconds that the other end gets to finish too, once it has all that was sent."""
 LINGER_STEP: Final = 0.01
+LONGEST_LINGER_STEP: Final = 0.2
 BRIEFLY: Final = 0.005
 """Seconds that a worker waits for somebody before another one takes its place."""
 FAR_ABOVE: Final = 16
@@ -639,10 +640,10 @@ class PacketConnection(Generic[S]):
 
     # Patience, on the loop
 
-    def _be_patient(self) -> None:
+    def _be_patient(self, least: float = 0.0) -> None:
         """Give the client up once nothing has moved for ``send_timeout``."""
         if self._slow is None:
-            patience = Patience(self.server._send_timeout)
+            patience = Patience(max(least, self.server._send_timeout))
             self._slow = self._io.call_later(patience.left(self._moved()), self._look_at, patience)
 
     def _look_at(self, patience: Patience) -> None:
@@ -796,19 +797,23 @@ class PacketConnection(Generic[S]):
             self._cut()
             return
         self._be_patient_no_more()
-        self._slow = self._io.call_later(LINGER, self._cut)
-        self._linger()
+        self._be_patient(least=LINGER)
+        self._linger(LINGER_STEP)
 
-    def _linger(self) -> None:
-        """Closing with bytes unread is a reset, which can destroy what the other end has not read yet."""
+    def _linger(self, step: float) -> None:
+        """Closing with bytes unread is a reset, which can destroy what the other end has not read yet. It may be slow,
+        as long as it goes on reading."""
         if self._disposed:
             return
-        if self._transport.tls is None or not self._queue.packets:
-            if all_acknowledged(self._socket):
-                self._discard()
-                self._cut()
-                return
-            self._io.call_later(LINGER_STEP, self._linger)  # no event tells of it
+        if not all_acknowledged(self._socket):
+            self._io.call_later(step, self._linger, min(2 * step, LONGEST_LINGER_STEP))  # no event tells of it
+        elif self._transport.tls is None or not self._queue.packets:
+            self._discard()
+            self._cut()
+            return
+        else:
+            self._be_patient_no_more()
+            self._slow = self._io.call_later(LINGER, self._cut)
         self._watch()
 
     def _discard(self) -> None:

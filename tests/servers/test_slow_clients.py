@@ -320,6 +320,41 @@ def test_a_client_that_reads_slowly_and_steadily_gets_everything(handler: Any, p
         assert server.stats().closed_slow == 0
 
 
+def last_words(client: PacketConnection[str], packet: str) -> None:
+    """They wait in the kernel alone."""
+    if packet == "go":
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        client.send_packet("x" * 100_000)
+        client.close()
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_reads_slowly_gets_the_last_words_too_whatever_it_sends(workers: int,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.packet_connection.LINGER", 0.05)
+    with serve(last_words, max_workers=workers, send_timeout=5.0) as server, deaf(server, b"go\n") as sock:
+        received = b""
+        begin = time.monotonic()
+        while len(received) < 100_001:
+            chunk = sock.recv(1000)
+            assert chunk
+            received += chunk
+            if time.monotonic() - begin < 0.5:
+                sock.sendall(b"still here\n")
+                time.sleep(0.05)  # that is how slow it is
+        assert sock.recv(1) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().closed_slow == 0
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_never_reads_the_last_words_is_given_up(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.packet_connection.LINGER", 0.05)
+    with serve(last_words, max_workers=workers, send_timeout=0.3) as server, deaf(server, b"go\n"):
+        eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
+        assert server.stats().closed_slow == 1
+
+
 def dialogue(client: PacketConnection[str]) -> Conversation:
     while True:
         function(client, (yield))
