@@ -28,7 +28,7 @@ from ..tls.contexts import check_server_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..waiting import Waiters
-from .handlers import Handler
+from .handlers import FunctionHandler, Handler
 from .patience import Patience
 from .send_queue import SendQueue
 
@@ -49,6 +49,9 @@ BRIEFLY: Final = 0.005
 """Seconds that a worker waits for somebody before another one takes its place."""
 FAR_ABOVE: Final = 16
 """Times ``send_hwm_bytes``: where nothing waits for a client, others may have so much queued for it, and no more."""
+OVER: Final[Handler] = FunctionHandler(lambda client, packet: None, "nobody")
+"""The handler of those who have none any more."""
+OVER.finished = True
 BROKEN: Final = (ConnectionBrokenError, TLSHandshakeError)
 """After these nothing can be sent any more."""
 
@@ -862,6 +865,7 @@ class PacketConnection(Generic[S]):
             if queue.size:
                 reset_on_close(self._socket)  # an end would say that this was all
             self._socket.close()
+            queue.drop()
 
     def _end_handler(self) -> None:
         """And then nothing is left of the connection."""
@@ -871,6 +875,7 @@ class PacketConnection(Generic[S]):
             self._schedule()
         else:
             self._forgotten = True
+            self._handler = OVER  # it refers to this connection, and that is not to wait for a garbage collection
             self._packets = []
             self._unread = None
             self.server._forget(self)

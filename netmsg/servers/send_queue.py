@@ -104,6 +104,15 @@ class SendQueue:
             self.ended = not (self.buffers or self.later)
             return self.ended
 
+    def drop(self) -> None:
+        """Take nothing any more, and let go of what waits: who knows the connection may keep it for long. Under the
+        lock."""
+        self.ended = True
+        self.buffers.clear()
+        self._counts.clear()
+        self.later = None
+        self.size = 0
+
     @property
     def waits(self) -> bool:
         """Whether ``size`` is what waits for the other end. What is just being sent may all go at once: nobody would

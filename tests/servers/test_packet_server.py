@@ -1889,6 +1889,28 @@ def test_no_error_of_a_client_keeps_alive_where_it_was_raised() -> None:
         eventually(lambda: gc.collect() is not None and payloads[0]() is None)
 
 
+@pytest.mark.parametrize("word", ["stay", "close"])
+def test_nothing_of_a_client_waits_for_a_garbage_collection(serve: Serve, word: str) -> None:
+    clients: list[Any] = []
+
+    def answer(client: PacketConnection[str], packet: str) -> None:
+        clients.append(weakref.ref(client))
+        client.send_packet("x" * 10_000_000)
+        if packet == "close":
+            client.close()
+
+    gc.disable()
+    try:
+        with serve(answer) as server:
+            with raw(server) as sock:
+                sock.sendall(word.encode() + b"\n")
+                assert sock.recv(1) == b"x"
+            eventually(lambda: server.stats().connections == 0)
+            eventually(lambda: clients[0]() is None)
+    finally:
+        gc.enable()
+
+
 def test_a_listener_belongs_to_one_server(serve: Serve) -> None:
     with create_tcp_server() as listener:
         with pytest.raises(ValueError, match="belongs"):

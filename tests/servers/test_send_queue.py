@@ -120,6 +120,17 @@ def test_nothing_is_taken_after_the_end_which_is_behind_everything() -> None:
     assert transport.sent == b"hello world" and queue.size == 0 and queue.packets == 2
 
 
+def test_what_is_dropped_is_gone_and_nothing_is_taken_any_more() -> None:
+    queue, transport = queue_of([2, 0])
+    queue.put(b"hello")
+    with queue.lock:
+        queue.drop()
+    assert not queue.put(b"late")
+    queue.flush()
+    assert transport.sent == b"he"
+    assert queue.size == 0 and not queue.buffers and not queue.waits
+
+
 def test_a_failure_is_kept_and_nothing_follows() -> None:
     error = BrokenPipeError()
     queue, transport = queue_of([1, error])
