@@ -208,6 +208,31 @@ def test_the_handler_gets_a_timeout_error_and_may_say_goodbye(caplog: pytest.Log
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_silent_clients_starve_nobody_though_a_handler_goes_on_after_its_time(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_server, "LATELY", SILENCE)
+    gate = threading.Event()
+    tidying: list[Any] = []
+
+    def handler(stream: ByteStream) -> None:
+        try:
+            stream.send_all(stream.receive())
+        except TimeoutError:
+            tidying.append(stream.remote_address)
+            if len(tidying) == 1:
+                gate.wait(TIMEOUT)
+
+    with ExitStack() as stack:
+        stack.callback(gate.set)
+        server = stack.enter_context(serve(handler, max_workers=2))
+        for _ in range(2):
+            stack.enter_context(silent_one(server))
+        eventually(lambda: server.stats().workers == 2)
+        assert [ask(server), ask(server)] == [b"hello", b"hello"]
+        assert len(tidying) == 2
+        gate.set()
+
+
 def test_silent_clients_starve_nobody_though_their_handlers_look_up_now_and_then() -> None:
     """Each wait is short, and the silence is long."""
     def handler(stream: ByteStream) -> None:
