@@ -520,6 +520,10 @@ class PacketConnection(Generic[S]):
             self._go_deaf()
         if (self._slow is not None or self._changed is not None) and not self._is_behind:
             self._caught_up()
+        if (self._handshake is not None and self._upgrade is not None and self.closed and not self._busy
+                and not self._queue.later):
+            self._handshake.cancel()  # there is nothing to be sent under TLS; if there will be, it goes on
+            self._handshake = None
         if (self._upgrade is not None and self._handshake is None and self._ending is None
                 and (self._queue.later or not self.closed) and not self._queue.in_the_clear):
             if self._unread is not None:

@@ -867,6 +867,29 @@ def test_a_failed_upgrade_closes_the_connection(serve: Serve, tls_contexts: Cont
     assert len(heard) == 2
 
 
+def test_closing_ends_an_upgrade_under_which_there_is_nothing_to_send(serve: Serve, tls_contexts: Contexts) -> None:
+    heard: list[BaseException] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            yield
+            client.send_packet("go ahead")
+            client.start_tls(tls_contexts[0], timeout=1e6)
+            yield
+        except ClosedError as error:
+            heard.append(error)
+            raise
+
+    with serve(converse) as server, raw(server) as sock:
+        sock.sendall(b"STARTTLS\n")
+        assert sock.recv(100) == b"go ahead\n"
+        eventually(lambda: server.stats().handshakes == 1)
+        server.clients()[0].close()
+        assert sock.recv(100) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert len(heard) == 1
+
+
 def test_starttls_wants_a_context_and_a_handler(serve: Serve, tls_contexts: Contexts) -> None:
     problems: list[Any] = []
 
