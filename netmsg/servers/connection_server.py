@@ -40,6 +40,9 @@ class Connection(Protocol):
     def _cut(self) -> None:
         """Close at once."""
 
+    def _crashed(self, error: Exception) -> None:
+        """A method of this object raised: close at once."""
+
     def _abandon(self) -> None:
         """In a forked child: close this process's copy."""
 
@@ -134,7 +137,11 @@ class ConnectionServer(Server):
             self._handler_failed(address, error, expected=False)
             return
         self._connections.add(connection)
-        connection._start()
+        try:
+            connection._start()
+        except Exception as error:  # which is not to end the listener
+            log.error("%r cannot begin with %r; closing it", self, address, exc_info=error)
+            connection._crashed(error)
         if len(self._connections) >= self._max_connections and not self._full:
             self._full = True
             self._accept_pauses += 1

@@ -244,8 +244,9 @@ class DatagramServer(Server, Generic[S]):
     def _handle(self, peer: DatagramPeer[S], data: bytes) -> None:
         """In a worker, or on the loop."""
         try:
-            packet = data if self._codec is None else self._codec.decode(data)
-            self._handler(peer, packet)
+            if not self._over:  # what has waited for a worker until then is dropped
+                packet = data if self._codec is None else self._codec.decode(data)
+                self._handler(peer, packet)
         except PacketDecodeError as error:
             with self._lock:
                 self._bad += 1

@@ -28,7 +28,7 @@ from ..tls.contexts import check_server_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..waiting import Waiters
-from .handlers import Handler
+from .handlers import FunctionHandler, Handler
 from .patience import Patience
 from .send_queue import SendQueue
 
@@ -41,19 +41,28 @@ __all__ = ["PacketConnection"]
 log = logging.getLogger("netmsg.servers")
 
 READ_SIZE: Final = 65_536
-MOST_CORKED: Final = 64
-LONGEST_CORKED: Final = 4096
 LINGER: Final = 1.0
-"""Seconds that the other end gets, after all was sent, to have it and to finish too."""
+"""Seconds that the other end gets to finish too, once it has all that was sent."""
 LINGER_STEP: Final = 0.01
+LONGEST_LINGER_STEP: Final = 0.2
 BRIEFLY: Final = 0.005
 """Seconds that a worker waits for somebody before another one takes its place."""
 FAR_ABOVE: Final = 16
 """Times ``send_hwm_bytes``: where nothing waits for a client, others may have so much queued for it, and no more."""
+OVER: Final[Handler] = FunctionHandler(lambda client, packet: None, "nobody")
+"""The handler of those who have none any more."""
+OVER.finished = True
 BROKEN: Final = (ConnectionBrokenError, TLSHandshakeError)
 """After these nothing can be sent any more."""
 
 S = TypeVar("S")
+
+
+def as_bytes(data: Any) -> bytes:
+    """What a codec of the user's has made of a packet, as it is now."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"encode() of a codec returns bytes, not {type(data).__name__}")
+    return bytes(data)
 
 
 class _Default:
@@ -113,7 +122,7 @@ class PacketConnection(Generic[S]):
         self._paused = False  # and so did more
         self._more = False  # TLS has plaintext that no selector tells of
         self._late = False  # the time is up in which the handler wanted a packet
-        self._corked: list[bytes] | None = None  # what a step on the loop sends, to go all at once in the end
+        self._corked = False  # what a step on the loop sends goes all at once in the end
         self._watched = 0
         self._wake_at = math.inf
         self._timer: Timer | None = None
@@ -137,24 +146,24 @@ class PacketConnection(Generic[S]):
         with a ``timeout`` it raises at once, without one the client has the time of ``send_timeout`` to catch up, and
         is closed at once (`SendTimeoutError`) when the handlers of others have queued 16 times the mark for it.
 
-        Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`.
+        Raises `PacketEncodeError`, `ClosedError`, `ConnectionBrokenError`; ``TypeError`` for a codec that encodes to
+        something else than bytes.
         """
         if timeout is not DEFAULT:
             check_timeout(timeout)  # type: ignore[arg-type]
         data = self.server._encode(packet)
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
         queue = self._queue
         if self.closed or queue.failure is not None:
             raise self._refusal()
         if queue.size >= self.server._send_hwm_bytes and queue.waits:
             self._wait_for_room(timeout)
-        corked = self._corked
-        if corked is not None and get_ident() == self._io.ident:
-            corked.append(data)
-            if len(corked) >= MOST_CORKED or len(data) > LONGEST_CORKED:
-                self._uncork()
-                self._corked = []
+        if self._corked and get_ident() == self._io.ident:
+            queue.put_aside(data)
             return
-        queue.put(data)
+        if not queue.put(data):
+            raise self._refusal()
         if queue.blocked or queue.failure is not None:
             self._io.call(self._look)
             if queue.failure is not None:
@@ -225,6 +234,11 @@ class PacketConnection(Generic[S]):
         """Whether more waits for the client than is to."""
         return self._queue.size >= self.server._send_hwm_bytes and self._queue.waits
 
+    @property
+    def _has_received(self) -> bool:
+        """Whether there is something for another step, perhaps once the client has caught up."""
+        return bool(self._packets) or self._unread is not None and self._upgrade is None
+
     def _tell(self) -> None:
         if self._changed is not None:
             self._changed.notify_all()
@@ -259,9 +273,6 @@ class PacketConnection(Generic[S]):
         timeout = self._listener._handshake_timeout if timeout is None else timeout
         deadline = Deadline(timeout)
         self._upgrade_at = time.monotonic() + timeout if timeout is not None else math.inf
-        if self._corked is not None:
-            self._uncork()
-            self._corked = []
         self._queue.hold()  # before anybody can begin the handshake
         self._upgrade = upgrade
         self._io.call(self._look)
@@ -348,15 +359,13 @@ class PacketConnection(Generic[S]):
         if self.server._has_workers:
             self.server._run_by_worker(self._step)
             return
-        self._corked = []
+        self._corked = True
         self._step()
-        self._uncork()
-
-    def _uncork(self) -> None:
-        corked, self._corked = self._corked, None
-        if corked:
-            queue = self._queue
-            queue.put(corked[0] if len(corked) == 1 else b"".join(corked), len(corked))
+        self._corked = False
+        queue = self._queue
+        if queue.buffers:
+            if not queue.blocked:
+                queue.flush()
             if queue.blocked or queue.failure is not None:
                 self._io.call(self._look)
 
@@ -415,7 +424,7 @@ class PacketConnection(Generic[S]):
             handler.finished = True
             self.server._step_failed(self, error, expected=error is given or id(error) == self._failure)
         given = None
-        if handler.finished or self.server._stopping:
+        if handler.finished or self.server._stopping and not self._has_received:
             self.closed = True
         if driven and (handler.timeout is not None or self.server._idle_timeout is not None
                        or self._wake_at != math.inf):
@@ -426,7 +435,7 @@ class PacketConnection(Generic[S]):
         if self.server._stopping:
             self._io.call(self._finish)
         elif (self.closed or self._paused or self._more or self._packets or self._unread is not None
-                or self._ending is not None or self._upgrade is not None
+                or self._ending is not None or self._upgrade is not None or self._is_behind
                 or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
             self._io.call(self._look)
 
@@ -511,6 +520,10 @@ class PacketConnection(Generic[S]):
             self._go_deaf()
         if (self._slow is not None or self._changed is not None) and not self._is_behind:
             self._caught_up()
+        if (self._handshake is not None and self._upgrade is not None and self.closed and not self._busy
+                and not self._queue.later):
+            self._handshake.cancel()  # there is nothing to be sent under TLS; if there will be, it goes on
+            self._handshake = None
         if (self._upgrade is not None and self._handshake is None and self._ending is None
                 and (self._queue.later or not self.closed) and not self._queue.in_the_clear):
             if self._unread is not None:
@@ -533,10 +546,16 @@ class PacketConnection(Generic[S]):
             self._received(chunk)
         elif self._ending is not None:
             self._finish_handler()
+        elif self.server._finishing:
+            self.closed = True
+            self._finish_handler()
         else:
             self._arm()
             self._paused = False
-            if self._more and not self._is_behind:
+            if self._is_behind:
+                self._be_patient()
+                self._watch()
+            elif self._more:
                 self._read()
             else:
                 self._watch()
@@ -593,7 +612,7 @@ class PacketConnection(Generic[S]):
             return
         events = 0
         if self._goodbye or not (self._paused or self.closed or self._ending is not None or self._upgrade is not None
-                                 or self._is_behind):
+                                 or self._is_behind or self.server._finishing):
             events = READ
         broken = self._queue.failure is not None or isinstance(self._ending, BROKEN)
         if not broken and (self._queue.blocked or self._transport.unsent):
@@ -628,10 +647,10 @@ class PacketConnection(Generic[S]):
 
     # Patience, on the loop
 
-    def _be_patient(self) -> None:
+    def _be_patient(self, least: float = 0.0) -> None:
         """Give the client up once nothing has moved for ``send_timeout``."""
         if self._slow is None:
-            patience = Patience(self.server._send_timeout)
+            patience = Patience(max(least, self.server._send_timeout))
             self._slow = self._io.call_later(patience.left(self._moved()), self._look_at, patience)
 
     def _look_at(self, patience: Patience) -> None:
@@ -737,7 +756,7 @@ class PacketConnection(Generic[S]):
             self._decode(chunk)
             if self._packets:
                 self._schedule()
-            elif self._ending is not None or self._more:
+            elif self._ending is not None or self._more or self.server._finishing:
                 self._io.call(self._look)
         if self._watched != READ or self._queue.blocked or self._transport.unsent:
             self._watch()
@@ -745,11 +764,13 @@ class PacketConnection(Generic[S]):
     # The end, on the loop
 
     def _finish(self) -> None:
-        """The server is stopping: close if idle; the end of a step comes here again."""
+        """The server is stopping: close if idle, and otherwise once what has been received is handled. The end of a
+        step comes here again."""
         if not self._begun:
             self._cut()
         elif not self._busy:
-            self.closed = True
+            if not self._has_received:
+                self.closed = True
             self._look()
 
     def _wind_up(self) -> None:
@@ -764,37 +785,42 @@ class PacketConnection(Generic[S]):
         self._say_goodbye()
 
     def _say_goodbye(self) -> None:
-        queue = self._queue
-        if queue.failure is not None:
+        if self._goodbye:
+            self._watch()
+            return
+        self._goodbye = self._queue.end()
+        if self._queue.failure is not None:
             self._cut()
-        elif queue.buffers or queue.later:
+            return
+        if not self._goodbye:
             self._watch()
-        elif not self._goodbye:
-            self._goodbye = True
-            try:
-                self._transport.end_sending()
-            except OSError:
-                self._cut()
-                return
-            if isinstance(self._ending, EOFError) and not self._transport.unsent:
-                self._cut()
-                return
-            self._be_patient_no_more()
-            self._slow = self._io.call_later(LINGER, self._cut)
-            self._linger()
-        else:
-            self._watch()
+            return
+        try:
+            self._transport.end_sending()
+        except OSError:
+            self._cut()
+            return
+        if isinstance(self._ending, EOFError) and not self._transport.unsent:
+            self._cut()
+            return
+        self._be_patient_no_more()
+        self._be_patient(least=LINGER)
+        self._linger(LINGER_STEP)
 
-    def _linger(self) -> None:
-        """Closing with bytes unread is a reset, which can destroy what the other end has not read yet."""
+    def _linger(self, step: float) -> None:
+        """Closing with bytes unread is a reset, which can destroy what the other end has not read yet. It may be slow,
+        as long as it goes on reading."""
         if self._disposed:
             return
-        if self._transport.tls is None or not self._queue.packets:
-            if all_acknowledged(self._socket):
-                self._discard()
-                self._cut()
-                return
-            self._io.call_later(LINGER_STEP, self._linger)  # no event tells of it
+        if not all_acknowledged(self._socket):
+            self._io.call_later(step, self._linger, min(2 * step, LONGEST_LINGER_STEP))  # no event tells of it
+        elif self._transport.tls is None or not self._queue.packets:
+            self._discard()
+            self._cut()
+            return
+        else:
+            self._be_patient_no_more()
+            self._slow = self._io.call_later(LINGER, self._cut)
         self._watch()
 
     def _discard(self) -> None:
@@ -843,6 +869,7 @@ class PacketConnection(Generic[S]):
             if queue.size:
                 reset_on_close(self._socket)  # an end would say that this was all
             self._socket.close()
+            queue.drop()
 
     def _end_handler(self) -> None:
         """And then nothing is left of the connection."""
@@ -852,6 +879,7 @@ class PacketConnection(Generic[S]):
             self._schedule()
         else:
             self._forgotten = True
+            self._handler = OVER  # it refers to this connection, and that is not to wait for a garbage collection
             self._packets = []
             self._unread = None
             self.server._forget(self)

@@ -14,6 +14,10 @@ PIECE: Final = 65_536
 """Small buffers are joined up to this size: one system call instead of many."""
 MOST_AT_ONCE: Final = 1 << 20
 """Bytes that one call sends of what is long: who reads as fast as they come would hold up all others."""
+MOST_ASIDE: Final = 64
+"""Packets that are put aside, to go together."""
+LONGEST_ASIDE: Final = 4096
+"""Bytes of one of them; a longer one goes at once, with those before it."""
 
 
 class SendQueue:
@@ -23,7 +27,8 @@ class SendQueue:
     (Ctrl-C) neither loses nor doubles any.
     """
 
-    __slots__ = ("transport", "lock", "buffers", "size", "gone", "packets", "blocked", "failure", "later", "_counts")
+    __slots__ = ("transport", "lock", "buffers", "size", "gone", "packets", "blocked", "failure", "later", "ended",
+                 "_counts")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -41,36 +46,72 @@ class SendQueue:
         """What sending has failed with: nothing is sent any more."""
         self.later: list[Buffer] | None = None
         """What is to go under TLS, once what is in ``buffers`` has gone in the clear and the handshake is over."""
+        self.ended = False
+        """Nothing is taken any more."""
         self._counts: list[int] = []
 
-    def put(self, data: bytes, packets: int = 1) -> None:
-        """Send ``data``, so many packets, as far as it goes, behind what waits already."""
+    def put(self, data: bytes) -> bool:
+        """Send ``data``, a packet, as far as it goes, behind what waits already or was put aside. Whether it was taken:
+        not after the end."""
         with self.lock:
+            if self.ended:
+                return False
             self.size += len(data)
-            self.packets += packets
+            self.packets += 1
             if self.later is not None:
                 self.later.append(data)
             else:
                 buffers, counts = self.buffers, self._counts
                 buffers.append(data)
                 if self.blocked or self.failure is not None:
-                    return
+                    return True
                 if len(buffers) == 1 and not counts:
                     self._send(data)
                     if not counts:
-                        return
+                        return True
                     if counts[0] == len(data):  # the usual case
                         # No call from here on, and so no interrupt.
                         del buffers[0]
                         self.size -= counts[0]
                         del counts[0]
-                        return
+                        return True
+                self._flush()
+            return True
+
+    def put_aside(self, data: bytes) -> None:
+        """Keep ``data`` to be sent with what is put next, by whomever; `flush` is to be called in the end."""
+        with self.lock:
+            self.size += len(data)
+            self.packets += 1
+            if self.later is not None:
+                self.later.append(data)
+                return
+            self.buffers.append(data)
+            if (len(self.buffers) >= MOST_ASIDE or len(data) > LONGEST_ASIDE) and not self.blocked:
                 self._flush()
 
     def flush(self) -> None:
         """Send as much as goes at once, up to `MOST_AT_ONCE`."""
         with self.lock:
             self._flush()
+
+    def end(self) -> bool:
+        """Take nothing any more, if all has gone. Whether that is so: under the lock, for another thread may have begun
+        to send before, and what it sends is not to meet an end that was sent meanwhile."""
+        with self.lock:
+            if not self.blocked:
+                self._flush()
+            self.ended = not (self.buffers or self.later)
+            return self.ended
+
+    def drop(self) -> None:
+        """Take nothing any more, and let go of what waits: who knows the connection may keep it for long. Under the
+        lock."""
+        self.ended = True
+        self.buffers.clear()
+        self._counts.clear()
+        self.later = None
+        self.size = 0
 
     @property
     def waits(self) -> bool:
@@ -92,9 +133,9 @@ class SendQueue:
                 if not counts:
                     return
             count = counts[0]
-            rest = memoryview(buffers[0])[count:]
+            rest = memoryview(buffers[0])[count:] if count < len(buffers[0]) else None
             # No call from here on, and so no interrupt.
-            if rest:
+            if rest is not None:
                 buffers[0] = rest
             else:
                 del buffers[0]

@@ -34,7 +34,7 @@ SILENCE: Final = 10.0
 LOOK: Final = 0.5
 """Seconds between two looks for such handlers, while somebody waits for a worker."""
 LATELY: Final = 1.0
-"""Seconds after which who has waited in vain does something else."""
+"""Seconds after which who has waited in vain does something else, and who was told that its time is up as well."""
 
 StreamHandler = Callable[[SocketStream], Any]
 
@@ -119,12 +119,14 @@ class StreamServer(ConnectionServer):
             self._looking = self._io.call_later(min(LOOK, max(silence / 4, 0.01)), self._end_the_most_silent, silence)
 
     def _end_the_most_silent(self, silence: float) -> None:
-        """As many as others wait for a worker."""
+        """As many as others wait for a worker. Whose time was up lately is about to end; who goes on with something
+        else for longer is not counted upon."""
         self._looking = None
         calls = [call for call in self._connections if call.is_at_work]
-        wanted = self._waiting() - sum(call.given_up for call in calls)
-        since = time.monotonic() - silence
-        silent = ((call.silent_since, number, call) for number, call in enumerate(calls) if not call.given_up)
+        now = time.monotonic()
+        wanted = self._waiting() - sum(call.given_up is not None and call.given_up > now - LATELY for call in calls)
+        since = now - silence
+        silent = ((call.silent_since, number, call) for number, call in enumerate(calls) if call.given_up is None)
         for _, _, call in heapq.nsmallest(wanted, (one for one in silent if one[0] <= since)):
             call.give_up()
         self._look_soon()
@@ -169,7 +171,7 @@ class _Call:
         self._handed_over = False
         self._over = False
         self._thread = 0  # that runs the handler
-        self.given_up = False
+        self.given_up: float | None = None  # when
         self.handshake: Handshake | None = None
 
     # On the loop
@@ -205,6 +207,8 @@ class _Call:
         self.hand_over()
 
     def hand_over(self) -> None:
+        if self._handed_over or self._over:
+            return  # in this very round, by a worker that has become free: the event was polled before
         self._io.watch(self._socket, 0, self)
         self._handed_over = True
         self._server._hand_over(self)
@@ -227,7 +231,7 @@ class _Call:
 
     def give_up(self) -> None:
         """Have the time of the handler be up."""
-        self.given_up = True
+        self.given_up = time.monotonic()
         self._server._given_up("idle", self._stream.remote_address, "it was silent, and others waited for its worker")
         self._stream._socket_link.give_up()
 
@@ -272,10 +276,10 @@ class _Call:
             if not stream.closed:
                 self._server._handler(stream)
         except IdleTimeoutError:
-            if not self.given_up:
+            if self.given_up is None:
                 self._server._given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
-            if not (self.given_up and isinstance(error, TimeoutError) and id(error) == stream._failure):
+            if not (self.given_up is not None and isinstance(error, TimeoutError) and id(error) == stream._failure):
                 self._server._handler_failed(stream.remote_address, error,
                                              expected=id(error) == stream._failure or stream.closed)
         finally:

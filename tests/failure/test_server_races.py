@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import pytest
 from support.pairs import TIMEOUT, Background
 
-from netmsg import Decoder, LineCodec, PacketConnection, PacketServer, create_tcp_server
+from netmsg import ClosedError, Decoder, LineCodec, PacketConnection, PacketServer, create_tcp_server
 
 Hook = Callable[[str, str, str], None]
 
@@ -45,8 +46,13 @@ def lines_of(sock: socket.socket, number: int) -> list[bytes]:
 
 
 @contextmanager
-def connection_to(server: PacketServer[Any, Any]) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as sock:
+def connection_to(server: PacketServer[Any, Any], *, room: int | None = None) -> Iterator[socket.socket]:
+    """``room``: for how many bytes to be received."""
+    with socket.socket() as sock:
+        if room is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        sock.settimeout(TIMEOUT)
+        sock.connect(("127.0.0.1", server.port))
         yield sock
 
 
@@ -127,6 +133,73 @@ def test_a_step_that_has_decoded_at_once_is_the_only_one() -> None:
             gate.set()
             assert lines_of(two, 2) == [b"1\n", b"2\n"]
     assert together == [["1"], ["2"]]
+
+
+def answer_and_close(client: PacketConnection[str], packet: str) -> None:
+    client.send_packet(packet)
+    if packet == "bye":
+        client.send_packet("x" * 100_000)
+        client.close()
+
+
+def test_what_is_sent_just_when_the_end_was_is_refused_and_leaves_that_alone() -> None:
+    about_to_send, ended, refused = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(event: str, module: str, name: str) -> None:
+        if event == "call" and module == "send_queue.py" and name == "put" and broadcasting():
+            about_to_send.set()
+            assert ended.wait(TIMEOUT)
+        elif event == "c_return" and name == "shutdown" and on_loop() and not ended.is_set():
+            ended.set()
+            assert refused.wait(TIMEOUT)
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        answer_and_close(client, packet)
+
+    with told(hold), PacketServer(handler, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
+                                  max_workers=1) as server, connection_to(server, room=4096) as sock:
+        sock.sendall(b"hello\n")
+        assert lines_of(sock, 1) == [b"hello\n"]
+        broadcast = Background(server.clients()[0].send_packet, "news")
+        assert about_to_send.wait(TIMEOUT)
+        sock.sendall(b"bye\n")
+        with pytest.raises(ClosedError):
+            broadcast.result()
+        refused.set()
+        with connection_to(server) as other:  # by whose answer whatever came of that has been seen
+            other.sendall(b"hello\n")
+            assert lines_of(other, 1) == [b"hello\n"]
+        assert lines_of(sock, 3) == [b"bye\n", b"x" * 100_000 + b"\n", b""]
+
+
+def test_what_is_just_being_sent_at_the_end_is_before_it() -> None:
+    about_to_send, ending, sending, looked = (threading.Event() for _ in range(4))
+
+    def hold(event: str, module: str, name: str) -> None:
+        if broadcasting() and event == "call" and module == "send_queue.py":
+            if name == "put":
+                about_to_send.set()
+                assert ending.wait(TIMEOUT)
+            elif name == "_send":
+                sending.set()
+                assert looked.wait(TIMEOUT)
+        elif on_loop() and module in ("packet_connection.py", "send_queue.py"):
+            if (event, name) == ("call", "_say_goodbye"):
+                ending.set()
+                assert sending.wait(TIMEOUT)
+            elif (event, name) in [("call", "end"), ("return", "_say_goodbye")]:
+                looked.set()
+
+    with told(hold), PacketServer(answer_and_close, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
+                                  max_workers=1) as server, connection_to(server) as sock:
+        sock.sendall(b"hello\n")
+        assert lines_of(sock, 1) == [b"hello\n"]
+        broadcast = Background(server.clients()[0].send_packet, "news")
+        assert about_to_send.wait(TIMEOUT)
+        sock.sendall(b"bye\n")
+        assert lines_of(sock, 4) == [b"bye\n", b"x" * 100_000 + b"\n", b"news\n", b""]
+        broadcast.result()
 
 
 def test_a_long_packet_that_goes_whole_while_the_loop_looks_stops_nothing() -> None:

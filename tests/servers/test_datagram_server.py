@@ -227,6 +227,27 @@ def test_86_and_cuts_them_at_the_deadline(client: Any) -> None:
         assert refused.wait(TIMEOUT)
 
 
+def test_86_no_handler_begins_after_the_end(client: Any) -> None:
+    gate, started = threading.Event(), threading.Semaphore(0)
+    ended: list[bool] = []
+
+    def handler(client: DatagramPeer[bytes], packet: bytes) -> None:
+        started.release()
+        gate.wait(TIMEOUT)
+        ended.append(True)
+
+    with DatagramServer(handler, create_udp_socket(interface="127.0.0.1"), max_workers=1) as server:
+        for _ in range(5):
+            client.send_to(b"hello", ("127.0.0.1", server.port))
+        assert started.acquire(timeout=TIMEOUT)
+        eventually(lambda: server.stats().waiting == 4)
+        server.shutdown(timeout=0)
+        gate.set()
+        eventually(lambda: server.stats().workers == 0)
+        assert len(ended) == 1
+        assert server.stats().waiting == 0
+
+
 def test_86_from_a_handler_twice_and_before_the_start(serve: Serve, client: Any) -> None:
     def handler(client: DatagramPeer[bytes], packet: bytes) -> None:
         server.shutdown()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import os
 import random
+import selectors
 import socket
 import ssl
 import sys
@@ -608,6 +610,18 @@ def test_broadcasting_from_any_thread(serve: Serve) -> None:
             client.close()
 
 
+def test_what_others_send_during_a_step_is_behind_what_it_has_sent(serve: Serve) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.send_packet("accepted")
+        Background(client.send_packet, "done").result()
+        client.send_packet("bye")
+
+    with serve(handler) as server, client_of(server) as client:
+        for _ in range(3):
+            client.send_packet("go")
+            assert [client.recv_packet(timeout=TIMEOUT) for _ in range(3)] == ["accepted", "done", "bye"]
+
+
 def test_what_cannot_be_encoded_is_the_handlers_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def handler(client: PacketConnection[str], packet: str) -> None:
         try:
@@ -621,6 +635,31 @@ def test_what_cannot_be_encoded_is_the_handlers_error(serve: Serve, caplog: pyte
         client.send_packet("go")
         assert client.recv_packet(timeout=TIMEOUT) == "refused"
     assert not errors_in(caplog)
+
+
+class Careless(LineCodec):
+    """One packet it encodes to something else."""
+
+    def encode(self, packet: str) -> Any:
+        encoded = super().encode(packet)
+        return "text" if packet == "fail" else bytearray(encoded)
+
+
+def test_a_codec_that_encodes_to_no_bytes_fails_for_its_own_connection_only(
+        serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    greetings = iter(["first", "fail", "third"])
+
+    def greet(client: PacketConnection[str]) -> Conversation:
+        client.send_packet(next(greetings))
+        yield
+
+    with serve(greet, codec=Careless()) as server:
+        for expected in b"first\n", b"", b"third\n":
+            with raw(server) as sock:
+                assert sock.makefile("rb").readline() == expected
+        assert server.stats().handler_errors == 1
+    assert len(errors_in(caplog)) == 1
+    assert "returns bytes, not str" in caplog.text
 
 
 def test_closing_a_client_from_its_handler_delivers_what_was_sent(serve: Serve) -> None:
@@ -828,6 +867,29 @@ def test_a_failed_upgrade_closes_the_connection(serve: Serve, tls_contexts: Cont
     assert len(heard) == 2
 
 
+def test_closing_ends_an_upgrade_under_which_there_is_nothing_to_send(serve: Serve, tls_contexts: Contexts) -> None:
+    heard: list[BaseException] = []
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        try:
+            yield
+            client.send_packet("go ahead")
+            client.start_tls(tls_contexts[0], timeout=1e6)
+            yield
+        except ClosedError as error:
+            heard.append(error)
+            raise
+
+    with serve(converse) as server, raw(server) as sock:
+        sock.sendall(b"STARTTLS\n")
+        assert sock.recv(100) == b"go ahead\n"
+        eventually(lambda: server.stats().handshakes == 1)
+        server.clients()[0].close()
+        assert sock.recv(100) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert len(heard) == 1
+
+
 def test_starttls_wants_a_context_and_a_handler(serve: Serve, tls_contexts: Contexts) -> None:
     problems: list[Any] = []
 
@@ -886,6 +948,31 @@ def test_at_max_connections_clients_wait_in_the_backlog(serve: Serve) -> None:
         assert server.stats().accept_pauses >= 1
         for client in clients[2:]:
             client.close()
+
+
+def test_a_client_that_the_selector_does_not_take_is_closed_and_others_are_served(
+        serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    register = selectors.DefaultSelector.register
+    full = threading.Event()
+
+    def limited(self: Any, sock: Any, events: int, data: Any = None) -> Any:
+        if full.is_set():
+            full.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return register(self, sock, events, data)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "register", limited)
+    with serve(echo) as server, client_of(server) as before:
+        before.send_packet("hello")
+        assert before.recv_packet(timeout=TIMEOUT) == "hello"
+        full.set()
+        with raw(server) as sock:
+            assert sock.recv(10) == b""
+        with client_of(server) as after:
+            for client in before, after:
+                client.send_packet("hello")
+                assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        assert len(errors_in(caplog)) == 1
 
 
 def test_a_format_that_is_lost_ends_the_connection(serve: Serve) -> None:
@@ -1823,6 +1910,28 @@ def test_no_error_of_a_client_keeps_alive_where_it_was_raised() -> None:
         eventually(lambda: server.stats().connections == 0)
         assert kept[0].state == "over"
         eventually(lambda: gc.collect() is not None and payloads[0]() is None)
+
+
+@pytest.mark.parametrize("word", ["stay", "close"])
+def test_nothing_of_a_client_waits_for_a_garbage_collection(serve: Serve, word: str) -> None:
+    clients: list[Any] = []
+
+    def answer(client: PacketConnection[str], packet: str) -> None:
+        clients.append(weakref.ref(client))
+        client.send_packet("x" * 10_000_000)
+        if packet == "close":
+            client.close()
+
+    gc.disable()
+    try:
+        with serve(answer) as server:
+            with raw(server) as sock:
+                sock.sendall(word.encode() + b"\n")
+                assert sock.recv(1) == b"x"
+            eventually(lambda: server.stats().connections == 0)
+            eventually(lambda: clients[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_listener_belongs_to_one_server(serve: Serve) -> None:

@@ -79,6 +79,58 @@ def test_small_ones_are_joined_and_large_ones_are_not() -> None:
     assert transport.sent == b"ab" + large + b"cd"
 
 
+def test_what_is_put_aside_goes_with_what_is_put_next_or_in_the_end() -> None:
+    queue, transport = queue_of([])
+    queue.put_aside(b"a")
+    queue.put_aside(b"b")
+    assert transport.sent == b"" and queue.size == queue.packets == 2
+    queue.put(b"c")
+    assert transport.sent == b"abc" and queue.size == 0 and queue.packets == 3
+    queue.put_aside(b"d")
+    queue.flush()
+    assert transport.sent == b"abcd"
+
+
+def test_what_is_put_aside_is_bounded() -> None:
+    queue, transport = queue_of([])
+    for _ in range(1000):
+        queue.put_aside(b"x")
+        assert queue.size < 100
+    sent = len(transport.sent)
+    queue.put_aside(bytes(10_000))
+    assert len(transport.sent) == 1000 + 10_000 > sent
+    transport.script = [0]
+    queue.put(b"y")
+    queue.put_aside(bytes(10_000))  # behind what waits, and nothing is tried
+    assert queue.size == 10_001
+    queue.flush()
+    assert len(transport.sent) == 21_001
+
+
+def test_nothing_is_taken_after_the_end_which_is_behind_everything() -> None:
+    queue, transport = queue_of([2, 0, 0])
+    assert queue.put(b"hello")
+    assert not queue.end()
+    assert queue.put(b" world")
+    queue.flush()
+    assert not queue.end()
+    queue.flush()
+    assert queue.end() and queue.ended
+    assert not queue.put(b"late")
+    assert transport.sent == b"hello world" and queue.size == 0 and queue.packets == 2
+
+
+def test_what_is_dropped_is_gone_and_nothing_is_taken_any_more() -> None:
+    queue, transport = queue_of([2, 0])
+    queue.put(b"hello")
+    with queue.lock:
+        queue.drop()
+    assert not queue.put(b"late")
+    queue.flush()
+    assert transport.sent == b"he"
+    assert queue.size == 0 and not queue.buffers and not queue.waits
+
+
 def test_a_failure_is_kept_and_nothing_follows() -> None:
     error = BrokenPipeError()
     queue, transport = queue_of([1, error])

@@ -12,8 +12,8 @@ from support.pairs import TIMEOUT, Background
 from support.servers import eventually
 
 from netmsg import (
-    ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketServer, StreamServer, connect_tcp,
-    create_tcp_server,
+    ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer,
+    connect_tcp, create_tcp_server,
 )
 from netmsg.servers import stream_server
 from netmsg.streams.links import SocketLink
@@ -94,6 +94,41 @@ def test_who_has_said_something_comes_before_who_has_not() -> None:
         assert set(order) == {sock.getsockname() for sock in [talker, *silent]}
 
 
+def test_who_speaks_while_a_worker_becomes_free_for_it_is_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.IDLE", 0.01)
+    began, gate, held, free = threading.Semaphore(0), threading.Event(), threading.Event(), threading.Event()
+
+    def handler(stream: ByteStream) -> None:
+        stream.send_all(b"220 ready\n")
+        began.release()
+        gate.wait(TIMEOUT)
+
+    def hold(client: PacketConnection[str], packet: str) -> None:
+        held.set()
+        assert free.wait(TIMEOUT)
+
+    with ExitStack() as stack:
+        io = stack.enter_context(IOThread())
+        server = stack.enter_context(serve(handler, max_workers=1, io_thread=io))
+        neighbour = stack.enter_context(PacketServer(hold, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
+                                                     max_workers=0, io_thread=io))
+        first, second = (stack.enter_context(silent_one(server)) for _ in range(2))
+        assert began.acquire(timeout=TIMEOUT)
+        eventually(lambda: server.stats().waiting == 1)
+        client = stack.enter_context(PacketClient(("127.0.0.1", neighbour.port), LineCodec()))
+        client.send_packet("wait")
+        assert held.wait(TIMEOUT)  # the network thread is; and both of these are for its next round
+        second.sendall(b"hello")
+        gate.set()
+        assert first.recv(100) == b"220 ready\n"
+        eventually(lambda: server.stats().workers == 0)
+        free.set()
+        assert second.recv(100) == b"220 ready\n"
+        eventually(lambda: server.stats().connections == 0)
+        with silent_one(server) as third:  # for whom there is a worker, as before
+            assert third.recv(100) == b"220 ready\n"
+
+
 def test_89_the_server_still_speaks_first_to_those_who_wait() -> None:
     def greet(stream: ByteStream) -> None:
         stream.send_all(b"220 ready\n")
@@ -171,6 +206,31 @@ def test_the_handler_gets_a_timeout_error_and_may_say_goodbye(caplog: pytest.Log
         assert isinstance(heard[1], ClosedError)
         assert server.stats().handler_errors == 0
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_silent_clients_starve_nobody_though_a_handler_goes_on_after_its_time(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_server, "LATELY", SILENCE)
+    gate = threading.Event()
+    tidying: list[Any] = []
+
+    def handler(stream: ByteStream) -> None:
+        try:
+            stream.send_all(stream.receive())
+        except TimeoutError:
+            tidying.append(stream.remote_address)
+            if len(tidying) == 1:
+                gate.wait(TIMEOUT)
+
+    with ExitStack() as stack:
+        stack.callback(gate.set)
+        server = stack.enter_context(serve(handler, max_workers=2))
+        for _ in range(2):
+            stack.enter_context(silent_one(server))
+        eventually(lambda: server.stats().workers == 2)
+        assert [ask(server), ask(server)] == [b"hello", b"hello"]
+        assert len(tidying) == 2
+        gate.set()
 
 
 def test_silent_clients_starve_nobody_though_their_handlers_look_up_now_and_then() -> None:

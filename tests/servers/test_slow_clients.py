@@ -162,18 +162,34 @@ def test_a_client_above_its_mark_has_no_step_until_it_has_read(workers: int) -> 
         assert not raised
 
 
+@pytest.mark.parametrize("packets, size", [(500, 100_000), (1, 10_000_000)])
 @pytest.mark.parametrize("workers", [2, 0])
-def test_who_never_reads_is_closed_in_the_end(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_never_reads_is_closed_in_the_end(workers: int, packets: int, size: int,
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    """Whether there is more to be done for it or not."""
     def handler(client: PacketConnection[str], packet: str) -> None:
-        client.send_packet("x" * 100_000)
+        client.send_packet("x" * size)
 
     with serve(handler, max_workers=workers, send_hwm_bytes=50_000, send_timeout=0.3) as server:
-        with deaf(server, b"go\n" * 500) as sock:
+        with deaf(server, b"go\n" * packets) as sock:
             eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
             assert server.stats().closed_slow == 1
             assert server.stats().handler_errors == 0
             address = repr(sock.getsockname())
     assert any(address in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_never_reads_what_others_send_is_closed_in_the_end(workers: int) -> None:
+    def listen(client: PacketConnection[str]) -> Conversation:
+        while True:
+            yield
+
+    with serve(listen, max_workers=workers, send_hwm_bytes=50_000, send_timeout=0.3) as server, deaf(server):
+        eventually(server.clients)
+        server.clients()[0].send_packet("x" * 10_000_000)
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().closed_slow == 1
 
 
 def test_88_an_explicit_timeout_only_raises_whoever_sends() -> None:
@@ -302,6 +318,62 @@ def test_a_client_that_reads_slowly_and_steadily_gets_everything(handler: Any, p
             if time.monotonic() - begin < 2.5:
                 time.sleep(0.1)  # that is how slow it is
         assert server.stats().closed_slow == 0
+
+
+def last_words(client: PacketConnection[str], packet: str) -> None:
+    """They wait in the kernel alone."""
+    if packet == "go":
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        client.send_packet("x" * 100_000)
+        client.close()
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_reads_slowly_gets_the_last_words_too_whatever_it_sends(workers: int,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.packet_connection.LINGER", 0.05)
+    with serve(last_words, max_workers=workers, send_timeout=5.0) as server, deaf(server, b"go\n") as sock:
+        received = b""
+        begin = time.monotonic()
+        while len(received) < 100_001:
+            chunk = sock.recv(1000)
+            assert chunk
+            received += chunk
+            if time.monotonic() - begin < 0.5:
+                sock.sendall(b"still here\n")
+                time.sleep(0.05)  # that is how slow it is
+        assert sock.recv(1) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().closed_slow == 0
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_who_never_reads_the_last_words_is_given_up(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.packet_connection.LINGER", 0.05)
+    with serve(last_words, max_workers=workers, send_timeout=0.3) as server, deaf(server, b"go\n"):
+        eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
+        assert server.stats().closed_slow == 1
+
+
+def dialogue(client: PacketConnection[str]) -> Conversation:
+    while True:
+        function(client, (yield))
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+@pytest.mark.parametrize("handler", [function, dialogue])
+def test_86_shutdown_handles_what_has_been_received_as_the_client_catches_up(handler: Any, workers: int) -> None:
+    with serve(handler, max_workers=workers, send_hwm_bytes=50_000) as server:
+        with deaf(server) as sock, client_of(server) as idle:
+            sock.sendall(b"go\n" * 20 + b"half a packet")  # which are received at once
+            eventually(lambda: server.stats().packets_received > 0)
+            stopping = Background(server.shutdown, timeout=TIMEOUT)
+            assert list(idle) == []
+            receive(sock, 20 * 1_000_001)
+            assert sock.recv(100) == b""
+            stopping.result()
+        assert server.stats().packets_received == 20
+        assert server.stats().closed_unsent == 0
 
 
 @pytest.mark.parametrize("workers", [2, 0])
