@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
     import sys, threading
-    from netmsg import AckMode, DeliveryGuarantee, Søcket
+    from netmsg import AckMode, ClosedError, DeliveryGuarantee, Søcket
 
     a = Søcket(linger=0, ack_mode=AckMode.MANUAL if "deliver" in sys.argv[1] else AckMode.ON_RECV).bind(port=0)
     b = Søcket(linger=0, delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, max_unacked=1, send_hwm=1)
@@ -29,6 +29,14 @@ PROGRAM = """
         for item in iterator:
             pass
 
+    def converse():
+        while True:
+            try:
+                b.send(b"x")
+            except ClosedError:  # who has just come, and has not waited, is told
+                threading.Event().wait()
+            a.recv()
+
     calls = {
         "recv": a.recv, "recv with a timeout": lambda: a.recv(timeout=60), "recv_identity": a.recv_identity,
         "recv_many": lambda: a.recv_many(10), "recv_delivery": a.recv_delivery, "recv_string": a.recv_string,
@@ -38,7 +46,7 @@ PROGRAM = """
         "events": lambda: iterate(a.events()), "wait_for_peers": lambda: a.wait_for_peers(9),
         "send": lambda: [b.send(b"x") for _ in range(100)], "send_many": lambda: b.send_many([b"x"] * 100),
         "receipt": lambda: b.send(b"x").wait(),
-        "a conversation": lambda: [b.send(b"x") and a.recv() for _ in range(10**9)],
+        "a conversation": converse,
     }
     threads = [threading.Thread(target=use, args=(calls[sys.argv[1]],), daemon=True) for _ in range(3)]
     for thread in threads:
