@@ -387,7 +387,8 @@ class Engine:
         endpoint, peer.endpoint = peer.endpoint, None
         if endpoint is not None:
             endpoint.rest(other.identity)
-            other.lane.dialled = endpoint
+            if other.lane.dialled is None:  # or what is kept for it would wait for another endpoint than the one it has
+                other.lane.dialled = endpoint
             self._resting.setdefault(other.identity, []).append(endpoint)
 
     def _wake_resting(self, identity: bytes) -> None:

@@ -149,18 +149,22 @@ def test_strangers_do_not_take_the_place_of_who_is_connected() -> None:
 def test_those_who_leave_messages_and_go_do_not_fill_the_memory() -> None:
     with Søcket(recv_hwm=6, linger=0) as sock:
         sock.bind(port=0)
-        for number in range(12):
-            with dial(sock.bound_port) as peer:
-                peer.shake_hands(*[frame(DATA, b"%d" % number)] * 5)
-                until(lambda: sock.stats().received == 5 * number + 5)
-            until(lambda: sock.stats().disconnections == number + 1)
-        with dial(sock.bound_port) as waiting:
-            waiting.send(hello(waiting.identity))
-            threading.Event().wait(0.1)
-            assert sock.stats().connections == 12
+        with dial(sock.bound_port) as resident:
+            resident.shake_hands()
             for number in range(12):
-                assert [sock.recv(timeout=TIMEOUT) for _ in range(5)] == [b"%d" % number] * 5
-            until(lambda: sock.stats().connections == 13)
+                with dial(sock.bound_port) as peer:
+                    peer.shake_hands(*[frame(DATA, b"%d" % number)] * 5)
+                    until(lambda: sock.stats().received == 5 * number + 5)
+                until(lambda: sock.stats().disconnections == number + 1)
+            with dial(sock.bound_port) as waiting:
+                waiting.send(hello(waiting.identity))
+                for number in range(3):  # rounds of the loop, in which nobody is accepted
+                    resident.send(frame(DATA, b"resident"))
+                    until(lambda: sock.stats().received == 61 + number)
+                assert sock.stats().connections == 13
+                for number in range(12):
+                    assert [sock.recv(timeout=TIMEOUT) for _ in range(5)] == [b"%d" % number] * 5
+                until(lambda: sock.stats().connections == 14)
 
 
 def test_another_address_lets_in_nobody_for_whom_there_is_no_room() -> None:
