@@ -364,8 +364,7 @@ class PacketConnection(Generic[S]):
         self._corked = False
         queue = self._queue
         if queue.buffers:
-            if not queue.blocked:
-                queue.flush()
+            queue.send_aside()
             if queue.blocked or queue.failure is not None:
                 self._io.call(self._look)
 
@@ -435,7 +434,7 @@ class PacketConnection(Generic[S]):
         if self.server._stopping:
             self._io.call(self._finish)
         elif (self.closed or self._paused or self._more or self._packets or self._unread is not None
-                or self._ending is not None or self._upgrade is not None or self._is_behind
+                or self._ending is not None or self._upgrade is not None or self._queue.size >= mark and self._is_behind
                 or self._wake_at != math.inf and (timer is None or timer.at > self._wake_at)):
             self._io.call(self._look)
 
@@ -719,7 +718,7 @@ class PacketConnection(Generic[S]):
         self.abort()
 
     def _read(self, *, late: bool = False) -> None:
-        above = self._is_behind and not late
+        above = self._queue.size >= self.server._send_hwm_bytes and self._is_behind and not late
         if above or self._unread is not None or self._upgrade is not None or self._packets and not self._busy:
             self._paused = True
             self._watch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from ..errors import bare
 from ..locks import new_lock
@@ -32,7 +32,7 @@ class SendQueue:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self.lock = new_lock()  # guards all of this; a leaf
+        self.lock = new_lock()  # guards all of this, but for the loop's `put_aside`; a leaf
         self.buffers: list[Buffer] = []
         self.size = 0
         """Bytes that wait, or are about to go."""
@@ -56,39 +56,33 @@ class SendQueue:
         with self.lock:
             if self.ended:
                 return False
-            self.size += len(data)
+            size = len(data)
+            self.size += size  # no call in between: the loop may be in `put_aside`
             self.packets += 1
             if self.later is not None:
                 self.later.append(data)
             else:
-                buffers, counts = self.buffers, self._counts
-                buffers.append(data)
-                if self.blocked or self.failure is not None:
-                    return True
-                if len(buffers) == 1 and not counts:
-                    self._send(data)
-                    if not counts:
-                        return True
-                    if counts[0] == len(data):  # the usual case
-                        # No call from here on, and so no interrupt.
-                        del buffers[0]
-                        self.size -= counts[0]
-                        del counts[0]
-                        return True
-                self._flush()
+                self.buffers.append(data)
+                self._go_on()
             return True
 
     def put_aside(self, data: bytes) -> None:
-        """Keep ``data`` to be sent with what is put next, by whomever; `flush` is to be called in the end."""
+        """Keep ``data`` to be sent with what is put next, by whomever; `send_aside` is to be called in the end. For the
+        loop alone, which also says when `later` begins and ends; not under the lock, which would cost more than all the
+        rest."""
+        size = len(data)
+        # No call from here on, and so no other thread in between.
+        self.size += size
+        self.packets += 1
+        buffers: list[Any] = self.buffers if self.later is None else self.later
+        buffers.append(data)
+        if len(buffers) >= MOST_ASIDE or size > LONGEST_ASIDE:
+            self.send_aside()
+
+    def send_aside(self) -> None:
+        """Send what was put aside, as far as it goes at once."""
         with self.lock:
-            self.size += len(data)
-            self.packets += 1
-            if self.later is not None:
-                self.later.append(data)
-                return
-            self.buffers.append(data)
-            if (len(self.buffers) >= MOST_ASIDE or len(data) > LONGEST_ASIDE) and not self.blocked:
-                self._flush()
+            self._go_on()
 
     def flush(self) -> None:
         """Send as much as goes at once, up to `MOST_AT_ONCE`."""
@@ -118,6 +112,23 @@ class SendQueue:
         """Whether ``size`` is what waits for the other end. What is just being sent may all go at once: nobody would
         tell that it has not waited."""
         return self.failure is None and (self.blocked or self.later is not None)
+
+    def _go_on(self) -> None:
+        """Send, unless what is there waits for the loop."""
+        buffers, counts = self.buffers, self._counts
+        if self.blocked or self.failure is not None:
+            return
+        if len(buffers) == 1 and not counts:
+            self._send(buffers[0])
+            if not counts:
+                return
+            if counts[0] == len(buffers[0]):  # the usual case
+                # No call from here on, and so no interrupt.
+                del buffers[0]
+                self.size -= counts[0]
+                del counts[0]
+                return
+        self._flush()
 
     def _flush(self) -> None:
         buffers, counts = self.buffers, self._counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -194,3 +196,23 @@ def test_nothing_waits_for_who_cannot_be_sent_anything() -> None:
     assert queue.waits
     queue.flush()
     assert queue.size == 5 and not queue.waits
+
+
+def test_what_the_loop_puts_aside_while_another_thread_sends_is_counted_and_in_order() -> None:
+    queue, transport = queue_of([])
+    count = 20_000
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        sender = threading.Thread(target=lambda: [queue.put(b"b%06d." % n) for n in range(count)])
+        sender.start()
+        for n in range(count):
+            queue.put_aside(b"a%06d." % n)
+        sender.join()
+    finally:
+        sys.setswitchinterval(interval)
+    queue.send_aside()
+    assert (queue.size, queue.packets, queue.buffers) == (0, 2 * count, [])
+    sent = transport.sent.split(b".")
+    for name in (b"a", b"b"):
+        assert [packet for packet in sent if packet.startswith(name)] == [name + b"%06d" % n for n in range(count)]
