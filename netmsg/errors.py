@@ -28,6 +28,7 @@ rarely may after the others.
 from __future__ import annotations
 
 import ssl
+from typing import TypeVar
 
 __all__ = [
     "ClosedError",
@@ -49,6 +50,8 @@ __all__ = [
     "UndeliveredError",
     "UnknownPeerError",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 
 class NetmsgError(Exception):
@@ -96,7 +99,7 @@ def as_broken(error: OSError) -> OSError:
     return broken
 
 
-def bare(error: OSError) -> OSError:
+def bare(error: E) -> E:
     """The same, to be kept: without the tracebacks, which keep alive the frames that it has passed and all that is in
     them."""
     part: BaseException | None = error

@@ -219,16 +219,17 @@ class PacketClient(Generic[S, R]):
         copy: only the main thread is ever interrupted."""
         chunks = self._chunks
         decoder = self._decoder
-        if not chunks:
+        behind = decoder._left
+        if not (chunks or behind):
             if self._ending is not None:
                 raise again(self._ending)
             lost = loss(decoder)
             if lost is not None:
                 raise lost
             self._stream._receive_to(chunks, self._recv_size, timeout=deadline.remaining())
-        chunk = chunks[0]
+        chunk = b"" if behind else chunks[0]
         self._last_size = len(chunk)
-        if not chunk:
+        if not (chunk or behind):
             self._ending = ending(decoder)
             raise again(self._ending)
         if len(chunk) == self._recv_size:
@@ -251,7 +252,8 @@ class PacketClient(Generic[S, R]):
             self._ready = packets
         else:
             self._mixed = packets
-        del chunks[0]
+        if not behind:
+            del chunks[0]
 
     def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[R]:
         """Iterate over what comes while no more than ``timeout`` seconds in all are spent waiting (0: what is there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
@@ -243,7 +244,7 @@ def _own(interface: str | None | _Default, port: int, family: int, target: Addre
         own = _first(_addresses(interface, port, deadline), family, interface)
         return own[0], own, False
     if interface is None:
-        dual = family == socket.AF_UNSPEC and socket.has_ipv6
+        dual = family == socket.AF_UNSPEC and _has_ipv6()
         family = socket.AF_INET6 if dual else family or socket.AF_INET
         return family, _any(family, port), dual
     if not port:
@@ -252,6 +253,17 @@ def _own(interface: str | None | _Default, port: int, family: int, target: Addre
     if target is not None:  # which may be anywhere
         return family, _any(family, port), False
     return family, (family, _with_port("127.0.0.1" if family == socket.AF_INET else "::1", port)), False
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has: ``socket.has_ipv6`` tells how Python was built."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        return False
+    return True
 
 
 def _any(family: int, port: int) -> Address:

@@ -13,6 +13,7 @@ from ..deadline import Deadline
 from ..sockets.addresses import check_unix_sockets, file_identity, socket_file, unix_path
 from ..sockets.lingering import unread_by_others
 from ..sockets.listening import bind_unix
+from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import WRITE
 from .datagram_socket import DatagramSocket
 
@@ -113,7 +114,14 @@ class UNIXDatagramSocket(DatagramSocket):
     def _await_room(self, deadline: Deadline, target: str) -> bool:
         """Only to a connected socket does the kernel tell that its peer has room again; this one is not. Nor does it
         tell when one that is full has any: it waits for three quarters."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        wake_up, slice = self._occupancy.wake_up, deadline.sooner(LOOK)
+        try:
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError as error:
+            if error.errno not in OUT_OF_RESOURCES:
+                raise
+            return wake_up.ready({}, slice) is not None or not deadline.expired
+        with probe:
             probe.setblocking(False)
             wanted: dict[int, int] = {}
             if self._unread_bytes < self._send_buffer:
@@ -122,7 +130,7 @@ class UNIXDatagramSocket(DatagramSocket):
                     wanted = {probe.fileno(): WRITE}
                 except PermissionError:
                     pass  # it is connected to this one: it takes what this one has room for
-            return self._occupancy.wake_up.ready(wanted, deadline.sooner(LOOK)) is not None or not deadline.expired
+            return wake_up.ready(wanted, slice) is not None or not deadline.expired
 
     # For servers
 

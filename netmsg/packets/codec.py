@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Final, Generic, TypeVar
 
-from ..errors import PacketDecodeError, PacketEncodeError
+from ..errors import PacketDecodeError, PacketEncodeError, bare
 from ..interrupts import is_of_a_signal_handler
 
 __all__ = ["Codec", "Decoder", "MAX_PACKET_SIZE", "MappedCodec", "check_codec"]
@@ -30,6 +30,9 @@ class Decoder(Generic[R]):
     _lost: PacketDecodeError | None = None
     """After which error no packet can be told from the next any more; `feed` then ignores everything."""
 
+    _left: Sequence[bytes | PacketDecodeError] = ()
+    """What `_feed_some` has left to be asked for with ``b""``."""
+
     _failed = False
     """Whether `feed` has raised what it should not have: then nobody calls it any more."""
 
@@ -38,6 +41,10 @@ class Decoder(Generic[R]):
         bad one. An exception instead becomes one, in the place of all of them, and nothing after it is decoded; but
         see `Codec.map` for what a signal handler raises."""
         raise NotImplementedError
+
+    def _feed_some(self, data: bytes) -> list[R | PacketDecodeError]:
+        """`feed` for those who can come again for what is `_left`."""
+        return self.feed(data)
 
     def end(self) -> None:
         """The stream has ended: raises `IncompleteReadError` if that is in the middle of a packet."""
@@ -153,7 +160,7 @@ class _MappedDecoder(Decoder[U]):
                 try:
                     packet = self._codec._restored(packet)
                 except PacketDecodeError as error:
-                    packet = error
+                    packet = bare(error)
             packets.append(packet)
         self._lost = self._inner._lost
         return packets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
+from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError, bare
 from ..interrupts import is_of_a_signal_handler
 from .codec import MAX_PACKET_SIZE, Codec, Decoder, MappedCodec
 
@@ -13,6 +13,8 @@ __all__ = ["FrameDecoder", "FramedCodec", "PlainFrames", "PrefixDecoder"]
 
 NOTHING: Final = bytearray()
 """In the place of a buffer in which nothing counts."""
+MOST_BAD: Final = 64
+"""Bad packets that are made errors of at a time."""
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -116,13 +118,24 @@ class FrameDecoder(Decoder[R]):
         self._max_packet_size = max_packet_size
         self._buffer = NOTHING
         self._kept = 0
+        self._taken = 0  # of what is `_left`
 
     def feed(self, data: bytes) -> list[R | PacketDecodeError]:
+        packets = self._feed_some(data)
+        while self._left:
+            packets += self._feed_some(b"")
+        return packets
+
+    def _feed_some(self, data: bytes) -> list[R | PacketDecodeError]:
+        """No further than the last one of `MOST_BAD`: an error takes a thousand times the room of an empty line."""
         if type(data) is not bytes:
             data = bytes(memoryview(data))
-        if self._lost is not None:
+        if self._left:
+            frames = self._take_left()
+        elif self._lost is None:
+            frames = self._split(data)
+        else:
             return []
-        frames = self._split(data)
         if len(frames) == 1:  # as a rule where one asks and the other answers
             try:
                 return [self._unpack(frames[0])]  # type: ignore[arg-type]  # of an error it raises
@@ -132,6 +145,7 @@ class FrameDecoder(Decoder[R]):
                 return [_decode_error(frames[0], error)]
         packets: list[R | PacketDecodeError] = []
         contents = iter(frames)
+        bad = 0
         while len(packets) < len(frames):
             failure: Exception | None = None
             try:
@@ -142,7 +156,19 @@ class FrameDecoder(Decoder[R]):
                 failure = error
             if len(packets) < len(frames):
                 packets.append(_decode_error(frames[len(packets)], failure))
+                bad += 1
+                if bad == MOST_BAD and len(packets) < len(frames):
+                    self._left, self._taken = frames, len(packets)
+                    break
         return packets
+
+    def _take_left(self) -> list[bytes | PacketDecodeError]:
+        # Not as many as are good: where many were bad others may be.
+        start, self._taken = self._taken, self._taken + MOST_BAD
+        frames = list(self._left[start:self._taken])
+        if self._taken >= len(self._left):
+            self._left = ()
+        return frames
 
     def _split(self, data: bytes) -> list[bytes | PacketDecodeError]:
         """The frames' contents that ``data`` completes; an error in the place of one that is none."""
@@ -234,6 +260,8 @@ class PrefixDecoder(FrameDecoder[R]):
 def _decode_error(content: bytes | PacketDecodeError, failure: Exception | None) -> PacketDecodeError:
     if isinstance(content, PacketDecodeError):
         return content
+    if failure is not None:
+        bare(failure)  # the frames that it has passed keep alive all that was received with it, and it
     if isinstance(failure, PacketDecodeError):
         if not failure.data:
             failure.data = content

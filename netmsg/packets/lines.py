@@ -62,17 +62,17 @@ class _UTF8Decoder(DelimitedDecoder[str]):
     """Many lines are decoded at once and then cut apart, which in UTF-8 comes to the same: the hot path of whoever
     reads lines in masses."""
 
-    def feed(self, data: bytes) -> list[str | PacketDecodeError]:
-        if type(data) is not bytes or self._skipping or self._kept > len(data):
-            return super().feed(data)
+    def _feed_some(self, data: bytes) -> list[str | PacketDecodeError]:
+        if type(data) is not bytes or self._left or self._skipping or self._kept > len(data):
+            return super()._feed_some(data)
         whole = self._kept_bytes() + data if self._kept else data
         end = whole.rfind(self._delimiter)
         if end < 0 or len(whole) > self._max_packet_size:
-            return super().feed(data)
+            return super()._feed_some(data)
         try:
             lines: Any = whole[:end].decode().split(self._delimiter.decode())
         except UnicodeDecodeError:
-            return super().feed(data)
+            return super()._feed_some(data)
         rest = whole[end + len(self._delimiter):]
         self._forget()
         if rest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Any, TypeVar
 
-from ..errors import EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError
+from ..errors import EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError, bare
 from ..interrupts import is_of_a_signal_handler
 from .codec import Codec, Decoder, MappedCodec
 from .delimited import DelimitedCodec
@@ -30,11 +30,12 @@ def decodes_by_itself(codec: Codec[Any, Any]) -> bool:
 
 
 def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
-    """The packets that ``chunk`` completes, the next one last, and errors in the places of bad ones."""
+    """The packets that ``chunk`` completes, the next one last, and errors in the places of bad ones. If there are many
+    of those, not all yet: the others are what ``b""`` completes, as long as some are `_left`."""
     try:
-        packets = decoder.feed(chunk)
+        packets = decoder._feed_some(chunk)
     except PacketDecodeError as error:  # of a user's own decoder: it is to return them
-        packets = [error]
+        packets = [bare(error)]
     except Exception as error:  # and this it is not to do: what it has understood of the stream is not known any more
         if is_of_a_signal_handler(error):
             raise
@@ -71,8 +72,8 @@ def ending(decoder: Decoder[Any]) -> EOFError:
 
 
 def is_in_the_middle(decoder: Decoder[Any]) -> bool:
-    """Whether a packet has begun and is not complete."""
-    return isinstance(ending(decoder), IncompleteReadError)
+    """Whether a packet has begun and is not complete, or was not handed out."""
+    return bool(decoder._left) or isinstance(ending(decoder), IncompleteReadError)
 
 
 def has_failed(decoder: Decoder[Any]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..sockets.addresses import socket_file
-from ..sockets.listening import OUT_OF_RESOURCES
+from ..sockets.shortage import OUT_OF_RESOURCES
 from .reactor import READ, Reactor
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]

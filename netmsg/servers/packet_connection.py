@@ -401,6 +401,9 @@ class PacketConnection(Generic[S]):
                     continue
                 if self.closed:
                     given = ClosedError("the connection was closed")
+                elif self._decoder._left:
+                    self._decode(b"")
+                    continue
                 elif self._unread is not None and self._upgrade is None:
                     chunk, self._unread = self._unread, None
                     self._decode(chunk)
@@ -454,7 +457,7 @@ class PacketConnection(Generic[S]):
 
     def _decode(self, chunk: bytes) -> None:
         """What was received becomes packets, or the end. In a step, or on the loop while there is none."""
-        if chunk:
+        if chunk or self._decoder._left:
             self._packets = decoded(self._decoder, chunk)
             if self._decoder._lost is not None:
                 self._ending = loss(self._decoder)

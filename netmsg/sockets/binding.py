@@ -25,6 +25,7 @@ import time
 from typing import Final
 
 from ..deadline import Deadline
+from .shortage import OUT_OF_RESOURCES
 
 try:
     import fcntl
@@ -153,8 +154,8 @@ def _is_stale(path: str, kind: int) -> bool:
     except (ConnectionRefusedError, FileNotFoundError):
         return True
     except OSError as error:  # most of all EPROTOTYPE
-        if error.errno is None:
-            raise  # a signal handler raised it
+        if error.errno is None or error.errno in OUT_OF_RESOURCES:
+            raise  # a signal handler raised it, or it cannot be told
         return False
     return False
 
@@ -177,8 +178,8 @@ class _Lock:
             try:
                 self._held.extend(map(os.open, (self._name,), (LOCK_FLAGS,), (0o666,)))  # one call into C: on record
             except OSError as error:  # no such directory, or we may not write there: binding tells it better
-                if error.errno is None:
-                    raise  # a signal handler raised it
+                if error.errno is None or error.errno in OUT_OF_RESOURCES:
+                    raise  # a signal handler raised it, or one that is not held would have others in between
                 return
             if self._is_ours():
                 return

@@ -11,12 +11,9 @@ from .addresses import Address
 from .binding import bind_unix, listen_unix
 from .resolving import resolve
 
-__all__ = ["OUT_OF_RESOURCES", "bind_unix", "listen_tcp", "listen_unix", "share_port", "tcp_addresses"]
+__all__ = ["bind_unix", "listen_tcp", "listen_unix", "share_port", "tcp_addresses"]
 
 PORT_TRIES: Final = 20
-
-OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What ``accept`` fails with while there are too many descriptors or too little memory: it may work later."""
 
 
 def listen_tcp(addresses: list[Address], port: int, backlog: int, *, reuse_port: bool = False) -> list[socket.socket]:

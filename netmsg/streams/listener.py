@@ -17,8 +17,9 @@ from ..deadline import Deadline, check_timeout
 from ..errors import ClosedError, ForkedError
 from ..forking import Process, close_in_child, current_process
 from ..sockets.addresses import check_host, check_port, host_and_port, socket_file, unix_path
-from ..sockets.listening import OUT_OF_RESOURCES, listen_tcp, listen_unix, tcp_addresses
+from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
+from ..sockets.shortage import OUT_OF_RESOURCES
 from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
 from ..waiting import ONE

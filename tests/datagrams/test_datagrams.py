@@ -205,6 +205,19 @@ def test_every_interface_is_dual_stack_and_shows_ipv4_as_ipv4() -> None:
                 assert client.receive(timeout=TIMEOUT)[0] == b"reply"
 
 
+def test_every_interface_is_all_of_ipv4_where_the_kernel_has_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *arguments: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *arguments)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    with create_udp_socket(interface=None) as server, create_udp_socket() as client:
+        client.send(b"x", "127.0.0.1", server.local_address[1])
+        assert server.receive(timeout=TIMEOUT)[0] == b"x"
+
+
 # UNIX datagrams
 
 def test_49_datagrams_by_path(tmp_path: Path) -> None:

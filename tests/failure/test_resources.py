@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from support.pairs import TIMEOUT, Background, connected, until
@@ -81,6 +82,67 @@ def test_dialling_out_of_descriptors_is_retried() -> None:
             client.send(b"after")
             print(sock.recv(timeout=10).decode(), "Too many open files" in event.reason)
     """) == "after True\n"
+
+
+def test_a_stale_path_cannot_be_told_without_a_descriptor(tmp_path: Path) -> None:
+    assert run("""
+        import errno, os, resource, socket, sys
+        from netmsg import create_unix_server
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.bind(sys.argv[1])
+        hoard = []
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        while True:
+            try:
+                hoard.append(os.dup(0))
+            except OSError:
+                break
+        for spare in range(1, 4):  # one for the socket, one for the lock, one for the look
+            os.close(hoard.pop())
+            try:
+                with create_unix_server(sys.argv[1]):
+                    print("listens")
+            except OSError as error:
+                print(errno.errorcode[error.errno])
+                assert not os.path.exists(sys.argv[1] + ".netmsg-bind")
+    """, tmp_path / "server") == "EMFILE\nEMFILE\nlistens\n"
+
+
+def test_sending_a_unix_datagram_waits_for_room_without_a_descriptor_too(tmp_path: Path) -> None:
+    assert run("""
+        import os, resource, sys, threading
+        from netmsg import SendTimeoutError, create_unix_datagram_socket
+        with (create_unix_datagram_socket(path=sys.argv[1]) as receiver,
+              create_unix_datagram_socket(target_path=sys.argv[1]) as sender):
+            count = 0
+            try:
+                while True:
+                    sender.send(b"early", timeout=0)
+                    count += 1
+            except SendTimeoutError:
+                pass
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+            hoard = []
+            while True:
+                try:
+                    hoard.append(os.dup(0))
+                except OSError:
+                    break
+            try:
+                sender.send(b"x", timeout=0.2)
+            except SendTimeoutError:
+                print("waited")
+            sending = threading.Thread(target=sender.send, args=(b"late",), kwargs={"timeout": 30})
+            sending.start()
+            while receiver.receive(timeout=30)[0] != b"late":
+                pass
+            sending.join()
+            for descriptor in hoard:
+                os.close(descriptor)
+            print("sent")
+    """, tmp_path / "receiver") == "waited\nsent\n"
 
 
 def test_descriptors_above_1024_make_no_difference() -> None:
