@@ -112,12 +112,15 @@ class Router:
         self.ring += (lane,)
 
     def succeed(self, old: Lane, new: Lane, *, finish: bool) -> None:
-        """Another connection to the same peer takes the place of ``old``, with all that is still to be sent: nothing is
-        lost by it, and the order is kept. ``finish``: ``old`` goes on with what it is writing. At most once only."""
+        """Another connection to the same peer takes the place of ``old``, with all that is still to be sent or to be
+        acknowledged, within its window or not: nothing is lost by it or goes to the others, and the order is kept.
+        ``finish``: ``old`` goes on with what it is writing."""
         old.finishing = finish
         old.dead = True
         with old.lock:
             frames = old.take_back()
+        if self._reliable:
+            frames = self._take_unacked(old)
         new.dead = False
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
@@ -125,6 +128,8 @@ class Router:
             self._give(new, frame)
         for frame in frames:
             self._give(new, frame)
+        if self._reliable:
+            self.refill(new)
 
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
@@ -148,10 +153,7 @@ class Router:
             return Departure([], [heir] if frames else [])
         dead: list[Frame] = []
         if self._reliable:
-            # The queue holds nothing that is not in `unacked`, except copies being sent again.
-            frames = [frame for _, frame in lane.unacked.values()]
-            lane.unacked.clear()
-            lane.unacked_large = 0
+            frames = self._take_unacked(lane)
         if self._mode is SendMode.PUBLISH and frames:
             if lane.dialled is not None:
                 copies = self.copies.setdefault(lane.dialled, Kept())
@@ -173,6 +175,14 @@ class Router:
             self.parked.put_back(lane.identity, [frame for frame in frames if is_addressed(frame)])
         self.waiting.put_back(anybodys)
         return Departure(dead, self.distribute())
+
+    @staticmethod
+    def _take_unacked(lane: Lane) -> list[Frame]:
+        """All that a lane has to be acknowledged; its queue holds nothing else, except copies being sent again."""
+        frames = [frame for _, frame in lane.unacked.values()]
+        lane.unacked.clear()
+        lane.unacked_large = 0
+        return frames
 
     def _inherit(self, heir: Lane, frames: list[Frame]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless

@@ -439,12 +439,12 @@ class Sender:
             self._credit = 0
             self._refresh()
 
-    def leave(self, peer: Peer, *, in_vain: bool = True) -> None:
-        """A peer has gone: what it was not sent goes to the others, or waits. ``in_vain``: so does what it was sent and
-        has not acknowledged, which counts as sent again."""
+    def leave(self, peer: Peer) -> None:
+        """A peer has gone: what it was not sent goes to the others, or waits; so does what it was sent and has not
+        acknowledged, which counts as sent again."""
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
-            hopeless = self._count_resends(peer.lane) if self.reliable and in_vain else []
+            hopeless = self._count_resends(peer.lane) if self.reliable else []
             self.ledger.taken_back(peer.lane.unacked)
             peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
@@ -455,17 +455,18 @@ class Sender:
             self._given_up(peer, message_id)
 
     def succeed(self, old: Peer, new: Peer, *, finish: bool) -> None:
-        """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`."""
-        if self.reliable:
-            self.leave(old, in_vain=not finish)  # all that is not acknowledged goes out again
-            self.join(new)
-            return
+        """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`. What the old one
+        was sent, and has not acknowledged, goes out again; where it does not ``finish``, that counts as sent again."""
         new.lane.window = self._window(UNKNOWN_WINDOW)
         with self.route:
             self.fast_ring = ()
+            hopeless = self._count_resends(old.lane) if self.reliable and not finish else []
+            self.ledger.taken_back(old.lane.unacked)
             self.router.succeed(old.lane, new.lane, finish=finish)
             self._credit = 0
             self._refresh()
+        for message_id in hopeless:
+            self._given_up(old, message_id)
 
     def take_all(self, peers: Iterable[Peer]) -> int:
         """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""

@@ -129,6 +129,33 @@ def test_what_was_sent_by_the_connection_that_goes_is_not_in_vain() -> None:
                 assert sock.stats().resent == sock.stats().undelivered == 0
 
 
+def test_what_was_sent_by_the_connection_that_goes_is_for_nobody_else() -> None:
+    """The peer never goes away: it has a second connection, and then only that one."""
+    with listening() as listener, Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, identity=GREATER,
+                                         linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as goes, dial(sock.bound_port) as other:
+            goes.shake_hands()
+            other.shake_hands()
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            receipts = sock.send_many(numbered(100))
+            sent = [goes.read_kind(DATA_REQ)[1] for _ in range(50)]
+            others = [other.read_kind(DATA_REQ)[1] for _ in range(50)]
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener, LESSER) as stays:
+                stays.shake_hands()
+                until(lambda: sock.stats().connections == 3)
+                sock.send(b"last", other.identity)
+                assert other.read_kind(DATA_REQ)[1][16:] == b"last"
+                goes.wait_for_end()
+                goes.sock.shutdown(socket.SHUT_WR)
+                assert [stays.read_kind(DATA_REQ)[1] for _ in range(50)] == sent
+                stays.send(*(frame(ACK, message[:16]) for message in sent))
+                other.send(*(frame(ACK, message[:16]) for message in others))
+                for receipt in receipts:
+                    receipt.wait(timeout=TIMEOUT)
+
+
 @pytest.mark.parametrize("mode", list(SendMode))
 def test_a_third_connection_leaves_one_peer_under_the_identity(mode: SendMode) -> None:
     """While it is found out whether the first is alive, the third replaces it: the second must not be let in, too."""

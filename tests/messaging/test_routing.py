@@ -896,6 +896,25 @@ def test_another_connection_takes_over_what_the_old_one_has_not_sent(finish: boo
     assert old.dead and not new.dead
 
 
+@pytest.mark.parametrize("finish", [True, False])
+def test_another_connection_takes_over_what_the_old_one_has_not_acknowledged(finish: bool) -> None:
+    """Beyond its window, which is not known yet, and not to the others; what waits comes behind it."""
+    router = reliable()
+    old, other = joining(router, b"a", b"b", window=3)
+    place(router, *requests(0, 1, 2, 3, 4, 5, 6))
+    place(router, addressed(request(7)), identity=b"a")
+    take(old.begin_write() or pytest.fail())
+    router.acknowledged(old, [message_id(0)])
+    new = lane(b"a", window=1)
+    router.succeed(old, new, finish=finish)
+    assert router.ring == (new, other) and router.find(b"a") is new
+    assert new.queue == requests(2, 4, 6) and list(new.unacked) == [message_id(number) for number in (2, 4, 6)]
+    assert list(other.unacked) == [message_id(number) for number in (1, 3, 5)]
+    assert old.dead and not old.unacked and not new.dead
+    router.acknowledged(new, list(new.unacked))
+    assert list(new.unacked) == [message_id(7)]
+
+
 def test_what_the_old_connection_is_writing_it_brings_to_its_end() -> None:
     router = roundrobin()
     (old,) = joining(router, b"a")
