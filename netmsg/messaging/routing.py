@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from ..wire.envelope import LARGE_FRAME, Frame
+from ..wire.envelope import LARGE_FRAME, Frame, frame_header
 from .kept import Kept, Limits, Parked, large_size
 from .lane import Lane, is_addressed
 
@@ -102,12 +102,11 @@ class Router:
         return self._by_identity.get(identity)
 
     def join(self, lane: Lane) -> None:
-        """A peer has come: it gets what has been waiting for it, then what has been waiting for anybody."""
+        """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
         self._by_identity[lane.identity] = lane
         for frame in self.copies.pop(lane.dialled, ()) if lane.dialled is not None else ():
             self._give(lane, frame)
-        self._unpark(lane)
         self._fill(lane)
         self.ring += (lane,)
 
@@ -365,7 +364,6 @@ class Router:
         if lane.dead or not (self.waiting or self.parked.count):
             return []
         before = lane.given  # and not the length of its queue, which others shorten meanwhile
-        self._unpark(lane)
         self._fill(lane)
         return [lane] if lane.given > before else []
 
@@ -468,14 +466,20 @@ class Router:
         queue.append(frame)
 
     def _fill(self, lane: Lane) -> None:
-        """Give a lane what waits for anybody: all of it at most once, within the window at least once."""
+        """Give a lane what waits for it and what waits for anybody, in the order of sending: all of it at most once,
+        within the window at least once."""
         waiting = self.waiting
+        parked = self.parked.of(lane.identity)
+        while parked and self.has_room(lane):
+            if waiting and _is_older(waiting[0], parked[0]):
+                self._move(waiting, lane)
+            else:
+                self._move(parked, lane, self.parked)
+        self.parked.tidy(lane.identity)
         while waiting and (not self._reliable or self.has_room(lane)):
             self._move(waiting, lane)
 
-    def _unpark(self, lane: Lane) -> None:
-        parked = self.parked
-        kept = parked.of(lane.identity)
-        while kept and self.has_room(lane):
-            self._move(kept, lane, parked)
-        parked.tidy(lane.identity)
+
+def _is_older(one: Frame, other: Frame) -> bool:
+    """Of two at-least-once messages, whose ids are in the order of sending."""
+    return frame_header(one)[5:21] < frame_header(other)[5:21]

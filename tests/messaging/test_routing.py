@@ -525,14 +525,24 @@ def test_an_acknowledgement_opens_the_window_for_what_waits() -> None:
     assert list(router.waiting) == requests(3)
 
 
-def test_an_acknowledgement_opens_the_window_for_parked_messages_first() -> None:
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_waits_for_a_peer_and_for_anybody_goes_out_in_the_order_of_sending(returns: bool) -> None:
     router = reliable()
     (a,) = joining(router, b"a", window=1)
-    place(router, *requests(0, 1))
-    place(router, addressed(request(2)), identity=b"a")
-    router.acknowledged(a, [message_id(0)])
-    assert list(a.unacked) == [message_id(2)]
-    assert list(router.waiting) == requests(1)
+    for number in range(6):
+        if number in (1, 2, 4):
+            place(router, addressed(request(number, 1500)), identity=b"a")
+        else:
+            place(router, request(number))
+    if returns:
+        router.leave(a)
+        (a,) = joining(router, b"a", window=1)
+    got = []
+    while a.unacked:
+        got += a.unacked
+        router.acknowledged(a, list(a.unacked))
+    assert got == [message_id(number) for number in range(6)]
+    assert router.unplaced == 0 and router.parked.large == a.unacked_large == 0
 
 
 def test_a_wider_window_is_filled_with_what_waits() -> None:
