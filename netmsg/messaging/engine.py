@@ -296,7 +296,7 @@ class Engine:
         do."""
         known = len(self.open_peers) + len(self.handshaking) - len(self._strangers)
         full = (self.receiver.is_flooded
-                or self._strangers.is_full(self.settings.max_connections - known, time.monotonic()))
+                or self._strangers.is_full(self.settings.max_connections - known, time.monotonic(), self._is_awaited))
         for acceptor in self.acceptors:
             if full:
                 acceptor.pause()
@@ -319,6 +319,10 @@ class Engine:
         self.admission.greeted(peer)
 
     # The network thread: connections let in
+
+    def _is_awaited(self) -> bool:
+        """Whether anybody waits outside."""
+        return any(acceptor.is_awaited for acceptor in self.acceptors)
 
     def let_in(self, peer: Peer) -> None:
         """Exchange messages with ``peer``, which has said who it is."""

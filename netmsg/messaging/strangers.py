@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..deadline import Deadline
@@ -39,9 +40,9 @@ class Stranger(Protocol):
 
 
 class Strangers:
-    """A bounded number of them. When there are too many, those go that have said nothing for a while, the oldest first.
-    Who has said something that we have not got round to hear is spared: it is this end that is behind, and whoever
-    wants to come waits in the backlog. On the network thread."""
+    """A bounded number of them. When there are too many, and more want to come, those go that have said nothing for a
+    while, the oldest first. Who has said something that we have not got round to hear is spared: it is this end that is
+    behind, and whoever wants to come waits in the backlog. On the network thread."""
 
     def __init__(self) -> None:
         self._since: dict[Stranger, float] = {}
@@ -61,10 +62,11 @@ class Strangers:
         self._since.pop(stranger, None)
         self._answered.discard(stranger)
 
-    def is_full(self, limit: int, now: float) -> bool:
-        """Whether there may be no more of them, after some had to go if there are as many as ``limit`` (or 256)."""
+    def is_full(self, limit: int, now: float, is_awaited: Callable[[], bool]) -> bool:
+        """Whether there may be no more of them, after some had to go if there are as many as ``limit`` (or 256) and
+        ``is_awaited()`` says that somebody else wants to come."""
         limit = min(limit, MOST_STRANGERS)
-        if len(self) >= limit and self._since and not self._evicting:
+        if len(self) >= limit and self._since and not self._evicting and is_awaited():
             self._evicting = True  # closing them comes back to here
             try:
                 self._evict(max(len(self) - limit + 1, limit // SHARE), now)
