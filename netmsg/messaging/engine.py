@@ -405,9 +405,11 @@ class Engine:
             return False
         del self.handshaking[peer]
         self.open_peers.add(peer)
-        if peer.lane.dialled is None:  # but perhaps we dial it, too, and messages are kept for what we dial
-            peer.lane.dialled = next((endpoint for endpoint in self._endpoints if endpoint.leads_to == peer.identity),
-                                     None)
+        # Messages are kept for what we dial; and perhaps we dial it too, or by another way as well.
+        kept, lane = self.sender.router.copies, peer.lane
+        ways = [endpoint for endpoint in self._endpoints if endpoint.leads_to == peer.identity]
+        if lane.dialled not in kept:
+            lane.dialled = next((way for way in ways if way in kept), lane.dialled or next(iter(ways), None))
         peer.let_in(self.receiver.open_account(peer))
         return True
 

@@ -384,6 +384,37 @@ def test_copies_that_are_kept_for_what_we_dial_reach_it_whoever_dials(names: tup
             assert closing.result() == 0
 
 
+def test_copies_that_are_kept_for_a_peer_reach_it_by_another_way_that_we_dial() -> None:
+    """It was found to be the same one behind both addresses, and comes back at the second alone."""
+    with listening() as one, listening() as two:
+        sock = Søcket(SendMode.PUBLISH, on_duplicate=OnDuplicate.REJECT, reconnection_delay=lambda: 0.01, send_hwm=500)
+        sock.connect(port=one.getsockname()[1])
+        with accept(one, LESSER) as first:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.connect(port=two.getsockname()[1])
+            with accept(two, LESSER) as refused:
+                refused.send(hello(LESSER))
+                refused.wait_for_end()
+            for number in range(200):
+                sock.send(b"%06d" % number + bytes(100_000))
+            one.close()
+            first.reset()
+        with accept(two, LESSER) as again:
+            again.shake_hands()
+            until(lambda: sock.stats().connections == 2)
+            kept = sock.stats().queued
+            sock.send(b"newer")
+            got = [again.read_kind(DATA)[1][:6]]
+            while got[-1] != b"newer":
+                got.append(again.read_kind(DATA)[1][:6])
+            assert got[:-1] == sorted(got[:-1]) and len(got) > kept > 0
+            closing = Background(sock.close, linger=TIMEOUT / 2)
+            again.wait_for_end()
+            again.close()
+            assert closing.result() == 0
+
+
 def test_mutual_tls_and_crossing_dials_come_to_rest(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
                                                     authority: trustme.CA) -> None:
     """Both ends show the same certificate by either connection."""
