@@ -108,6 +108,7 @@ class Router:
         for frame in self.copies.pop(lane.dialled, ()) if lane.dialled is not None else ():
             self._give(lane, frame)
         self._fill(lane)
+        self._note_backlog(lane)
         self.ring += (lane,)
 
     def succeed(self, old: Lane, new: Lane, *, finish: bool) -> None:
@@ -129,6 +130,13 @@ class Router:
             self._give(new, frame)
         if self._reliable:
             self.refill(new)
+        self._note_backlog(new)
+
+    @staticmethod
+    def _note_backlog(lane: Lane) -> None:
+        """What is in its queue was there before its peer could take any of it."""
+        lane.backlog = lane.sent_messages + len(lane.queue)
+        lane.backlog_bytes = lane.large_bytes
 
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
@@ -157,7 +165,8 @@ class Router:
             if lane.dialled is not None:
                 copies = self.copies.setdefault(lane.dialled, Kept())
                 for frame in frames:
-                    if is_addressed(frame):
+                    # There may be more than the marks allow: see `is_catching_up`.
+                    if is_addressed(frame) or copies.is_full(self._limits):
                         dead.append(frame)
                     else:
                         copies.add(frame)
@@ -400,6 +409,12 @@ class Router:
         if self._reliable:
             return len(lane.unacked) < lane.window and lane.unacked_large < self._limits.bytes
         return len(lane.queue) < self._limits.messages and lane.large_bytes < self._limits.bytes
+
+    def is_catching_up(self, lane: Lane) -> bool:
+        """Whether it would have room but for what was kept for it before it came."""
+        left = lane.backlog - lane.sent_messages
+        return (left > 0 and len(lane.queue) - left < self._limits.messages
+                and lane.large_bytes - lane.backlog_bytes < self._limits.bytes)
 
     def waiting_has_room(self) -> bool:
         waiting = len(self.waiting)

@@ -276,19 +276,33 @@ class Sender:
             self._drop_newest(data, receipt, identity)
             return True
         if policy is OnFull.DISCONNECT:
+            if identity is None and self._settings.send_mode is SendMode.PUBLISH and self.router.ring:
+                return self._publish_or_disconnect(data, deadline)
             with self.route:
                 full = self.router.full_lanes(identity)
                 self._stuck(full)  # from now on
             if not full:
                 self._drop_newest(data, receipt, identity)
                 return True
-            if identity is None and self._settings.send_mode is SendMode.PUBLISH:
-                self._disconnect(full, deadline)
-            else:
-                self._disconnect_who_is_stuck(full, identity, deadline)
+            self._disconnect_who_is_stuck(full, identity, deadline)
             return False
         self._wait_for_room(identity, deadline)
         return False
+
+    def _publish_or_disconnect(self, data: bytes, deadline: Deadline) -> bool:
+        """Disconnect those that do not keep up. Where there are only such as have not been sent yet what was kept for
+        them, publish past the mark (true): they have had no chance to take it."""
+        with self.route:
+            behind = [lane for lane in self.router.full_lanes() if not self.router.is_catching_up(lane)]
+            published = bool(self.router.ring) and not behind
+            if published:
+                self.router.publish(data_frame(data, self.router.large), self.router.ring)
+                self._credit = 0
+        if published:
+            self.kick_all()
+        else:
+            self._disconnect(behind, deadline)
+        return published
 
     def _disconnect_who_is_stuck(self, full: list[Lane], identity: bytes | None, deadline: Deadline) -> None:
         """There may soon be room, for the others do keep up: then nobody has to go, and otherwise one who has taken

@@ -966,6 +966,34 @@ def test_a_message_that_came_late_to_the_old_connection_goes_to_the_new_one() ->
     assert new.queue == messages(1)
 
 
+def test_a_peer_is_catching_up_until_it_has_been_sent_what_was_kept_for_it() -> None:
+    router = publisher(Limits(3, 1000))
+    place(router, *messages(0, 1, 2))
+    (a,) = joining(router, b"a")
+    assert not router.has_room(a) and router.is_catching_up(a)
+    write = a.begin_write()
+    assert write is not None
+    router.publish(message(3), [a])
+    router.publish(message(4), [a])
+    assert router.is_catching_up(a)
+    router.publish(message(5), [a])
+    assert not router.is_catching_up(a)
+    take(write)
+    a.end_write(write)
+    assert not router.has_room(a) and not router.is_catching_up(a)
+
+
+def test_no_more_copies_are_kept_for_an_endpoint_than_the_mark_allows() -> None:
+    router = publisher(Limits(3, 1000))
+    a = lane(b"a", dialled="there")
+    router.join(a)
+    for number in range(5):
+        router.publish(message(number), [a])
+    assert router.leave(a).dead == messages(3, 4)
+    router.join(again := lane(b"a", dialled="there"))
+    assert again.queue == messages(0, 1, 2)
+
+
 def test_the_peers_in_the_way_of_a_message_are_told() -> None:
     router = roundrobin(Limits(1, 1 << 20))
     a, b = joining(router, b"a", b"b")
