@@ -338,8 +338,8 @@ class Sender:
 
     def _report_full(self, identity: bytes | None) -> None:
         if not self._full_reported:
-            self._full_reported = True
             self._events.add(Full(None, identity, QUEUE_IS_FULL))
+            self._full_reported = True
 
     def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> None:
         if receipt is not None:
