@@ -14,6 +14,8 @@ MOST_STRANGERS: Final = 256
 PATIENCE: Final = 0.2
 """Seconds that one has to say something, from when it came or was answered, before it may have to go for the sake of
 others."""
+FAR_AWAY: Final = 1.0
+"""The same for one that was answered, as long as most have said nothing: its next word may be on its way."""
 SHARE: Final = 8
 """Of them this part may have to go at a time, so that not all are looked at for each newcomer."""
 LOOK_AGAIN: Final = 0.02
@@ -79,7 +81,10 @@ class Strangers:
             if one.answered and one not in self._answered:
                 self._answered.add(one)
                 self._since[one] = now
-        tried = [one for one, since in self._since.items() if now - since >= PATIENCE]
+        answered = self._answered
+        patience = FAR_AWAY if 2 * len(answered) <= len(self) else PATIENCE
+        tried = [one for one, since in self._since.items()
+                 if now - since >= (patience if one in answered else PATIENCE)]
         if not tried:
             return
         ready = dict(ready_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)) or ())

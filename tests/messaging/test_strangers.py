@@ -96,6 +96,16 @@ def test_the_time_of_one_that_was_answered_begins_anew(room: Room) -> None:
     assert not room.has_no_more(1, PATIENCE + PATIENCE) and caller.gone
 
 
+def test_one_that_was_answered_has_more_time_while_most_have_said_nothing(room: Room) -> None:
+    far, silent = room.come(answered=True), room.come()
+    assert not room.has_no_more(2, 100.0)
+    assert silent.gone and not far.gone
+    other = room.come()
+    assert not room.has_no_more(2, 100.0 + 2 * PATIENCE)
+    assert other.gone and not far.gone
+    assert not room.has_no_more(1, 100.0 + 2 * PATIENCE) and far.gone
+
+
 @pytest.mark.parametrize("where", ["in the kernel", "in the transport"])
 def test_one_that_we_have_not_heard_yet_is_spared(room: Room, where: str) -> None:
     speaking, silent = room.come(unheard=where == "in the transport"), room.come()
