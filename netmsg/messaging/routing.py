@@ -7,7 +7,7 @@ and calls `give_back` when it is set. Whoever comes second, that sender or the `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -237,13 +237,21 @@ class Router:
         self.waiting.add(frame)
         return Placed.WAITING, ()
 
-    def publish(self, frame: Frame, lanes: Iterable[Lane]) -> tuple[Placed, Iterable[Lane]]:
-        """A copy to each of ``lanes``."""
+    def publish(self, frame: Frame, lanes: Sequence[Lane]) -> tuple[Placed, Sequence[Lane]]:
+        """A copy to each of ``lanes``; to all of them also where an interrupt comes in between."""
         large = large_size(frame)
-        for lane in lanes:
-            lane.large_bytes += large
-            lane.queue.append(frame)
+        try:
+            for lane in lanes:
+                lane.large_bytes += large
+                lane.queue.append(frame)
+        except BaseException:
+            self.publish_to_rest(frame, lanes, lane)
+            raise
         return Placed.QUEUED, lanes
+
+    def publish_to_rest(self, frame: Frame, lanes: Sequence[Lane], last: Lane) -> None:
+        """After an interrupt, which comes after an append and not before it, to ``last``: to those behind."""
+        self.publish(frame, lanes[lanes.index(last) + 1:])
 
     def _place_by_identity(self, frame: Frame, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
         lane = self._by_identity.get(identity)

@@ -188,9 +188,14 @@ class Sender:
         """Queue a frame. Under ``route``."""
         if identity is None and self._credit > 0 and type(frame) is bytes:
             self._credit -= 1
-            for lane in self.router.ring:
-                lane.queue.append(frame)
-            return Placed.QUEUED, self.router.ring
+            ring = self.router.ring
+            try:
+                for lane in ring:
+                    lane.queue.append(frame)
+            except BaseException:
+                self.router.publish_to_rest(frame, ring, lane)
+                raise
+            return Placed.QUEUED, ring
         placed, lanes = self.router.place(frame, identity)
         if self._settings.send_mode is SendMode.PUBLISH:
             ring = self.router.ring
