@@ -173,8 +173,9 @@ class Conversation:
 
     def release(self) -> None:
         """Wake the waiting thread. Raises ``RuntimeError`` if that has been done already."""
-        if self._woken:
-            raise RuntimeError("woken already")
+        woken = self._woken
         self._woken = True
         if self._wake_up is not None:
-            self._wake_up.set()
+            self._wake_up.set()  # in any case: who was to do it before may have been interrupted on the way here
+        if woken:
+            raise RuntimeError("woken already")

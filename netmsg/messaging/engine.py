@@ -9,6 +9,7 @@
 lock, in the order of        guards; what is done under it
 taking
 ===========================  ==============================================================================
+`Engine._beginning`          whether there is a network thread when the end comes
 `Sender.route`               the `Router` and the `Ledger`; never a system call
 `Lane.lock` (one a peer)     the head of that peer's queue, the write in progress, the right to read, the
                              life of its descriptor; one non-blocking send or receive
@@ -36,6 +37,7 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..interrupts import interrupts
+from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
@@ -153,10 +155,12 @@ class Engine:
         self._regulating = False
         self.peer_waiters = Waiters()
         self._close_waiters = Waiters()
+        self._beginning = new_lock()
         self._attached = False
         self._forked = False
         self._failure: BaseException | None = None
         self._looking = False
+        self._winding_down = False  # the network thread's
         self._settling = False
         self._settled = False
         self._look_every = max(LOOK_AT_MOST_EVERY, min(LOOK_EVERY, settings.heartbeat_interval / 8,
@@ -194,10 +198,11 @@ class Engine:
             self.check_open()
 
     def _attach_now(self) -> None:
-        if self._attached:
-            return
-        self.io.attach(self)
-        self._attached = True
+        with self._beginning:
+            if self._attached or self.closed:
+                return
+            self.io.attach(self)
+            self._attached = True
         if self.closing:  # by another thread, which may not have known that there is something to detach
             self.io.call(self._begin_close, 0.0)
 
@@ -238,8 +243,16 @@ class Engine:
         self._attach()
         endpoint = Endpoint(self, target, ssl_context=context, server_hostname=server_hostname,
                             connect_timeout=connect_timeout, reconnection_delay=self.settings.reconnection_delay)
-        self._endpoints.append(endpoint)
-        self.io.call(endpoint.start)
+        endpoints = self._endpoints
+        try:
+            self.io.call(endpoint.start)
+            # No call from here on, and so no interrupt.
+            endpoints += (endpoint,)
+        except BaseException:
+            self.io.call(endpoint.stop)
+            raise
+        if self.closing:  # meanwhile
+            self.io.call(endpoint.stop)
 
     # From any thread: waiting
 
@@ -296,7 +309,7 @@ class Engine:
         do."""
         known = len(self.open_peers) + len(self.handshaking) - len(self._strangers)
         full = (self.receiver.is_flooded
-                or self._strangers.is_full(self.settings.max_connections - known, time.monotonic()))
+                or self._strangers.is_full(self.settings.max_connections - known, time.monotonic(), self._is_awaited))
         for acceptor in self.acceptors:
             if full:
                 acceptor.pause()
@@ -306,6 +319,10 @@ class Engine:
             self._regulating = True
             self.io.call_later(LOOK_AGAIN, self._regulate_again)
         return full
+
+    def _is_awaited(self) -> bool:
+        """Whether anybody waits outside."""
+        return any(acceptor.is_awaited for acceptor in self.acceptors)
 
     def _regulate_again(self) -> None:
         self._regulating = False
@@ -401,9 +418,11 @@ class Engine:
             return False
         del self.handshaking[peer]
         self.open_peers.add(peer)
-        if peer.lane.dialled is None:  # but perhaps we dial it, too, and messages are kept for what we dial
-            peer.lane.dialled = next((endpoint for endpoint in self._endpoints if endpoint.leads_to == peer.identity),
-                                     None)
+        # Messages are kept for what we dial; and perhaps we dial it too, or by another way as well.
+        kept, lane = self.sender.router.copies, peer.lane
+        ways = [endpoint for endpoint in self._endpoints if endpoint.leads_to == peer.identity]
+        if lane.dialled not in kept:
+            lane.dialled = next((way for way in ways if way in kept), lane.dialled or next(iter(ways), None))
         peer.let_in(self.receiver.open_account(peer))
         return True
 
@@ -532,7 +551,7 @@ class Engine:
         try:
             self._close_waiters.wait(lambda: self._over, margin)
         except BaseException:
-            self.io.call(self._end)  # who interrupts the lingering has lingered enough
+            self.io.call(self._begin_close, 0.0)  # who interrupts the lingering has lingered enough
             raise
         self.authorizing.join(BRIEFLY)
         self.delaying.join(BRIEFLY)
@@ -540,28 +559,43 @@ class Engine:
         return self._given_up
 
     def begin_close(self, linger: float) -> None:
-        """Start closing, and return at once. Called again it may shorten the lingering."""
-        first = not self.closing
+        """Start closing, and return at once. Called again it may shorten the lingering; and it does what an interrupt
+        has kept the first from doing."""
         self.closing = True
         if self._forked:
             return  # what wakes those who wait is shared with the parent, and in the child nobody waits
+        if self._attached:
+            self.io.call(self._begin_close, linger)  # first, so that an interrupt from here on leaves nothing undone
+        self._turn_away()
+        if self._attached or self.closed:
+            return
+        if interrupts(HERE):
+            _thread.start_new_thread(self._end_unattached, ())  # this one may hold the locks that it takes
+            return
+        try:
+            aside(self._end_unattached)
+        except RuntimeError:  # no thread can be started any more: the interpreter is exiting
+            self._end_unattached()
+
+    def _end_unattached(self) -> None:
+        """There is no network thread that it could be left to, unless one has begun meanwhile."""
+        with self._beginning:
+            if not self._attached:
+                self._end()
+
+    def _turn_away(self) -> None:
+        """Once closing: nobody sends any more, and nobody receives, or waits to. May be repeated."""
         self.sender.fast_ring = ()
         self.receiver.inbox.close()
         self._peers_changed()
-        if self._attached:
-            self.io.call(self._begin_close, linger, first)
-        elif not first:
-            return
-        elif interrupts(HERE):
-            _thread.start_new_thread(self._end, ())  # this one may hold the locks that it takes
-        else:
-            self._end()
 
-    def _begin_close(self, linger: float, first: bool = True) -> None:
+    def _begin_close(self, linger: float) -> None:
         if self.closed:
             self.io.detach(self)
             return
-        if first:
+        if not self._winding_down:
+            self._winding_down = True
+            self._turn_away()
             self._wind_down()
         if linger == 0:
             for peer in tuple(self.open_peers):
@@ -663,8 +697,7 @@ class Engine:
         if cause is not None:
             strip(cause)  # the log has the rest
         self.closing = True
-        self.sender.fast_ring = ()
-        self.receiver.inbox.close()
+        self._turn_away()
         self._end()
         self._peers_changed()
 

@@ -317,10 +317,15 @@ class Inbox:
         the lock, for only then can the two be kept in step."""
         with self._lock:
             if self._signal is None:
-                self._signal = Signal()
+                signal = Signal()
+                signal.set()
+                # No call until all of it is done. Who is interrupted before the look has a descriptor that is readable
+                # without reason, until somebody has looked, and not one that never is.
+                self._signalled = True
                 self.current = NOTHING
-                if self.last.queue or self._batches or self._closed:
-                    self._set_signal()
+                self._signal = signal
+                if not self._ready():
+                    self._clear_signal()
             return self._signal.fileno()
 
     def _set_signal(self) -> None:

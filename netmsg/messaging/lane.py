@@ -72,9 +72,9 @@ class Lane:
     but for `unacked` and what is said of acknowledgements, which belong to the router and its lock.
     """
 
-    __slots__ = ("acknowledged", "control", "control_bytes", "dead", "dialled", "finishing", "given", "held",
-                 "identity", "large_bytes", "lock", "owner", "progress", "progress_at", "queue", "sent_bytes",
-                 "sent_log", "sent_messages", "unacked", "unacked_large", "window", "writing")
+    __slots__ = ("acknowledged", "backlog", "backlog_bytes", "control", "control_bytes", "dead", "dialled",
+                 "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress", "progress_at",
+                 "queue", "sent_bytes", "sent_log", "sent_messages", "unacked", "unacked_large", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -112,6 +112,10 @@ class Lane:
         """What `sent_messages` was, at some times: for the `Ledger`."""
         self.acknowledged = 0
         """At-least-once messages that the peer has acknowledged."""
+        self.backlog = 0
+        """What `sent_messages` will be when it has been sent all that was kept for it before it came;"""
+        self.backlog_bytes = 0
+        """and how many bytes the large ones of those had."""
         self.progress = -1
         """How far the peer had come at `progress_at`, where that is looked at: for `OnFull.DISCONNECT`."""
         self.progress_at = 0.0

@@ -19,6 +19,7 @@ from .inbox import Batch, Inbox, RequestBatch
 if TYPE_CHECKING:
     from .engine import Engine
     from .peers import Peer
+    from .smart_socket import Delivery
 
 __all__ = ["Receiver"]
 
@@ -213,16 +214,20 @@ class Receiver:
             lane.add_control(ack_frames(message_ids))
             self.io.work.add(lane.owner)
 
-    def settle_delivery(self, credit: Credit | None, sender: bytes, message_id: bytes, size: int,
-                        accept: bool) -> None:
-        """A manual acknowledgement, or a refusal."""
+    def settle_delivery(self, delivery: Delivery, accept: bool) -> None:
+        """A manual acknowledgement, or a refusal; the first that is said of a delivery counts."""
+        message_id = delivery._message_id
+        if delivery._settled or message_id is None:
+            return
+        delivery._settled = True
         if accept:
-            self._acknowledge(sender, [message_id])
+            self._acknowledge(delivery.identity, [message_id])
         else:
-            self.arrivals.refuse(sender, message_id)
+            self.arrivals.refuse(delivery.identity, message_id)
+        credit = delivery._credit
         if credit is not None:
             credit.arrived -= 1
-            credit.arrived_bytes -= size
+            credit.arrived_bytes -= len(delivery.data)
             if credit.waits:
                 self._taken_from(credit)
 

@@ -107,8 +107,8 @@ class Reporter:
 
     def _warn(self, subject: object, text: str, *arguments: object, error: BaseException | None = None) -> None:
         if not self._is_quiet(subject) and log.isEnabledFor(logging.WARNING):
-            self._hush(subject)
             soon(self._warn_now, subject, error, text, *arguments)
+            self._hush(subject)  # afterwards, for an interrupt may come in between
 
     def _is_quiet(self, subject: object) -> bool:
         if subject not in self._quiet and len(self._quiet) >= MOST_SUBJECTS:
@@ -133,15 +133,19 @@ class Reporter:
             return
         if self._is_quiet("lost"):
             self._waiting = True
-            self._engine.io.call(self._wait)
+            try:
+                self._engine.io.call(self._wait)
+            except BaseException:  # interrupted, perhaps before it was said: the next loss says it again
+                self._waiting = False
+                raise
         else:
-            self._hush("lost")
             soon(self._say_losses)
+            self._hush("lost")
 
     # The network thread
 
     def _wait(self) -> None:
-        if not self._engine.closed:
+        if not self._engine.closed and self._timer is None:
             self._timer = self._engine.io.call_later(self._quiet.get("lost", 0.0) - time.monotonic(), self._waited)
 
     def _waited(self) -> None:

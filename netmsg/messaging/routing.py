@@ -7,11 +7,11 @@ and calls `give_back` when it is set. Whoever comes second, that sender or the `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from ..wire.envelope import LARGE_FRAME, Frame
+from ..wire.envelope import LARGE_FRAME, Frame, frame_header
 from .kept import Kept, Limits, Parked, large_size
 from .lane import Lane, is_addressed
 
@@ -102,22 +102,25 @@ class Router:
         return self._by_identity.get(identity)
 
     def join(self, lane: Lane) -> None:
-        """A peer has come: it gets what has been waiting for it, then what has been waiting for anybody."""
+        """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
         self._by_identity[lane.identity] = lane
         for frame in self.copies.pop(lane.dialled, ()) if lane.dialled is not None else ():
             self._give(lane, frame)
-        self._unpark(lane)
         self._fill(lane)
+        self._note_backlog(lane)
         self.ring += (lane,)
 
     def succeed(self, old: Lane, new: Lane, *, finish: bool) -> None:
-        """Another connection to the same peer takes the place of ``old``, with all that is still to be sent: nothing is
-        lost by it, and the order is kept. ``finish``: ``old`` goes on with what it is writing. At most once only."""
+        """Another connection to the same peer takes the place of ``old``, with all that is still to be sent or to be
+        acknowledged, within its window or not: nothing is lost by it or goes to the others, and the order is kept.
+        ``finish``: ``old`` goes on with what it is writing."""
         old.finishing = finish
         old.dead = True
         with old.lock:
             frames = old.take_back()
+        if self._reliable:
+            frames = self._take_unacked(old)
         new.dead = False
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
@@ -125,6 +128,15 @@ class Router:
             self._give(new, frame)
         for frame in frames:
             self._give(new, frame)
+        if self._reliable:
+            self.refill(new)
+        self._note_backlog(new)
+
+    @staticmethod
+    def _note_backlog(lane: Lane) -> None:
+        """What is in its queue was there before its peer could take any of it."""
+        lane.backlog = lane.sent_messages + len(lane.queue)
+        lane.backlog_bytes = lane.large_bytes
 
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
@@ -148,15 +160,13 @@ class Router:
             return Departure([], [heir] if frames else [])
         dead: list[Frame] = []
         if self._reliable:
-            # The queue holds nothing that is not in `unacked`, except copies being sent again.
-            frames = [frame for _, frame in lane.unacked.values()]
-            lane.unacked.clear()
-            lane.unacked_large = 0
+            frames = self._take_unacked(lane)
         if self._mode is SendMode.PUBLISH and frames:
             if lane.dialled is not None:
                 copies = self.copies.setdefault(lane.dialled, Kept())
                 for frame in frames:
-                    if is_addressed(frame):
+                    # There may be more than the marks allow: see `is_catching_up`.
+                    if is_addressed(frame) or copies.is_full(self._limits):
                         dead.append(frame)
                     else:
                         copies.add(frame)
@@ -173,6 +183,14 @@ class Router:
             self.parked.put_back(lane.identity, [frame for frame in frames if is_addressed(frame)])
         self.waiting.put_back(anybodys)
         return Departure(dead, self.distribute())
+
+    @staticmethod
+    def _take_unacked(lane: Lane) -> list[Frame]:
+        """All that a lane has to be acknowledged; its queue holds nothing else, except copies being sent again."""
+        frames = [frame for _, frame in lane.unacked.values()]
+        lane.unacked.clear()
+        lane.unacked_large = 0
+        return frames
 
     def _inherit(self, heir: Lane, frames: list[Frame]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless
@@ -219,13 +237,21 @@ class Router:
         self.waiting.add(frame)
         return Placed.WAITING, ()
 
-    def publish(self, frame: Frame, lanes: Iterable[Lane]) -> tuple[Placed, Iterable[Lane]]:
-        """A copy to each of ``lanes``."""
+    def publish(self, frame: Frame, lanes: Sequence[Lane]) -> tuple[Placed, Sequence[Lane]]:
+        """A copy to each of ``lanes``; to all of them also where an interrupt comes in between."""
         large = large_size(frame)
-        for lane in lanes:
-            lane.large_bytes += large
-            lane.queue.append(frame)
+        try:
+            for lane in lanes:
+                lane.large_bytes += large
+                lane.queue.append(frame)
+        except BaseException:
+            self.publish_to_rest(frame, lanes, lane)
+            raise
         return Placed.QUEUED, lanes
+
+    def publish_to_rest(self, frame: Frame, lanes: Sequence[Lane], last: Lane) -> None:
+        """After an interrupt, which comes after an append and not before it, to ``last``: to those behind."""
+        self.publish(frame, lanes[lanes.index(last) + 1:])
 
     def _place_by_identity(self, frame: Frame, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
         lane = self._by_identity.get(identity)
@@ -355,7 +381,6 @@ class Router:
         if lane.dead or not (self.waiting or self.parked.count):
             return []
         before = lane.given  # and not the length of its queue, which others shorten meanwhile
-        self._unpark(lane)
         self._fill(lane)
         return [lane] if lane.given > before else []
 
@@ -392,6 +417,12 @@ class Router:
         if self._reliable:
             return len(lane.unacked) < lane.window and lane.unacked_large < self._limits.bytes
         return len(lane.queue) < self._limits.messages and lane.large_bytes < self._limits.bytes
+
+    def is_catching_up(self, lane: Lane) -> bool:
+        """Whether it would have room but for what was kept for it before it came."""
+        left = lane.backlog - lane.sent_messages
+        return (left > 0 and len(lane.queue) - left < self._limits.messages
+                and lane.large_bytes - lane.backlog_bytes < self._limits.bytes)
 
     def waiting_has_room(self) -> bool:
         waiting = len(self.waiting)
@@ -458,14 +489,20 @@ class Router:
         queue.append(frame)
 
     def _fill(self, lane: Lane) -> None:
-        """Give a lane what waits for anybody: all of it at most once, within the window at least once."""
+        """Give a lane what waits for it and what waits for anybody, in the order of sending: all of it at most once,
+        within the window at least once."""
         waiting = self.waiting
+        parked = self.parked.of(lane.identity)
+        while parked and self.has_room(lane):
+            if waiting and _is_older(waiting[0], parked[0]):
+                self._move(waiting, lane)
+            else:
+                self._move(parked, lane, self.parked)
+        self.parked.tidy(lane.identity)
         while waiting and (not self._reliable or self.has_room(lane)):
             self._move(waiting, lane)
 
-    def _unpark(self, lane: Lane) -> None:
-        parked = self.parked
-        kept = parked.of(lane.identity)
-        while kept and self.has_room(lane):
-            self._move(kept, lane, parked)
-        parked.tidy(lane.identity)
+
+def _is_older(one: Frame, other: Frame) -> bool:
+    """Of two at-least-once messages, whose ids are in the order of sending."""
+    return frame_header(one)[5:21] < frame_header(other)[5:21]

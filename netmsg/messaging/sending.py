@@ -188,9 +188,14 @@ class Sender:
         """Queue a frame. Under ``route``."""
         if identity is None and self._credit > 0 and type(frame) is bytes:
             self._credit -= 1
-            for lane in self.router.ring:
-                lane.queue.append(frame)
-            return Placed.QUEUED, self.router.ring
+            ring = self.router.ring
+            try:
+                for lane in ring:
+                    lane.queue.append(frame)
+            except BaseException:
+                self.router.publish_to_rest(frame, ring, lane)
+                raise
+            return Placed.QUEUED, ring
         placed, lanes = self.router.place(frame, identity)
         if self._settings.send_mode is SendMode.PUBLISH:
             ring = self.router.ring
@@ -276,19 +281,33 @@ class Sender:
             self._drop_newest(data, receipt, identity)
             return True
         if policy is OnFull.DISCONNECT:
+            if identity is None and self._settings.send_mode is SendMode.PUBLISH and self.router.ring:
+                return self._publish_or_disconnect(data, deadline)
             with self.route:
                 full = self.router.full_lanes(identity)
                 self._stuck(full)  # from now on
             if not full:
                 self._drop_newest(data, receipt, identity)
                 return True
-            if identity is None and self._settings.send_mode is SendMode.PUBLISH:
-                self._disconnect(full, deadline)
-            else:
-                self._disconnect_who_is_stuck(full, identity, deadline)
+            self._disconnect_who_is_stuck(full, identity, deadline)
             return False
         self._wait_for_room(identity, deadline)
         return False
+
+    def _publish_or_disconnect(self, data: bytes, deadline: Deadline) -> bool:
+        """Disconnect those that do not keep up. Where there are only such as have not been sent yet what was kept for
+        them, publish past the mark (true): they have had no chance to take it."""
+        with self.route:
+            behind = [lane for lane in self.router.full_lanes() if not self.router.is_catching_up(lane)]
+            published = bool(self.router.ring) and not behind
+            if published:
+                self.router.publish(data_frame(data, self.router.large), self.router.ring)
+                self._credit = 0
+        if published:
+            self.kick_all()
+        else:
+            self._disconnect(behind, deadline)
+        return published
 
     def _disconnect_who_is_stuck(self, full: list[Lane], identity: bytes | None, deadline: Deadline) -> None:
         """There may soon be room, for the others do keep up: then nobody has to go, and otherwise one who has taken
@@ -324,8 +343,8 @@ class Sender:
 
     def _report_full(self, identity: bytes | None) -> None:
         if not self._full_reported:
-            self._full_reported = True
             self._events.add(Full(None, identity, QUEUE_IS_FULL))
+            self._full_reported = True
 
     def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> None:
         if receipt is not None:
@@ -439,12 +458,12 @@ class Sender:
             self._credit = 0
             self._refresh()
 
-    def leave(self, peer: Peer, *, in_vain: bool = True) -> None:
-        """A peer has gone: what it was not sent goes to the others, or waits. ``in_vain``: so does what it was sent and
-        has not acknowledged, which counts as sent again."""
+    def leave(self, peer: Peer) -> None:
+        """A peer has gone: what it was not sent goes to the others, or waits; so does what it was sent and has not
+        acknowledged, which counts as sent again."""
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
-            hopeless = self._count_resends(peer.lane) if self.reliable and in_vain else []
+            hopeless = self._count_resends(peer.lane) if self.reliable else []
             self.ledger.taken_back(peer.lane.unacked)
             peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
@@ -455,17 +474,18 @@ class Sender:
             self._given_up(peer, message_id)
 
     def succeed(self, old: Peer, new: Peer, *, finish: bool) -> None:
-        """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`."""
-        if self.reliable:
-            self.leave(old, in_vain=not finish)  # all that is not acknowledged goes out again
-            self.join(new)
-            return
+        """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`. What the old one
+        was sent, and has not acknowledged, goes out again; where it does not ``finish``, that counts as sent again."""
         new.lane.window = self._window(UNKNOWN_WINDOW)
         with self.route:
             self.fast_ring = ()
+            hopeless = self._count_resends(old.lane) if self.reliable and not finish else []
+            self.ledger.taken_back(old.lane.unacked)
             self.router.succeed(old.lane, new.lane, finish=finish)
             self._credit = 0
             self._refresh()
+        for message_id in hopeless:
+            self._given_up(old, message_id)
 
     def take_all(self, peers: Iterable[Peer]) -> int:
         """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""

@@ -73,7 +73,7 @@ class Delivery:
         self._engine = engine
         self._credit = batch.credit
         self._message_id = message_id
-        self._settled = False
+        self._settled = False  # set by the network thread: who is interrupted on the way there can say it again
 
     def ack(self) -> None:
         """Acknowledge it: the sender need not keep it any longer. At once, idempotent, from any thread.
@@ -93,10 +93,8 @@ class Delivery:
     def _settle(self, accept: bool) -> None:
         _check_open(self._engine)
         if self._message_id is not None and not self._settled:
-            self._settled = True
-            size = len(self.data)
             engine = self._engine
-            engine.io.call(engine.receiver.settle_delivery, self._credit, self.identity, self._message_id, size, accept)
+            engine.io.call(engine.receiver.settle_delivery, self, accept)
 
     def reply(self, data: bytes) -> None:
         """Answer a request."""

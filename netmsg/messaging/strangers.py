@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..deadline import Deadline
@@ -13,6 +14,8 @@ MOST_STRANGERS: Final = 256
 PATIENCE: Final = 0.2
 """Seconds that one has to say something, from when it came or was answered, before it may have to go for the sake of
 others."""
+FAR_AWAY: Final = 1.0
+"""The same for one that was answered, as long as most have said nothing: its next word may be on its way."""
 SHARE: Final = 8
 """Of them this part may have to go at a time, so that not all are looked at for each newcomer."""
 LOOK_AGAIN: Final = 0.02
@@ -39,9 +42,9 @@ class Stranger(Protocol):
 
 
 class Strangers:
-    """A bounded number of them. When there are too many, those go that have said nothing for a while, the oldest first.
-    Who has said something that we have not got round to hear is spared: it is this end that is behind, and whoever
-    wants to come waits in the backlog. On the network thread."""
+    """A bounded number of them. When there are too many, and more want to come, those go that have said nothing for a
+    while, the oldest first. Who has said something that we have not got round to hear is spared: it is this end that is
+    behind, and whoever wants to come waits in the backlog. On the network thread."""
 
     def __init__(self) -> None:
         self._since: dict[Stranger, float] = {}
@@ -61,10 +64,11 @@ class Strangers:
         self._since.pop(stranger, None)
         self._answered.discard(stranger)
 
-    def is_full(self, limit: int, now: float) -> bool:
-        """Whether there may be no more of them, after some had to go if there are as many as ``limit`` (or 256)."""
+    def is_full(self, limit: int, now: float, is_awaited: Callable[[], bool]) -> bool:
+        """Whether there may be no more of them, after some had to go if there are as many as ``limit`` (or 256) and
+        ``is_awaited()`` says that somebody else wants to come."""
         limit = min(limit, MOST_STRANGERS)
-        if len(self) >= limit and self._since and not self._evicting:
+        if len(self) >= limit and self._since and not self._evicting and is_awaited():
             self._evicting = True  # closing them comes back to here
             try:
                 self._evict(max(len(self) - limit + 1, limit // SHARE), now)
@@ -77,7 +81,10 @@ class Strangers:
             if one.answered and one not in self._answered:
                 self._answered.add(one)
                 self._since[one] = now
-        tried = [one for one, since in self._since.items() if now - since >= PATIENCE]
+        answered = self._answered
+        patience = FAR_AWAY if 2 * len(answered) <= len(self) else PATIENCE
+        tried = [one for one, since in self._since.items()
+                 if now - since >= (patience if one in answered else PATIENCE)]
         if not tried:
             return
         ready = dict(ready_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)) or ())

@@ -7,8 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..deadline import Deadline
 from ..sockets.addresses import socket_file
 from ..sockets.shortage import OUT_OF_RESOURCES
+from ..sockets.waiting import ready_sockets
 from .reactor import READ, Reactor
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
@@ -51,6 +53,12 @@ class Acceptor:
         if self._paused:
             self._paused = False
             self.start()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits in the backlog."""
+        sock = self._socket
+        return sock is not None and bool(ready_sockets({sock.fileno(): READ}, None, Deadline(0)))
 
     def _starve(self) -> None:
         self._starved = True

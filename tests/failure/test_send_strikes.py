@@ -3,11 +3,14 @@ message is forgotten by one who has it to keep."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 from support.lanes import addressed
+from support.pairs import TIMEOUT
 from support.strikes import Strike, Struck, strike_everywhere
+from support.wire_peer import DATA, dial
 
 from netmsg import DeliveryGuarantee, OnFull, SendTimeoutError, Søcket
 from netmsg.messaging.kept import Limits
@@ -42,6 +45,35 @@ def test_what_is_kept_is_counted(size: int) -> None:
         assert placed <= len(kept) <= placed + 1
 
     assert strike_everywhere(trial) > 20
+
+
+@pytest.mark.parametrize("size", [10, 200])
+def test_what_is_published_goes_to_all_or_to_none(size: int) -> None:
+    with ExitStack() as stack:
+        # Of 100 bytes on a message is kept in two, and counted.
+        sock = stack.enter_context(Søcket(SendMode.PUBLISH, send_hwm_bytes=1_000_000, on_full=OnFull.BLOCK, linger=0))
+        sock.bind(port=0)
+        peers = [stack.enter_context(dial(sock.bound_port)) for _ in range(5)]
+        for peer in peers:
+            peer.shake_hands()
+        sock.wait_for_peers(len(peers), timeout=TIMEOUT)
+        sent = 0
+
+        def trial(strike: Strike) -> None:
+            nonlocal sent
+            with suppress(Struck), strike:
+                for _ in range(2):
+                    sent += 1
+                    sock.send(b"%d " % sent + bytes(size))
+
+        assert strike_everywhere(trial) > 20
+        sock.send(b"end")
+        got = []
+        for peer in peers:
+            got.append([peer.read_kind(DATA)[1]])
+            while got[-1][-1] != b"end":
+                got[-1].append(peer.read_kind(DATA)[1])
+        assert all(one == got[0] for one in got)
 
 
 @pytest.mark.parametrize("identity", [None, b"P" * 16])

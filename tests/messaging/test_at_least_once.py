@@ -307,6 +307,14 @@ def test_an_acknowledgement_from_the_wrong_peer_counts_for_nothing() -> None:
             receipt.wait(timeout=TIMEOUT)
 
 
+def test_by_turns_to_a_peer_by_identity_and_to_anybody_it_gets_them_in_the_order_of_sending() -> None:
+    """Beyond its window they wait in two places."""
+    with connected({"delivery_guarantee": RELIABLE, "max_unacked": 10}) as (a, b):
+        for number in range(500):
+            a.send(b"%d" % number, b.identity if number % 2 else None)
+        assert [int(b.recv(timeout=TIMEOUT)) for _ in range(500)] == list(range(500))
+
+
 def test_max_unacked_distributes_work_fairly() -> None:
     with Søcket(delivery_guarantee=RELIABLE, max_unacked=1, linger=0) as sock:
         sock.bind(port=0)

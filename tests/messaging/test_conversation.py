@@ -11,6 +11,7 @@ import ssl
 import threading
 from pathlib import Path
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from netmsg.messaging import conversation as conversation_module
 from netmsg.messaging.conversation import MOST, TURNS, Conversation
 from netmsg.reactor.io_thread import reactor_of
 from netmsg.reactor.reactor import Timer
-from netmsg.waiting import Waiters
+from netmsg.waiting import Signal, Waiters
 
 # By itself
 
@@ -187,6 +188,21 @@ def test_the_waiting_thread_is_woken_once(loop: Loop, speaker: Speaker) -> None:
         ticket.release()
     assert ticket.acquire(True, -1)
     assert not loop.conversation.ticket().acquire(True, 0.0)
+
+
+def test_whom_an_interrupt_kept_from_waking_it_leaves_that_to_the_next(
+        loop: Loop, speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(signal: Signal) -> None:
+        raise KeyboardInterrupt
+
+    talk(loop, speaker)
+    ticket = loop.conversation.ticket()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Signal, "set", interrupted)
+        ticket.release()
+    with suppress(RuntimeError):
+        ticket.release()
+    assert ticket.acquire(True, 0.0)
 
 
 def test_a_second_thread_ends_it(loop: Loop, speaker: Speaker) -> None:

@@ -129,6 +129,33 @@ def test_what_was_sent_by_the_connection_that_goes_is_not_in_vain() -> None:
                 assert sock.stats().resent == sock.stats().undelivered == 0
 
 
+def test_what_was_sent_by_the_connection_that_goes_is_for_nobody_else() -> None:
+    """The peer never goes away: it has a second connection, and then only that one."""
+    with listening() as listener, Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, identity=GREATER,
+                                         linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port, LESSER) as goes, dial(sock.bound_port) as other:
+            goes.shake_hands()
+            other.shake_hands()
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            receipts = sock.send_many(numbered(100))
+            sent = [goes.read_kind(DATA_REQ)[1] for _ in range(50)]
+            others = [other.read_kind(DATA_REQ)[1] for _ in range(50)]
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener, LESSER) as stays:
+                stays.shake_hands()
+                until(lambda: sock.stats().connections == 3)
+                sock.send(b"last", other.identity)
+                assert other.read_kind(DATA_REQ)[1][16:] == b"last"
+                goes.wait_for_end()
+                goes.sock.shutdown(socket.SHUT_WR)
+                assert [stays.read_kind(DATA_REQ)[1] for _ in range(50)] == sent
+                stays.send(*(frame(ACK, message[:16]) for message in sent))
+                other.send(*(frame(ACK, message[:16]) for message in others))
+                for receipt in receipts:
+                    receipt.wait(timeout=TIMEOUT)
+
+
 @pytest.mark.parametrize("mode", list(SendMode))
 def test_a_third_connection_leaves_one_peer_under_the_identity(mode: SendMode) -> None:
     """While it is found out whether the first is alive, the third replaces it: the second must not be let in, too."""
@@ -351,6 +378,37 @@ def test_copies_that_are_kept_for_what_we_dial_reach_it_whoever_dials(names: tup
             sock.send(b"newer")
             got = [again.read_kind(DATA)[1][:6] for _ in range(kept + 1)]
             assert got[:-1] == sorted(got[:-1]) and got[-1] == b"newer" and sock.stats().dropped == {}
+            closing = Background(sock.close, linger=TIMEOUT / 2)
+            again.wait_for_end()
+            again.close()
+            assert closing.result() == 0
+
+
+def test_copies_that_are_kept_for_a_peer_reach_it_by_another_way_that_we_dial() -> None:
+    """It was found to be the same one behind both addresses, and comes back at the second alone."""
+    with listening() as one, listening() as two:
+        sock = Søcket(SendMode.PUBLISH, on_duplicate=OnDuplicate.REJECT, reconnection_delay=lambda: 0.01, send_hwm=500)
+        sock.connect(port=one.getsockname()[1])
+        with accept(one, LESSER) as first:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.connect(port=two.getsockname()[1])
+            with accept(two, LESSER) as refused:
+                refused.send(hello(LESSER))
+                refused.wait_for_end()
+            for number in range(200):
+                sock.send(b"%06d" % number + bytes(100_000))
+            one.close()
+            first.reset()
+        with accept(two, LESSER) as again:
+            again.shake_hands()
+            until(lambda: sock.stats().connections == 2)
+            kept = sock.stats().queued
+            sock.send(b"newer")
+            got = [again.read_kind(DATA)[1][:6]]
+            while got[-1] != b"newer":
+                got.append(again.read_kind(DATA)[1][:6])
+            assert got[:-1] == sorted(got[:-1]) and len(got) > kept > 0
             closing = Background(sock.close, linger=TIMEOUT / 2)
             again.wait_for_end()
             again.close()

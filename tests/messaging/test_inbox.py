@@ -90,7 +90,7 @@ def test_the_descriptor_stays_readable_when_it_is_closed_in_the_middle_of_a_taki
             super().clear()
 
     monkeypatch.setattr(inbox_module, "Signal", ClosedMeanwhile)
-    descriptor = box.fileno()
     deliver(box, credit, b"message")
+    descriptor = box.fileno()
     box.take(Deadline(0))
     assert select.select([descriptor], [], [], 0)[0] == [descriptor]

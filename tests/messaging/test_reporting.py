@@ -19,6 +19,7 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, accept, dial, frame, listening
 
 import netmsg.messaging.reporting
+from netmsg.reactor.io_thread import reactor_of
 from netmsg.speaking import wait_until_said
 from netmsg import (
     Connecting,
@@ -26,6 +27,7 @@ from netmsg import (
     Disconnected,
     Event,
     HandshakeFailed,
+    IOThread,
     OnFull,
     Retrying,
     SendMode,
@@ -239,6 +241,23 @@ def test_what_is_dropped_while_all_is_quiet_is_told_when_the_time_is_up(
             sock.send(b"x")
         until(lambda: counted(kept, r"(\d+) messages? (?:was|were) dropped") == 98)
         assert sum(sock.stats().dropped.values()) == 98
+
+
+def test_an_interrupt_on_the_way_to_the_network_thread_silences_nothing(
+        kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(netmsg.messaging.reporting, "QUIET", 1.0)
+    with IOThread() as io, Søcket(send_mode=SendMode.PUBLISH, send_hwm=1, linger=0, io_thread=io) as sock:
+        sock.bind(port=0)
+        for _ in range(2):
+            sock.send(b"x")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(reactor_of(io), "call", interrupted)
+            sock.send(b"dropped while all is quiet")
+        sock.send(b"x")
+        until(lambda: counted(kept, r"(\d+) messages? (?:was|were) dropped") == 3)
 
 
 def test_what_is_sent_by_identity_to_nobody_is_told(kept: Kept) -> None:

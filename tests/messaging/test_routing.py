@@ -525,14 +525,24 @@ def test_an_acknowledgement_opens_the_window_for_what_waits() -> None:
     assert list(router.waiting) == requests(3)
 
 
-def test_an_acknowledgement_opens_the_window_for_parked_messages_first() -> None:
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_waits_for_a_peer_and_for_anybody_goes_out_in_the_order_of_sending(returns: bool) -> None:
     router = reliable()
     (a,) = joining(router, b"a", window=1)
-    place(router, *requests(0, 1))
-    place(router, addressed(request(2)), identity=b"a")
-    router.acknowledged(a, [message_id(0)])
-    assert list(a.unacked) == [message_id(2)]
-    assert list(router.waiting) == requests(1)
+    for number in range(6):
+        if number in (1, 2, 4):
+            place(router, addressed(request(number, 1500)), identity=b"a")
+        else:
+            place(router, request(number))
+    if returns:
+        router.leave(a)
+        (a,) = joining(router, b"a", window=1)
+    got = []
+    while a.unacked:
+        got += a.unacked
+        router.acknowledged(a, list(a.unacked))
+    assert got == [message_id(number) for number in range(6)]
+    assert router.unplaced == 0 and router.parked.large == a.unacked_large == 0
 
 
 def test_a_wider_window_is_filled_with_what_waits() -> None:
@@ -896,6 +906,25 @@ def test_another_connection_takes_over_what_the_old_one_has_not_sent(finish: boo
     assert old.dead and not new.dead
 
 
+@pytest.mark.parametrize("finish", [True, False])
+def test_another_connection_takes_over_what_the_old_one_has_not_acknowledged(finish: bool) -> None:
+    """Beyond its window, which is not known yet, and not to the others; what waits comes behind it."""
+    router = reliable()
+    old, other = joining(router, b"a", b"b", window=3)
+    place(router, *requests(0, 1, 2, 3, 4, 5, 6))
+    place(router, addressed(request(7)), identity=b"a")
+    take(old.begin_write() or pytest.fail())
+    router.acknowledged(old, [message_id(0)])
+    new = lane(b"a", window=1)
+    router.succeed(old, new, finish=finish)
+    assert router.ring == (new, other) and router.find(b"a") is new
+    assert new.queue == requests(2, 4, 6) and list(new.unacked) == [message_id(number) for number in (2, 4, 6)]
+    assert list(other.unacked) == [message_id(number) for number in (1, 3, 5)]
+    assert old.dead and not old.unacked and not new.dead
+    router.acknowledged(new, list(new.unacked))
+    assert list(new.unacked) == [message_id(7)]
+
+
 def test_what_the_old_connection_is_writing_it_brings_to_its_end() -> None:
     router = roundrobin()
     (old,) = joining(router, b"a")
@@ -935,6 +964,34 @@ def test_a_message_that_came_late_to_the_old_connection_goes_to_the_new_one() ->
     old.queue.append(message(1))  # a sender that had looked it up before
     assert router.give_back(old) == ([], [new])
     assert new.queue == messages(1)
+
+
+def test_a_peer_is_catching_up_until_it_has_been_sent_what_was_kept_for_it() -> None:
+    router = publisher(Limits(3, 1000))
+    place(router, *messages(0, 1, 2))
+    (a,) = joining(router, b"a")
+    assert not router.has_room(a) and router.is_catching_up(a)
+    write = a.begin_write()
+    assert write is not None
+    router.publish(message(3), [a])
+    router.publish(message(4), [a])
+    assert router.is_catching_up(a)
+    router.publish(message(5), [a])
+    assert not router.is_catching_up(a)
+    take(write)
+    a.end_write(write)
+    assert not router.has_room(a) and not router.is_catching_up(a)
+
+
+def test_no_more_copies_are_kept_for_an_endpoint_than_the_mark_allows() -> None:
+    router = publisher(Limits(3, 1000))
+    a = lane(b"a", dialled="there")
+    router.join(a)
+    for number in range(5):
+        router.publish(message(number), [a])
+    assert router.leave(a).dead == messages(3, 4)
+    router.join(again := lane(b"a", dialled="there"))
+    assert again.queue == messages(0, 1, 2)
 
 
 def test_the_peers_in_the_way_of_a_message_are_told() -> None:

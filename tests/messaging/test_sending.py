@@ -437,6 +437,25 @@ def test_disconnect_cuts_the_peer_that_does_not_keep_up() -> None:
             assert [peer.identity for peer in sock.peers()] == [quick.identity]
 
 
+def test_disconnect_spares_who_has_not_been_sent_yet_what_was_kept_for_it() -> None:
+    """As long as what is published meanwhile does not reach the mark."""
+    with Søcket(SendMode.PUBLISH, send_hwm=100, on_full=OnFull.DISCONNECT, linger=0) as sock:
+        sock.bind(port=0)
+        sock.send_many(numbered(100, 200_000))
+        with dial(sock.bound_port, receive_buffer=4096) as peer:
+            peer.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            for number in range(100, 190):
+                sock.send(b"%d " % number + bytes(200_000))
+            assert sock.stats().disconnections == 0 and sock.stats().dropped == {}
+            assert [int(message.split()[0]) for message in read_messages(peer, 190)] == list(range(190))
+            sent = 0
+            while sock.stats().disconnections == 0:
+                sock.send(bytes(200_000))
+                sent += 1
+                assert sent < 10_000
+
+
 def test_how_many_were_accepted_before_the_queue_was_full_is_told() -> None:
     with Søcket(send_hwm=7, on_full=OnFull.RAISE, linger=0) as sock:
         sock.send(b"before")

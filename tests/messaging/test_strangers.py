@@ -42,6 +42,10 @@ class Room(Strangers):
     def __init__(self) -> None:
         super().__init__()
         self.callers: list[Caller] = []
+        self.awaited = True
+
+    def has_no_more(self, limit: int, now: float) -> bool:
+        return self.is_full(limit, now, lambda: self.awaited)
 
     def come(self, *, answered: bool = False, unheard: bool = False) -> Caller:
         caller = Caller(self, answered, unheard)
@@ -60,28 +64,46 @@ def room() -> Iterator[Room]:
 
 def test_there_is_room_below_the_limit(room: Room) -> None:
     room.come()
-    assert not room.is_full(2, 100.0)
+    assert not room.has_no_more(2, 100.0)
     assert len(room) == 1
 
 
 def test_the_oldest_that_has_said_nothing_goes_first(room: Room) -> None:
     first, second = room.come(), room.come()
-    assert not room.is_full(2, PATIENCE)
+    assert not room.has_no_more(2, PATIENCE)
     assert first.gone and not second.gone
 
 
 def test_nobody_goes_who_has_just_come(room: Room) -> None:
     caller = room.come()
-    assert room.is_full(1, PATIENCE / 2)
+    assert room.has_no_more(1, PATIENCE / 2)
     assert not caller.gone
+
+
+def test_nobody_goes_while_nobody_else_wants_to_come(room: Room) -> None:
+    caller = room.come()
+    room.awaited = False
+    assert room.has_no_more(1, 100.0) and not caller.gone
+    room.awaited = True
+    assert not room.has_no_more(1, 100.0) and caller.gone
 
 
 def test_the_time_of_one_that_was_answered_begins_anew(room: Room) -> None:
     caller = room.come()
     caller.answered = True
-    assert room.is_full(1, PATIENCE) and not caller.gone
-    assert room.is_full(1, PATIENCE + PATIENCE / 2) and not caller.gone
-    assert not room.is_full(1, PATIENCE + PATIENCE) and caller.gone
+    assert room.has_no_more(1, PATIENCE) and not caller.gone
+    assert room.has_no_more(1, PATIENCE + PATIENCE / 2) and not caller.gone
+    assert not room.has_no_more(1, PATIENCE + PATIENCE) and caller.gone
+
+
+def test_one_that_was_answered_has_more_time_while_most_have_said_nothing(room: Room) -> None:
+    far, silent = room.come(answered=True), room.come()
+    assert not room.has_no_more(2, 100.0)
+    assert silent.gone and not far.gone
+    other = room.come()
+    assert not room.has_no_more(2, 100.0 + 2 * PATIENCE)
+    assert other.gone and not far.gone
+    assert not room.has_no_more(1, 100.0 + 2 * PATIENCE) and far.gone
 
 
 @pytest.mark.parametrize("where", ["in the kernel", "in the transport"])
@@ -89,20 +111,20 @@ def test_one_that_we_have_not_heard_yet_is_spared(room: Room, where: str) -> Non
     speaking, silent = room.come(unheard=where == "in the transport"), room.come()
     if where == "in the kernel":
         speaking.theirs.send(b"hello")
-    assert not room.is_full(2, 100.0)
+    assert not room.has_no_more(2, 100.0)
     assert silent.gone and not speaking.gone
-    assert room.is_full(1, 100.0)
+    assert room.has_no_more(1, 100.0)
 
 
 def test_a_part_of_them_goes_at_a_time(room: Room) -> None:
     for _ in range(MOST_STRANGERS):
         room.come()
-    assert not room.is_full(10_000, 100.0)
+    assert not room.has_no_more(10_000, 100.0)
     assert len(room) == MOST_STRANGERS - MOST_STRANGERS // SHARE
 
 
 def test_where_there_is_no_room_at_all_nobody_who_goes_makes_any(room: Room) -> None:
-    assert room.is_full(0, 100.0)
+    assert room.has_no_more(0, 100.0)
 
 
 # A Søcket
@@ -131,6 +153,15 @@ def test_silent_strangers_do_not_keep_others_out_where_few_may_connect() -> None
             legitimate.shake_hands()
         for peer in silent:
             peer.close()
+
+
+def test_the_last_place_is_for_one_who_takes_its_time_while_nobody_else_wants_it() -> None:
+    with Søcket(max_connections=1, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as slow:
+            threading.Event().wait(2 * PATIENCE)
+            slow.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
 
 
 def test_strangers_do_not_take_the_place_of_who_is_connected() -> None:
