@@ -110,7 +110,7 @@ class ByteStream:
         self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
         self._unsendable = False  # what the transport itself has to send
         self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
-        self._writing_now: tuple[Target, int | None, int, list[int | None]] | None = None  # see `_to_file`
+        self._writing_now: tuple[Target, int | None, int, list[int | None]] | None = None  # see `_some_to_file`
         self._finished_sending = False
         self._has_sent_eof = False
         self._has_sent = False
@@ -550,34 +550,49 @@ class ByteStream:
         if count is not None:
             check_size("count", count, least=0)
         target = Target(file)
+        received = [0]
         try:
-            return self._receive_file(deadline, target, count)
+            self._take(deadline, self._to_file, target, count, received)
         finally:
             target.close()
-
-    def _receive_file(self, deadline: Deadline, target: Target, count: int | None) -> int:
-        received = [0]
-        overtime = Overtime(deadline)
-        while count is None or received[0] < count:
-            wanted = CHUNK if count is None else min(CHUNK, count - received[0])
-            before = received[0]
-            self._take(deadline, self._to_file, target, wanted, received)
-            if self._ended and received[0] == before:
-                if count is None:
-                    break
-                if not received[0]:
-                    raise EndOfStream("the peer has finished sending")
-                error = IncompleteReadError(b"", count)
-                error.args = (f"the stream ended after {received[0]} of {count} bytes",)
-                raise error
-            if received[0] != count and overtime.is_over(received[0] - before):
-                raise TimeoutError(f"{received[0]} bytes were received in time")
         return received[0]
 
-    def _to_file(self, deadline: Deadline, target: Target, max_bytes: int, received: list[int]) -> tuple[int, int]:
-        """Write some, and only then take it out of the read-ahead, as much as was written."""
-        size, _ = self._some(deadline, max_bytes)
+    def _to_file(self, deadline: Deadline, target: Target, count: int | None, received: list[int]) -> tuple[int, int]:
+        """All of it in one turn: what comes meanwhile is the file's."""
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
+        ahead.streak = 0
+        ahead.searched()
+        overtime = Overtime(deadline)
+        while count is None or received[0] < count:
+            written = self._some_to_file(deadline, target, CHUNK if count is None else min(CHUNK, count - received[0]))
+            if not written:
+                if count is None:
+                    break
+                raise self._too_early_for_file(received[0], count)
+            received[0] += written
+            if received[0] != count:
+                if self.closed:
+                    raise closed_meanwhile()
+                if overtime.is_over(written):
+                    raise TimeoutError(f"{received[0]} bytes were received in time")
+        return 0, 0
+
+    def _too_early_for_file(self, received: int, count: int) -> EOFError:
+        if not received:
+            return EndOfStream("the peer has finished sending")
+        error = IncompleteReadError(b"", count)
+        error.args = (f"the stream ended after {received} of {count} bytes",)
+        return error
+
+    def _some_to_file(self, deadline: Deadline, target: Target, max_bytes: int) -> int:
+        """Write some, and only then take it out of the read-ahead, as much as was written: 0 at the end."""
+        ahead = self._ahead
+        left = ahead.front()
+        if not left and self._fill(deadline, max_bytes):
+            left = ahead.front()
+        size = min(left, max_bytes)
         while size:
             if target.descriptor >= 0:
                 self._wait_for_file(target.descriptor, WRITE, deadline)
@@ -590,16 +605,18 @@ class ByteStream:
                 counts.extend(map(target.file.write, (chunk,)))
             except BlockingIOError as error:
                 counts += (getattr(error, "characters_written", 0),)
+            except BaseException:
+                self._settle_file()  # now, as long as its position tells: it is the caller's again
+                raise
             written = self._settle_file()
-            received[0] += written
             if written:
-                break
+                return written
             if target.descriptor < 0:
                 raise BlockingIOError(errno.EAGAIN, "the file takes nothing now, and cannot be waited for")
-        return 0, 0
+        return 0
 
     def _settle_file(self) -> int:
-        """Take out of the read-ahead what `_to_file` has written: how much. Where an interrupt kept the file from
+        """Take out of the read-ahead what `_some_to_file` has written: how much. Where an interrupt kept the file from
         saying it, its position does."""
         assert self._writing_now is not None
         target, before, size, counts = self._writing_now

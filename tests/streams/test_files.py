@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.blocking import until_polling
-from support.pairs import TIMEOUT, Background, until_waiting
+from support.blocking import until_asleep, until_polling
+from support.pairs import TIMEOUT, Background, until, until_waiting
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, connect_tcp, create_tcp_server,
@@ -335,6 +335,72 @@ def test_close_wakes_who_waits_behind_a_call_that_is_busy_with_a_file(pair: Pair
     file.may_go_on.set()
     busy.join(TIMEOUT)
     assert not busy.is_alive()
+
+
+class Stopping(io.BytesIO):
+    """Keeps whoever writes to it after the first time until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def write(self, data: Any) -> int:
+        if self.tell():
+            self.begun.set()
+            self.may_go_on.wait(TIMEOUT)
+        return super().write(data)
+
+
+def test_a_file_is_received_whole_and_who_comes_second_gets_what_follows_it(pair: Pair) -> None:
+    one, other = pair
+    content = os.urandom(300_000)
+    file = Stopping()
+    receiving = Background(other.receive_file, file, len(content))
+    one.send_all(content + b"trailer")
+    assert file.begun.wait(TIMEOUT)
+    second = Background(other.receive_exactly, 7)
+    until_asleep(second)
+    file.may_go_on.set()
+    assert receiving.result() == len(content)
+    assert second.result() == b"trailer"
+    assert file.getvalue() == content
+
+
+def test_close_ends_receiving_a_file_of_which_there_is_always_more(pair: Pair) -> None:
+    one, other = pair
+    file = Stopping()
+    one.send_all(bytes(500_000))
+    receiving = Background(other.receive_file, file)
+    assert file.begun.wait(TIMEOUT)
+    closing = Background(other.close, timeout=0)
+    until(lambda: other.closed)
+    file.may_go_on.set()
+    with pytest.raises(ClosedError):
+        receiving.result()
+    closing.result()
+    assert len(file.getvalue()) < 500_000
+
+
+class Bounded(io.BytesIO):
+    """Takes a part of what is too much for it, like a disk that is full."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 100:
+            super().write(data[:100 - self.tell()])
+            raise OSError(errno.ENOSPC, "no space left")
+        return super().write(data)
+
+
+def test_a_file_that_has_failed_may_be_used_for_something_else(pair: Pair) -> None:
+    one, other = pair
+    one.send_all(bytes(range(150)))
+    file = Bounded()
+    with pytest.raises(OSError, match="no space"):
+        other.receive_file(file, timeout=TIMEOUT)
+    file.seek(40)
+    file.write(b"a note")
+    assert other.receive(timeout=TIMEOUT) == bytes(range(100, 150))
 
 
 # makefile
