@@ -777,11 +777,7 @@ class ByteStream:
         that; if none is, have it in the read-ahead, with what came before it, but not without limit."""
         step = deadline.sooner(RENEGOTIATING)
         try:
-            if len(self._ahead) < LARGE_CHUNK:
-                if not self._in_turn(self._receiving, step, self._fill, CHUNK):
-                    raise self._send_failed(ConnectionBrokenError("the peer has finished in the middle of a TLS "
-                                                                  "handshake"))
-            else:
+            if not self._in_turn(self._receiving, step, self._read_ahead):
                 time.sleep(step.remaining() or 0.0)
         except TimeoutError:
             if not step.expired:
@@ -789,11 +785,19 @@ class ByteStream:
             if deadline.expired:
                 raise self._sent_too_late(counts) from None
 
+    def _read_ahead(self, deadline: Deadline) -> bool:
+        """Receive once; false where there is much already."""
+        if len(self._ahead) >= LARGE_CHUNK:
+            return False
+        if not self._fill(deadline, CHUNK):
+            raise self._send_failed(ConnectionBrokenError("the peer has finished in the middle of a TLS handshake"))
+        return True
+
     def _sent_too_late(self, counts: list[int]) -> SendTimeoutError:
         done = sum(counts)
         return SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done)
 
-    def _send_failed(self, error: OSError) -> BaseException:
+    def _send_failed(self, error: OSError) -> OSError:
         """What to raise for an error of the network."""
         self._send_error = error
         return self._broken(error)
