@@ -39,8 +39,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
-    ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError, IncompleteReadError,
-    LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, as_broken,
+    TOLD_ONCE, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
+    IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
+    as_broken, bare,
 )
 from ..forking import current_process
 from ..sockets.proxy import SocketProxy
@@ -64,6 +65,8 @@ LARGE_CHUNK: Final = 1 << 20
 RENEGOTIATING: Final = 0.01
 """Seconds for which whoever sends waits for its turn to receive, and receives, before it tries again to send: nothing
 tells that another thread has received what it waits for."""
+TELLING: Final = 0.2
+"""Seconds that whoever has received an end waits for who is in a send over a connection that is over."""
 FOREVER: Final = Deadline(None)
 NUMBERS: Final = (float, int)
 """Those that are compared without a call of Python's."""
@@ -105,9 +108,10 @@ class ByteStream:
         self._receiving = Turn()
         self._ahead = ReadAhead()
         self._ended = False
-        self._receive_error: BaseException | None = None
-        self._send_error: BaseException | None = None
-        self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
+        # These are kept, and raised is another one each time: see `_broken`.
+        self._receive_error: OSError | None = None
+        self._send_error: OSError | None = None
+        self._lost: OSError | None = None  # learnt by a send: receiving would see an end
         self._unsendable = False  # what the transport itself has to send
         self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
         self._writing_now: tuple[Target, int | None, int, list[int | None]] | None = None  # see `_some_to_file`
@@ -205,6 +209,8 @@ class ByteStream:
             except OSError as error:
                 self._unsendable = True
                 if events & WRITE:
+                    if error.errno in TOLD_ONCE:
+                        self._lost = error
                     if not transport.handshaking:
                         self._send_error = error
                     raise self._broken(error)
@@ -215,13 +221,12 @@ class ByteStream:
             return IdleTimeoutError(f"nothing happened for {self._idle_timeout:g} s")
         return TimeoutError("timed out")
 
-    def _broken(self, error: BaseException) -> BaseException:
+    def _broken(self, error: OSError) -> OSError:
         """What to raise for an error of the network: another one each time, for the one that is kept must not keep
         alive what was alive where it was raised."""
         if self.closed:
             return closed_meanwhile()
-        error.__traceback__ = None
-        return as_broken(error) if isinstance(error, OSError) else error
+        return as_broken(bare(error))
 
     def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
@@ -314,13 +319,23 @@ class ByteStream:
             self._receive_once(deadline, more, self._transport.receive, max_bytes)
         if more[-1]:
             return True
-        if self._reset is not None:  # a send was told of the reset, and receiving is told of an end
-            self._receive_error = self._reset
-            del more[-1]
-            raise self._broken(self._reset)
+        self._check_end()
         del more[-1]
         self._ended = True
         return False
+
+    def _check_end(self) -> None:
+        """Receiving sees an end, also where a send was told that the connection is lost, or is being told just now."""
+        if self._lost is None and self._sending.holder is not None and not self._sending.is_mine and self._link.over:
+            telling = Deadline(TELLING)
+            try:
+                self._in_turn(self._sending, telling, _nothing)
+            except TimeoutError:
+                if not telling.expired:
+                    raise  # a signal handler raised it
+        if self._lost is not None:
+            self._receive_error = self._lost
+            raise self._broken(self._lost)
 
     def _receive_once(self, deadline: Deadline, results: list[T], receive: Callable[..., T], argument: Any) -> None:
         """Append what ``receive(argument)`` returns, once it need not wait."""
@@ -454,9 +469,10 @@ class ByteStream:
         ahead.streak = 0
         receive_into = self._transport.receive_into
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
-                and self._receive_error is None and self._reset is None):
+                and self._receive_error is None):
             self._receive_once(deadline, counts, receive_into, view)
             if not counts[0]:
+                self._check_end()
                 self._ended = True
             return 0, 0
         size, _ = self._some(deadline, len(view))
@@ -686,7 +702,10 @@ class ByteStream:
             if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
                 late = SendTimeoutError(str(error))
                 self._failure = id(late)
-                raise late from None
+                try:
+                    raise late from None
+                finally:
+                    del late  # or the error would keep itself alive, by this frame, and this stream
             self._failure = id(error)
             raise
 
@@ -744,10 +763,9 @@ class ByteStream:
                     else:
                         self._wait_to_send(deadline, counts)
                     continue
-                except ConnectionResetError as error:
-                    self._reset = error  # before any call: it is told only once, and receiving would then see an end
-                    raise self._send_failed(error)
                 except OSError as error:
+                    if error.errno in TOLD_ONCE:
+                        self._lost = error  # before any call
                     if error.errno is None and not isinstance(error, NetmsgError):
                         raise  # not of the network: a signal handler raised it
                     raise self._send_failed(error)
@@ -905,6 +923,8 @@ class ByteStream:
             try:
                 transport.end_sending()
             except OSError as error:
+                if error.errno in TOLD_ONCE:
+                    self._lost = error
                 if error.errno is None and not isinstance(error, NetmsgError):
                     raise  # not of the network: a signal handler raised it
                 if not (again and error.errno == errno.ENOTCONN):
@@ -1060,22 +1080,25 @@ class ByteStream:
                     again = True
             except BaseException as error:
                 if isinstance(error, OSError) and (error.errno is not None or isinstance(error, NetmsgError)):
-                    failed = self._handshake_failed(error)
-                    if failed is not error:
-                        raise failed
+                    raise self._handshake_failed(error)
                 elif upgrading and (transport.handshaking or isinstance(error, TimeoutError)):
                     self._abandon()  # it is neither in the clear nor under TLS
                 raise
         self._handshake_deadline = FOREVER
 
-    def _handshake_failed(self, error: OSError) -> BaseException:
+    def _handshake_failed(self, error: OSError) -> OSError:
+        """Keep it, and close: what to raise."""
+        if self.closed:
+            return closed_meanwhile()
+        if isinstance(error, ClosedError):
+            return error
+        if not isinstance(error, TLSHandshakeError):
+            cause = error
+            error = TLSHandshakeError(f"the connection broke during the TLS handshake: {cause}")
+            error.__cause__ = cause
+        self._receive_error = self._send_error = error
         failed = self._broken(error)
-        if not isinstance(failed, (ClosedError, TLSHandshakeError)):
-            failed = TLSHandshakeError(f"the connection broke during the TLS handshake: {error}")
-            failed.__cause__ = error
-        if not isinstance(failed, ClosedError):
-            self._receive_error = self._send_error = failed
-            self._abandon()
+        self._abandon()
         return failed
 
     def _wait_for_handshake(self, deadline: Deadline, again: bool) -> None:
@@ -1289,7 +1312,7 @@ class _Items(Iterator[bytes]):
         return item
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """By default."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import time
 from collections import deque
@@ -50,6 +51,10 @@ class Link(Protocol):
 
     def hurry(self) -> None:
         """Break the connection off: who still waits for the other end finds it gone."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can be sent any more either, and who tries is told, perhaps, why: once."""
 
     def settled(self) -> bool:
         """Whether the other end has all that was sent, and nothing is left that closing could destroy."""
@@ -149,6 +154,12 @@ class SocketLink:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is not connected any more
+
+    @property
+    def over(self) -> bool:
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        return bool(poll.poll(0))
 
     def settled(self) -> bool:
         return all_acknowledged(self.sock)
@@ -350,6 +361,10 @@ class MemoryLink:
     def hurry(self) -> None:
         self._incoming.sever()
         self._outgoing.sever()
+
+    @property
+    def over(self) -> bool:
+        return False  # it tells as often as it is asked
 
     def settled(self) -> bool:
         return True
