@@ -1289,9 +1289,11 @@ class ByteStream:
 
     def _dispose(self) -> None:
         if not self._disposed:
-            self._link.close()
             if self._process is current_process():
+                self._link.close()
                 self._at_close()
+            else:
+                self._link.forked()
             self._disposed = True  # last, so that whoever comes after an interrupt does it again
 
 

@@ -16,7 +16,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError
 from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged, reset_on_close
-from ..sockets.waiting import READ, WRITE, WakeUp, ready_sockets
+from ..sockets.waiting import READ, WRITE, Occupancy, ready_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
 from ..waiting import Waiters
@@ -60,23 +60,58 @@ class Link(Protocol):
         """Whether the other end has all that was sent, and nothing is left that closing could destroy."""
 
     def close(self) -> None:
-        """When no thread is inside any more."""
+        """When no thread waits any more, nor moves bytes."""
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet."""
 
+    def forked(self) -> None:
+        """In a forked child: close this process's copies."""
 
-class SocketLink:
+
+class _Woken:
+    """What has descriptors, and is woken by any thread at any time: who does that is inside, and they go when nobody
+    is. Those who wait are seen to by the stream."""
+
+    def __init__(self) -> None:
+        self._occupancy = Occupancy()
+        self._wake_up = self._occupancy.wake_up
+
+    def _dispose(self) -> None:
+        """May be called several times."""
+
+    def _inside(self, work: Callable[..., None], *arguments: object) -> None:
+        """``work(*arguments)``, unless the descriptors have gone."""
+        occupancy = self._occupancy
+        claim = object()
+        try:
+            occupancy.inside[claim] = None
+            if not occupancy.over:
+                work(*arguments)
+        finally:
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(self._dispose)
+
+    def close(self) -> None:
+        self._occupancy.closing = True
+        self._occupancy.left(self._dispose)
+
+    def forked(self) -> None:
+        self._occupancy.forked(self._dispose)
+
+
+class SocketLink(_Woken):
     """A connected socket, which this owns."""
 
     def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
         sock.setblocking(False)
         self.sock = sock
         self.unix: UNIXTransport | None = None
         if hasattr(sock, "recvmsg") and sock.family == getattr(socket, "AF_UNIX", None):
             self.unix = UNIXTransport(sock)
         self.transport: Transport = self.unix or PlainTransport(sock)
-        self._wake_up = WakeUp()
         self.waits: set[int] = set()
         """Which threads wait now."""
         self.in_vain: tuple[int, float] | None = None
@@ -130,7 +165,7 @@ class SocketLink:
         """Whoever waits, now or next, runs out of time, and who waits once more has no stream any more. From any
         thread."""
         self._given_up = True
-        self._wake_up.set()
+        self.wake()
 
     def _run_out(self) -> None:
         if self._told:
@@ -147,9 +182,12 @@ class SocketLink:
         ready_sockets({self.sock.fileno(): events}, None, deadline.sooner(LINGER_STEP))
 
     def wake(self) -> None:
-        self._wake_up.set()
+        self._inside(self._wake_up.set)
 
     def hurry(self) -> None:
+        self._inside(self._shut_down)
+
+    def _shut_down(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -164,18 +202,17 @@ class SocketLink:
     def settled(self) -> bool:
         return all_acknowledged(self.sock)
 
-    def close(self) -> None:
+    def _dispose(self) -> None:
         try:
             self.sock.close()
         except OSError:
             pass  # somebody else has closed the descriptor
         if self.unix is not None:
             self.unix.close()
-        self._wake_up.close()
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet, and tell the other end at once."""
-        reset_on_close(self.sock)
+        self._inside(reset_on_close, self.sock)
 
 
 class _Pipe:
@@ -324,16 +361,16 @@ class _MemoryTransport:
         self._outgoing.end()
 
 
-class MemoryLink:
-    """One end of a connection inside this process."""
+class MemoryLink(_Woken):
+    """One end of a connection inside this process. A descriptor it has only once somebody waits for a file."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        super().__init__()
         self.transport: Transport = _MemoryTransport(incoming, outgoing)
         self.moved = True
         self._incoming = incoming
         self._outgoing = outgoing
         self._woken = False
-        self._wake_up = WakeUp()  # for files; costs nothing until there is one
 
     def _possible(self, events: int) -> int:
         incoming, outgoing = self._incoming, self._outgoing
@@ -355,7 +392,7 @@ class MemoryLink:
 
     def wake(self) -> None:
         self._woken = True
-        self._wake_up.set()
+        self._inside(self._wake_up.set)
         self._incoming.changed.notify_all()
 
     def hurry(self) -> None:
@@ -369,10 +406,9 @@ class MemoryLink:
     def settled(self) -> bool:
         return True
 
-    def close(self) -> None:
+    def _dispose(self) -> None:
         self._outgoing.end()
         self._incoming.sever()
-        self._wake_up.close()
 
     def reset(self) -> None:
         self._outgoing.sever()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 import socket
-from threading import Event
+from contextlib import ExitStack
+from threading import Event, get_ident
 from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
 
-from netmsg import ClosedError, SocketStream
+from netmsg import ClosedError, SocketStream, waiting
 from netmsg.deadline import Deadline
 from netmsg.streams.turns import Claim, Turn
 
@@ -55,3 +56,48 @@ def test_who_leaves_just_when_close_has_waited_long_enough_leaves_no_descriptor(
         stream.close(timeout=0)
         with pytest.raises(OSError):
             os.fstat(descriptor)
+
+
+class Paused:
+    """The module ``os``, of which ``write`` takes its time in one thread."""
+
+    def __init__(self) -> None:
+        self.about_to, self.may_go_on = Event(), Event()
+        self.who: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if get_ident() == self.who:
+            self.about_to.set()
+            assert self.may_go_on.wait(TIMEOUT)
+        return os.write(descriptor, data)
+
+
+@pytest.mark.parametrize("second", ["close", "abort"])
+def test_who_wakes_the_others_writes_to_no_strangers_descriptor(monkeypatch: pytest.MonkeyPatch, second: str) -> None:
+    one, other = socket.socketpair()
+    stream = SocketStream.from_socket(one)
+    with pytest.raises(TimeoutError):
+        stream.receive(timeout=0.001)  # somebody has waited, and so there is something to wake by
+    paused = Paused()
+    monkeypatch.setattr(waiting, "os", paused)
+
+    def close_slowly() -> None:
+        paused.who = get_ident()
+        stream.close()
+
+    first = Background(close_slowly)
+    assert paused.about_to.wait(TIMEOUT)
+    getattr(stream, second)()
+    with ExitStack() as strangers:
+        ends = [strangers.enter_context(end) for _ in range(5) for end in socket.socketpair()]
+        paused.may_go_on.set()
+        first.result()
+        for end in ends:
+            end.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                end.recv(100)
+    assert other.recv(1) == b""
+    other.close()
