@@ -1158,7 +1158,7 @@ class ByteStream:
         # Whoever calls again, perhaps because this was interrupted, does what is left to be done.
         try:
             self._wake()
-            if again or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
+            if again or self._shaking.is_for_me or self._sending.is_for_me or self._receiving.is_for_me:
                 self._close_by_last()  # the call that this one interrupts, or is made from, or that closes, finishes it
             else:
                 self._finish()

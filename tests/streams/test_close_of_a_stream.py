@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
+import sys
+import time
 from contextlib import ExitStack
 from threading import Event, get_ident
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background
+from support.pairs import TIMEOUT, Background, until
 
 from netmsg import ClosedError, SocketStream, waiting
 from netmsg.deadline import Deadline
@@ -101,3 +104,37 @@ def test_who_wakes_the_others_writes_to_no_strangers_descriptor(monkeypatch: pyt
                 end.recv(100)
     assert other.recv(1) == b""
     other.close()
+
+
+def test_close_in_a_signal_handler_does_not_wait_behind_the_call_that_it_interrupts() -> None:
+    one, other = socket.socketpair()
+    with other, SocketStream.from_socket(one) as stream:
+        other.sendall(b"x")
+        file = Slow()
+        receiving = Background(stream.receive_file, file)
+        assert file.begun.wait(TIMEOUT)
+        seconds = []
+
+        def close(*_: Any) -> None:
+            began = time.monotonic()
+            stream.close(timeout=60)
+            seconds.append(time.monotonic() - began)
+            file.may_go.set()
+
+        main = get_ident()
+        before = signal.signal(signal.SIGUSR1, close)
+        try:
+            striking = Background(lambda: (until(lambda: waits(main)), signal.pthread_kill(main, signal.SIGUSR1)))
+            with pytest.raises(ClosedError):
+                stream.receive()
+            striking.result()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert seconds[0] < 5  # it would have been 10
+        with pytest.raises(ClosedError):
+            receiving.result()
+
+
+def waits(thread: int) -> bool:
+    frame = sys._current_frames().get(thread)
+    return frame is not None and os.path.basename(frame.f_code.co_filename) == "waiting.py"
