@@ -430,11 +430,16 @@ class ByteStream:
     def _receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None) -> None:
         """Append to ``chunks`` what `receive` would return, at the same instant in which it is taken: an interrupt
         cannot come between. For whoever builds on streams."""
-        self._take(self._deadline(timeout), self._some_to, max_bytes, chunks)
+        self._take(self._deadline(timeout), self._some_to, self._some, max_bytes, chunks)
 
-    def _some_to(self, deadline: Deadline, max_bytes: int, chunks: list[bytes]) -> tuple[int, int]:
+    def _receive_line_to(self, chunks: list[bytes], max_bytes: int, *, timeout: float | None = None) -> None:
+        """The same, but no further than the end of a line (``b"\\n"`` included)."""
+        self._take(self._deadline(timeout), self._some_to, self._line, max_bytes, chunks)
+
+    def _some_to(self, deadline: Deadline, some: Callable[[Deadline, int], tuple[int, int]], max_bytes: int,
+                 chunks: list[bytes]) -> tuple[int, int]:
         ahead = self._ahead
-        size, _ = self._some(deadline, max_bytes)
+        size, _ = some(deadline, max_bytes)
         end = ahead.position + size
         # No call from here on, and so no interrupt.
         chunks += (ahead.data[ahead.position:end],)
@@ -523,10 +528,6 @@ class ByteStream:
         delimiter = _check_delimiter(delimiter)
         return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
 
-    def _receive_line(self, max_bytes: int, *, timeout: float | None = None) -> bytes:
-        """Like `receive`, but no further than the end of a line (``b"\\n"`` included)."""
-        return self._take(self._deadline(timeout), self._line, max_bytes)
-
     def _line(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
         size, _ = self._some(deadline, max_bytes)
         start = self._ahead.position
@@ -548,6 +549,8 @@ class ByteStream:
         reader had of a line, or of the bytes that it was asked for, when a timeout struck is lost. Closing the file
         leaves the stream open; a buffered reader of bytes then gives back to the stream what it has read ahead, and
         until then, or until `start_tls`, keeps it. Other readers have one line of it at most, which goes with them.
+        After an interrupt (Ctrl-C) in a buffered writer ``flush`` sends the rest of what it holds, or refuses; but
+        whether what was just being written to it is among that, text above all, only Python's own buffers know.
         """
         check_timeout(timeout)
         self._check()
@@ -728,12 +731,17 @@ class ByteStream:
                 self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
             self._sending_now = None
 
-    def _send_all(self, deadline: Deadline, octets: bytes | memoryview) -> None:
+    def _send_counted(self, octets: memoryview, counts: list[int], *, timeout: float | None) -> None:
+        """`send_all`, which appends to ``counts`` how much has gone each time. For the files over this."""
+        self._send_in_turn(self._deadline(timeout), self._send_all, octets, counts)
+
+    def _send_all(self, deadline: Deadline, octets: bytes | memoryview, counts: list[int] | None = None) -> None:
         if self._finished_sending or self._send_error is not None or self._sending_now is not None:
             self._check_sending()
         size = len(octets)
         if size:
-            counts: list[int] = []
+            if counts is None:
+                counts = []
             # On record before anything goes, and off it once everything has, so that whatever comes between cannot
             # leave a part that nobody knows of.
             self._sending_now = counts, size

@@ -45,6 +45,7 @@ class StreamFile(io.RawIOBase):
         self._timeout = timeout
         self._by_line = by_line
         self._position = 0
+        self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
 
@@ -67,29 +68,38 @@ class StreamFile(io.RawIOBase):
         if not len(view) or self.handing_back == get_ident():
             return 0
         self._last = b""
+        chunks: list[bytes] = []
         try:
-            chunk = self._receive(len(view))
+            self._receive_to(chunks, len(view))
+            chunk = chunks[0]
+            size = len(chunk)
+            # No call from here on, and so no interrupt.
+            view[:size] = chunk
         except BaseException:
+            if chunks and chunks[0]:  # nor is there one here
+                ahead = self._stream._ahead
+                ahead.returned += chunks
+                ahead.quick = None
             view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
-        view[:len(chunk)] = chunk
-        self._position += len(chunk)
+        self._position += size
         if self._buffer is not None:
             self._last = chunk
-        return len(chunk)
+        return size
 
-    def _receive(self, max_bytes: int) -> bytes:
+    def _receive_to(self, chunks: list[bytes], max_bytes: int) -> None:
         """In turn with other readers, for whoever comes from a buffer has that locked: see `Readers.hand_back`."""
         turn = self._turn
         if turn is None:
-            return self._stream.receive(max_bytes, timeout=self._timeout)
+            self._stream._receive_to(chunks, max_bytes, timeout=self._timeout)
+            return
         deadline = Deadline(self._timeout)
         claim = [get_ident()]
         try:
             self._stream._prepare_reading(deadline)  # nobody waits for the handshake who has this turn
             turn.take(claim, deadline)
-            receive = self._stream._receive_line if self._by_line else self._stream.receive
-            return receive(max_bytes, timeout=deadline.remaining())
+            receive_to = self._stream._receive_line_to if self._by_line else self._stream._receive_to
+            receive_to(chunks, max_bytes, timeout=deadline.remaining())
         finally:
             if turn.holder is claim:
                 turn.holder = turn.heir
@@ -104,8 +114,32 @@ class StreamFile(io.RawIOBase):
         self._check("write", self._writable)
         if self.handing_back == get_ident():
             raise LocalProtocolError("the file has more to write than its buffer holds: flush it before start_tls()")
-        self._stream.send_all(data, timeout=self._timeout)
-        return memoryview(data).nbytes
+        if self._turn is None:
+            self._stream.send_all(data, timeout=self._timeout)
+            return memoryview(data).nbytes
+        octets = memoryview(data)
+        return self._write_from_buffer(octets.cast("B") if octets.c_contiguous else memoryview(octets.tobytes()))
+
+    def _write_from_buffer(self, octets: memoryview) -> int:
+        """A buffer whose call was interrupted comes again, with the same bytes in front: if they have gone, they are
+        not sent again."""
+        if self._unsaid is not None:
+            before, counts = self._unsaid
+            size = len(before)
+            gone = sum(counts) == size and octets[:size] == before
+            # No call from here to the return, and so no interrupt.
+            self._unsaid = None
+            if gone:
+                return size
+        size = len(octets)
+        counts = []
+        try:
+            self._stream._send_counted(octets, counts, timeout=self._timeout)
+        except BaseException:
+            if counts:  # no call here: the sum of bytes and a buffer is a copy of it
+                self._unsaid = b"" + octets, counts
+            raise
+        return size
 
     def _check(self, what: str, possible: bool) -> None:
         if self.closed:

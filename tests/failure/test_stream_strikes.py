@@ -287,6 +287,53 @@ def test_receiving_to_a_pipe_goes_on_where_it_was_interrupted(pairs: Any, buffer
     assert strike_everywhere(trial) > 5
 
 
+@pytest.mark.parametrize("mode", ["wb", "rwb"])
+def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: str) -> None:
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        file = one.makefile(mode, timeout=TIMEOUT)
+        file.write(b"first ")
+        try:
+            with strike:
+                file.flush()
+        except Struck:
+            pass
+        file.write(b"second")
+        try:
+            file.flush()
+        except ConnectionBrokenError:  # the first was cut
+            one.close()
+            assert b"".join(other) in (b"", b"first ")
+        else:
+            one.send_eof()
+            assert b"".join(other) == b"first second"
+        one.abort()
+        other.abort()
+
+    assert strike_everywhere(trial) > 5
+
+
+@pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r", -1)])
+def test_what_an_interrupted_read_of_a_file_has_received_stays(pairs: Any, mode: str, buffering: int) -> None:
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        with one, other:
+            file = one.makefile(mode, buffering=buffering, timeout=TIMEOUT)
+            other.send_all(b"a line\n")
+            raw = file if buffering == 0 else file.raw if mode == "rb" else file.buffer.raw
+            buffer = bytearray(100)
+            counts: list[int] = []
+            try:
+                with strike:
+                    counts.extend(map(raw.readinto, (buffer,)))
+            except Struck:
+                pass
+            got = bytes(buffer[:counts[0]]) if counts else one.receive(timeout=TIMEOUT)
+            assert got == b"a line\n"
+
+    assert strike_everywhere(trial) > 5
+
+
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_an_interrupted_close_is_finished_by_another(pairs: Any, how: str) -> None:
     def trial(strike: Strike) -> None:
