@@ -141,6 +141,7 @@ class PacketClient(Generic[S, R]):
                 pass
             except BaseException:
                 kept += (packet,)
+                self._stream._leave()
                 raise
         if not bad:
             return packet  # type: ignore[no-any-return]
@@ -229,6 +230,8 @@ class PacketClient(Generic[S, R]):
                 finally:
                     lost = None  # or the error would keep itself alive, by this frame
             self._stream._receive_to(chunks, self._recv_size, timeout=deadline.remaining())
+            if not chunks:
+                return  # a packet was left for this thread
         chunk = chunks[0]
         self._last_size = len(chunk)
         if not chunk:

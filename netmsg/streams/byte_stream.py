@@ -33,7 +33,7 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -178,8 +178,9 @@ class ByteStream:
 
     # Waiting
 
-    def _wait(self, events: int, deadline: Deadline) -> None:
-        """Wait until it is worth trying again; meanwhile send what the transport itself has to send."""
+    def _wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> None:
+        """Wait until it is worth trying again, or something is in ``unless``; meanwhile send what the transport itself
+        has to send."""
         transport = self._transport
         if events & READ and transport.readable:  # no event tells of what is inside already
             if self.closed:
@@ -190,7 +191,7 @@ class ByteStream:
         try:
             # What cannot be sent any more is not waited for: that it cannot would be told again and again.
             flushing = transport.unsent and not self._unsendable
-            happened = self._link.wait(events | WRITE if flushing else events, deadline)
+            happened = self._link.wait(events | WRITE if flushing else events, deadline, unless)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
                 raise self._too_late(deadline) from None
@@ -303,26 +304,39 @@ class ByteStream:
                 if self._closed_by_last:
                     self._finish()
             except BaseException:
-                ahead.returned += (data[start:end + dropped],)
-                ahead.quick = None
+                if end + dropped > start:
+                    ahead.returned += (data[start:end + dropped],)
+                    ahead.quick = None
+                    self._link.look_again()
                 raise
         return taken
 
     def _fill(self, deadline: Deadline, max_bytes: int) -> bool:
         """Receive once, into the read-ahead; false at the end of the stream."""
-        more = self._ahead.more
+        ahead = self._ahead
+        more = ahead.more
         if not more or more[-1]:
             if self._ended:
                 return False
             if self._receive_error is not None:
                 raise self._broken(self._receive_error)
             self._receive_once(deadline, more, self._transport.receive, max_bytes)
+            if ahead.returned:
+                ahead.settle()
+                return True
         if more[-1]:
             return True
         self._check_end()
         del more[-1]
         self._ended = True
         return False
+
+    def _front(self, deadline: Deadline, max_bytes: int) -> int:
+        """How many bytes can be taken from the front of the read-ahead: at least one, or 0 at the end."""
+        left = self._ahead.front()
+        while not left and self._fill(deadline, max_bytes):
+            left = self._ahead.front()
+        return left
 
     def _check_end(self) -> None:
         """Receiving sees an end, also where a send was told that the connection is lost, or is being told just now."""
@@ -338,7 +352,9 @@ class ByteStream:
             raise self._broken(self._lost)
 
     def _receive_once(self, deadline: Deadline, results: list[T], receive: Callable[..., T], argument: Any) -> None:
-        """Append what ``receive(argument)`` returns, once it need not wait."""
+        """Append what ``receive(argument)`` returns, once it need not wait; nothing, perhaps, where something has been
+        given back meanwhile."""
+        ahead = self._ahead
         again = False
         while True:
             try:
@@ -357,8 +373,10 @@ class ByteStream:
                 raise self._broken(error)
             if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
                 raise self._too_late(deadline)
-            self._ahead.forget_taken()
-            self._wait(READ, deadline)
+            ahead.forget_taken()
+            if ahead.returned:
+                return
+            self._wait(READ, deadline, ahead.returned)
             again = True
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
@@ -367,7 +385,20 @@ class ByteStream:
             ahead.settle()
         ahead.streak = 0
         left = ahead.front()
-        if not left and self._fill(deadline, max_bytes):
+        while not left and self._fill(deadline, max_bytes):
+            left = ahead.front()
+        ahead.searched()
+        return min(left, max_bytes), 0
+
+    def _some_or_nothing(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
+        """The same, but nothing once who builds on the stream has left something for others: see `_leave`."""
+        ahead = self._ahead
+        left_for_others = bool(ahead.returned)
+        if ahead.items or ahead.joining or left_for_others:
+            ahead.settle()
+        ahead.streak = 0
+        left = ahead.front()
+        if not left and not left_for_others and self._fill(deadline, max_bytes):
             left = ahead.front()
         ahead.searched()
         return min(left, max_bytes), 0
@@ -382,7 +413,7 @@ class ByteStream:
         while there < nbytes:
             if not self._fill(deadline, min(nbytes - there, LARGE_CHUNK)):
                 raise self._too_early(nbytes)
-            size = len(ahead.more[-1])
+            size = len(ahead) - there
             there += size
             if there < nbytes and deadline is not FOREVER:
                 overtime = overtime or Overtime(deadline)
@@ -401,7 +432,7 @@ class ByteStream:
         while (at := ahead.find(delimiter)) < 0:
             if ahead.scanned >= max_bytes + len(delimiter):
                 raise DelimiterNotFoundError(max_bytes)
-            if overtime is not None and overtime.is_over(len(ahead.more[-1])):
+            if overtime is not None and ahead.more and overtime.is_over(len(ahead.more[-1])):
                 raise self._too_late(deadline)
             if not self._fill(deadline, CHUNK):
                 raise self._too_early(None)
@@ -427,14 +458,12 @@ class ByteStream:
         check_size("max_bytes", max_bytes)
         return self._take(deadline, self._some, max_bytes)
 
-    def _receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None) -> None:
+    def _receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None,
+                    some: Callable[[Deadline, int], tuple[int, int]] | None = None) -> None:
         """Append to ``chunks`` what `receive` would return, at the same instant in which it is taken: an interrupt
-        cannot come between. For whoever builds on streams."""
-        self._take(self._deadline(timeout), self._some_to, self._some, max_bytes, chunks)
-
-    def _receive_line_to(self, chunks: list[bytes], max_bytes: int, *, timeout: float | None = None) -> None:
-        """The same, but no further than the end of a line (``b"\\n"`` included)."""
-        self._take(self._deadline(timeout), self._some_to, self._line, max_bytes, chunks)
+        cannot come between. Nothing, perhaps, after `_leave`, unless ``some`` is `_some` or `_line`. For whoever builds
+        on streams."""
+        self._take(self._deadline(timeout), self._some_to, some or self._some_or_nothing, max_bytes, chunks)
 
     def _some_to(self, deadline: Deadline, some: Callable[[Deadline, int], tuple[int, int]], max_bytes: int,
                  chunks: list[bytes]) -> tuple[int, int]:
@@ -442,9 +471,14 @@ class ByteStream:
         size, _ = some(deadline, max_bytes)
         end = ahead.position + size
         # No call from here on, and so no interrupt.
-        chunks += (ahead.data[ahead.position:end],)
+        if size or self._ended:
+            chunks += (ahead.data[ahead.position:end],)
         ahead.position = end
         return 0, 0
+
+    def _leave(self) -> None:
+        """Have another thread that is in `_receive_to` come out of it: there is something for it elsewhere."""
+        self._give_back(b"")
 
     def receive_into(self, buffer: WriteableBuffer, *, timeout: float | None = None) -> int:
         """Receive into a writable ``buffer``: how many bytes have been written to its beginning; 0 at the end."""
@@ -458,10 +492,12 @@ class ByteStream:
         try:
             self._take(deadline, self._into, view, counts)
         except BaseException:
-            if counts:  # no call here, and so no further interrupt: the sum of bytes and a buffer is a copy of it
+            if counts and counts[0]:
+                # No call here, and so no further interrupt: the sum of bytes and a buffer is a copy of it.
                 ahead = self._ahead
                 ahead.returned += (b"" + view[:counts[0]],)
                 ahead.quick = None
+                self._link.look_again()
             view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         return counts[0]
@@ -476,10 +512,11 @@ class ByteStream:
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
                 and self._receive_error is None):
             self._receive_once(deadline, counts, receive_into, view)
-            if not counts[0]:
-                self._check_end()
-                self._ended = True
-            return 0, 0
+            if counts:
+                if not counts[0]:
+                    self._check_end()
+                    self._ended = True
+                return 0, 0
         size, _ = self._some(deadline, len(view))
         end = ahead.position + size
         # No call from here on, and so no interrupt.
@@ -529,6 +566,7 @@ class ByteStream:
         return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
 
     def _line(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
+        """Like `_some`, but no further than the end of a line (``b"\\n"`` included)."""
         size, _ = self._some(deadline, max_bytes)
         start = self._ahead.position
         end = self._ahead.data.find(b"\n", start, start + size)
@@ -537,9 +575,10 @@ class ByteStream:
     def _give_back(self, data: bytes) -> None:
         """To be received again, next. From any thread."""
         ahead = self._ahead
-        # No call in here, and so no interrupt.
+        # No call between the one and the other, and so no interrupt.
         ahead.returned += (data,)
         ahead.quick = None
+        self._link.look_again()
 
     def makefile(self, mode: str = "rb", *, buffering: int = -1, encoding: str | None = None,
                  errors: str | None = None, newline: str | None = None, timeout: float | None = None) -> Any:
@@ -608,10 +647,7 @@ class ByteStream:
     def _some_to_file(self, deadline: Deadline, target: Target, max_bytes: int) -> int:
         """Write some, and only then take it out of the read-ahead, as much as was written: 0 at the end."""
         ahead = self._ahead
-        left = ahead.front()
-        if not left and self._fill(deadline, max_bytes):
-            left = ahead.front()
-        size = min(left, max_bytes)
+        size = min(self._front(deadline, max_bytes), max_bytes)
         while size:
             if target.descriptor >= 0:
                 self._wait_for_file(target.descriptor, WRITE, deadline)
@@ -650,7 +686,9 @@ class ByteStream:
         return written
 
     def _wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        self._link.wait_for_file(descriptor, events, deadline)
+        while not self._link.wait_for_file(descriptor, events, deadline):
+            if self.closed:
+                raise closed_meanwhile()
         if self.closed:
             raise closed_meanwhile()
 

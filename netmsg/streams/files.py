@@ -80,6 +80,7 @@ class StreamFile(io.RawIOBase):
                 ahead = self._stream._ahead
                 ahead.returned += chunks
                 ahead.quick = None
+                self._stream._link.look_again()
             view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         self._position += size
@@ -91,15 +92,15 @@ class StreamFile(io.RawIOBase):
         """In turn with other readers, for whoever comes from a buffer has that locked: see `Readers.hand_back`."""
         turn = self._turn
         if turn is None:
-            self._stream._receive_to(chunks, max_bytes, timeout=self._timeout)
+            self._stream._receive_to(chunks, max_bytes, timeout=self._timeout, some=self._stream._some)
             return
         deadline = Deadline(self._timeout)
         claim = [get_ident()]
         try:
             self._stream._prepare_reading(deadline)  # nobody waits for the handshake who has this turn
             turn.take(claim, deadline)
-            receive_to = self._stream._receive_line_to if self._by_line else self._stream._receive_to
-            receive_to(chunks, max_bytes, timeout=deadline.remaining())
+            some = self._stream._line if self._by_line else self._stream._some
+            self._stream._receive_to(chunks, max_bytes, timeout=deadline.remaining(), some=some)
         finally:
             if turn.holder is claim:
                 turn.holder = turn.heir

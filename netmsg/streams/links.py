@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Final, Protocol
@@ -36,11 +36,12 @@ class Link(Protocol):
     moved: bool
     """Set by the stream when bytes have come or gone."""
 
-    def wait(self, events: int, deadline: Deadline) -> int:
-        """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken. Raises ``TimeoutError``."""
+    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+        """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken, or while there is something in
+        ``unless``. Raises ``TimeoutError``."""
 
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        """The same for a file that is sent or received to, such as a pipe."""
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
+        """The same for a file that is sent or received to, such as a pipe: false where it may be too early."""
 
     def linger(self, events: int, deadline: Deadline) -> None:
         """The same for the one who closes, whom nothing wakes; for a moment at most where no event tells that the
@@ -48,6 +49,9 @@ class Link(Protocol):
 
     def wake(self) -> None:
         """Have all that wait, now or later, return. Callable from a signal handler."""
+
+    def look_again(self) -> None:
+        """Have all that wait now look at their ``unless``, to which something has been added."""
 
     def hurry(self) -> None:
         """Break the connection off: who still waits for the other end finds it gone."""
@@ -123,7 +127,7 @@ class SocketLink(_Woken):
         self._given_up = False
         self._told = False
 
-    def wait(self, events: int, deadline: Deadline) -> int:
+    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
         ident = get_ident()
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
@@ -131,7 +135,7 @@ class SocketLink(_Woken):
             if events == WRITE and self.blocked is not None:
                 ready = self._wait_to_send(self.blocked, deadline)
             else:
-                ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
+                ready = self._wake_up.wait({self.sock.fileno(): events}, deadline, unless)
         except TimeoutError:
             self.in_vain = ident, time.monotonic()
             raise
@@ -173,8 +177,12 @@ class SocketLink(_Woken):
         self._told = True
         raise TimeoutError("the other end was silent, and others wait")
 
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        self._wake_up.wait({descriptor: events}, deadline)
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
+        if self._wake_up.wait({descriptor: events}, deadline):
+            return True
+        if self._given_up:
+            self._run_out()
+        return False
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if deadline.expired:
@@ -183,6 +191,9 @@ class SocketLink(_Woken):
 
     def wake(self) -> None:
         self._inside(self._wake_up.set)
+
+    def look_again(self) -> None:
+        self._inside(self._wake_up.nudge)
 
     def hurry(self) -> None:
         self._inside(self._shut_down)
@@ -378,13 +389,13 @@ class MemoryLink(_Woken):
         writable = outgoing.held < outgoing.size or outgoing.broken
         return (READ if events & READ and readable else 0) | (WRITE if events & WRITE and writable else 0)
 
-    def wait(self, events: int, deadline: Deadline) -> int:
-        if not self._incoming.changed.wait(lambda: self._woken or self._possible(events), deadline):
+    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+        if not self._incoming.changed.wait(lambda: self._woken or unless or self._possible(events), deadline):
             raise TimeoutError("timed out")
         return 0 if self._woken else self._possible(events)
 
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        self._wake_up.wait({descriptor: events}, deadline)
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
+        return bool(self._wake_up.wait({descriptor: events}, deadline))
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if not self._incoming.changed.wait(lambda: self._possible(events), deadline):
@@ -393,6 +404,9 @@ class MemoryLink(_Woken):
     def wake(self) -> None:
         self._woken = True
         self._inside(self._wake_up.set)
+        self._incoming.changed.notify_all()
+
+    def look_again(self) -> None:
         self._incoming.changed.notify_all()
 
     def hurry(self) -> None:

@@ -235,10 +235,9 @@ class SocketStream(ByteStream):
         if not left and (unix.readable or not (come.kept or come.lost)):
             try:
                 come.asking = True
-                self._fill(deadline, max_bytes)
+                left = self._front(deadline, max_bytes)
             finally:
                 come.asking = False
-            left = ahead.front()
         ahead.searched()
         if come.lost:
             why, come.lost = come.lost, ""

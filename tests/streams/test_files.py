@@ -405,6 +405,12 @@ def test_a_file_that_has_failed_may_be_used_for_something_else(pair: Pair) -> No
 
 # makefile
 
+def receive_four_into(stream: ByteStream) -> bytes:
+    buffer = bytearray(4)
+    assert stream.receive_into(buffer, timeout=TIMEOUT) == 4
+    return bytes(buffer)
+
+
 def test_closing_a_reader_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
     one, other = pair
     one.send_all(b"line\nrest, and ")
@@ -412,6 +418,24 @@ def test_closing_a_reader_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
         assert file.readline() == b"line\n"
     one.send_all(b"more\n")
     assert other.receive_until(b"\n", timeout=TIMEOUT) == b"rest, and more"
+
+
+@pytest.mark.parametrize("kind", ["memory", "tcp"])
+@pytest.mark.parametrize("how", [
+    lambda stream: stream.receive_until(b"\n", timeout=TIMEOUT), lambda stream: stream.receive(4, timeout=TIMEOUT),
+    lambda stream: stream.receive_exactly(4, timeout=TIMEOUT), receive_four_into])
+def test_who_waits_already_gets_what_a_reader_gives_back(kind: str, how: Any) -> None:
+    one, other = connected(kind)
+    one.send_all(b"line\nrest\n")
+    file = other.makefile("rb", timeout=TIMEOUT)
+    assert file.readline() == b"line\n"
+    assert file.peek() == b"rest\n"
+    waiting = Background(how, other)
+    until_asleep(waiting)
+    file.close()
+    assert waiting.result() == b"rest"
+    one.abort()
+    other.abort()
 
 
 def test_a_reader_that_goes_away_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
