@@ -599,7 +599,9 @@ class ByteStream:
         """Write what comes to ``file``: exactly ``count`` bytes, or all to the end of the stream; how many it were.
 
         A pipe, a terminal or another socket is waited for until it takes some, within ``timeout`` and until `close`;
-        what a buffered writer over one holds is written first, and of what comes it holds nothing back.
+        what a buffered writer over one holds is written first, and of what comes it holds nothing back. So are the
+        files that ``socket.makefile("wb")``, of a socket without a timeout of its own, and `makefile` make. Any other
+        file, such as one over an ``ssl.SSLSocket`` or over a stream in memory, is written to as it is.
 
         Raises `EndOfStream` or `IncompleteReadError` (whose ``partial`` is empty, for the bytes are in the file) if
         the stream ends before ``count``.
@@ -657,7 +659,7 @@ class ByteStream:
             counts: list[int | None] = []
             self._writing_now = target, position_of(target.file), len(chunk), counts
             try:
-                counts.extend(map(target.file.write, (chunk,)))
+                counts.extend(map(target.write, (chunk,)))
             except BlockingIOError as error:
                 counts += (getattr(error, "characters_written", 0),)
             except BaseException:

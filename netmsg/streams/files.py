@@ -9,12 +9,13 @@ import select
 import stat
 import weakref
 from collections.abc import Callable
+from socket import SocketIO, socket
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
-from ..sockets.waiting import READ, ready_sockets
+from ..sockets.waiting import READ, WRITE, ready_sockets
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class StreamFile(io.RawIOBase):
         self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
+        self.hurried_by: int | None = None
+        """The thread of which only so much is written as goes without waiting."""
 
     def readable(self) -> bool:
         return self._readable
@@ -111,19 +114,19 @@ class StreamFile(io.RawIOBase):
                 except (IndexError, RuntimeError):
                     pass  # it has left, or was woken already
 
-    def write(self, data: ReadableBuffer) -> int:
-        self._check("write", self._writable)
-        if self.handing_back == get_ident():
-            raise LocalProtocolError("the file has more to write than its buffer holds: flush it before start_tls()")
-        if self._turn is None:
-            self._stream.send_all(data, timeout=self._timeout)
-            return memoryview(data).nbytes
-        octets = memoryview(data)
-        return self._write_from_buffer(octets.cast("B") if octets.c_contiguous else memoryview(octets.tobytes()))
+    def write(self, data: ReadableBuffer) -> int | None:
+        if self._turn is not None:
+            return self.write_again(data)
+        self._check_writing()
+        self._stream.send_all(data, timeout=self._timeout)
+        return memoryview(data).nbytes
 
-    def _write_from_buffer(self, octets: memoryview) -> int:
-        """A buffer whose call was interrupted comes again, with the same bytes in front: if they have gone, they are
-        not sent again."""
+    def write_again(self, data: ReadableBuffer) -> int | None:
+        """`write` for a buffer, which comes again with the same bytes in front where it was interrupted: if they have
+        gone, they are not sent again."""
+        self._check_writing()
+        octets = memoryview(data)
+        octets = octets.cast("B") if octets.c_contiguous else memoryview(octets.tobytes())
         if self._unsaid is not None:
             before, counts = self._unsaid
             size = len(before)
@@ -132,6 +135,10 @@ class StreamFile(io.RawIOBase):
             self._unsaid = None
             if gone:
                 return size
+        if self.hurried_by == get_ident():
+            if ready_sockets({self.fileno(): WRITE}, None, Deadline(0)) is None:
+                return None
+            octets = octets[:select.PIPE_BUF]
         size = len(octets)
         counts = []
         try:
@@ -141,6 +148,11 @@ class StreamFile(io.RawIOBase):
                 self._unsaid = b"" + octets, counts
             raise
         return size
+
+    def _check_writing(self) -> None:
+        self._check("write", self._writable)
+        if self.handing_back == get_ident():
+            raise LocalProtocolError("the file has more to write than its buffer holds: flush it before start_tls()")
 
     def _check(self, what: str, possible: bool) -> None:
         if self.closed:
@@ -236,10 +248,13 @@ def waitable_descriptor(file: IO[bytes]) -> int:
 def _descriptor(file: IO[bytes]) -> int:
     """What ``file`` stands for, byte by byte; -1 where it is not known to be what its descriptor is."""
     raw = getattr(file, "raw", file)
-    if (not isinstance(raw, io.FileIO)
-            or not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom))):
+    if not isinstance(file, (io.FileIO, SocketIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)):
         return -1
-    return raw.fileno()
+    if isinstance(raw, SocketIO):
+        sock = getattr(raw, "_sock", None)
+        # One under TLS holds more than its descriptor tells, and one with a timeout waits by itself.
+        return raw.fileno() if type(sock) is socket and not sock.gettimeout() else -1
+    return raw.fileno() if isinstance(raw, io.FileIO) else -1
 
 
 class Target:
@@ -251,10 +266,15 @@ class Target:
         self.file = file
         self._buffer: io.BufferedWriter | None = None
         self._terminal: io.FileIO | None = None
-        if self.descriptor >= 0 and type(file) in (io.FileIO, io.BufferedWriter):
+        self._stream_file: StreamFile | None = None
+        raw: Any = getattr(file, "raw", file)
+        if type(raw) is StreamFile and type(file) in (StreamFile, io.BufferedWriter):
+            self._stream_file = raw
+            self.descriptor = raw.fileno()
+        if self.descriptor >= 0 and type(file) in (io.FileIO, SocketIO, StreamFile, io.BufferedWriter):
             if isinstance(file, io.BufferedWriter):
                 self._buffer = file
-                self.file = file.raw
+                self.file = raw
             if os.isatty(self.descriptor):
                 self._open_terminal()
 
@@ -277,15 +297,33 @@ class Target:
         """Whether what its buffer held has been written, as far as that goes without waiting."""
         if self._buffer is not None:
             try:
-                _without_blocking(self.descriptor, self._buffer.flush)
+                self._flush(self._buffer)
             except BlockingIOError:
                 return False
             self._buffer = None
         return True
 
+    def _flush(self, buffer: io.BufferedWriter) -> None:
+        stream_file = self._stream_file
+        if stream_file is None:
+            _without_blocking(self.descriptor, buffer.flush)
+            return
+        try:
+            stream_file.hurried_by = get_ident()
+            buffer.flush()
+        finally:
+            stream_file.hurried_by = None
+
+    @property
+    def write(self) -> Callable[[bytes], int | None]:
+        """The file's, which after an interrupt is called again with the same bytes."""
+        return self.file.write if self._stream_file is None else self._stream_file.write_again
+
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""
-        if self.descriptor < 0 or self._terminal is not None or not os.get_blocking(self.descriptor):
+        if self.descriptor < 0 or self._terminal is not None:
+            return wanted
+        if self._stream_file is None and not os.get_blocking(self.descriptor):
             return wanted
         return min(wanted, select.PIPE_BUF)
 

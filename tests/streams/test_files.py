@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.blocking import until_asleep, until_polling
 from support.pairs import TIMEOUT, Background, until, until_waiting
+from support.streams import secure
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, connect_tcp, create_tcp_server,
@@ -514,6 +515,62 @@ def test_a_timeout_that_makes_no_sense_is_refused_first(pair: Pair) -> None:
         pair[0].makefile(timeout=-1)
     with pytest.raises(ClosedError):
         pair[0].makefile()
+
+
+@pytest.mark.parametrize("held", [0, 100, 50_000])
+@pytest.mark.parametrize("buffering", [0, -1, 100_000])
+@pytest.mark.parametrize("kind", ["socket", "stream", "stream under TLS"])
+def test_a_file_over_a_socket_that_nobody_reads_holds_nobody_up(pair: Pair, kind: str, buffering: int, held: int,
+                                                                tls_contexts: Any) -> None:
+    one, other = pair
+    content = os.urandom(500_000)
+    one.send_all(content)
+    one.send_eof()
+    near, far = connected("tcp")
+    near.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+    if kind == "socket":
+        ours = socket.socket(fileno=os.dup(near.fileno()))
+        ours.settimeout(None)
+        file = ours.makefile("wb", buffering=buffering)
+        ours.close()
+    else:
+        if kind == "stream under TLS":
+            secure(near, far, tls_contexts)
+        file = near.makefile("wb", buffering=buffering)
+    first = os.urandom(held) if buffering else b""
+    file.write(first)
+    got = b""
+    for size in (0, 1, 5000, 30_000):
+        got += far.receive_exactly(size, timeout=TIMEOUT)
+        receiving = Background(other.receive_file, file, timeout=0.1)
+        with pytest.raises(TimeoutError, match="timed out"):
+            receiving.result()
+    rest = Background(far.receive_exactly, len(first) + len(content) - len(got), timeout=TIMEOUT)
+    other.receive_file(file, timeout=TIMEOUT)
+    assert got + rest.result() == first + content
+    file.close()
+    far.abort()
+    near.abort()
+
+
+def test_close_wakes_who_receives_to_a_file_over_another_stream(pair: Pair) -> None:
+    one, other = pair
+    near, far = connected("tcp")
+    receiving = Background(other.receive_file, near.makefile("wb"))
+    endless = Background(send_for_ever, one)
+    until_asleep(receiving)
+    other.close(timeout=0)
+    for call in (receiving, endless):
+        with pytest.raises((ClosedError, ConnectionBrokenError)):
+            call.result()
+    far.abort()
+    near.abort()
+
+
+def send_for_ever(stream: ByteStream) -> None:
+    while True:
+        stream.send_all(bytes(100_000))
 
 
 @pytest.mark.parametrize("buffering", [0, -1, 100_000])
