@@ -9,6 +9,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -302,6 +303,8 @@ def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: 
         try:
             file.flush()
         except ConnectionBrokenError:  # the first was cut
+            with pytest.raises(ConnectionBrokenError):
+                file.close()
             one.close()
             assert b"".join(other) in (b"", b"first ")
         else:
@@ -311,6 +314,37 @@ def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: 
         other.abort()
 
     assert strike_everywhere(trial) > 5
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_receiving_to_a_file_over_another_stream_goes_on_where_it_was_interrupted(pairs: Any, buffering: int) -> None:
+    content = bytes(range(250)) * 20
+
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        near, far = tcp_pair()
+        one.send_all(content)
+        one.send_eof()
+        file = near.makefile("wb", buffering=buffering)
+        refused = False
+        try:
+            with strike:
+                other.receive_file(file, timeout=TIMEOUT)
+        except Struck:
+            try:
+                other.receive_file(file, timeout=TIMEOUT)
+            except ConnectionBrokenError:
+                refused = True
+        near.abort() if refused else near.send_eof()
+        got = b""
+        with suppress(ConnectionBrokenError):
+            for chunk in far:
+                got += chunk
+        assert content.startswith(got) if refused else got == content
+        for stream in (one, other, near, far):
+            stream.abort()
+
+    assert strike_everywhere(trial) > 20
 
 
 @pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r", -1)])
