@@ -38,4 +38,7 @@ def aside(step: Callable[[], None]) -> None:
     waiters.wait(lambda: outcome, Deadline(None))
     error = outcome.pop()
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or it would keep itself alive, by this frame

@@ -27,8 +27,10 @@ rarely may after the others.
 
 from __future__ import annotations
 
+import errno
 import ssl
-from typing import TypeVar
+from copy import copy
+from typing import Final, TypeVar
 
 __all__ = [
     "ClosedError",
@@ -90,10 +92,27 @@ class ConnectionBrokenError(NetmsgError, ConnectionError):
     """The connection was reset, timed out in the kernel, or cut in mid-TLS; ``errno`` and ``__cause__`` are kept."""
 
 
+TOLD_ONCE: Final = {
+    errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN,
+    errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENOPROTOOPT, errno.EPROTO, errno.EACCES,
+}
+"""Why a connection was lost, as the kernel tells whoever asks first, be it by sending: who receives afterwards is told
+of an end, as if the peer had finished."""
+
+
+def again(error: E) -> E:
+    """The like of ``error``, for who keeps it and raises it more than once: each time it is raised an error takes hold
+    of what is alive in all the frames that it passes."""
+    like = copy(error)
+    like.__cause__ = error.__cause__
+    return like
+
+
 def as_broken(error: OSError) -> OSError:
-    """What to raise for an error of the network: `ConnectionBrokenError`, if it is not one of this tree already."""
+    """What to raise for an error of the network, which itself may be kept: `ConnectionBrokenError`, or the like of one
+    of this tree."""
     if isinstance(error, NetmsgError):
-        return error
+        return again(error)
     broken = ConnectionBrokenError(error.errno, error.strerror or str(error))
     broken.__cause__ = error
     return broken

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 import errno
+import gc
 import inspect
 import pickle
 import ssl
+import weakref
 from collections.abc import Callable
 
 import pytest
 
 import netmsg
-from netmsg import errors
+from netmsg import JSONCodec, errors
+from netmsg.aside import aside
+from netmsg.deadline import Deadline
 from netmsg.errors import (ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream,
                            ForkedError, IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError,
                            PacketEncodeError, ProtocolError, QueueFullError, RemoteProtocolError, SendTimeoutError,
-                           TLSHandshakeError, UndeliveredError, UnknownPeerError)
+                           TLSHandshakeError, UndeliveredError, UnknownPeerError, again)
+from netmsg.servers.handlers import FunctionHandler
+from netmsg.sockets.resolving import resolve_within
 
 BASES: dict[type[NetmsgError], tuple[type[BaseException], ...]] = {
     NetmsgError: (Exception,),
@@ -136,3 +142,45 @@ def test_errors_survive_pickling(make: Callable[[], NetmsgError]) -> None:
 def test_errors_survive_copying(make: Callable[[], NetmsgError]) -> None:
     error = make()
     assert told(copy.copy(error)) == told(error)
+
+
+class Payload:
+    """Something whose end can be seen."""
+
+
+def fail(call: Callable[[], object]) -> weakref.ref[Payload]:
+    """With something in the frame that would be kept alive by a traceback."""
+    payload = Payload()
+    with pytest.raises(Exception):  # noqa: B017
+        call()
+    return weakref.ref(payload)
+
+
+def fail_aside() -> None:
+    aside(lambda: [][0])
+
+
+def handle_a_bad_packet() -> None:
+    FunctionHandler(lambda client, packet: None, "nobody").error(PacketDecodeError("bad"))
+
+
+@pytest.mark.parametrize("call", [
+    lambda: JSONCodec().decode(b"bad"), lambda: resolve_within(Deadline(10), "x" * 64, 1), fail_aside,
+    handle_a_bad_packet])
+def test_no_error_keeps_itself_alive_and_all_that_was_there(call: Callable[[], object]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        assert fail(call)() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("error", [
+    ConnectionBrokenError(104, "reset"), TLSHandshakeError("failed"), IncompleteReadError(b"ab", 3),
+    SendTimeoutError("late", bytes_sent=3), ClosedError("closed")])
+def test_another_one_is_like_the_first(error: Exception) -> None:
+    error.__cause__ = ValueError("why")
+    like = again(error)
+    assert like is not error and type(like) is type(error)
+    assert str(like) == str(error) and vars(like) == vars(error) and like.__cause__ is error.__cause__

@@ -12,10 +12,10 @@ from threading import get_ident
 from typing import Any, Final, Generic, TypeVar, Union
 
 from ..deadline import Deadline, Overtime, check_timeout
-from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteProtocolError
+from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, again
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
-from ..packets.receiving import again, decoded, ending, is_in_the_middle, loss
+from ..packets.receiving import decoded, ending, is_in_the_middle, loss
 from ..streams.byte_stream import NUMBERS, ByteStream, check_size, closed_meanwhile
 from ..streams.connecting import connect_tcp, connect_unix
 from ..streams.socket_stream import PeerCredentials, SocketStream
@@ -141,6 +141,7 @@ class PacketClient(Generic[S, R]):
                 pass
             except BaseException:
                 kept += (packet,)
+                self._stream._leave()
                 raise
         if not bad:
             return packet  # type: ignore[no-any-return]
@@ -225,8 +226,13 @@ class PacketClient(Generic[S, R]):
                 raise again(self._ending)
             lost = loss(decoder)
             if lost is not None:
-                raise lost
+                try:
+                    raise lost
+                finally:
+                    lost = None  # or the error would keep itself alive, by this frame
             self._stream._receive_to(chunks, self._recv_size, timeout=deadline.remaining())
+            if not chunks:
+                return  # a packet was left for this thread
         chunk = b"" if behind else chunks[0]
         self._last_size = len(chunk)
         if not (chunk or behind):

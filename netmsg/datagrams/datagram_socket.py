@@ -226,6 +226,7 @@ class DatagramSocket:
             if not self._is_strange(arrived[0][3]):
                 return
             arrived[:] = ()
+            self._check()  # there may always be another one
             strangers += 1
             if strangers >= MOST_STRANGERS and deadline.expired:
                 raise BlockingIOError(errno.EAGAIN, "timed out")

@@ -64,9 +64,12 @@ class FramedCodec(Codec[S, R]):
             raise PacketDecodeError("the packet is not complete", bytes(data)) from error
         if len(packets) != 1:
             raise PacketDecodeError(f"one packet was expected, and there are {len(packets)}", bytes(data))
-        packet = packets[0]
+        packet = packets.pop()
         if isinstance(packet, PacketDecodeError):
-            raise packet
+            try:
+                raise packet
+            finally:
+                del packet  # or the error would keep itself alive, by this frame
         return packet
 
     def decoder(self) -> Decoder[R]:

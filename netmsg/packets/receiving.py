@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any
 
-from ..errors import EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError, bare
+from ..errors import EndOfStream, IncompleteReadError, PacketDecodeError, RemoteProtocolError, again, bare
 from ..interrupts import is_of_a_signal_handler
 from .codec import Codec, Decoder, MappedCodec
 from .delimited import DelimitedCodec
@@ -15,11 +15,9 @@ from .lines import LineCodec
 from .netstrings import NetstringCodec
 from .structs import StructCodec
 
-__all__ = ["again", "decoded", "decodes_by_itself", "ending", "has_failed", "is_in_the_middle", "loss"]
+__all__ = ["decoded", "decodes_by_itself", "ending", "has_failed", "is_in_the_middle", "loss"]
 
 OURS = (DelimitedCodec, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec, StructCodec)
-
-E = TypeVar("E", bound=BaseException)
 
 
 def decodes_by_itself(codec: Codec[Any, Any]) -> bool:
@@ -46,14 +44,6 @@ def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
         packets = [fault]
     packets.reverse()
     return packets
-
-
-def again(error: E) -> E:
-    """The like of ``error``, for who keeps it and raises it more than once: each time it is raised an error takes hold
-    of what is alive in all the frames that it passes."""
-    like = copy(error)
-    like.__cause__ = error.__cause__
-    return like
 
 
 def ending(decoder: Decoder[Any]) -> EOFError:

@@ -71,9 +71,12 @@ class DatagramPeer(Generic[S]):
         """
         data: Any = packet if self.server._codec is None else self.server._codec.encode(packet)
         if not self.remote_address:
-            error = ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
-            self._failure = id(error)
-            raise error
+            nowhere = ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
+            self._failure = id(nowhere)
+            try:
+                raise nowhere
+            finally:
+                del nowhere  # or the error would keep itself alive, by this frame
         deadline = Deadline(timeout)
         deaf = self.server._is_deaf(self.remote_address)
         if self.server._io.is_current or timeout == PATIENCE and deaf:

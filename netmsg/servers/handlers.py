@@ -53,7 +53,10 @@ class FunctionHandler:
     def error(self, error: Exception) -> None:
         self.finished = True
         if isinstance(error, PacketDecodeError):
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # or it would keep itself alive, by this frame
 
 
 class GeneratorHandler:

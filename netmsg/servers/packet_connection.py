@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import (
     ClosedError, ConnectionBrokenError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, SendTimeoutError,
-    TLSHandshakeError, as_broken, bare,
+    TLSHandshakeError, again, as_broken, bare,
 )
-from ..packets.receiving import again, decoded, ending, has_failed, is_in_the_middle, loss
+from ..packets.receiving import decoded, ending, has_failed, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
 from ..reactor.reactor import READ, WRITE, Timer
 from ..sockets.addresses import host_and_port
@@ -174,7 +174,7 @@ class PacketConnection(Generic[S]):
         failure = self._queue.failure
         if self.closed or failure is None:
             return self._told(ClosedError("the connection is closed"))
-        return self._told(as_broken(again(failure)))
+        return self._told(as_broken(failure))
 
     def _told(self, error: Exception) -> Exception:
         """``error``, remembered as one of this connection's: a handler may have other connections."""
@@ -463,10 +463,13 @@ class PacketConnection(Generic[S]):
                 self._ending = loss(self._decoder)
                 if has_failed(self._decoder) and self._packets:
                     self.server._handler_failed(self.remote_address, self._packets[0], expected=False)
-        elif self._queue.failure is None:
+            return
+        with self._queue.lock:  # a send may be told just now
+            failure = self._queue.failure
+        if failure is None:
             self._ending = ending(self._decoder)
         else:  # of a reset that a send was told of receiving sees an end
-            self._ending = as_broken(self._queue.failure)
+            self._ending = as_broken(failure)
 
     # On the loop
 

@@ -112,7 +112,10 @@ def resolve_within(deadline: Deadline, host: str, port: int, waiters: Waiters | 
     if not found:
         raise ClosedError(f"closed while {host!r} was resolved")
     if isinstance(found[0], OSError):
-        raise found[0]
+        try:
+            raise found[0]
+        finally:
+            found.clear()  # or the error would keep itself alive, by this frame
     return found[0]
 
 

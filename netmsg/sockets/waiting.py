@@ -139,6 +139,12 @@ class WakeUp:
         for signal in self.signals[:1]:
             signal.set()
 
+    def nudge(self) -> None:
+        """Wake all that wait now, so that they look at their ``unless`` again. Who puts something there does so before.
+        """
+        for signal in self.signals[:1]:
+            signal.set()
+
     def close(self) -> None:
         """When nobody can be waiting any more."""
         for signal in (*self.signals, *self._used):

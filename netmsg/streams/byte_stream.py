@@ -33,14 +33,15 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
-    ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError, IncompleteReadError,
-    LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, as_broken,
+    TOLD_ONCE, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
+    IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
+    as_broken, bare,
 )
 from ..forking import current_process
 from ..sockets.proxy import SocketProxy
@@ -64,6 +65,8 @@ LARGE_CHUNK: Final = 1 << 20
 RENEGOTIATING: Final = 0.01
 """Seconds for which whoever sends waits for its turn to receive, and receives, before it tries again to send: nothing
 tells that another thread has received what it waits for."""
+TELLING: Final = 0.2
+"""Seconds that whoever has received an end waits for who is in a send over a connection that is over."""
 FOREVER: Final = Deadline(None)
 NUMBERS: Final = (float, int)
 """Those that are compared without a call of Python's."""
@@ -105,12 +108,13 @@ class ByteStream:
         self._receiving = Turn()
         self._ahead = ReadAhead()
         self._ended = False
-        self._receive_error: BaseException | None = None
-        self._send_error: BaseException | None = None
-        self._reset: BaseException | None = None  # learnt by a send: receiving would see an end
+        # These are kept, and raised is another one each time: see `_broken`.
+        self._receive_error: OSError | None = None
+        self._send_error: OSError | None = None
+        self._lost: OSError | None = None  # learnt by a send: receiving would see an end
         self._unsendable = False  # what the transport itself has to send
         self._sending_now: tuple[list[int], float] | None = None  # how much of how much has gone
-        self._writing_now: tuple[Target, int | None, int, list[int | None]] | None = None  # see `_to_file`
+        self._writing_now: tuple[Target, int | None, int, list[int | None]] | None = None  # see `_some_to_file`
         self._finished_sending = False
         self._has_sent_eof = False
         self._has_sent = False
@@ -174,8 +178,9 @@ class ByteStream:
 
     # Waiting
 
-    def _wait(self, events: int, deadline: Deadline) -> None:
-        """Wait until it is worth trying again; meanwhile send what the transport itself has to send."""
+    def _wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> None:
+        """Wait until it is worth trying again, or something is in ``unless``; meanwhile send what the transport itself
+        has to send."""
         transport = self._transport
         if events & READ and transport.readable:  # no event tells of what is inside already
             if self.closed:
@@ -186,7 +191,7 @@ class ByteStream:
         try:
             # What cannot be sent any more is not waited for: that it cannot would be told again and again.
             flushing = transport.unsent and not self._unsendable
-            happened = self._link.wait(events | WRITE if flushing else events, deadline)
+            happened = self._link.wait(events | WRITE if flushing else events, deadline, unless)
         except TimeoutError:
             if isinstance(deadline, _IdleDeadline) and deadline.expired:
                 raise self._too_late(deadline) from None
@@ -205,6 +210,8 @@ class ByteStream:
             except OSError as error:
                 self._unsendable = True
                 if events & WRITE:
+                    if error.errno in TOLD_ONCE:
+                        self._lost = error
                     if not transport.handshaking:
                         self._send_error = error
                     raise self._broken(error)
@@ -215,13 +222,12 @@ class ByteStream:
             return IdleTimeoutError(f"nothing happened for {self._idle_timeout:g} s")
         return TimeoutError("timed out")
 
-    def _broken(self, error: BaseException) -> BaseException:
+    def _broken(self, error: OSError) -> OSError:
         """What to raise for an error of the network: another one each time, for the one that is kept must not keep
         alive what was alive where it was raised."""
         if self.closed:
             return closed_meanwhile()
-        error.__traceback__ = None
-        return as_broken(error) if isinstance(error, OSError) else error
+        return as_broken(bare(error))
 
     def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
@@ -298,32 +304,57 @@ class ByteStream:
                 if self._closed_by_last:
                     self._finish()
             except BaseException:
-                ahead.returned += (data[start:end + dropped],)
-                ahead.quick = None
+                if end + dropped > start:
+                    ahead.returned += (data[start:end + dropped],)
+                    ahead.quick = None
+                    self._link.look_again()
                 raise
         return taken
 
     def _fill(self, deadline: Deadline, max_bytes: int) -> bool:
         """Receive once, into the read-ahead; false at the end of the stream."""
-        more = self._ahead.more
+        ahead = self._ahead
+        more = ahead.more
         if not more or more[-1]:
             if self._ended:
                 return False
             if self._receive_error is not None:
                 raise self._broken(self._receive_error)
             self._receive_once(deadline, more, self._transport.receive, max_bytes)
+            if ahead.returned:
+                ahead.settle()
+                return True
         if more[-1]:
             return True
-        if self._reset is not None:  # a send was told of the reset, and receiving is told of an end
-            self._receive_error = self._reset
-            del more[-1]
-            raise self._broken(self._reset)
+        self._check_end()
         del more[-1]
         self._ended = True
         return False
 
+    def _front(self, deadline: Deadline, max_bytes: int) -> int:
+        """How many bytes can be taken from the front of the read-ahead: at least one, or 0 at the end."""
+        left = self._ahead.front()
+        while not left and self._fill(deadline, max_bytes):
+            left = self._ahead.front()
+        return left
+
+    def _check_end(self) -> None:
+        """Receiving sees an end, also where a send was told that the connection is lost, or is being told just now."""
+        if self._lost is None and self._sending.holder is not None and not self._sending.is_mine and self._link.over:
+            telling = Deadline(TELLING)
+            try:
+                self._in_turn(self._sending, telling, _nothing)
+            except TimeoutError:
+                if not telling.expired:
+                    raise  # a signal handler raised it
+        if self._lost is not None:
+            self._receive_error = self._lost
+            raise self._broken(self._lost)
+
     def _receive_once(self, deadline: Deadline, results: list[T], receive: Callable[..., T], argument: Any) -> None:
-        """Append what ``receive(argument)`` returns, once it need not wait."""
+        """Append what ``receive(argument)`` returns, once it need not wait; nothing, perhaps, where something has been
+        given back meanwhile."""
+        ahead = self._ahead
         again = False
         while True:
             try:
@@ -342,8 +373,10 @@ class ByteStream:
                 raise self._broken(error)
             if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
                 raise self._too_late(deadline)
-            self._ahead.forget_taken()
-            self._wait(READ, deadline)
+            ahead.forget_taken()
+            if ahead.returned:
+                return
+            self._wait(READ, deadline, ahead.returned)
             again = True
 
     def _some(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
@@ -352,7 +385,20 @@ class ByteStream:
             ahead.settle()
         ahead.streak = 0
         left = ahead.front()
-        if not left and self._fill(deadline, max_bytes):
+        while not left and self._fill(deadline, max_bytes):
+            left = ahead.front()
+        ahead.searched()
+        return min(left, max_bytes), 0
+
+    def _some_or_nothing(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
+        """The same, but nothing once who builds on the stream has left something for others: see `_leave`."""
+        ahead = self._ahead
+        left_for_others = bool(ahead.returned)
+        if ahead.items or ahead.joining or left_for_others:
+            ahead.settle()
+        ahead.streak = 0
+        left = ahead.front()
+        if not left and not left_for_others and self._fill(deadline, max_bytes):
             left = ahead.front()
         ahead.searched()
         return min(left, max_bytes), 0
@@ -367,7 +413,7 @@ class ByteStream:
         while there < nbytes:
             if not self._fill(deadline, min(nbytes - there, LARGE_CHUNK)):
                 raise self._too_early(nbytes)
-            size = len(ahead.more[-1])
+            size = len(ahead) - there
             there += size
             if there < nbytes and deadline is not FOREVER:
                 overtime = overtime or Overtime(deadline)
@@ -386,7 +432,7 @@ class ByteStream:
         while (at := ahead.find(delimiter)) < 0:
             if ahead.scanned >= max_bytes + len(delimiter):
                 raise DelimiterNotFoundError(max_bytes)
-            if overtime is not None and overtime.is_over(len(ahead.more[-1])):
+            if overtime is not None and ahead.more and overtime.is_over(len(ahead.more[-1])):
                 raise self._too_late(deadline)
             if not self._fill(deadline, CHUNK):
                 raise self._too_early(None)
@@ -412,19 +458,27 @@ class ByteStream:
         check_size("max_bytes", max_bytes)
         return self._take(deadline, self._some, max_bytes)
 
-    def _receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None) -> None:
+    def _receive_to(self, chunks: list[bytes], max_bytes: int = CHUNK, *, timeout: float | None = None,
+                    some: Callable[[Deadline, int], tuple[int, int]] | None = None) -> None:
         """Append to ``chunks`` what `receive` would return, at the same instant in which it is taken: an interrupt
-        cannot come between. For whoever builds on streams."""
-        self._take(self._deadline(timeout), self._some_to, max_bytes, chunks)
+        cannot come between. Nothing, perhaps, after `_leave`, unless ``some`` is `_some` or `_line`. For whoever builds
+        on streams."""
+        self._take(self._deadline(timeout), self._some_to, some or self._some_or_nothing, max_bytes, chunks)
 
-    def _some_to(self, deadline: Deadline, max_bytes: int, chunks: list[bytes]) -> tuple[int, int]:
+    def _some_to(self, deadline: Deadline, some: Callable[[Deadline, int], tuple[int, int]], max_bytes: int,
+                 chunks: list[bytes]) -> tuple[int, int]:
         ahead = self._ahead
-        size, _ = self._some(deadline, max_bytes)
+        size, _ = some(deadline, max_bytes)
         end = ahead.position + size
         # No call from here on, and so no interrupt.
-        chunks += (ahead.data[ahead.position:end],)
+        if size or self._ended:
+            chunks += (ahead.data[ahead.position:end],)
         ahead.position = end
         return 0, 0
+
+    def _leave(self) -> None:
+        """Have another thread that is in `_receive_to` come out of it: there is something for it elsewhere."""
+        self._give_back(b"")
 
     def receive_into(self, buffer: WriteableBuffer, *, timeout: float | None = None) -> int:
         """Receive into a writable ``buffer``: how many bytes have been written to its beginning; 0 at the end."""
@@ -438,10 +492,12 @@ class ByteStream:
         try:
             self._take(deadline, self._into, view, counts)
         except BaseException:
-            if counts:  # no call here, and so no further interrupt: the sum of bytes and a buffer is a copy of it
+            if counts and counts[0]:
+                # No call here, and so no further interrupt: the sum of bytes and a buffer is a copy of it.
                 ahead = self._ahead
                 ahead.returned += (b"" + view[:counts[0]],)
                 ahead.quick = None
+                self._link.look_again()
             view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         return counts[0]
@@ -454,11 +510,13 @@ class ByteStream:
         ahead.streak = 0
         receive_into = self._transport.receive_into
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self._ended
-                and self._receive_error is None and self._reset is None):
+                and self._receive_error is None):
             self._receive_once(deadline, counts, receive_into, view)
-            if not counts[0]:
-                self._ended = True
-            return 0, 0
+            if counts:
+                if not counts[0]:
+                    self._check_end()
+                    self._ended = True
+                return 0, 0
         size, _ = self._some(deadline, len(view))
         end = ahead.position + size
         # No call from here on, and so no interrupt.
@@ -507,11 +565,8 @@ class ByteStream:
         delimiter = _check_delimiter(delimiter)
         return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
 
-    def _receive_line(self, max_bytes: int, *, timeout: float | None = None) -> bytes:
-        """Like `receive`, but no further than the end of a line (``b"\\n"`` included)."""
-        return self._take(self._deadline(timeout), self._line, max_bytes)
-
     def _line(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
+        """Like `_some`, but no further than the end of a line (``b"\\n"`` included)."""
         size, _ = self._some(deadline, max_bytes)
         start = self._ahead.position
         end = self._ahead.data.find(b"\n", start, start + size)
@@ -520,9 +575,10 @@ class ByteStream:
     def _give_back(self, data: bytes) -> None:
         """To be received again, next. From any thread."""
         ahead = self._ahead
-        # No call in here, and so no interrupt.
+        # No call between the one and the other, and so no interrupt.
         ahead.returned += (data,)
         ahead.quick = None
+        self._link.look_again()
 
     def makefile(self, mode: str = "rb", *, buffering: int = -1, encoding: str | None = None,
                  errors: str | None = None, newline: str | None = None, timeout: float | None = None) -> Any:
@@ -532,6 +588,8 @@ class ByteStream:
         reader had of a line, or of the bytes that it was asked for, when a timeout struck is lost. Closing the file
         leaves the stream open; a buffered reader of bytes then gives back to the stream what it has read ahead, and
         until then, or until `start_tls`, keeps it. Other readers have one line of it at most, which goes with them.
+        After an interrupt (Ctrl-C) in a buffered writer ``flush`` sends the rest of what it holds, or refuses; but
+        whether what was just being written to it is among that, text above all, only Python's own buffers know.
         """
         check_timeout(timeout)
         self._check()
@@ -541,7 +599,9 @@ class ByteStream:
         """Write what comes to ``file``: exactly ``count`` bytes, or all to the end of the stream; how many it were.
 
         A pipe, a terminal or another socket is waited for until it takes some, within ``timeout`` and until `close`;
-        what a buffered writer over one holds is written first, and of what comes it holds nothing back.
+        what a buffered writer over one holds is written first, and of what comes it holds nothing back. So are the
+        files that ``socket.makefile("wb")``, of a socket without a timeout of its own, and `makefile` make. Any other
+        file, such as one over an ``ssl.SSLSocket`` or over a stream in memory, is written to as it is.
 
         Raises `EndOfStream` or `IncompleteReadError` (whose ``partial`` is empty, for the bytes are in the file) if
         the stream ends before ``count``.
@@ -550,34 +610,46 @@ class ByteStream:
         if count is not None:
             check_size("count", count, least=0)
         target = Target(file)
+        received = [0]
         try:
-            return self._receive_file(deadline, target, count)
+            self._take(deadline, self._to_file, target, count, received)
         finally:
             target.close()
-
-    def _receive_file(self, deadline: Deadline, target: Target, count: int | None) -> int:
-        received = [0]
-        overtime = Overtime(deadline)
-        while count is None or received[0] < count:
-            wanted = CHUNK if count is None else min(CHUNK, count - received[0])
-            before = received[0]
-            self._take(deadline, self._to_file, target, wanted, received)
-            if self._ended and received[0] == before:
-                if count is None:
-                    break
-                if not received[0]:
-                    raise EndOfStream("the peer has finished sending")
-                error = IncompleteReadError(b"", count)
-                error.args = (f"the stream ended after {received[0]} of {count} bytes",)
-                raise error
-            if received[0] != count and overtime.is_over(received[0] - before):
-                raise TimeoutError(f"{received[0]} bytes were received in time")
         return received[0]
 
-    def _to_file(self, deadline: Deadline, target: Target, max_bytes: int, received: list[int]) -> tuple[int, int]:
-        """Write some, and only then take it out of the read-ahead, as much as was written."""
-        size, _ = self._some(deadline, max_bytes)
+    def _to_file(self, deadline: Deadline, target: Target, count: int | None, received: list[int]) -> tuple[int, int]:
+        """All of it in one turn: what comes meanwhile is the file's."""
         ahead = self._ahead
+        if ahead.items or ahead.joining or ahead.returned:
+            ahead.settle()
+        ahead.streak = 0
+        ahead.searched()
+        overtime = Overtime(deadline)
+        while count is None or received[0] < count:
+            written = self._some_to_file(deadline, target, CHUNK if count is None else min(CHUNK, count - received[0]))
+            if not written:
+                if count is None:
+                    break
+                raise self._too_early_for_file(received[0], count)
+            received[0] += written
+            if received[0] != count:
+                if self.closed:
+                    raise closed_meanwhile()
+                if overtime.is_over(written):
+                    raise TimeoutError(f"{received[0]} bytes were received in time")
+        return 0, 0
+
+    def _too_early_for_file(self, received: int, count: int) -> EOFError:
+        if not received:
+            return EndOfStream("the peer has finished sending")
+        error = IncompleteReadError(b"", count)
+        error.args = (f"the stream ended after {received} of {count} bytes",)
+        return error
+
+    def _some_to_file(self, deadline: Deadline, target: Target, max_bytes: int) -> int:
+        """Write some, and only then take it out of the read-ahead, as much as was written: 0 at the end."""
+        ahead = self._ahead
+        size = min(self._front(deadline, max_bytes), max_bytes)
         while size:
             if target.descriptor >= 0:
                 self._wait_for_file(target.descriptor, WRITE, deadline)
@@ -587,19 +659,21 @@ class ByteStream:
             counts: list[int | None] = []
             self._writing_now = target, position_of(target.file), len(chunk), counts
             try:
-                counts.extend(map(target.file.write, (chunk,)))
+                counts.extend(map(target.write, (chunk,)))
             except BlockingIOError as error:
                 counts += (getattr(error, "characters_written", 0),)
+            except BaseException:
+                self._settle_file()  # now, as long as its position tells: it is the caller's again
+                raise
             written = self._settle_file()
-            received[0] += written
             if written:
-                break
+                return written
             if target.descriptor < 0:
                 raise BlockingIOError(errno.EAGAIN, "the file takes nothing now, and cannot be waited for")
-        return 0, 0
+        return 0
 
     def _settle_file(self) -> int:
-        """Take out of the read-ahead what `_to_file` has written: how much. Where an interrupt kept the file from
+        """Take out of the read-ahead what `_some_to_file` has written: how much. Where an interrupt kept the file from
         saying it, its position does."""
         assert self._writing_now is not None
         target, before, size, counts = self._writing_now
@@ -614,7 +688,9 @@ class ByteStream:
         return written
 
     def _wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        self._link.wait_for_file(descriptor, events, deadline)
+        while not self._link.wait_for_file(descriptor, events, deadline):
+            if self.closed:
+                raise closed_meanwhile()
         if self.closed:
             raise closed_meanwhile()
 
@@ -669,7 +745,10 @@ class ByteStream:
             if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
                 late = SendTimeoutError(str(error))
                 self._failure = id(late)
-                raise late from None
+                try:
+                    raise late from None
+                finally:
+                    del late  # or the error would keep itself alive, by this frame, and this stream
             self._failure = id(error)
             raise
 
@@ -692,12 +771,17 @@ class ByteStream:
                 self._send_error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
             self._sending_now = None
 
-    def _send_all(self, deadline: Deadline, octets: bytes | memoryview) -> None:
+    def _send_counted(self, octets: memoryview, counts: list[int], *, timeout: float | None) -> None:
+        """`send_all`, which appends to ``counts`` how much has gone each time. For the files over this."""
+        self._send_in_turn(self._deadline(timeout), self._send_all, octets, counts)
+
+    def _send_all(self, deadline: Deadline, octets: bytes | memoryview, counts: list[int] | None = None) -> None:
         if self._finished_sending or self._send_error is not None or self._sending_now is not None:
             self._check_sending()
         size = len(octets)
         if size:
-            counts: list[int] = []
+            if counts is None:
+                counts = []
             # On record before anything goes, and off it once everything has, so that whatever comes between cannot
             # leave a part that nobody knows of.
             self._sending_now = counts, size
@@ -727,10 +811,9 @@ class ByteStream:
                     else:
                         self._wait_to_send(deadline, counts)
                     continue
-                except ConnectionResetError as error:
-                    self._reset = error  # before any call: it is told only once, and receiving would then see an end
-                    raise self._send_failed(error)
                 except OSError as error:
+                    if error.errno in TOLD_ONCE:
+                        self._lost = error  # before any call
                     if error.errno is None and not isinstance(error, NetmsgError):
                         raise  # not of the network: a signal handler raised it
                     raise self._send_failed(error)
@@ -760,11 +843,7 @@ class ByteStream:
         that; if none is, have it in the read-ahead, with what came before it, but not without limit."""
         step = deadline.sooner(RENEGOTIATING)
         try:
-            if len(self._ahead) < LARGE_CHUNK:
-                if not self._in_turn(self._receiving, step, self._fill, CHUNK):
-                    raise self._send_failed(ConnectionBrokenError("the peer has finished in the middle of a TLS "
-                                                                  "handshake"))
-            else:
+            if not self._in_turn(self._receiving, step, self._read_ahead):
                 time.sleep(step.remaining() or 0.0)
         except TimeoutError:
             if not step.expired:
@@ -772,11 +851,19 @@ class ByteStream:
             if deadline.expired:
                 raise self._sent_too_late(counts) from None
 
+    def _read_ahead(self, deadline: Deadline) -> bool:
+        """Receive once; false where there is much already."""
+        if len(self._ahead) >= LARGE_CHUNK:
+            return False
+        if not self._fill(deadline, CHUNK):
+            raise self._send_failed(ConnectionBrokenError("the peer has finished in the middle of a TLS handshake"))
+        return True
+
     def _sent_too_late(self, counts: list[int]) -> SendTimeoutError:
         done = sum(counts)
         return SendTimeoutError(f"no more than {done} bytes were sent in time", bytes_sent=done)
 
-    def _send_failed(self, error: OSError) -> BaseException:
+    def _send_failed(self, error: OSError) -> OSError:
         """What to raise for an error of the network."""
         self._send_error = error
         return self._broken(error)
@@ -884,6 +971,8 @@ class ByteStream:
             try:
                 transport.end_sending()
             except OSError as error:
+                if error.errno in TOLD_ONCE:
+                    self._lost = error
                 if error.errno is None and not isinstance(error, NetmsgError):
                     raise  # not of the network: a signal handler raised it
                 if not (again and error.errno == errno.ENOTCONN):
@@ -1039,22 +1128,25 @@ class ByteStream:
                     again = True
             except BaseException as error:
                 if isinstance(error, OSError) and (error.errno is not None or isinstance(error, NetmsgError)):
-                    failed = self._handshake_failed(error)
-                    if failed is not error:
-                        raise failed
+                    raise self._handshake_failed(error)
                 elif upgrading and (transport.handshaking or isinstance(error, TimeoutError)):
                     self._abandon()  # it is neither in the clear nor under TLS
                 raise
         self._handshake_deadline = FOREVER
 
-    def _handshake_failed(self, error: OSError) -> BaseException:
+    def _handshake_failed(self, error: OSError) -> OSError:
+        """Keep it, and close: what to raise."""
+        if self.closed:
+            return closed_meanwhile()
+        if isinstance(error, ClosedError):
+            return error
+        if not isinstance(error, TLSHandshakeError):
+            cause = error
+            error = TLSHandshakeError(f"the connection broke during the TLS handshake: {cause}")
+            error.__cause__ = cause
+        self._receive_error = self._send_error = error
         failed = self._broken(error)
-        if not isinstance(failed, (ClosedError, TLSHandshakeError)):
-            failed = TLSHandshakeError(f"the connection broke during the TLS handshake: {error}")
-            failed.__cause__ = error
-        if not isinstance(failed, ClosedError):
-            self._receive_error = self._send_error = failed
-            self._abandon()
+        self._abandon()
         return failed
 
     def _wait_for_handshake(self, deadline: Deadline, again: bool) -> None:
@@ -1114,7 +1206,7 @@ class ByteStream:
         # Whoever calls again, perhaps because this was interrupted, does what is left to be done.
         try:
             self._wake()
-            if again or self._shaking.is_mine or self._sending.is_mine or self._receiving.is_mine:
+            if again or self._shaking.is_for_me or self._sending.is_for_me or self._receiving.is_for_me:
                 self._close_by_last()  # the call that this one interrupts, or is made from, or that closes, finishes it
             else:
                 self._finish()
@@ -1245,9 +1337,11 @@ class ByteStream:
 
     def _dispose(self) -> None:
         if not self._disposed:
-            self._link.close()
             if self._process is current_process():
+                self._link.close()
                 self._at_close()
+            else:
+                self._link.forked()
             self._disposed = True  # last, so that whoever comes after an interrupt does it again
 
 
@@ -1268,7 +1362,7 @@ class _Items(Iterator[bytes]):
         return item
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """By default."""
 
 

@@ -9,12 +9,13 @@ import select
 import stat
 import weakref
 from collections.abc import Callable
+from socket import SocketIO, socket
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
-from ..sockets.waiting import READ, ready_sockets
+from ..sockets.waiting import READ, WRITE, ready_sockets
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ class StreamFile(io.RawIOBase):
         self._timeout = timeout
         self._by_line = by_line
         self._position = 0
+        self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
+        self.hurried_by: int | None = None
+        """The thread of which only so much is written as goes without waiting."""
 
     def readable(self) -> bool:
         return self._readable
@@ -67,29 +71,39 @@ class StreamFile(io.RawIOBase):
         if not len(view) or self.handing_back == get_ident():
             return 0
         self._last = b""
+        chunks: list[bytes] = []
         try:
-            chunk = self._receive(len(view))
+            self._receive_to(chunks, len(view))
+            chunk = chunks[0]
+            size = len(chunk)
+            # No call from here on, and so no interrupt.
+            view[:size] = chunk
         except BaseException:
+            if chunks and chunks[0]:  # nor is there one here
+                ahead = self._stream._ahead
+                ahead.returned += chunks
+                ahead.quick = None
+                self._stream._link.look_again()
             view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
-        view[:len(chunk)] = chunk
-        self._position += len(chunk)
+        self._position += size
         if self._buffer is not None:
             self._last = chunk
-        return len(chunk)
+        return size
 
-    def _receive(self, max_bytes: int) -> bytes:
+    def _receive_to(self, chunks: list[bytes], max_bytes: int) -> None:
         """In turn with other readers, for whoever comes from a buffer has that locked: see `Readers.hand_back`."""
         turn = self._turn
         if turn is None:
-            return self._stream.receive(max_bytes, timeout=self._timeout)
+            self._stream._receive_to(chunks, max_bytes, timeout=self._timeout, some=self._stream._some)
+            return
         deadline = Deadline(self._timeout)
         claim = [get_ident()]
         try:
             self._stream._prepare_reading(deadline)  # nobody waits for the handshake who has this turn
             turn.take(claim, deadline)
-            receive = self._stream._receive_line if self._by_line else self._stream.receive
-            return receive(max_bytes, timeout=deadline.remaining())
+            some = self._stream._line if self._by_line else self._stream._some
+            self._stream._receive_to(chunks, max_bytes, timeout=deadline.remaining(), some=some)
         finally:
             if turn.holder is claim:
                 turn.holder = turn.heir
@@ -100,12 +114,45 @@ class StreamFile(io.RawIOBase):
                 except (IndexError, RuntimeError):
                     pass  # it has left, or was woken already
 
-    def write(self, data: ReadableBuffer) -> int:
+    def write(self, data: ReadableBuffer) -> int | None:
+        if self._turn is not None:
+            return self.write_again(data)
+        self._check_writing()
+        self._stream.send_all(data, timeout=self._timeout)
+        return memoryview(data).nbytes
+
+    def write_again(self, data: ReadableBuffer) -> int | None:
+        """`write` for a buffer, which comes again with the same bytes in front where it was interrupted: if they have
+        gone, they are not sent again."""
+        self._check_writing()
+        octets = memoryview(data)
+        octets = octets.cast("B") if octets.c_contiguous else memoryview(octets.tobytes())
+        if self._unsaid is not None:
+            before, counts = self._unsaid
+            size = len(before)
+            gone = sum(counts) == size and octets[:size] == before
+            # No call from here to the return, and so no interrupt.
+            self._unsaid = None
+            if gone:
+                return size
+        if self.hurried_by == get_ident():
+            if ready_sockets({self.fileno(): WRITE}, None, Deadline(0)) is None:
+                return None
+            octets = octets[:select.PIPE_BUF]
+        size = len(octets)
+        counts = []
+        try:
+            self._stream._send_counted(octets, counts, timeout=self._timeout)
+        except BaseException:
+            if counts:  # no call here: the sum of bytes and a buffer is a copy of it
+                self._unsaid = b"" + octets, counts
+            raise
+        return size
+
+    def _check_writing(self) -> None:
         self._check("write", self._writable)
         if self.handing_back == get_ident():
             raise LocalProtocolError("the file has more to write than its buffer holds: flush it before start_tls()")
-        self._stream.send_all(data, timeout=self._timeout)
-        return memoryview(data).nbytes
 
     def _check(self, what: str, possible: bool) -> None:
         if self.closed:
@@ -201,10 +248,13 @@ def waitable_descriptor(file: IO[bytes]) -> int:
 def _descriptor(file: IO[bytes]) -> int:
     """What ``file`` stands for, byte by byte; -1 where it is not known to be what its descriptor is."""
     raw = getattr(file, "raw", file)
-    if (not isinstance(raw, io.FileIO)
-            or not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom))):
+    if not isinstance(file, (io.FileIO, SocketIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)):
         return -1
-    return raw.fileno()
+    if isinstance(raw, SocketIO):
+        sock = getattr(raw, "_sock", None)
+        # One under TLS holds more than its descriptor tells, and one with a timeout waits by itself.
+        return raw.fileno() if type(sock) is socket and not sock.gettimeout() else -1
+    return raw.fileno() if isinstance(raw, io.FileIO) else -1
 
 
 class Target:
@@ -216,10 +266,15 @@ class Target:
         self.file = file
         self._buffer: io.BufferedWriter | None = None
         self._terminal: io.FileIO | None = None
-        if self.descriptor >= 0 and type(file) in (io.FileIO, io.BufferedWriter):
+        self._stream_file: StreamFile | None = None
+        raw: Any = getattr(file, "raw", file)
+        if type(raw) is StreamFile and type(file) in (StreamFile, io.BufferedWriter):
+            self._stream_file = raw
+            self.descriptor = raw.fileno()
+        if self.descriptor >= 0 and type(file) in (io.FileIO, SocketIO, StreamFile, io.BufferedWriter):
             if isinstance(file, io.BufferedWriter):
                 self._buffer = file
-                self.file = file.raw
+                self.file = raw
             if os.isatty(self.descriptor):
                 self._open_terminal()
 
@@ -242,15 +297,33 @@ class Target:
         """Whether what its buffer held has been written, as far as that goes without waiting."""
         if self._buffer is not None:
             try:
-                _without_blocking(self.descriptor, self._buffer.flush)
+                self._flush(self._buffer)
             except BlockingIOError:
                 return False
             self._buffer = None
         return True
 
+    def _flush(self, buffer: io.BufferedWriter) -> None:
+        stream_file = self._stream_file
+        if stream_file is None:
+            _without_blocking(self.descriptor, buffer.flush)
+            return
+        try:
+            stream_file.hurried_by = get_ident()
+            buffer.flush()
+        finally:
+            stream_file.hurried_by = None
+
+    @property
+    def write(self) -> Callable[[bytes], int | None]:
+        """The file's, which after an interrupt is called again with the same bytes."""
+        return self.file.write if self._stream_file is None else self._stream_file.write_again
+
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""
-        if self.descriptor < 0 or self._terminal is not None or not os.get_blocking(self.descriptor):
+        if self.descriptor < 0 or self._terminal is not None:
+            return wanted
+        if self._stream_file is None and not os.get_blocking(self.descriptor):
             return wanted
         return min(wanted, select.PIPE_BUF)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Final, Protocol
@@ -15,7 +16,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError
 from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged, reset_on_close
-from ..sockets.waiting import READ, WRITE, WakeUp, ready_sockets
+from ..sockets.waiting import READ, WRITE, Occupancy, ready_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
 from ..waiting import Waiters
@@ -35,11 +36,12 @@ class Link(Protocol):
     moved: bool
     """Set by the stream when bytes have come or gone."""
 
-    def wait(self, events: int, deadline: Deadline) -> int:
-        """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken. Raises ``TimeoutError``."""
+    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+        """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken, or while there is something in
+        ``unless``. Raises ``TimeoutError``."""
 
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        """The same for a file that is sent or received to, such as a pipe."""
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
+        """The same for a file that is sent or received to, such as a pipe: false where it may be too early."""
 
     def linger(self, events: int, deadline: Deadline) -> None:
         """The same for the one who closes, whom nothing wakes; for a moment at most where no event tells that the
@@ -48,30 +50,72 @@ class Link(Protocol):
     def wake(self) -> None:
         """Have all that wait, now or later, return. Callable from a signal handler."""
 
+    def look_again(self) -> None:
+        """Have all that wait now look at their ``unless``, to which something has been added."""
+
     def hurry(self) -> None:
         """Break the connection off: who still waits for the other end finds it gone."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can be sent any more either, and who tries is told, perhaps, why: once."""
 
     def settled(self) -> bool:
         """Whether the other end has all that was sent, and nothing is left that closing could destroy."""
 
     def close(self) -> None:
-        """When no thread is inside any more."""
+        """When no thread waits any more, nor moves bytes."""
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet."""
 
+    def forked(self) -> None:
+        """In a forked child: close this process's copies."""
 
-class SocketLink:
+
+class _Woken:
+    """What has descriptors, and is woken by any thread at any time: who does that is inside, and they go when nobody
+    is. Those who wait are seen to by the stream."""
+
+    def __init__(self) -> None:
+        self._occupancy = Occupancy()
+        self._wake_up = self._occupancy.wake_up
+
+    def _dispose(self) -> None:
+        """May be called several times."""
+
+    def _inside(self, work: Callable[..., None], *arguments: object) -> None:
+        """``work(*arguments)``, unless the descriptors have gone."""
+        occupancy = self._occupancy
+        claim = object()
+        try:
+            occupancy.inside[claim] = None
+            if not occupancy.over:
+                work(*arguments)
+        finally:
+            del occupancy.inside[claim]
+            if occupancy.closing:
+                occupancy.left(self._dispose)
+
+    def close(self) -> None:
+        self._occupancy.closing = True
+        self._occupancy.left(self._dispose)
+
+    def forked(self) -> None:
+        self._occupancy.forked(self._dispose)
+
+
+class SocketLink(_Woken):
     """A connected socket, which this owns."""
 
     def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
         sock.setblocking(False)
         self.sock = sock
         self.unix: UNIXTransport | None = None
         if hasattr(sock, "recvmsg") and sock.family == getattr(socket, "AF_UNIX", None):
             self.unix = UNIXTransport(sock)
         self.transport: Transport = self.unix or PlainTransport(sock)
-        self._wake_up = WakeUp()
         self.waits: set[int] = set()
         """Which threads wait now."""
         self.in_vain: tuple[int, float] | None = None
@@ -83,7 +127,7 @@ class SocketLink:
         self._given_up = False
         self._told = False
 
-    def wait(self, events: int, deadline: Deadline) -> int:
+    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
         ident = get_ident()
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
@@ -91,7 +135,7 @@ class SocketLink:
             if events == WRITE and self.blocked is not None:
                 ready = self._wait_to_send(self.blocked, deadline)
             else:
-                ready = self._wake_up.wait({self.sock.fileno(): events}, deadline)
+                ready = self._wake_up.wait({self.sock.fileno(): events}, deadline, unless)
         except TimeoutError:
             self.in_vain = ident, time.monotonic()
             raise
@@ -125,7 +169,7 @@ class SocketLink:
         """Whoever waits, now or next, runs out of time, and who waits once more has no stream any more. From any
         thread."""
         self._given_up = True
-        self._wake_up.set()
+        self.wake()
 
     def _run_out(self) -> None:
         if self._told:
@@ -133,8 +177,12 @@ class SocketLink:
         self._told = True
         raise TimeoutError("the other end was silent, and others wait")
 
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        self._wake_up.wait({descriptor: events}, deadline)
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
+        if self._wake_up.wait({descriptor: events}, deadline):
+            return True
+        if self._given_up:
+            self._run_out()
+        return False
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if deadline.expired:
@@ -142,29 +190,40 @@ class SocketLink:
         ready_sockets({self.sock.fileno(): events}, None, deadline.sooner(LINGER_STEP))
 
     def wake(self) -> None:
-        self._wake_up.set()
+        self._inside(self._wake_up.set)
+
+    def look_again(self) -> None:
+        self._inside(self._wake_up.nudge)
 
     def hurry(self) -> None:
+        self._inside(self._shut_down)
+
+    def _shut_down(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is not connected any more
 
+    @property
+    def over(self) -> bool:
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        return bool(poll.poll(0))
+
     def settled(self) -> bool:
         return all_acknowledged(self.sock)
 
-    def close(self) -> None:
+    def _dispose(self) -> None:
         try:
             self.sock.close()
         except OSError:
             pass  # somebody else has closed the descriptor
         if self.unix is not None:
             self.unix.close()
-        self._wake_up.close()
 
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet, and tell the other end at once."""
-        reset_on_close(self.sock)
+        self._inside(reset_on_close, self.sock)
 
 
 class _Pipe:
@@ -313,16 +372,16 @@ class _MemoryTransport:
         self._outgoing.end()
 
 
-class MemoryLink:
-    """One end of a connection inside this process."""
+class MemoryLink(_Woken):
+    """One end of a connection inside this process. A descriptor it has only once somebody waits for a file."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        super().__init__()
         self.transport: Transport = _MemoryTransport(incoming, outgoing)
         self.moved = True
         self._incoming = incoming
         self._outgoing = outgoing
         self._woken = False
-        self._wake_up = WakeUp()  # for files; costs nothing until there is one
 
     def _possible(self, events: int) -> int:
         incoming, outgoing = self._incoming, self._outgoing
@@ -330,13 +389,13 @@ class MemoryLink:
         writable = outgoing.held < outgoing.size or outgoing.broken
         return (READ if events & READ and readable else 0) | (WRITE if events & WRITE and writable else 0)
 
-    def wait(self, events: int, deadline: Deadline) -> int:
-        if not self._incoming.changed.wait(lambda: self._woken or self._possible(events), deadline):
+    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+        if not self._incoming.changed.wait(lambda: self._woken or unless or self._possible(events), deadline):
             raise TimeoutError("timed out")
         return 0 if self._woken else self._possible(events)
 
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> None:
-        self._wake_up.wait({descriptor: events}, deadline)
+    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
+        return bool(self._wake_up.wait({descriptor: events}, deadline))
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if not self._incoming.changed.wait(lambda: self._possible(events), deadline):
@@ -344,20 +403,26 @@ class MemoryLink:
 
     def wake(self) -> None:
         self._woken = True
-        self._wake_up.set()
+        self._inside(self._wake_up.set)
+        self._incoming.changed.notify_all()
+
+    def look_again(self) -> None:
         self._incoming.changed.notify_all()
 
     def hurry(self) -> None:
         self._incoming.sever()
         self._outgoing.sever()
 
+    @property
+    def over(self) -> bool:
+        return False  # it tells as often as it is asked
+
     def settled(self) -> bool:
         return True
 
-    def close(self) -> None:
+    def _dispose(self) -> None:
         self._outgoing.end()
         self._incoming.sever()
-        self._wake_up.close()
 
     def reset(self) -> None:
         self._outgoing.sever()

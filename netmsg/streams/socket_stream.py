@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..deadline import Deadline, Overtime
-from ..errors import LocalProtocolError, RemoteProtocolError
+from ..errors import TOLD_ONCE, LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
 from ..sockets.proxy import SocketProxy
 from ..transports.plain import Transport, UNIXTransport
@@ -139,10 +139,9 @@ class SocketStream(ByteStream):
             except BlockingIOError:
                 self._wait_to_send(deadline, counts)
                 continue
-            except ConnectionResetError as error:
-                self._reset = error  # before any call: see `_send_pieces`
-                raise self._send_failed(error)
             except OSError as error:
+                if error.errno in TOLD_ONCE:
+                    self._lost = error  # before any call
                 if error.errno is None:
                     raise  # not of the network: a signal handler raised it
                 if error.errno in OF_THE_FILE:
@@ -185,6 +184,8 @@ class SocketStream(ByteStream):
             except BlockingIOError:
                 self._wait_to_send(deadline, counts)
             except OSError as error:
+                if error.errno == errno.ECONNRESET:
+                    self._lost = error  # before any call
                 if isinstance(error, ConnectionError) and error.errno is not None:
                     raise self._send_failed(error)
                 raise
@@ -234,21 +235,19 @@ class SocketStream(ByteStream):
         if not left and (unix.readable or not (come.kept or come.lost)):
             try:
                 come.asking = True
-                self._fill(deadline, max_bytes)
+                left = self._front(deadline, max_bytes)
             finally:
                 come.asking = False
-            left = ahead.front()
         ahead.searched()
         if come.lost:
-            lost = RemoteProtocolError(come.lost)
-            come.lost = ""
-            raise lost
+            why, come.lost = come.lost, ""
+            raise RemoteProtocolError(why)
         if come.kept and len(come.kept[0]) > max_fds:
-            many = RemoteProtocolError(f"{len(come.kept[0])} descriptors came, and no more than {max_fds} were wanted")
+            number = len(come.kept[0])
             come.unwanted += come.kept[0]
             del come.kept[0]
             come.close_unwanted()
-            raise many
+            raise RemoteProtocolError(f"{number} descriptors came, and no more than {max_fds} were wanted")
         size = min(left, max_bytes)
         # No call from here on, and so no interrupt.
         if come.kept:

@@ -145,6 +145,11 @@ class Turn:
         holder = self.holder
         return holder is not None and holder[0] == get_ident()
 
+    @property
+    def is_for_me(self) -> bool:
+        """The same, or whether this thread waits for it."""
+        return self.is_mine or get_ident() in [place.thread for place in tuple(self.waiting)]
+
 
 def _waiting_for_itself() -> LocalProtocolError:
     return LocalProtocolError("a call was made from inside of another one of the same thread, as from a signal handler"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import ConnectionBrokenError, TLSHandshakeError
+from ..errors import TOLD_ONCE, ConnectionBrokenError, TLSHandshakeError, again, bare
 from ..locks import new_lock
 from ..tls import TLSEngine, TLSInfo
 from .plain import Buffer, Transport
@@ -70,7 +70,8 @@ class TLSTransport:
         self._ending = False
         self._server_side = server_side
         self._at_end = False
-        self._failure: OSError | None = None
+        self._failure: OSError | None = None  # kept; raised is another one each time
+        self._lost: OSError | None = None  # why the connection was lost, as sending was told: see `TOLD_ONCE`
 
     def feed(self, ciphertext: bytes) -> None:
         """Hand over what was received before this was made: a ClientHello that came right behind STARTTLS."""
@@ -105,6 +106,8 @@ class TLSTransport:
             elif self._taken >= self._appetite:
                 self._appetite = min(self._appetite * 2, CIPHERTEXT_SIZE)
             received.extend(map(self._below.receive, (self._appetite,)))
+            if not received[0] and self._lost is not None:
+                raise again(self._lost)
             self._taken = len(received[0])
             self._gained = 0
         add = self._engine.add_ciphertext
@@ -146,16 +149,18 @@ class TLSTransport:
                 raise
             except (ConnectionBrokenError, TLSHandshakeError) as error:
                 self._failure = error  # told after what came before it
+                bare(error)
                 break
             except OSError as error:
                 if error.errno is None:
                     raise  # not of the network: a signal handler raised it
                 self._failure = error
+                bare(error)
                 break
         self._flush_quietly()
         if not plaintext:
             if self._failure is not None:
-                raise self._failure
+                raise again(self._failure)
             return b""
         if len(plaintext) == 1:
             # No call from here to the return, and so no interrupt.
@@ -245,6 +250,11 @@ class TLSTransport:
                             counts.extend(map(self._below.send_one, (ciphertext[0],)))
                         except BlockingIOError:
                             return
+                        except OSError as error:
+                            if error.errno in TOLD_ONCE:
+                                self._lost = error  # before any call
+                                self._lost = again(error)  # which is not raised
+                            raise
                     rest = ciphertext[0][counts[0]:]
                     if rest:
                         ciphertext[0] = rest
@@ -255,7 +265,10 @@ class TLSTransport:
                 if self._ending and not self._engine.has_ciphertext:
                     try:
                         self._below.end_sending()
-                    except OSError:
+                    except OSError as error:
+                        if error.errno in TOLD_ONCE:
+                            self._lost = error
+                            self._lost = again(error)
                         self._ending = False  # there is nobody any more to tell
                         raise
                     self._ending = False
@@ -281,7 +294,7 @@ class TLSTransport:
                 if not self._engine.read_to(self._plaintext, CIPHERTEXT_SIZE):
                     break
             except OSError as error:
-                self._failure = error
+                self._failure = bare(error)
                 break
             if not self._plaintext[-1]:
                 del self._plaintext[-1]

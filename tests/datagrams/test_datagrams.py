@@ -649,6 +649,28 @@ def unix_trio(tmp_path: Path) -> Iterator[tuple[Any, Any, Any]]:
         yield server, client, stranger
 
 
+class Closing(UNIXDatagramSocket):
+    """Is closed when it has a stranger's datagram."""
+
+    strangers = 0
+
+    def _is_strange(self, sender: Any) -> bool:
+        self.strangers += 1
+        self.close()
+        return True
+
+
+def test_close_ends_a_receive_to_which_strangers_send_all_the_time(tmp_path: Path) -> None:
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    own.bind(str(tmp_path / "own"))
+    with create_unix_datagram_socket() as stranger, Closing(own, str(tmp_path / "target")) as sock:
+        for _ in range(3):
+            stranger.send(b"intruder", tmp_path / "own", timeout=TIMEOUT)
+        with pytest.raises(ClosedError):
+            sock.receive(timeout=TIMEOUT)
+        assert sock.strangers == 1
+
+
 def test_46_a_unix_socket_with_a_target_hears_no_strangers(unix_trio: tuple[Any, Any, Any]) -> None:
     server, client, stranger = unix_trio
     address = client.local_address

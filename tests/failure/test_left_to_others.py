@@ -5,13 +5,16 @@ a worker may be the only one that ever calls again."""
 from __future__ import annotations
 
 import ssl
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
-from support.blocking import until_polling_or_over
+from support.blocking import until_asleep, until_asleep_or_over, until_polling_or_over
 from support.interrupts import Alarm
 from support.pairs import TIMEOUT, Background
 from support.streams import connect
@@ -198,3 +201,45 @@ def test_a_connection_is_for_who_waits_already() -> None:
         assert strike_while_another_begins_to_wait(
             lambda: clients.enter_context(connect_tcp("127.0.0.1", listener.port)),
             lambda: listener.accept(timeout=TIMEOUT), lambda stream: stream.close()) > 10
+
+
+@pytest.mark.parametrize("kind", ["memory", "unix", "tcp", "tls13"])
+@pytest.mark.parametrize("how", ["receive", "receive_into", "receive_until", "recv_packet", "file"])
+def test_what_is_left_when_the_next_was_woken_wakes_that_again(kind: str, how: str, tmp_path: Path,
+                                                               tls_contexts: Contexts) -> None:
+    """It has come to wait for the network meanwhile."""
+    sender, receiver = connect(kind, tmp_path, tls_contexts)
+    client = PacketClient(receiver, LineCodec()) if how == "recv_packet" else None
+    file = receiver.makefile("rb", buffering=0)
+    receive: dict[str, Callable[[], Any]] = {
+        "receive": lambda: receiver.receive(timeout=TIMEOUT),
+        "receive_into": lambda: receiver.receive_into(bytearray(10), timeout=TIMEOUT),
+        "receive_until": lambda: receiver.receive_until(b"\n", timeout=TIMEOUT),
+        "recv_packet": lambda: client is not None and client.recv_packet(timeout=TIMEOUT),
+        "file": lambda: file.read(10),
+    }
+    others: list[Background] = []
+    main = threading.current_thread()
+
+    def feed() -> None:
+        until_asleep(main)
+        others.append(Background(receive[how]))
+        until_asleep(others[0])
+        sender.send_all(b"line\n")
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_return" and argument.__name__ == "release" and frame.f_code.co_name in ("_take", "_recv"):
+            until_asleep_or_over(others[0])
+            raise Struck("the next was woken")
+
+    feeding = Background(feed)
+    sys.setprofile(profile)
+    try:
+        with pytest.raises(Struck):
+            receive[how]()
+    finally:
+        sys.setprofile(None)
+    feeding.result()
+    assert others[0].result() in (b"line\n", b"line", "line", 5)
+    sender.abort()
+    receiver.abort()

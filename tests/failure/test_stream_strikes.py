@@ -9,6 +9,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -283,6 +284,86 @@ def test_receiving_to_a_pipe_goes_on_where_it_was_interrupted(pairs: Any, buffer
             assert reader.read() == b"before " + content
         one.abort()
         other.abort()
+
+    assert strike_everywhere(trial) > 5
+
+
+@pytest.mark.parametrize("mode", ["wb", "rwb"])
+def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: str) -> None:
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        file = one.makefile(mode, timeout=TIMEOUT)
+        file.write(b"first ")
+        try:
+            with strike:
+                file.flush()
+        except Struck:
+            pass
+        file.write(b"second")
+        try:
+            file.flush()
+        except ConnectionBrokenError:  # the first was cut
+            with pytest.raises(ConnectionBrokenError):
+                file.close()
+            one.close()
+            assert b"".join(other) in (b"", b"first ")
+        else:
+            one.send_eof()
+            assert b"".join(other) == b"first second"
+        one.abort()
+        other.abort()
+
+    assert strike_everywhere(trial) > 5
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_receiving_to_a_file_over_another_stream_goes_on_where_it_was_interrupted(pairs: Any, buffering: int) -> None:
+    content = bytes(range(250)) * 20
+
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        near, far = tcp_pair()
+        one.send_all(content)
+        one.send_eof()
+        file = near.makefile("wb", buffering=buffering)
+        refused = False
+        try:
+            with strike:
+                other.receive_file(file, timeout=TIMEOUT)
+        except Struck:
+            try:
+                other.receive_file(file, timeout=TIMEOUT)
+            except ConnectionBrokenError:
+                refused = True
+        near.abort() if refused else near.send_eof()
+        got = b""
+        with suppress(ConnectionBrokenError):
+            for chunk in far:
+                got += chunk
+        assert content.startswith(got) if refused else got == content
+        for stream in (one, other, near, far):
+            stream.abort()
+
+    assert strike_everywhere(trial) > 20
+
+
+@pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r", -1)])
+def test_what_an_interrupted_read_of_a_file_has_received_stays(pairs: Any, mode: str, buffering: int) -> None:
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        with one, other:
+            file = one.makefile(mode, buffering=buffering, timeout=TIMEOUT)
+            other.send_all(b"a line\n")
+            raw = file if buffering == 0 else file.raw if mode == "rb" else file.buffer.raw
+            buffer = bytearray(100)
+            counts: list[int] = []
+            try:
+                with strike:
+                    counts.extend(map(raw.readinto, (buffer,)))
+            except Struck:
+                pass
+            got = bytes(buffer[:counts[0]]) if counts else one.receive(timeout=TIMEOUT)
+            assert got == b"a line\n"
 
     assert strike_everywhere(trial) > 5
 

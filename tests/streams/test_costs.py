@@ -48,7 +48,7 @@ class Dripping:
             raise BlockingIOError
         return self._left.pop()
 
-    def wait(self, events: int, deadline: Deadline) -> int:
+    def wait(self, events: int, deadline: Deadline, unless: object = ()) -> int:
         raise TimeoutError
 
     def __getattr__(self, name: str) -> Any:

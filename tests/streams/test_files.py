@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.blocking import until_polling
-from support.pairs import TIMEOUT, Background, until_waiting
+from support.blocking import until_asleep, until_polling
+from support.pairs import TIMEOUT, Background, until, until_waiting
+from support.streams import secure
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, connect_tcp, create_tcp_server,
@@ -337,7 +338,79 @@ def test_close_wakes_who_waits_behind_a_call_that_is_busy_with_a_file(pair: Pair
     assert not busy.is_alive()
 
 
+class Stopping(io.BytesIO):
+    """Keeps whoever writes to it after the first time until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def write(self, data: Any) -> int:
+        if self.tell():
+            self.begun.set()
+            self.may_go_on.wait(TIMEOUT)
+        return super().write(data)
+
+
+def test_a_file_is_received_whole_and_who_comes_second_gets_what_follows_it(pair: Pair) -> None:
+    one, other = pair
+    content = os.urandom(300_000)
+    file = Stopping()
+    receiving = Background(other.receive_file, file, len(content))
+    one.send_all(content + b"trailer")
+    assert file.begun.wait(TIMEOUT)
+    second = Background(other.receive_exactly, 7)
+    until_asleep(second)
+    file.may_go_on.set()
+    assert receiving.result() == len(content)
+    assert second.result() == b"trailer"
+    assert file.getvalue() == content
+
+
+def test_close_ends_receiving_a_file_of_which_there_is_always_more(pair: Pair) -> None:
+    one, other = pair
+    file = Stopping()
+    one.send_all(bytes(500_000))
+    receiving = Background(other.receive_file, file)
+    assert file.begun.wait(TIMEOUT)
+    closing = Background(other.close, timeout=0)
+    until(lambda: other.closed)
+    file.may_go_on.set()
+    with pytest.raises(ClosedError):
+        receiving.result()
+    closing.result()
+    assert len(file.getvalue()) < 500_000
+
+
+class Bounded(io.BytesIO):
+    """Takes a part of what is too much for it, like a disk that is full."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 100:
+            super().write(data[:100 - self.tell()])
+            raise OSError(errno.ENOSPC, "no space left")
+        return super().write(data)
+
+
+def test_a_file_that_has_failed_may_be_used_for_something_else(pair: Pair) -> None:
+    one, other = pair
+    one.send_all(bytes(range(150)))
+    file = Bounded()
+    with pytest.raises(OSError, match="no space"):
+        other.receive_file(file, timeout=TIMEOUT)
+    file.seek(40)
+    file.write(b"a note")
+    assert other.receive(timeout=TIMEOUT) == bytes(range(100, 150))
+
+
 # makefile
+
+def receive_four_into(stream: ByteStream) -> bytes:
+    buffer = bytearray(4)
+    assert stream.receive_into(buffer, timeout=TIMEOUT) == 4
+    return bytes(buffer)
+
 
 def test_closing_a_reader_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
     one, other = pair
@@ -346,6 +419,24 @@ def test_closing_a_reader_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
         assert file.readline() == b"line\n"
     one.send_all(b"more\n")
     assert other.receive_until(b"\n", timeout=TIMEOUT) == b"rest, and more"
+
+
+@pytest.mark.parametrize("kind", ["memory", "tcp"])
+@pytest.mark.parametrize("how", [
+    lambda stream: stream.receive_until(b"\n", timeout=TIMEOUT), lambda stream: stream.receive(4, timeout=TIMEOUT),
+    lambda stream: stream.receive_exactly(4, timeout=TIMEOUT), receive_four_into])
+def test_who_waits_already_gets_what_a_reader_gives_back(kind: str, how: Any) -> None:
+    one, other = connected(kind)
+    one.send_all(b"line\nrest\n")
+    file = other.makefile("rb", timeout=TIMEOUT)
+    assert file.readline() == b"line\n"
+    assert file.peek() == b"rest\n"
+    waiting = Background(how, other)
+    until_asleep(waiting)
+    file.close()
+    assert waiting.result() == b"rest"
+    one.abort()
+    other.abort()
 
 
 def test_a_reader_that_goes_away_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
@@ -424,6 +515,62 @@ def test_a_timeout_that_makes_no_sense_is_refused_first(pair: Pair) -> None:
         pair[0].makefile(timeout=-1)
     with pytest.raises(ClosedError):
         pair[0].makefile()
+
+
+@pytest.mark.parametrize("held", [0, 100, 50_000])
+@pytest.mark.parametrize("buffering", [0, -1, 100_000])
+@pytest.mark.parametrize("kind", ["socket", "stream", "stream under TLS"])
+def test_a_file_over_a_socket_that_nobody_reads_holds_nobody_up(pair: Pair, kind: str, buffering: int, held: int,
+                                                                tls_contexts: Any) -> None:
+    one, other = pair
+    content = os.urandom(500_000)
+    one.send_all(content)
+    one.send_eof()
+    near, far = connected("tcp")
+    near.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+    if kind == "socket":
+        ours = socket.socket(fileno=os.dup(near.fileno()))
+        ours.settimeout(None)
+        file = ours.makefile("wb", buffering=buffering)
+        ours.close()
+    else:
+        if kind == "stream under TLS":
+            secure(near, far, tls_contexts)
+        file = near.makefile("wb", buffering=buffering)
+    first = os.urandom(held) if buffering else b""
+    file.write(first)
+    got = b""
+    for size in (0, 1, 5000, 30_000):
+        got += far.receive_exactly(size, timeout=TIMEOUT)
+        receiving = Background(other.receive_file, file, timeout=0.1)
+        with pytest.raises(TimeoutError, match="timed out"):
+            receiving.result()
+    rest = Background(far.receive_exactly, len(first) + len(content) - len(got), timeout=TIMEOUT)
+    other.receive_file(file, timeout=TIMEOUT)
+    assert got + rest.result() == first + content
+    file.close()
+    far.abort()
+    near.abort()
+
+
+def test_close_wakes_who_receives_to_a_file_over_another_stream(pair: Pair) -> None:
+    one, other = pair
+    near, far = connected("tcp")
+    receiving = Background(other.receive_file, near.makefile("wb"))
+    endless = Background(send_for_ever, one)
+    until_asleep(receiving)
+    other.close(timeout=0)
+    for call in (receiving, endless):
+        with pytest.raises((ClosedError, ConnectionBrokenError)):
+            call.result()
+    far.abort()
+    near.abort()
+
+
+def send_for_ever(stream: ByteStream) -> None:
+    while True:
+        stream.send_all(bytes(100_000))
 
 
 @pytest.mark.parametrize("buffering", [0, -1, 100_000])

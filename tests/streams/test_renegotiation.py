@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from threading import get_ident
 from typing import Any
 
 import pytest
 from support.blocking import until_asleep
 from support.pairs import TIMEOUT, Background
 
-from netmsg import ByteStream, ConnectionBrokenError, SendTimeoutError, TLSInfo
+from netmsg import ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, TLSInfo
 from netmsg.streams.links import memory_links
+from netmsg.streams.read_ahead import ReadAhead
 from netmsg.transports.encrypted import TLSTransport
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -107,3 +109,25 @@ def test_a_send_that_waits_for_an_answer_tries_no_more_than_now_and_then(ends: E
     with pytest.raises(SendTimeoutError):
         Background(one.send_all, b"request", timeout=0.2).result()
     assert tries < 100
+
+
+def test_a_send_that_waits_for_an_answer_leaves_what_was_received_to_who_receives(
+        ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = ends
+    receiving = Background(one.receive_exactly, 8)
+    until_asleep(receiving)
+    counting = []
+    count = ReadAhead.__len__
+
+    def counted(ahead: ReadAhead) -> int:
+        counting.append(get_ident())
+        return count(ahead)
+
+    monkeypatch.setattr(ReadAhead, "__len__", counted)
+    sending = Background(one.send_all, b"request", timeout=0.1)
+    with pytest.raises(SendTimeoutError):
+        sending.result()
+    assert sending.ident not in counting
+    one.abort()
+    with pytest.raises(ClosedError):
+        receiving.result()

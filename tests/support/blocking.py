@@ -24,9 +24,16 @@ def until_polling_or_over(*threads: Background) -> None:
             until(lambda thread=thread: "poll" in (_where(thread) or "") or not thread.is_alive())  # type: ignore[misc]
 
 
-def until_asleep(*threads: Background) -> None:
+def until_asleep(*threads: threading.Thread) -> None:
     """Wait until every one of ``threads`` has come to wait for something, be it a lock or the network: it sleeps, and
     has not run for a moment."""
+    until_asleep_or_over(*threads)
+    for thread in threads:
+        assert thread.is_alive(), "it did not wait"
+
+
+def until_asleep_or_over(*threads: threading.Thread) -> None:
+    """`until_asleep`, of threads that need not wait."""
     for thread in threads:
         seen: list[str] = []
 
@@ -36,7 +43,6 @@ def until_asleep(*threads: Background) -> None:
             return not thread.is_alive() or len(seen) > 1 and seen[-1] == seen[-2]
 
         until(rests)
-        assert thread.is_alive(), "it did not wait"
 
 
 def _switches(thread: threading.Thread) -> str:
