@@ -163,25 +163,6 @@ class ConnectionServer(Server):
                     acceptor.resume()
         self._settle()
 
-    # Workers that wait for clients
-
-    def _block(self, client: Any) -> object:
-        """A worker is about to wait for ``client`` (which has ``closed``, ``remote_address`` and ``abort()``): another
-        one stands in for it. If too many do, the client that has been waited for the longest is closed. Returns what to
-        call `WorkerPool.unblock` with."""
-        claim, blocked = self._pool.block(client)
-        waiting = [one for one in blocked if not one.closed]
-        if len(waiting) > self._pool.spare:
-            self._given_up("blocked", waiting[0].remote_address,
-                           "too many workers wait for clients, and for this one the longest")
-            waiting[0].abort()
-        self._io.call(self._stand_in)
-        return claim
-
-    def _stand_in(self) -> None:
-        """There is room for another worker. On the loop."""
-        self._dispatch()
-
     # Errors
 
     def _handshake_failed(self, address: Any, error: OSError) -> None:

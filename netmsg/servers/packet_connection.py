@@ -18,7 +18,7 @@ from ..errors import (
 )
 from ..packets.receiving import again, decoded, ending, has_failed, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
-from ..reactor.reactor import READ, WRITE, Timer
+from ..reactor.reactor import READ, WRITE, Timer, on_a_loop
 from ..sockets.addresses import host_and_port
 from ..sockets.lingering import all_acknowledged, reset_on_close, unacknowledged
 from ..sockets.proxy import SocketProxy
@@ -31,6 +31,7 @@ from ..waiting import Waiters
 from .handlers import FunctionHandler, Handler
 from .patience import Patience
 from .send_queue import SendQueue
+from .worker_pool import standing_in
 
 if TYPE_CHECKING:
     from ..streams.listener import Listener
@@ -87,7 +88,7 @@ class PacketConnection(Generic[S]):
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_at", "_stepping", "_failure",
-        "_deaf", "_giving_way", "__weakref__")
+        "_deaf", "_giving_way", "_given_up", "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -132,6 +133,7 @@ class PacketConnection(Generic[S]):
         self._slow: Timer | None = None  # looks whether the client is to be given up, see `_be_patient`
         self._giving_way: Timer | None = None  # to those who have waited for room
         self._deaf = False  # nothing can be sent any more
+        self._given_up = False
         self._winding_up = False
         self._goodbye = False
         self._disposed = False
@@ -183,7 +185,7 @@ class PacketConnection(Generic[S]):
 
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
         queue = self._queue
-        if self._io.is_current:
+        if on_a_loop():
             self._pass_the_mark(timeout)
             return
         deadline = Deadline(self.server._send_timeout if isinstance(timeout, _Default) else timeout)
@@ -197,14 +199,16 @@ class PacketConnection(Generic[S]):
             raise self._refusal()
 
     def _pass_the_mark(self, timeout: float | None | _Default) -> None:
-        """On the loop nothing waits. What the client's own step sends comes to an end, for no other one begins above
-        the mark; what others send need not."""
+        """On a loop, this client's or another one, nothing waits. What the client's own step sends comes to an end, for
+        no other one begins above the mark; what others send need not."""
         queue, mark = self._queue, self.server._send_hwm_bytes
         if isinstance(timeout, _Default):
-            if self._stepping is None and queue.size >= FAR_ABOVE * mark:
+            own = self._stepping == get_ident()
+            if not own and queue.size >= FAR_ABOVE * mark:
                 queue.flush()
-            if self._stepping is not None or queue.size < FAR_ABOVE * mark:
-                self._be_patient()
+            if own or queue.size < FAR_ABOVE * mark:
+                if self._slow is None:
+                    self._io.call(self._be_patient_while_behind)
                 return
             self._close_slow()
         raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
@@ -214,13 +218,10 @@ class PacketConnection(Generic[S]):
         waiters = self._waiters()
         if waiters.wait(ready, deadline.sooner(BRIEFLY)):
             return True
-        if deadline.expired or not self.server._pool.is_current:
+        if deadline.expired:
             return waiters.wait(ready, deadline)
-        claim = self.server._block(self)
-        try:
+        with standing_in(self):
             return waiters.wait(ready, deadline)
-        finally:
-            self.server._pool.unblock(claim)
 
     def _waiters(self) -> Waiters:
         """They cost too much memory to have them in every connection."""
@@ -652,6 +653,10 @@ class PacketConnection(Generic[S]):
             patience = Patience(max(least, self.server._send_timeout))
             self._slow = self._io.call_later(patience.left(self._moved()), self._look_at, patience)
 
+    def _be_patient_while_behind(self) -> None:
+        if self._is_behind and not self._disposed:
+            self._be_patient()
+
     def _look_at(self, patience: Patience) -> None:
         self._slow = None
         if self._disposed:
@@ -713,9 +718,23 @@ class PacketConnection(Generic[S]):
         self._look()
 
     def _close_slow(self) -> None:
-        """From any thread."""
-        self.server._given_up("slow", self.remote_address, "it does not receive what it is sent")
+        self._give_up("slow", "it does not receive what it is sent")
+
+    @property
+    def _awaited(self) -> bool:
+        return not (self.closed or self._given_up)
+
+    def _give_up_for_others(self) -> None:
+        self._give_up("blocked", "too many workers wait for clients, and for this one the longest")
+
+    def _give_up(self, kind: str, why: str) -> None:
+        """From any thread. Several may be tired of the same client."""
         self.abort()
+        with self._queue.lock:
+            first = not self._given_up
+            self._given_up = True
+        if first:
+            self.server._given_up(kind, self.remote_address, why)
 
     def _read(self, *, late: bool = False) -> None:
         above = self._queue.size >= self.server._send_hwm_bytes and self._is_behind and not late

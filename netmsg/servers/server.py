@@ -12,7 +12,7 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
-from ..reactor.reactor import Reactor, Timer
+from ..reactor.reactor import Reactor, Timer, on_a_loop
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats
@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, max_workers: int, io: Reactor, *, patient: bool = False) -> None:
         self._io = io
-        self._pool = WorkerPool(max_workers, patient=patient)
+        self._pool = WorkerPool(max_workers, patient=patient, stand_in=weakref.WeakMethod(self._stand_in_soon))
         self._started = False
         self._begun = False
         self._stopping = False
@@ -155,7 +155,7 @@ class Server:
             self._ended()
             return
         self._io.call(self._stop, deadline)
-        if not wait or self._io.is_current or self._pool.is_current:
+        if not wait or on_a_loop() or self._pool.is_current:
             return
         # Once it is over, at the latest at the deadline, the threads end.
         if not self._changed.wait(lambda: self._over, deadline):
@@ -217,6 +217,13 @@ class Server:
         if self._pool.dispatch():
             self._noticed = True
             self._io.call(self._dispatch)
+
+    def _stand_in_soon(self) -> None:
+        """There is room for another worker. In any thread."""
+        self._io.call(self._stand_in)
+
+    def _stand_in(self) -> None:
+        self._dispatch()
 
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()

@@ -9,8 +9,7 @@ import math
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from ..streams.socket_stream import SocketStream
 from .connection_server import ConnectionServer
 from .handlers import check_handler
 from .stats import ServerStats
+from .worker_pool import standing_in
 
 __all__ = ["StreamServer"]
 
@@ -134,20 +134,8 @@ class StreamServer(ConnectionServer):
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> _Call:
         stream = listener._stream(sock, address)
         stream._idle_timeout = self._idle_timeout
-        stream._socket_link.blocked = functools.partial(self._blocked, weakref.proxy(stream))
+        stream._socket_link.blocked = functools.partial(standing_in, _OtherEnd(self, weakref.ref(stream)))
         return _Call(self, sock, stream, listener._handshake_timeout)
-
-    @contextmanager
-    def _blocked(self, stream: SocketStream) -> Iterator[None]:
-        """Somebody waits to send to the other end of ``stream``."""
-        if not self._pool.is_current:
-            yield
-            return
-        claim = self._block(stream)
-        try:
-            yield
-        finally:
-            self._pool.unblock(claim)
 
     def stats(self) -> ServerStats:
         return ServerStats(
@@ -156,6 +144,26 @@ class StreamServer(ConnectionServer):
             waiting=len(self._pool.tasks) + len(self._silent), workers=self._pool.workers,
             handler_errors=self._handler_errors, accept_pauses=self._accept_pauses, accept_errors=self._accept_errors,
             closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"])
+
+
+class _OtherEnd:
+    """Whom those wait for who send to a stream."""
+
+    def __init__(self, server: StreamServer, stream: weakref.ref[SocketStream]) -> None:
+        self._server = server
+        self._stream = stream  # which refers to this
+
+    @property
+    def _awaited(self) -> bool:
+        stream = self._stream()
+        return stream is not None and not stream.closed
+
+    def _give_up_for_others(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            self._server._given_up("blocked", stream.remote_address,
+                                   "too many workers wait for clients, and for this one the longest")
+            stream.abort()
 
 
 class _Call:
