@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..sockets.addresses import socket_file
 from ..sockets.listening import OUT_OF_RESOURCES
+from ..speaking import say_soon
 from .reactor import READ, Reactor
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
@@ -93,7 +94,7 @@ class Acceptor:
             try:
                 self._file.remove()
             except OSError as error:  # such as after giving up privileges
-                log.warning("cannot remove %s: %s", self.address, error)
+                say_soon(log, logging.WARNING, "cannot remove %s: %s", self.address, error)
 
     def abandon(self) -> None:
         """In a forked child: close this copy, and nothing else."""

@@ -35,6 +35,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..interrupts import LIBRARY, in_main_thread, interrupts
 from ..locks import new_lock
+from ..speaking import say_soon
 
 __all__ = ["Handler", "READ", "Reactor", "Timer", "User", "WRITE", "Worker", "on_a_loop"]
 
@@ -297,7 +298,7 @@ class Reactor:
             try:
                 user._io_closing(deadline)
             except Exception as error:  # the others are to close as well
-                log.exception("closing a user of the network thread failed")
+                say_soon(log, logging.ERROR, "closing a user of the network thread failed", exc_info=error)
                 user._io_failed(error)
         remaining = deadline.remaining()
         if remaining is not None and self._users:
@@ -317,7 +318,7 @@ class Reactor:
             while not (self._closed and not self._users and not self._calls):
                 self._round()
         except BaseException as error:
-            log.exception("the network thread failed")
+            say_soon(log, logging.ERROR, "the network thread failed", exc_info=error)
             with self._lock:
                 self._closed = True
             for user in tuple(self._users):
@@ -427,10 +428,10 @@ class Reactor:
             try:
                 close()
             except OSError as error:
-                log.warning("closing a descriptor failed: %s", error)
+                say_soon(log, logging.WARNING, "closing a descriptor failed: %s", error)
 
     def _crash(self, owner: Any, error: Exception) -> None:
-        log.error("a step of the network thread failed; closing what it belonged to", exc_info=error)
+        say_soon(log, logging.ERROR, "a step of the network thread failed; closing what it belonged to", exc_info=error)
         crashed = getattr(owner, "_crashed", None)
         if crashed is None:
             raise error

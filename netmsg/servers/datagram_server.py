@@ -18,6 +18,7 @@ from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import IOThread, reactor_of
 from ..reactor.reactor import READ, on_a_loop
+from ..speaking import say_soon
 from ..streams.byte_stream import check_size
 from .handlers import check_handler
 from .server import Server, claim
@@ -254,7 +255,7 @@ class DatagramServer(Server, Generic[S]):
             else:
                 with self._lock:
                     self._handler_errors += 1
-                log.error("the handler of a datagram from %r failed", peer.remote_address, exc_info=error)
+                self._tell_of("the handler of a datagram from %r failed", peer.remote_address, error)
         with self._lock:
             self._unfinished -= 1
         if self._stopping and not self._unfinished:
@@ -307,7 +308,8 @@ class _Receiver:
                 if error.errno == errno.EMSGSIZE:
                     self._server._count_overlong(error)
                 else:
-                    log.debug("%r: %s", self._server, error)  # such as that nobody listened to an answer
+                    # Such as that nobody listened to an answer.
+                    say_soon(log, logging.DEBUG, "%r: %s", self._server, error)
                 continue
             if not self._server._take(self.sock, data, address, self._unread):
                 return

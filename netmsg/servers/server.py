@@ -13,6 +13,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
 from ..reactor.reactor import Reactor, Timer, on_a_loop
+from ..speaking import say, say_soon
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats
@@ -204,6 +205,11 @@ class Server:
         self._check_process()
         if self._stopping:
             raise ClosedError("the server is closed")
+
+    def _tell_of(self, text: str, address: Any, error: BaseException) -> None:
+        """A handler has failed. A worker waits until that is said: it could fail faster than the log is written. The
+        loop does not."""
+        (say_soon if on_a_loop() else say)(log, logging.ERROR, text, address, exc_info=error)
 
     def _run_by_worker(self, task: Any) -> None:
         """Have a worker run ``task`` soon. On the loop: the workers are woken once it has nothing else to do."""

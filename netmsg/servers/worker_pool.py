@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from ..deadline import Deadline
 from ..locks import new_lock
+from ..speaking import say, say_soon
 
 __all__ = ["Awaited", "WorkerPool", "standing_in"]
 
@@ -130,7 +131,8 @@ class WorkerPool:
             self._threads.discard(thread)
             if not self._warned:
                 self._warned = True
-                log.warning("there cannot be more worker threads than %d: %s", len(self._threads), error)
+                say_soon(log, logging.WARNING, "there cannot be more worker threads than %d: %s", len(self._threads),
+                         error)
             return False
         return True
 
@@ -149,7 +151,10 @@ class WorkerPool:
             else:
                 if not tasks and self._taken.locked():
                     self._tell()
-                task()
+                try:
+                    task()
+                except BaseException as error:  # it costs no worker
+                    say(log, logging.ERROR, "a task of a worker failed", exc_info=error)
                 del task  # and what it belongs to, while there is nothing to do
 
     def _tell(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
     ByteStream, ClosedError, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer, connect_tcp,
@@ -114,7 +114,7 @@ def test_88_who_has_blocked_for_the_longest_goes_when_too_many_do(
             with pytest.raises(ConnectionResetError):
                 while sock.recv(1_000_000):
                     pass
-        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        warnings = [record for record in said(caplog) if record.levelname == "WARNING"]
         assert len(warnings) == 1  # of five
         assert repr(socks[0].getsockname()) in warnings[0].getMessage()
         server.shutdown(timeout=0)

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
-from support.servers import descriptors_left, eventually
+from support.servers import descriptors_left, eventually, said
 
 from netmsg import (
     ClosedError, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError,
@@ -61,7 +61,7 @@ def raw(server: PacketServer[Any, Any]) -> socket.socket:
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    return [record.getMessage() for record in said(caplog) if record.levelname == "ERROR"]
 
 
 # Functions
@@ -143,7 +143,7 @@ def test_85_a_bad_packet_is_logged_and_closes(serve: Serve, caplog: pytest.LogCa
         assert server.stats().bad_packets == 1
         assert server.stats().handler_errors == 0
     assert not errors_in(caplog)
-    assert any("bad packet" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert any("bad packet" in record.getMessage() for record in said(caplog) if record.levelname == "WARNING")
 
 
 def test_85_what_clients_do_is_not_logged_as_an_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -659,6 +659,7 @@ def test_a_codec_that_encodes_to_no_bytes_fails_for_its_own_connection_only(
                 assert sock.makefile("rb").readline() == expected
         assert server.stats().handler_errors == 1
     assert len(errors_in(caplog)) == 1
+    said(caplog)
     assert "returns bytes, not str" in caplog.text
 
 
@@ -1083,7 +1084,7 @@ def test_what_is_dropped_at_the_end_of_the_time_is_no_clean_end(serve: Serve, ca
             while sock.recv(1_000_000):
                 pass
         assert server.stats().closed_unsent == 1
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
     assert len(warnings) == 1 and "1 clients" in warnings[0]
 
 
@@ -1625,8 +1626,8 @@ def test_a_decoder_that_raises_harms_its_connection_only(serve: Serve, error: Ex
         good.send_packet("fine")
         assert good.recv_packet(timeout=TIMEOUT) == "fine"
         address = bad.local_address
-    assert any(repr(address) in record.getMessage() for record in caplog.records if record.levelno >= 30)
-    assert {record.name for record in caplog.records if record.levelno >= 30} == {"netmsg.servers"}
+    assert any(repr(address) in record.getMessage() for record in said(caplog) if record.levelno >= 30)
+    assert {record.name for record in said(caplog) if record.levelno >= 30} == {"netmsg.servers"}
 
 
 class Digits(LineCodec):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
     ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer,
@@ -58,7 +58,7 @@ def test_silent_clients_starve_nobody(caplog: pytest.LogCaptureFixture) -> None:
         assert server.stats().closed_idle >= 3
         assert server.stats().handler_errors == 0
         assert silent[0].recv(10) == b""
-        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        warnings = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
         assert len(warnings) == 1  # of several
         assert any(repr(sock.getsockname()) in warnings[0] for sock in silent[:3])  # those who had the workers
 
@@ -205,7 +205,7 @@ def test_the_handler_gets_a_timeout_error_and_may_say_goodbye(caplog: pytest.Log
         assert isinstance(heard[0], TimeoutError)
         assert isinstance(heard[1], ClosedError)
         assert server.stats().handler_errors == 0
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [record for record in said(caplog) if record.levelname == "ERROR"]
 
 
 def test_silent_clients_starve_nobody_though_a_handler_goes_on_after_its_time(

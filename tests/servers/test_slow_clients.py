@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
     ClosedError, IOThread, LineCodec, PacketClient, PacketConnection, PacketServer, SendTimeoutError, create_tcp_server,
@@ -116,7 +116,7 @@ def test_88_who_has_blocked_for_the_longest_goes_when_too_many_do(
             except ConnectionResetError:
                 pass
         assert stats.connections >= 4
-        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        warnings = [record for record in said(caplog) if record.levelname == "WARNING"]
         assert len(warnings) == 1  # of five
         assert repr(socks[0].getsockname()) in warnings[0].getMessage()
         server.shutdown(timeout=0.1)
@@ -177,7 +177,7 @@ def test_who_never_reads_is_closed_in_the_end(workers: int, packets: int, size: 
             assert server.stats().closed_slow == 1
             assert server.stats().handler_errors == 0
             address = repr(sock.getsockname())
-    assert any(address in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert any(address in record.getMessage() for record in said(caplog) if record.levelname == "WARNING")
 
 
 @pytest.mark.parametrize("workers", [2, 0])
