@@ -48,6 +48,10 @@ LINGER_STEP: Final = 0.01
 LONGEST_LINGER_STEP: Final = 0.2
 BRIEFLY: Final = 0.005
 """Seconds that a worker waits for somebody before another one takes its place."""
+TURN: Final = 0.01
+"""Seconds of a step on the loop, after the first packet, before all others have their turn. More than the interpreter's
+switch interval: a thread that waits for the interpreter lock begins to count anew whenever it is let go of, and would
+hardly ever get it."""
 FAR_ABOVE: Final = 16
 """Times ``send_hwm_bytes``: where nothing waits for a client, others may have so much queued for it, and no more."""
 OVER: Final[Handler] = FunctionHandler(lambda client, packet: None, "nobody")
@@ -375,6 +379,7 @@ class PacketConnection(Generic[S]):
         self._stepping = get_ident()
         mark = self.server._send_hwm_bytes  # above it packets wait for the client, which costs no worker
         driven = False
+        until = 0.0
         given: Any = None
         try:
             if not self._begun and not self.closed:
@@ -396,10 +401,17 @@ class PacketConnection(Generic[S]):
                     else:
                         self._packets_received += 1
                         handler.packet(given)
-                    if tasks and (packets or self._unread is not None):
-                        self._give_way(driven)
-                        return
-                    continue
+                    if not packets and (not tasks or self._unread is None):
+                        continue
+                    if self._corked:
+                        now = time.monotonic()
+                        until = until or now + TURN
+                        if now < until:
+                            continue
+                    elif not tasks:
+                        continue
+                    self._give_way(driven)
+                    return
                 if self.closed:
                     given = ClosedError("the connection was closed")
                 elif self._unread is not None and self._upgrade is None:
@@ -440,11 +452,15 @@ class PacketConnection(Generic[S]):
             self._io.call(self._look)
 
     def _give_way(self, driven: bool) -> None:
-        """Go on behind the others, one packet each: there may always be another one, for the loop reads meanwhile."""
+        """Go on behind the others, one packet each: there may always be another one, for the loop reads meanwhile. On
+        the loop, where it does not, behind all that there is to be done."""
         if driven:
             self._expect_packet()  # what has come need not be a whole packet
         self._stepping = None
-        self.server._pool.put(self._step)
+        if self._corked:
+            self._io.call(self._schedule)
+        else:
+            self.server._pool.put(self._step)
 
     def _expect_packet(self) -> None:
         """Have the time begin in which the handler wants a packet."""
