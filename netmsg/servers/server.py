@@ -23,6 +23,8 @@ __all__ = ["Server"]
 
 log = logging.getLogger("netmsg.servers")
 
+AGAIN: Final = 0.1
+"""Seconds until a thread is asked for again, where there was none to be had."""
 GRACE: Final = 2.0
 """Seconds that threads get to end in, once they have nothing to do any more."""
 
@@ -52,6 +54,7 @@ class Server:
         """Who waits for the end of the server."""
         self._cut_timer: Timer | None = None
         self._noticed = False
+        self._asking_again = False  # for a thread
         self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
         self._handler_errors = 0
         self._log = SparingLog(log)
@@ -223,6 +226,14 @@ class Server:
         if self._pool.dispatch():
             self._noticed = True
             self._io.call(self._dispatch)
+        elif self._pool.short_of_threads and self._pool.tasks and not self._asking_again:
+            self._asking_again = True
+            self._io.call_later(AGAIN, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asking_again = False
+        if not self._over:
+            self._dispatch()
 
     def _stand_in_soon(self) -> None:
         """There is room for another worker. In any thread."""

@@ -75,6 +75,8 @@ class WorkerPool:
         self._draining = False  # one has been woken, and the tasks were never all taken since
         self._saturated = False  # all are at work, and nobody is left to be woken
         self._taken = allocate_lock()  # held, until all tasks have been taken
+        self.short_of_threads = False
+        """Whether the last `dispatch` could not start one: it is to be called again before long."""
         self._lock = new_lock()  # guards all of these; a leaf
         self._warned = False
         self._thread_numbers = itertools.count(1)
@@ -88,6 +90,7 @@ class WorkerPool:
 
         A patient pool blocks until all have been taken, or for `PATIENCE`.
         """
+        self.short_of_threads = False
         if not self._patient:
             with self._lock:
                 self._wake(len(self.tasks))
@@ -99,11 +102,13 @@ class WorkerPool:
                 self._taken.acquire(False)
                 if not self._draining:
                     self._draining = self._wake(1)
+                if self.short_of_threads:
+                    return False
             if not self._taken.acquire(timeout=PATIENCE):
                 with self._lock:
                     self._draining = self._wake(1)
                     self._saturated = bool(self.tasks) and not self._draining and self._room() <= 0
-                    return bool(self.tasks) and not self._saturated
+                    return bool(self.tasks) and not (self._saturated or self.short_of_threads)
         return False
 
     def _wake(self, wanted: int) -> bool:
@@ -129,6 +134,7 @@ class WorkerPool:
             thread.start()
         except RuntimeError as error:
             self._threads.discard(thread)
+            self.short_of_threads = True
             if not self._warned:
                 self._warned = True
                 say_soon(log, logging.WARNING, "there cannot be more worker threads than %d: %s", len(self._threads),

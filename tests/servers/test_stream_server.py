@@ -113,6 +113,26 @@ def test_85_what_clients_and_networks_do_is_not_logged_as_an_error(caplog: pytes
     assert not [record for record in said(caplog) if record.levelno >= 30]
 
 
+def test_who_comes_while_there_are_no_threads_to_be_had_is_served_when_there_are(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody else comes or goes."""
+    start = threading.Thread.start
+    failed = threading.Event()
+
+    def fail_once(thread: threading.Thread) -> None:
+        if thread.name.startswith("netmsg-worker") and not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with StreamServer(echo, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as staying:
+        staying.send_all(b"hello")
+        assert staying.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        monkeypatch.setattr(threading.Thread, "start", fail_once)
+        assert ask(server.port) == b"hello"
+        assert failed.is_set()
+
+
 def test_workers_are_as_many_as_allowed_and_the_others_wait_accepted() -> None:
     gate = threading.Event()
     running = threading.Semaphore(0)

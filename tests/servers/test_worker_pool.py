@@ -194,7 +194,9 @@ def test_no_more_threads_to_be_had(pool: WorkerPool, monkeypatch: pytest.MonkeyP
     pool.put(done.set)
     pool.dispatch()
     pool.dispatch()
+    assert pool.short_of_threads
     assert len(said(caplog)) == 1
     monkeypatch.setattr(threading.Thread, "start", start)
     run(pool)
     assert done.wait(TIMEOUT)
+    assert not pool.short_of_threads
