@@ -14,9 +14,11 @@ from threading import get_ident
 from typing import Any, Final
 
 from ..deadline import check_timeout
+from ..errors import TLSHandshakeError
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
+from ..sockets.lingering import unacknowledged
 from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
@@ -178,6 +180,7 @@ class _Call:
         self._handshake_timeout = handshake_timeout
         self._handed_over = False
         self._over = False
+        self._unacknowledged = 0  # of what has been sent, when that was last looked at
         self._thread = 0  # that runs the handler
         self.given_up: float | None = None  # when
         self.handshake: Handshake | None = None
@@ -230,6 +233,9 @@ class _Call:
         """Since when the stream has been silent, if the handler waits for the client, or has just done so in vain, as
         one that polls; infinity if it does not."""
         link = self._stream._socket_link
+        unacknowledged_before, self._unacknowledged = self._unacknowledged, unacknowledged(self._socket)
+        if self._unacknowledged != unacknowledged_before:
+            link.moved = True  # no event tells of it, as long as there is no room for much
         if self._thread in link.waits:
             return link.silent_since()
         in_vain = link.in_vain
@@ -283,16 +289,24 @@ class _Call:
         try:
             if not stream.closed:
                 self._server._handler(stream)
-        except IdleTimeoutError:
-            if self.given_up is None:
-                self._server._given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
-            if not (self.given_up is not None and isinstance(error, TimeoutError) and id(error) == stream._failure):
-                self._server._handler_failed(stream.remote_address, error,
-                                             expected=id(error) == stream._failure or stream.closed)
+            self._failed(error)
         finally:
             self._thread = 0
             try:
                 stream.close()
             finally:
                 self._io.call(self._forget)
+
+    def _failed(self, error: BaseException) -> None:
+        """The handler has."""
+        server, stream = self._server, self._stream
+        own = id(error) == stream._failure
+        if own and isinstance(error, TimeoutError) and self.given_up is not None:
+            return  # which has been told
+        if own and isinstance(error, IdleTimeoutError):
+            server._given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
+        elif own and isinstance(error, TLSHandshakeError):
+            server._handshake_failed(stream.remote_address, error)
+        else:
+            server._handler_failed(stream.remote_address, error, expected=own or stream.closed)

@@ -262,6 +262,41 @@ def test_without_autostart_the_handler_decides(tls_contexts: Contexts) -> None:
             assert stream.receive_exactly(6, timeout=TIMEOUT) == b"secret"
 
 
+def test_a_handshake_that_fails_in_the_handler_is_counted_and_warned_of(
+        tls_contexts: Contexts, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        stream.receive_until(b"\n")
+        stream.start_tls()
+
+    with StreamServer(handler, create_tcp_server(ssl_context=tls_contexts[0], autostart_tls=False)) as server:
+        for failures in (1, 2):
+            with connect_tcp("localhost", server.port) as stream:
+                stream.send_all(b"please\nthis is not TLS\n")
+                eventually(lambda: server.stats().handshakes_failed == failures)
+        assert server.stats().handler_errors == 0
+    assert len([record for record in said(caplog) if record.levelname == "WARNING"]) == 1
+
+
+def test_an_idle_stream_of_another_server_is_the_handlers_own_error(caplog: pytest.LogCaptureFixture) -> None:
+    others: list[ByteStream] = []
+    over = threading.Event()
+
+    def keep(stream: ByteStream) -> None:
+        others.append(stream)
+        over.wait(TIMEOUT)
+
+    with StreamServer(keep, create_tcp_server(), idle_timeout=0.1) as quiet, \
+            StreamServer(lambda stream: others[0].receive(), create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", quiet.port):
+            eventually(lambda: others)
+            with connect_tcp("127.0.0.1", server.port) as stream:
+                assert stream.receive(timeout=TIMEOUT) == b""
+        over.set()
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 1
+        assert server.stats().closed_idle == 0
+
+
 def test_clients_that_do_not_finish_their_handshake_cost_no_worker_and_are_gone_in_time(
         tls_contexts: Contexts) -> None:
     with StreamServer(echo, create_tcp_server(ssl_context=tls_contexts[0], handshake_timeout=0.3),
