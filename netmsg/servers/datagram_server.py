@@ -241,27 +241,33 @@ class DatagramServer(Server, Generic[S]):
 
     def _handle(self, peer: DatagramPeer[S], data: bytes) -> None:
         """In a worker, or on the loop."""
+        decoding = True
         try:
             if not self._over:  # what has waited for a worker until then is dropped
                 packet = data if self._codec is None else self._codec.decode(data)
+                decoding = False
                 self._handler(peer, packet)
-        except PacketDecodeError as error:
-            with self._lock:
-                self._bad += 1
-            self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
         except BaseException as error:
-            if id(error) == peer._failure:
-                self._log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
-            else:
+            if decoding and isinstance(error, PacketDecodeError):
                 with self._lock:
-                    self._handler_errors += 1
-                self._tell_of("the handler of a datagram from %r failed", peer.remote_address, error)
+                    self._bad += 1
+                self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
+            else:
+                self._handler_failed(peer, error)
         with self._lock:
             self._unfinished -= 1
         if self._stopping and not self._unfinished:
             self._io.call(self._settle)
         if self._paused and len(self._pool.tasks) < MOST_WAITING // 2:
             self._io.call(self._resume)
+
+    def _handler_failed(self, peer: DatagramPeer[S], error: BaseException) -> None:
+        if id(error) == peer._failure:
+            self._log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
+        else:
+            with self._lock:
+                self._handler_errors += 1
+            self._tell_of("the handler of a datagram from %r failed", peer.remote_address, error)
 
     def _resume(self) -> None:
         if self._paused and self._accepting:

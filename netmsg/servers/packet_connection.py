@@ -92,7 +92,8 @@ class PacketConnection(Generic[S]):
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_at", "_stepping", "_failure",
-        "_deaf", "_giving_way", "_given_up", "__weakref__")
+        "_deaf", "_giving_way", "_given_up", "_aborted",
+        "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -138,6 +139,7 @@ class PacketConnection(Generic[S]):
         self._giving_way: Timer | None = None  # to those who have waited for room
         self._deaf = False  # nothing can be sent any more
         self._given_up = False
+        self._aborted = False
         self._winding_up = False
         self._goodbye = False
         self._disposed = False
@@ -168,12 +170,15 @@ class PacketConnection(Generic[S]):
         if self._corked and get_ident() == self._io.ident:
             queue.put_aside(data)
             return
-        if not queue.put(data):
+        try:
+            taken = queue.put(data)
+            if queue.blocked or queue.failure is not None:
+                self._io.call(self._look)
+        except BaseException:  # of a signal handler: the loop sends what is left
+            self._io.call(self._write)
+            raise
+        if not taken or queue.failure is not None:
             raise self._refusal()
-        if queue.blocked or queue.failure is not None:
-            self._io.call(self._look)
-            if queue.failure is not None:
-                raise self._refusal()
 
     def _refusal(self) -> Exception:
         self.server._check_process()
@@ -283,9 +288,9 @@ class PacketConnection(Generic[S]):
         self._io.call(self._look)
         if self._io.is_current:
             return
-        if not self._wait(lambda: self._upgrade is None or self.closed or self._ending, deadline):
-            self.abort()
-            raise self._told(TLSHandshakeError("the TLS handshake was not finished in time"))
+        if not self._wait(self._upgrade_is_over, deadline):
+            self._io.call(self._upgrade_is_too_slow)  # which alone can tell whether it is
+            self._wait(self._upgrade_is_over, Deadline(None))
         if self._ending is not None:
             raise self._told(again(self._ending))
         if self._upgrade is not None:
@@ -300,6 +305,7 @@ class PacketConnection(Generic[S]):
 
     def abort(self) -> None:
         """Close at once, dropping everything: over TCP the client gets `ConnectionBrokenError`, and no end."""
+        self._aborted = True  # first: the loop may come to see that it is closed before it is told to reset it
         self.closed = True
         self._tell()
         self._io.call(self._reset)
@@ -585,6 +591,15 @@ class PacketConnection(Generic[S]):
         else:
             self._schedule()
 
+    def _upgrade_is_over(self) -> bool:
+        return self._upgrade is None or self.closed or self._ending is not None
+
+    def _upgrade_is_too_slow(self) -> None:
+        if not self._upgrade_is_over():
+            if self._handshake is not None:
+                self._handshake.cancel()
+            self._shaken(TLSHandshakeError("the TLS handshake was not finished in time"))
+
     def _upgrade_left(self) -> float | None:
         """Seconds."""
         return None if self._upgrade_at == math.inf else max(0.0, self._upgrade_at - time.monotonic())
@@ -604,7 +619,7 @@ class PacketConnection(Generic[S]):
             return
         if self._upgrade is not None:
             if self._upgrade_left() == 0:  # the client has not even taken what was to go before
-                self._shaken(TLSHandshakeError("the TLS handshake was not finished in time"))
+                self._upgrade_is_too_slow()
             else:
                 self._arm()
             return
@@ -745,12 +760,12 @@ class PacketConnection(Generic[S]):
 
     def _give_up(self, kind: str, why: str) -> None:
         """From any thread. Several may be tired of the same client."""
-        self.abort()
         with self._queue.lock:
             first = not self._given_up
             self._given_up = True
         if first:
             self.server._given_up(kind, self.remote_address, why)
+        self.abort()
 
     def _read(self, *, late: bool = False) -> None:
         above = self._queue.size >= self.server._send_hwm_bytes and self._is_behind and not late
@@ -809,6 +824,9 @@ class PacketConnection(Generic[S]):
 
     def _wind_up(self) -> None:
         """The handler has finished: let what was sent arrive."""
+        if self._aborted:
+            self._reset()
+            return
         if isinstance(self._ending, BROKEN) or self._queue.failure is not None:
             self._cut()
             return

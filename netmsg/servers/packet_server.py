@@ -101,9 +101,9 @@ class PacketServer(ConnectionServer, Generic[S, R]):
 
     def _step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
         """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
-        if isinstance(error, PacketDecodeError) and connection._decoder_failed:
+        if expected and isinstance(error, PacketDecodeError) and connection._decoder_failed:
             say_soon(log, logging.DEBUG, "%r: %s", connection.remote_address, error)
-        elif isinstance(error, PacketDecodeError):
+        elif expected and isinstance(error, PacketDecodeError):
             self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, connection.remote_address, error)
         elif expected and isinstance(error, SendTimeoutError):
             say_soon(log, logging.DEBUG, "%r: %s", connection.remote_address, error)

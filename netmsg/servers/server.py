@@ -27,6 +27,8 @@ AGAIN: Final = 0.1
 """Seconds until a thread is asked for again, where there was none to be had."""
 GRACE: Final = 2.0
 """Seconds that threads get to end in, once they have nothing to do any more."""
+MOMENT: Final = 0.1
+"""Seconds that they get when the time is up: those whose connection was closed have heard so by then."""
 
 
 class Server:
@@ -164,7 +166,7 @@ class Server:
         # Once it is over, at the latest at the deadline, the threads end.
         if not self._changed.wait(lambda: self._over, deadline):
             self._changed.wait(lambda: self._over, Deadline(GRACE))
-        self._join(Deadline(GRACE) if deadline.expired else deadline.sooner(GRACE))
+        self._join(Deadline(MOMENT) if deadline.expired else deadline.sooner(GRACE))
 
     def close(self) -> None:
         """Stop at once: every connection is cut, and what is blocked in a handler raises `ClosedError`. Idempotent,

@@ -85,6 +85,22 @@ def test_85_bad_ones_and_failing_handlers_are_logged_and_nothing_else(
     assert [repr(client.local_address) in record.getMessage() for record in errors] == [True]
 
 
+def test_85_a_bad_packet_of_somebody_else_is_the_handlers_own_error(
+        serve: Serve, client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(client: DatagramPeer[str], packet: str) -> None:
+        if packet == "fail":
+            LineCodec().decode(b"\xff")
+        client.send_packet(packet)
+
+    with serve(handler, codec=LineCodec()) as server:
+        for data in (b"fail", b"fine"):
+            client.send_to(data, ("127.0.0.1", server.port))
+        assert client.receive(timeout=TIMEOUT)[0] == b"fine\n"
+        eventually(lambda: server.stats().handler_errors == 1)
+        assert server.stats().bad_packets == 0
+    assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
+
+
 def test_overlong_datagrams_are_skipped_counted_and_logged(serve: Serve, tmp_path: Path,
                                                            caplog: pytest.LogCaptureFixture) -> None:
     with serve(reverse, create_unix_datagram_socket(path=tmp_path / "socket")) as server:
