@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,63 @@ def test_wait_for_data_keeps_silent_clients_from_costing_threads() -> None:
         for stream in streams:
             stream.close()
         eventually(lambda: server.stats().connections == 0)
+
+
+def test_who_never_sends_anything_does_not_keep_the_others_out_for_ever() -> None:
+    with StreamServer(echo, create_tcp_server(), wait_for_data=True, max_connections=3, idle_timeout=0.3) as server:
+        with ExitStack() as stack:
+            silent = [stack.enter_context(connect_tcp("127.0.0.1", server.port)) for _ in range(3)]
+            eventually(lambda: server.stats().accept_pauses == 1)
+            assert ask(server.port) == b"hello"
+            assert [stream.receive(timeout=TIMEOUT) for stream in silent] == [b""] * 3
+        assert server.stats().closed_idle == 3
+
+
+@pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
+def test_who_reads_slowly_gets_all_that_was_sent_whatever_it_says_meanwhile(
+        secret: bool, tls_contexts: Contexts) -> None:
+    over = threading.Event()
+    size = 500_000
+
+    def handler(stream: ByteStream) -> None:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * size)
+        stream.receive_exactly(2)
+        stream.send_all(bytes(size))
+        over.set()
+
+    ours, theirs = tls_contexts if secret else (None, None)
+    with StreamServer(handler, create_tcp_server(interface="127.0.0.1", ssl_context=ours), max_workers=1) as server, \
+            connect_tcp("127.0.0.1", server.port, ssl_context=theirs) as stream:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+        stream.send_all(b"go")
+        received, begin = 0, time.monotonic()
+        while time.monotonic() - begin < 2.0:
+            if not over.is_set() or received < size // 2:
+                received += len(stream.receive(5000, timeout=TIMEOUT))
+            stream.send_all(b"still here", timeout=TIMEOUT)
+            time.sleep(0.02)  # that is how slow it is
+        with connect_tcp("127.0.0.1", server.port, ssl_context=theirs) as other:
+            other.send_all(b"go")  # and nobody waits for its worker
+            assert other.receive_exactly(size, timeout=TIMEOUT) == bytes(size)
+        while chunk := stream.receive(timeout=TIMEOUT):
+            received += len(chunk)
+        assert received == size
+
+
+def test_who_does_not_read_what_was_sent_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.stream_server.LINGER", 0.3)
+
+    def handler(stream: ByteStream) -> None:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+        stream.receive_exactly(2)
+        stream.send_all(bytes(1_000_000))
+
+    with StreamServer(handler, create_tcp_server(interface="127.0.0.1")) as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(b"go")
+        eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
+        assert server.stats().handler_errors == 0
 
 
 def test_wait_for_data_under_tls_with_the_first_bytes_behind_the_handshake(tls_contexts: Contexts) -> None:
