@@ -14,6 +14,7 @@ from ..sockets.addresses import check_unix_sockets, file_identity, socket_file, 
 from ..sockets.lingering import unread_by_others
 from ..sockets.listening import bind_unix
 from ..sockets.waiting import WRITE
+from ..speaking import say_soon
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class UNIXDatagramSocket(DatagramSocket):
             try:
                 self._file.remove()
             except OSError as error:  # such as after giving up privileges
-                log.warning("%r: cannot remove its file: %s", self, error)
+                say_soon(log, logging.WARNING, "%r: cannot remove its file: %s", self, error)
         super()._dispose()
 
     def _forked(self) -> None:
