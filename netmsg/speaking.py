@@ -1,7 +1,7 @@
 """The log, for code that must not wait for it: what is to be said is queued, and said by a thread of its own.
 
 A logging handler is the user's: it takes locks, it may block, raise, or send its lines through a Søcket. So it is never
-called on the network thread or in the middle of a ``send``. The thread (``netmsg-log``) is there only while there is
+called on a network thread or in the middle of a ``send``. The thread (``netmsg-log``) is there only while there is
 something to say. What is left at the exit of the interpreter, when no thread can be started any more, is said there.
 """
 
@@ -22,7 +22,7 @@ from .deadline import Deadline
 from .locks import new_lock
 from .waiting import Waiters
 
-__all__ = ["say", "soon", "wait_until_said"]
+__all__ = ["say", "say_soon", "soon", "wait_until_said"]
 
 MOST_WAITING: Final = 10_000
 """What is to be said and has not been; beyond, the oldest is forgotten."""
@@ -61,6 +61,18 @@ def say(log: logging.Logger, level: int, text: str, *arguments: Any, **options: 
         log.log(level, text, *arguments, **options)
     except BaseException:  # SystemExit too: the thread is not theirs to end
         _complain()
+
+
+def say_soon(log: logging.Logger, level: int, text: str, *arguments: Any,
+             exc_info: BaseException | None = None) -> None:
+    """The same in the thread that speaks. From any thread."""
+    if log.isEnabledFor(level):
+        soon(_say_with, log, level, text, arguments, exc_info)
+
+
+def _say_with(log: logging.Logger, level: int, text: str, arguments: tuple[Any, ...],
+              exc_info: BaseException | None) -> None:
+    say(log, level, text, *arguments, exc_info=exc_info)
 
 
 def _complain() -> None:

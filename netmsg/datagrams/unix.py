@@ -15,6 +15,7 @@ from ..sockets.lingering import unread_by_others
 from ..sockets.listening import bind_unix
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import WRITE
+from ..speaking import say_soon
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class UNIXDatagramSocket(DatagramSocket):
             try:
                 self._file.remove()
             except OSError as error:  # such as after giving up privileges
-                log.warning("%r: cannot remove its file: %s", self, error)
+                say_soon(log, logging.WARNING, "%r: cannot remove its file: %s", self, error)
         super()._dispose()
 
     def _forked(self) -> None:

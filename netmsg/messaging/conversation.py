@@ -19,6 +19,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.reactor import LONGEST, Timer
+from ..speaking import say_soon
 from ..waiting import Signal, Waiters
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Conversation:
             try:
                 peer.take_back()
             except Exception as error:  # its own end, and not the reason why the others are not read
-                log.exception("taking back the right to read failed")
+                say_soon(log, logging.ERROR, "taking back the right to read failed", exc_info=error)
                 peer._crashed(error)
         if lent:
             self._waiters.notify_all()

@@ -41,6 +41,7 @@ from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
+from ..speaking import say_soon
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities
 from .admission import Admission, OnDuplicate
@@ -515,7 +516,7 @@ class Engine:
             try:
                 self._look_at(peer, now, late)
             except Exception as failure:  # it is that peer's end, and nobody else's
-                log.exception("looking at a peer failed")
+                say_soon(log, logging.ERROR, "looking at a peer failed", exc_info=failure)
                 peer._crashed(failure)
 
     def _look_at(self, peer: Peer, now: float, late: bool) -> None:

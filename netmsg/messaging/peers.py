@@ -18,6 +18,7 @@ from ..locks import new_lock
 from ..reactor.handshaking import step_aside
 from ..reactor.reactor import READ, WRITE, Timer
 from ..sockets.liveness import hung_up
+from ..speaking import say_soon
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..tls import TLSInfo
@@ -371,7 +372,7 @@ class Peer:
         try:
             self.resume()
         except Exception as error:
-            log.exception("reading on failed")
+            say_soon(log, logging.ERROR, "reading on failed", exc_info=error)
             self._crashed(error)
 
     def resume(self) -> None:

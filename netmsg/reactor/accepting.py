@@ -11,6 +11,7 @@ from ..deadline import Deadline
 from ..sockets.addresses import socket_file
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import ready_sockets
+from ..speaking import say_soon
 from .reactor import READ, Reactor
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
@@ -101,7 +102,7 @@ class Acceptor:
             try:
                 self._file.remove()
             except OSError as error:  # such as after giving up privileges
-                log.warning("cannot remove %s: %s", self.address, error)
+                say_soon(log, logging.WARNING, "cannot remove %s: %s", self.address, error)
 
     def abandon(self) -> None:
         """In a forked child: close this copy, and nothing else."""

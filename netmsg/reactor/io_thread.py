@@ -27,7 +27,7 @@ class IOThread:
     def close(self, *, timeout: float | None = 5.0) -> None:
         """Close every user, giving them ``timeout`` seconds together, and end the thread. Idempotent.
 
-        From the thread itself it only begins to, and from a signal handler that has come in the middle of a call.
+        From a network thread it only begins to, and from a signal handler that has come in the middle of a call.
         """
         self._reactor.close(timeout=timeout)
 

@@ -35,8 +35,9 @@ from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..interrupts import LIBRARY, in_main_thread, interrupts
 from ..locks import new_lock
+from ..speaking import say_soon
 
-__all__ = ["Handler", "READ", "Reactor", "Timer", "User", "WRITE", "Worker"]
+__all__ = ["Handler", "READ", "Reactor", "Timer", "User", "WRITE", "Worker", "on_a_loop"]
 
 log = logging.getLogger("netmsg.reactor")
 
@@ -238,7 +239,7 @@ class Reactor:
     def close(self, *, timeout: float | None = 5.0) -> None:
         """Close every user, giving them ``timeout`` seconds together, and end the thread. Idempotent.
 
-        From the thread itself it only begins to, and from a signal handler that has come in the middle of a call.
+        From a network thread it only begins to, and from a signal handler that has come in the middle of a call.
         """
         deadline = Deadline(timeout)
         if self._forked:
@@ -248,14 +249,14 @@ class Reactor:
         if thread is None:
             return
         self.call(self._close_users, deadline)
-        if not self.is_current and not (in_main_thread() and interrupts(LIBRARY)):
+        if not on_a_loop() and not (in_main_thread() and interrupts(LIBRARY)):
             remaining = deadline.remaining()
             thread.join(None if remaining is None else remaining + 1.0)
 
     def join(self, timeout: float | None) -> None:
         """Wait until the thread has ended, if it is to."""
         thread = self._thread
-        if thread is not None and self._closed and not self.is_current:
+        if thread is not None and self._closed and not on_a_loop():
             thread.join(timeout)
 
     # On the loop
@@ -297,7 +298,7 @@ class Reactor:
             try:
                 user._io_closing(deadline)
             except Exception as error:  # the others are to close as well
-                log.exception("closing a user of the network thread failed")
+                say_soon(log, logging.ERROR, "closing a user of the network thread failed", exc_info=error)
                 user._io_failed(error)
         remaining = deadline.remaining()
         if remaining is not None and self._users:
@@ -312,11 +313,12 @@ class Reactor:
         # unmaps its buffer, at five times the cost of the read.
         bytearray(16 << 20)
         self.ident = threading.get_ident()
+        _loops.add(self.ident)
         try:
             while not (self._closed and not self._users and not self._calls):
                 self._round()
         except BaseException as error:
-            log.exception("the network thread failed")
+            say_soon(log, logging.ERROR, "the network thread failed", exc_info=error)
             with self._lock:
                 self._closed = True
             for user in tuple(self._users):
@@ -324,6 +326,7 @@ class Reactor:
         finally:
             self._dig()
             self._release()
+            _loops.discard(self.ident)
             self.ident = None
 
     def _round(self) -> None:
@@ -425,10 +428,10 @@ class Reactor:
             try:
                 close()
             except OSError as error:
-                log.warning("closing a descriptor failed: %s", error)
+                say_soon(log, logging.WARNING, "closing a descriptor failed: %s", error)
 
     def _crash(self, owner: Any, error: Exception) -> None:
-        log.error("a step of the network thread failed; closing what it belonged to", exc_info=error)
+        say_soon(log, logging.ERROR, "a step of the network thread failed; closing what it belonged to", exc_info=error)
         crashed = getattr(owner, "_crashed", None)
         if crashed is None:
             raise error
@@ -458,10 +461,17 @@ class Reactor:
         self._calls.clear()
 
 
+def on_a_loop() -> bool:
+    """Whether the caller is the thread of any reactor: it has others to see to, and is not to wait for anything."""
+    return threading.get_ident() in _loops
+
+
+_loops: set[int] = set()
 _all_threads: weakref.WeakSet[Reactor] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    _loops.clear()
     for io in tuple(_all_threads):
         io.forked()
 

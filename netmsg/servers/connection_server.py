@@ -15,6 +15,7 @@ from ..locks import new_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
 from ..reactor.io_thread import IOThread, reactor_of
+from ..speaking import say_soon
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from .server import Server, claim
@@ -130,7 +131,7 @@ class ConnectionServer(Server):
             connection = self._accept(listener, sock, address)
         except OSError as error:  # it is gone already
             sock.close()
-            log.debug("%r: %s", address, error)
+            say_soon(log, logging.DEBUG, "%r: %s", address, error)
             return
         except Exception as error:  # such as a codec of the user's
             sock.close()
@@ -140,7 +141,7 @@ class ConnectionServer(Server):
         try:
             connection._start()
         except Exception as error:  # which is not to end the listener
-            log.error("%r cannot begin with %r; closing it", self, address, exc_info=error)
+            say_soon(log, logging.ERROR, "%r cannot begin with %r; closing it", self, address, exc_info=error)
             connection._crashed(error)
         if len(self._connections) >= self._max_connections and not self._full:
             self._full = True
@@ -163,25 +164,6 @@ class ConnectionServer(Server):
                     acceptor.resume()
         self._settle()
 
-    # Workers that wait for clients
-
-    def _block(self, client: Any) -> object:
-        """A worker is about to wait for ``client`` (which has ``closed``, ``remote_address`` and ``abort()``): another
-        one stands in for it. If too many do, the client that has been waited for the longest is closed. Returns what to
-        call `WorkerPool.unblock` with."""
-        claim, blocked = self._pool.block(client)
-        waiting = [one for one in blocked if not one.closed]
-        if len(waiting) > self._pool.spare:
-            self._given_up("blocked", waiting[0].remote_address,
-                           "too many workers wait for clients, and for this one the longest")
-            waiting[0].abort()
-        self._io.call(self._stand_in)
-        return claim
-
-    def _stand_in(self) -> None:
-        """There is room for another worker. On the loop."""
-        self._dispatch()
-
     # Errors
 
     def _handshake_failed(self, address: Any, error: OSError) -> None:
@@ -192,17 +174,17 @@ class ConnectionServer(Server):
         """Tell of an exception that has left a handler. It is ``expected`` if it was raised by the connection itself,
         and not by another one that the handler has."""
         if expected and isinstance(error, OF_THE_CONNECTION):
-            log.debug("%r: %s", address, error)
+            say_soon(log, logging.DEBUG, "%r: %s", address, error)
             return
         self._handler_errors += 1
-        log.error("the handler of %r failed", address, exc_info=error)
+        self._tell_of("the handler of %r failed", address, error)
 
     def _given_up(self, kind: str, address: Any, why: str, *, usual: bool = False) -> None:
         """A client is closed because of what it does not do. From any thread."""
         with self._counting:
             self._closed_for[kind] += 1
         if usual:
-            log.debug("%r: %r is closed: %s", self, address, why)
+            say_soon(log, logging.DEBUG, "%r: %r is closed: %s", self, address, why)
         else:
             self._log.warning(kind, "%r: %r is closed: %s", self, address, why)
 

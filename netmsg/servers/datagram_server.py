@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final, Generic, TypeVar
 
 from ..datagrams.datagram_socket import DatagramSocket
@@ -16,12 +17,14 @@ from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
 from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import IOThread, reactor_of
-from ..reactor.reactor import READ
+from ..reactor.reactor import READ, on_a_loop
+from ..speaking import say_soon
 from ..streams.byte_stream import check_size
 from .handlers import check_handler
 from .server import Server, claim
 from .stats import ServerStats
 from .unread_answers import UnreadAnswers
+from .worker_pool import standing_in
 
 __all__ = ["DatagramPeer", "DatagramServer"]
 
@@ -79,7 +82,7 @@ class DatagramPeer(Generic[S]):
                 del nowhere  # or the error would keep itself alive, by this frame
         deadline = Deadline(timeout)
         deaf = self.server._is_deaf(self.remote_address)
-        if self.server._io.is_current or timeout == PATIENCE and deaf:
+        if on_a_loop() or timeout == PATIENCE and deaf:
             deadline = Deadline(0)
         try:
             if self._unread is None:
@@ -94,8 +97,8 @@ class DatagramPeer(Generic[S]):
     def _send_where_there_is_room(self, unread: UnreadAnswers, data: Any, deadline: Deadline, deaf: bool) -> None:
         server = self.server
         began = time.monotonic()
-        claim: object = None
-        try:
+        blocked = False
+        with ExitStack() as until_it_is_over:
             while True:
                 try:
                     unread.send(data, self.remote_address, deaf=deaf)
@@ -106,16 +109,21 @@ class DatagramPeer(Generic[S]):
                             server._found_deaf(self.remote_address)
                         server._count_unanswered()
                         raise
-                if claim is None and server._pool.is_current and time.monotonic() >= began + BRIEFLY:
-                    claim = server._block(self)
+                if not blocked and time.monotonic() >= began + BRIEFLY:
+                    blocked = True
+                    until_it_is_over.enter_context(standing_in(self))
                 try:
                     self._socket._wait_for_room(self.remote_address, deadline)
                 except TimeoutError:
                     if not deadline.expired:
                         raise  # a signal handler raised it; and otherwise there is one more try
-        finally:
-            if claim is not None:
-                server._pool.unblock(claim)
+
+    @property
+    def _awaited(self) -> bool:
+        return not self._given_up
+
+    def _give_up_for_others(self) -> None:
+        self._given_up = True
 
     @property
     def local_address(self) -> Any:
@@ -234,39 +242,35 @@ class DatagramServer(Server, Generic[S]):
         with self._lock:
             self._unanswered += 1
 
-    def _block(self, peer: DatagramPeer[S]) -> object:
-        """A worker waits for room at ``peer``: another one stands in for it. If too many do, the one that has waited
-        for the longest is told that there is none. Returns what to call `WorkerPool.unblock` with."""
-        claim, blocked = self._pool.block(peer)
-        waiting = [one for one in blocked if not one._given_up]
-        if len(waiting) > self._pool.spare:
-            waiting[0]._given_up = True
-        self._io.call(self._dispatch)
-        return claim
-
     def _handle(self, peer: DatagramPeer[S], data: bytes) -> None:
         """In a worker, or on the loop."""
+        decoding = True
         try:
             if not self._over:  # what has waited for a worker until then is dropped
                 packet = data if self._codec is None else self._codec.decode(data)
+                decoding = False
                 self._handler(peer, packet)
-        except PacketDecodeError as error:
-            with self._lock:
-                self._bad += 1
-            self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
         except BaseException as error:
-            if id(error) == peer._failure:
-                self._log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
-            else:
+            if decoding and isinstance(error, PacketDecodeError):
                 with self._lock:
-                    self._handler_errors += 1
-                log.error("the handler of a datagram from %r failed", peer.remote_address, exc_info=error)
+                    self._bad += 1
+                self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, peer.remote_address, error)
+            else:
+                self._handler_failed(peer, error)
         with self._lock:
             self._unfinished -= 1
         if self._stopping and not self._unfinished:
             self._io.call(self._settle)
         if self._paused and len(self._pool.tasks) < MOST_WAITING // 2:
             self._io.call(self._resume)
+
+    def _handler_failed(self, peer: DatagramPeer[S], error: BaseException) -> None:
+        if id(error) == peer._failure:
+            self._log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
+        else:
+            with self._lock:
+                self._handler_errors += 1
+            self._tell_of("the handler of a datagram from %r failed", peer.remote_address, error)
 
     def _resume(self) -> None:
         if self._paused and self._accepting:
@@ -313,7 +317,8 @@ class _Receiver:
                 if error.errno == errno.EMSGSIZE:
                     self._server._count_overlong(error)
                 else:
-                    log.debug("%r: %s", self._server, error)  # such as that nobody listened to an answer
+                    # Such as that nobody listened to an answer.
+                    say_soon(log, logging.DEBUG, "%r: %s", self._server, error)
                 continue
             if not self._server._take(self.sock, data, address, self._unread):
                 return

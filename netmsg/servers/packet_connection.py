@@ -18,7 +18,7 @@ from ..errors import (
 )
 from ..packets.receiving import decoded, ending, has_failed, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
-from ..reactor.reactor import READ, WRITE, Timer
+from ..reactor.reactor import READ, WRITE, Timer, on_a_loop
 from ..sockets.addresses import host_and_port
 from ..sockets.lingering import all_acknowledged, reset_on_close, unacknowledged
 from ..sockets.proxy import SocketProxy
@@ -31,6 +31,7 @@ from ..waiting import Waiters
 from .handlers import FunctionHandler, Handler
 from .patience import Patience
 from .send_queue import SendQueue
+from .worker_pool import standing_in
 
 if TYPE_CHECKING:
     from ..streams.listener import Listener
@@ -47,6 +48,10 @@ LINGER_STEP: Final = 0.01
 LONGEST_LINGER_STEP: Final = 0.2
 BRIEFLY: Final = 0.005
 """Seconds that a worker waits for somebody before another one takes its place."""
+TURN: Final = 0.01
+"""Seconds of a step on the loop, after the first packet, before all others have their turn. More than the interpreter's
+switch interval: a thread that waits for the interpreter lock begins to count anew whenever it is let go of, and would
+hardly ever get it."""
 FAR_ABOVE: Final = 16
 """Times ``send_hwm_bytes``: where nothing waits for a client, others may have so much queued for it, and no more."""
 OVER: Final[Handler] = FunctionHandler(lambda client, packet: None, "nobody")
@@ -87,7 +92,8 @@ class PacketConnection(Generic[S]):
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_at", "_stepping", "_failure",
-        "_deaf", "_giving_way", "__weakref__")
+        "_deaf", "_giving_way", "_given_up", "_aborted",
+        "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -132,6 +138,8 @@ class PacketConnection(Generic[S]):
         self._slow: Timer | None = None  # looks whether the client is to be given up, see `_be_patient`
         self._giving_way: Timer | None = None  # to those who have waited for room
         self._deaf = False  # nothing can be sent any more
+        self._given_up = False
+        self._aborted = False
         self._winding_up = False
         self._goodbye = False
         self._disposed = False
@@ -162,12 +170,15 @@ class PacketConnection(Generic[S]):
         if self._corked and get_ident() == self._io.ident:
             queue.put_aside(data)
             return
-        if not queue.put(data):
+        try:
+            taken = queue.put(data)
+            if queue.blocked or queue.failure is not None:
+                self._io.call(self._look)
+        except BaseException:  # of a signal handler: the loop sends what is left
+            self._io.call(self._write)
+            raise
+        if not taken or queue.failure is not None:
             raise self._refusal()
-        if queue.blocked or queue.failure is not None:
-            self._io.call(self._look)
-            if queue.failure is not None:
-                raise self._refusal()
 
     def _refusal(self) -> Exception:
         self.server._check_process()
@@ -183,7 +194,7 @@ class PacketConnection(Generic[S]):
 
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
         queue = self._queue
-        if self._io.is_current:
+        if on_a_loop():
             self._pass_the_mark(timeout)
             return
         deadline = Deadline(self.server._send_timeout if isinstance(timeout, _Default) else timeout)
@@ -197,14 +208,16 @@ class PacketConnection(Generic[S]):
             raise self._refusal()
 
     def _pass_the_mark(self, timeout: float | None | _Default) -> None:
-        """On the loop nothing waits. What the client's own step sends comes to an end, for no other one begins above
-        the mark; what others send need not."""
+        """On a loop, this client's or another one, nothing waits. What the client's own step sends comes to an end, for
+        no other one begins above the mark; what others send need not."""
         queue, mark = self._queue, self.server._send_hwm_bytes
         if isinstance(timeout, _Default):
-            if self._stepping is None and queue.size >= FAR_ABOVE * mark:
+            own = self._stepping == get_ident()
+            if not own and queue.size >= FAR_ABOVE * mark:
                 queue.flush()
-            if self._stepping is not None or queue.size < FAR_ABOVE * mark:
-                self._be_patient()
+            if own or queue.size < FAR_ABOVE * mark:
+                if self._slow is None:
+                    self._io.call(self._be_patient_while_behind)
                 return
             self._close_slow()
         raise self._told(SendTimeoutError(f"{queue.size} bytes wait to be sent to this client"))
@@ -214,13 +227,10 @@ class PacketConnection(Generic[S]):
         waiters = self._waiters()
         if waiters.wait(ready, deadline.sooner(BRIEFLY)):
             return True
-        if deadline.expired or not self.server._pool.is_current:
+        if deadline.expired:
             return waiters.wait(ready, deadline)
-        claim = self.server._block(self)
-        try:
+        with standing_in(self):
             return waiters.wait(ready, deadline)
-        finally:
-            self.server._pool.unblock(claim)
 
     def _waiters(self) -> Waiters:
         """They cost too much memory to have them in every connection."""
@@ -278,9 +288,9 @@ class PacketConnection(Generic[S]):
         self._io.call(self._look)
         if self._io.is_current:
             return
-        if not self._wait(lambda: self._upgrade is None or self.closed or self._ending, deadline):
-            self.abort()
-            raise self._told(TLSHandshakeError("the TLS handshake was not finished in time"))
+        if not self._wait(self._upgrade_is_over, deadline):
+            self._io.call(self._upgrade_is_too_slow)  # which alone can tell whether it is
+            self._wait(self._upgrade_is_over, Deadline(None))
         if self._ending is not None:
             raise self._told(again(self._ending))
         if self._upgrade is not None:
@@ -295,6 +305,7 @@ class PacketConnection(Generic[S]):
 
     def abort(self) -> None:
         """Close at once, dropping everything: over TCP the client gets `ConnectionBrokenError`, and no end."""
+        self._aborted = True  # first: the loop may come to see that it is closed before it is told to reset it
         self.closed = True
         self._tell()
         self._io.call(self._reset)
@@ -374,6 +385,7 @@ class PacketConnection(Generic[S]):
         self._stepping = get_ident()
         mark = self.server._send_hwm_bytes  # above it packets wait for the client, which costs no worker
         driven = False
+        until = 0.0
         given: Any = None
         try:
             if not self._begun and not self.closed:
@@ -395,10 +407,17 @@ class PacketConnection(Generic[S]):
                     else:
                         self._packets_received += 1
                         handler.packet(given)
-                    if tasks and (packets or self._unread is not None):
-                        self._give_way(driven)
-                        return
-                    continue
+                    if not packets and (not tasks or self._unread is None):
+                        continue
+                    if self._corked:
+                        now = time.monotonic()
+                        until = until or now + TURN
+                        if now < until:
+                            continue
+                    elif not tasks:
+                        continue
+                    self._give_way(driven)
+                    return
                 if self.closed:
                     given = ClosedError("the connection was closed")
                 elif self._decoder._left:
@@ -442,11 +461,15 @@ class PacketConnection(Generic[S]):
             self._io.call(self._look)
 
     def _give_way(self, driven: bool) -> None:
-        """Go on behind the others, one packet each: there may always be another one, for the loop reads meanwhile."""
+        """Go on behind the others, one packet each: there may always be another one, for the loop reads meanwhile. On
+        the loop, where it does not, behind all that there is to be done."""
         if driven:
             self._expect_packet()  # what has come need not be a whole packet
         self._stepping = None
-        self.server._pool.put(self._step)
+        if self._corked:
+            self._io.call(self._schedule)
+        else:
+            self.server._pool.put(self._step)
 
     def _expect_packet(self) -> None:
         """Have the time begin in which the handler wants a packet."""
@@ -574,6 +597,15 @@ class PacketConnection(Generic[S]):
         else:
             self._schedule()
 
+    def _upgrade_is_over(self) -> bool:
+        return self._upgrade is None or self.closed or self._ending is not None
+
+    def _upgrade_is_too_slow(self) -> None:
+        if not self._upgrade_is_over():
+            if self._handshake is not None:
+                self._handshake.cancel()
+            self._shaken(TLSHandshakeError("the TLS handshake was not finished in time"))
+
     def _upgrade_left(self) -> float | None:
         """Seconds."""
         return None if self._upgrade_at == math.inf else max(0.0, self._upgrade_at - time.monotonic())
@@ -593,7 +625,7 @@ class PacketConnection(Generic[S]):
             return
         if self._upgrade is not None:
             if self._upgrade_left() == 0:  # the client has not even taken what was to go before
-                self._shaken(TLSHandshakeError("the TLS handshake was not finished in time"))
+                self._upgrade_is_too_slow()
             else:
                 self._arm()
             return
@@ -658,6 +690,10 @@ class PacketConnection(Generic[S]):
             patience = Patience(max(least, self.server._send_timeout))
             self._slow = self._io.call_later(patience.left(self._moved()), self._look_at, patience)
 
+    def _be_patient_while_behind(self) -> None:
+        if self._is_behind and not self._disposed:
+            self._be_patient()
+
     def _look_at(self, patience: Patience) -> None:
         self._slow = None
         if self._disposed:
@@ -719,8 +755,22 @@ class PacketConnection(Generic[S]):
         self._look()
 
     def _close_slow(self) -> None:
-        """From any thread."""
-        self.server._given_up("slow", self.remote_address, "it does not receive what it is sent")
+        self._give_up("slow", "it does not receive what it is sent")
+
+    @property
+    def _awaited(self) -> bool:
+        return not (self.closed or self._given_up)
+
+    def _give_up_for_others(self) -> None:
+        self._give_up("blocked", "too many workers wait for clients, and for this one the longest")
+
+    def _give_up(self, kind: str, why: str) -> None:
+        """From any thread. Several may be tired of the same client."""
+        with self._queue.lock:
+            first = not self._given_up
+            self._given_up = True
+        if first:
+            self.server._given_up(kind, self.remote_address, why)
         self.abort()
 
     def _read(self, *, late: bool = False) -> None:
@@ -780,6 +830,9 @@ class PacketConnection(Generic[S]):
 
     def _wind_up(self) -> None:
         """The handler has finished: let what was sent arrive."""
+        if self._aborted:
+            self._reset()
+            return
         if isinstance(self._ending, BROKEN) or self._queue.failure is not None:
             self._cut()
             return

@@ -13,6 +13,7 @@ from ..errors import PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decodes_by_itself
 from ..reactor.io_thread import IOThread
+from ..speaking import say_soon
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import prepare
@@ -100,12 +101,12 @@ class PacketServer(ConnectionServer, Generic[S, R]):
 
     def _step_failed(self, connection: PacketConnection[S], error: BaseException, *, expected: bool) -> None:
         """Tell of what has left a handler; ``expected`` is what was raised in it, and not caught."""
-        if isinstance(error, PacketDecodeError) and connection._decoder_failed:
-            log.debug("%r: %s", connection.remote_address, error)
-        elif isinstance(error, PacketDecodeError):
+        if expected and isinstance(error, PacketDecodeError) and connection._decoder_failed:
+            say_soon(log, logging.DEBUG, "%r: %s", connection.remote_address, error)
+        elif expected and isinstance(error, PacketDecodeError):
             self._log.warning("bad packet", "%r: a bad packet from %r: %s", self, connection.remote_address, error)
         elif expected and isinstance(error, SendTimeoutError):
-            log.debug("%r: %s", connection.remote_address, error)
+            say_soon(log, logging.DEBUG, "%r: %s", connection.remote_address, error)
         elif expected and isinstance(error, TimeoutError):
             self._given_up("idle", connection.remote_address, "it was silent for too long", usual=True)
         else:

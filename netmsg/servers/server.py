@@ -12,7 +12,8 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import current_process
-from ..reactor.reactor import Reactor, Timer
+from ..reactor.reactor import Reactor, Timer, on_a_loop
+from ..speaking import say, say_soon
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats
@@ -22,8 +23,12 @@ __all__ = ["Server"]
 
 log = logging.getLogger("netmsg.servers")
 
+AGAIN: Final = 0.1
+"""Seconds until a thread is asked for again, where there was none to be had."""
 GRACE: Final = 2.0
 """Seconds that threads get to end in, once they have nothing to do any more."""
+MOMENT: Final = 0.1
+"""Seconds that they get when the time is up: those whose connection was closed have heard so by then."""
 
 
 class Server:
@@ -40,7 +45,7 @@ class Server:
 
     def __init__(self, max_workers: int, io: Reactor, *, patient: bool = False) -> None:
         self._io = io
-        self._pool = WorkerPool(max_workers, patient=patient)
+        self._pool = WorkerPool(max_workers, patient=patient, stand_in=weakref.WeakMethod(self._stand_in_soon))
         self._started = False
         self._begun = False
         self._stopping = False
@@ -51,6 +56,7 @@ class Server:
         """Who waits for the end of the server."""
         self._cut_timer: Timer | None = None
         self._noticed = False
+        self._asking_again = False  # for a thread
         self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
         self._handler_errors = 0
         self._log = SparingLog(log)
@@ -155,12 +161,12 @@ class Server:
             self._ended()
             return
         self._io.call(self._stop, deadline)
-        if not wait or self._io.is_current or self._pool.is_current:
+        if not wait or on_a_loop() or self._pool.is_current:
             return
         # Once it is over, at the latest at the deadline, the threads end.
         if not self._changed.wait(lambda: self._over, deadline):
             self._changed.wait(lambda: self._over, Deadline(GRACE))
-        self._join(Deadline(GRACE) if deadline.expired else deadline.sooner(GRACE))
+        self._join(Deadline(MOMENT) if deadline.expired else deadline.sooner(GRACE))
 
     def close(self) -> None:
         """Stop at once: every connection is cut, and what is blocked in a handler raises `ClosedError`. Idempotent,
@@ -205,6 +211,11 @@ class Server:
         if self._stopping:
             raise ClosedError("the server is closed")
 
+    def _tell_of(self, text: str, address: Any, error: BaseException) -> None:
+        """A handler has failed. A worker waits until that is said: it could fail faster than the log is written. The
+        loop does not."""
+        (say_soon if on_a_loop() else say)(log, logging.ERROR, text, address, exc_info=error)
+
     def _run_by_worker(self, task: Any) -> None:
         """Have a worker run ``task`` soon. On the loop: the workers are woken once it has nothing else to do."""
         self._pool.put(task)
@@ -217,6 +228,21 @@ class Server:
         if self._pool.dispatch():
             self._noticed = True
             self._io.call(self._dispatch)
+        elif self._pool.short_of_threads and self._pool.tasks and not self._asking_again:
+            self._asking_again = True
+            self._io.call_later(AGAIN, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asking_again = False
+        if not self._over:
+            self._dispatch()
+
+    def _stand_in_soon(self) -> None:
+        """There is room for another worker. In any thread."""
+        self._io.call(self._stand_in)
+
+    def _stand_in(self) -> None:
+        self._dispatch()
 
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()

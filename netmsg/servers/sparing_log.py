@@ -7,6 +7,7 @@ import time
 from typing import Any, Final
 
 from ..locks import new_lock
+from ..speaking import say_soon
 
 __all__ = ["SparingLog"]
 
@@ -31,8 +32,9 @@ class SparingLog:
             show = now >= due
             self._kinds[kind] = (now + INTERVAL, 0) if show else (due, hidden + 1)
         if not show:
-            self._log.debug(message, *arguments)
+            say_soon(self._log, logging.DEBUG, message, *arguments)
         elif hidden:
-            self._log.warning(message + " (and %d more like it since the last warning)", *arguments, hidden)
+            say_soon(self._log, logging.WARNING, message + " (and %d more like it since the last warning)", *arguments,
+                     hidden)
         else:
-            self._log.warning(message, *arguments)
+            say_soon(self._log, logging.WARNING, message, *arguments)

@@ -9,21 +9,24 @@ import math
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
 from ..deadline import check_timeout
+from ..errors import NetmsgError, TLSHandshakeError
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
+from ..sockets.lingering import all_acknowledged, unacknowledged
 from ..streams.byte_stream import IdleTimeoutError, check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
 from .connection_server import ConnectionServer
 from .handlers import check_handler
+from .patience import Patience
 from .stats import ServerStats
+from .worker_pool import standing_in
 
 __all__ = ["StreamServer"]
 
@@ -33,6 +36,10 @@ SILENCE: Final = 10.0
 """Seconds that a handler may wait for its client while others wait for a worker, if there is no ``idle_timeout``."""
 LOOK: Final = 0.5
 """Seconds between two looks for such handlers, while somebody waits for a worker."""
+LINGER: Final = 5.0
+"""Seconds in which a client may take nothing of what it was sent, once the handler has come to its end."""
+LINGER_STEP: Final = 0.01
+LONGEST_LINGER_STEP: Final = 0.2
 LATELY: Final = 1.0
 """Seconds after which who has waited in vain does something else, and who was told that its time is up as well."""
 
@@ -53,7 +60,8 @@ class StreamServer(ConnectionServer):
         ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing received and
         nothing sent is silence. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
-    :param wait_for_data: call the handler only once the client has sent something: silent ones cost no thread.
+    :param wait_for_data: call the handler only once the client has sent something, within ``idle_timeout``: silent ones
+        cost no thread.
     :param idle_timeout: seconds for each call of the stream's that is given no ``timeout`` itself.
     :param io_thread: an `IOThread` to share; by default the server has its own.
 
@@ -134,20 +142,9 @@ class StreamServer(ConnectionServer):
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> _Call:
         stream = listener._stream(sock, address)
         stream._idle_timeout = self._idle_timeout
-        stream._socket_link.blocked = functools.partial(self._blocked, weakref.proxy(stream))
-        return _Call(self, sock, stream, listener._handshake_timeout)
-
-    @contextmanager
-    def _blocked(self, stream: SocketStream) -> Iterator[None]:
-        """Somebody waits to send to the other end of ``stream``."""
-        if not self._pool.is_current:
-            yield
-            return
-        claim = self._block(stream)
-        try:
-            yield
-        finally:
-            self._pool.unblock(claim)
+        other_end = _OtherEnd(self, weakref.ref(stream))
+        stream._socket_link.blocked = functools.partial(standing_in, other_end)
+        return _Call(self, sock, stream, other_end, listener._handshake_timeout)
 
     def stats(self) -> ServerStats:
         return ServerStats(
@@ -158,19 +155,42 @@ class StreamServer(ConnectionServer):
             closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"])
 
 
+class _OtherEnd:
+    """Whom those wait for who send to a stream."""
+
+    def __init__(self, server: StreamServer, stream: weakref.ref[SocketStream]) -> None:
+        self._server = server
+        self._stream = stream  # which refers to this
+
+    @property
+    def _awaited(self) -> bool:
+        stream = self._stream()
+        return stream is not None and not stream.closed
+
+    def _give_up_for_others(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            self._server._given_up("blocked", stream.remote_address,
+                                   "too many workers wait for clients, and for this one the longest")
+            stream.abort()
+
+
 class _Call:
     """One connection: its handshake, perhaps the wait for its first byte, the wait for a worker, the handler."""
 
-    def __init__(self, server: StreamServer, sock: socket.socket, stream: SocketStream,
+    def __init__(self, server: StreamServer, sock: socket.socket, stream: SocketStream, other_end: _OtherEnd,
                  handshake_timeout: float | None) -> None:
         self._server = server
         self._io = server._io
         self._socket = sock
         self._stream = stream
+        self._other_end = other_end
         self._handshake_timeout = handshake_timeout
         self._handed_over = False
         self._over = False
+        self._unacknowledged = 0  # of what has been sent, when that was last looked at
         self._thread = 0  # that runs the handler
+        self._patience: Timer | None = None  # with one that has not sent anything yet
         self.given_up: float | None = None  # when
         self.handshake: Handshake | None = None
 
@@ -202,6 +222,13 @@ class _Call:
         self._io.watch(self._socket, READ, self)
         if not server._wait_for_data:
             server._put_aside(self)
+        elif server._idle_timeout is not None:
+            self._patience = self._io.call_later(server._idle_timeout, self._too_silent)
+
+    def _too_silent(self) -> None:
+        self._patience = None
+        self._server._given_up("idle", self._stream.remote_address, "it was silent for too long", usual=True)
+        self._cut()
 
     def _on_event(self, events: int) -> None:
         self.hand_over()
@@ -210,8 +237,14 @@ class _Call:
         if self._handed_over or self._over:
             return  # in this very round, by a worker that has become free: the event was polled before
         self._io.watch(self._socket, 0, self)
+        self._be_patient_no_more()
         self._handed_over = True
         self._server._hand_over(self)
+
+    def _be_patient_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     @property
     def is_at_work(self) -> bool:
@@ -222,6 +255,9 @@ class _Call:
         """Since when the stream has been silent, if the handler waits for the client, or has just done so in vain, as
         one that polls; infinity if it does not."""
         link = self._stream._socket_link
+        unacknowledged_before, self._unacknowledged = self._unacknowledged, unacknowledged(self._socket)
+        if self._unacknowledged != unacknowledged_before:
+            link.moved = True  # no event tells of it, as long as there is no room for much
         if self._thread in link.waits:
             return link.silent_since()
         in_vain = link.in_vain
@@ -247,6 +283,7 @@ class _Call:
             self._stream._cut()  # and the worker sees to the rest
         else:
             self._io.watch(self._socket, 0, self)
+            self._be_patient_no_more()
             self._io.bury(self._stream._cut)
             self._forget()
 
@@ -275,16 +312,43 @@ class _Call:
         try:
             if not stream.closed:
                 self._server._handler(stream)
-        except IdleTimeoutError:
-            if self.given_up is None:
-                self._server._given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
-            if not (self.given_up is not None and isinstance(error, TimeoutError) and id(error) == stream._failure):
-                self._server._handler_failed(stream.remote_address, error,
-                                             expected=id(error) == stream._failure or stream.closed)
+            self._failed(error)
         finally:
             self._thread = 0
             try:
+                if not (stream.closed or all_acknowledged(self._socket)):
+                    with standing_in(self._other_end):
+                        self._let_it_arrive()
                 stream.close()
             finally:
                 self._io.call(self._forget)
+
+    def _let_it_arrive(self) -> None:
+        """What was sent, as long as the client goes on taking it: it may send something meanwhile, which closing would
+        answer by a reset, and that drops the rest."""
+        patience = Patience(LINGER)
+        step = LINGER_STEP
+        try:
+            self._stream.send_eof(timeout=LINGER)
+            while not all_acknowledged(self._socket) and patience.left(unacknowledged(self._socket)) > 0:
+                try:
+                    if not self._stream.receive(timeout=step):
+                        return  # nothing comes any more, and what is on its way arrives
+                except TimeoutError:
+                    step = min(2 * step, LONGEST_LINGER_STEP)  # no event tells of it
+        except (OSError, NetmsgError):
+            pass  # it is gone, or the server is over
+
+    def _failed(self, error: BaseException) -> None:
+        """The handler has."""
+        server, stream = self._server, self._stream
+        own = id(error) == stream._failure
+        if own and isinstance(error, TimeoutError) and self.given_up is not None:
+            return  # which has been told
+        if own and isinstance(error, IdleTimeoutError):
+            server._given_up("idle", stream.remote_address, "it was silent for too long", usual=True)
+        elif own and isinstance(error, TLSHandshakeError):
+            server._handshake_failed(stream.remote_address, error)
+        else:
+            server._handler_failed(stream.remote_address, error, expected=own or stream.closed)

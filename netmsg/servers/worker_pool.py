@@ -7,13 +7,15 @@ import logging
 import threading
 from _thread import LockType, allocate_lock
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
 
 from ..deadline import Deadline
 from ..locks import new_lock
+from ..speaking import say, say_soon
 
-__all__ = ["WorkerPool"]
+__all__ = ["Awaited", "WorkerPool", "standing_in"]
 
 log = logging.getLogger("netmsg.servers")
 
@@ -29,6 +31,17 @@ SPARE: Final = 64
 _numbers = itertools.count(1)
 
 
+class Awaited(Protocol):
+    """A client that workers wait for."""
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether it still is: it is neither closed nor given up."""
+
+    def _give_up_for_others(self) -> None:
+        """Too many workers wait, and for this one the longest: have them go on."""
+
+
 class WorkerPool:
     """Runs tasks in up to ``max_workers`` threads (``netmsg-worker-N-M``), in the order in which they come.
 
@@ -39,11 +52,14 @@ class WorkerPool:
     still some after `PATIENCE`, because that one has to wait for something. Workers that run at the same time would
     only take the interpreter lock from each other, at every system call.
 
-    A worker that waits for something outside (see `block`) does not count: another may run in its place, up to `SPARE`
+    A worker that waits for a client (see `standing_in`) does not count: another may run in its place, up to `SPARE`
     of them. Once it goes on there is one too many, who steps back after the task that it has.
+
+    ``stand_in()()`` is called, in any thread, when there may be room for one more: `dispatch` is to be called.
     """
 
-    def __init__(self, max_workers: int, *, patient: bool) -> None:
+    def __init__(self, max_workers: int, *, patient: bool,
+                 stand_in: Callable[[], Callable[[], None] | None] = lambda: None) -> None:
         self.number = next(_numbers)
         self.tasks: deque[Callable[[], None]] = deque()
         """What waits for a worker."""
@@ -52,12 +68,15 @@ class WorkerPool:
         self._patient = patient
         self._threads: set[threading.Thread] = set()
         self._idle: list[LockType] = []  # what the idle ones wait by, the longest idle first
-        self._blocked: dict[object, Any] = {}  # what the blocked ones wait for, the longest blocked first
+        self._stand_in = stand_in
+        self._blocked: dict[object, Awaited] = {}  # whom the blocked ones wait for, the longest blocked first
         self._crowded = False  # perhaps more are at work than may be
         self._closed = False
         self._draining = False  # one has been woken, and the tasks were never all taken since
         self._saturated = False  # all are at work, and nobody is left to be woken
         self._taken = allocate_lock()  # held, until all tasks have been taken
+        self.short_of_threads = False
+        """Whether the last `dispatch` could not start one: it is to be called again before long."""
         self._lock = new_lock()  # guards all of these; a leaf
         self._warned = False
         self._thread_numbers = itertools.count(1)
@@ -71,6 +90,7 @@ class WorkerPool:
 
         A patient pool blocks until all have been taken, or for `PATIENCE`.
         """
+        self.short_of_threads = False
         if not self._patient:
             with self._lock:
                 self._wake(len(self.tasks))
@@ -82,11 +102,13 @@ class WorkerPool:
                 self._taken.acquire(False)
                 if not self._draining:
                     self._draining = self._wake(1)
+                if self.short_of_threads:
+                    return False
             if not self._taken.acquire(timeout=PATIENCE):
                 with self._lock:
                     self._draining = self._wake(1)
                     self._saturated = bool(self.tasks) and not self._draining and self._room() <= 0
-                    return bool(self.tasks) and not self._saturated
+                    return bool(self.tasks) and not (self._saturated or self.short_of_threads)
         return False
 
     def _wake(self, wanted: int) -> bool:
@@ -112,14 +134,17 @@ class WorkerPool:
             thread.start()
         except RuntimeError as error:
             self._threads.discard(thread)
+            self.short_of_threads = True
             if not self._warned:
                 self._warned = True
-                log.warning("there cannot be more worker threads than %d: %s", len(self._threads), error)
+                say_soon(log, logging.WARNING, "there cannot be more worker threads than %d: %s", len(self._threads),
+                         error)
             return False
         return True
 
     def _work(self) -> None:
         """Ends when there is nothing to do and either the pool is closed or nothing comes for a while."""
+        _of_this_thread.pool = self
         tasks = self.tasks
         while True:
             if self._crowded and not self._step_back():
@@ -132,7 +157,10 @@ class WorkerPool:
             else:
                 if not tasks and self._taken.locked():
                     self._tell()
-                task()
+                try:
+                    task()
+                except BaseException as error:  # it costs no worker
+                    say(log, logging.ERROR, "a task of a worker failed", exc_info=error)
                 del task  # and what it belongs to, while there is nothing to do
 
     def _tell(self) -> None:
@@ -180,18 +208,25 @@ class WorkerPool:
     @property
     def is_current(self) -> bool:
         """Whether the caller is a worker of this pool."""
-        return threading.current_thread() in self._threads
+        return getattr(_of_this_thread, "pool", None) is self
 
-    def block(self, reason: Any) -> tuple[object, list[Any]]:
-        """The worker that calls this is about to wait, for ``reason``: until `unblock` another may run in its place, at
-        the next `dispatch`. Returns what to call `unblock` with, and for what the workers wait, the longest first, if
-        there are more of these than others can stand in for."""
+    def block(self, client: Awaited) -> object:
+        """The worker that calls this is about to wait for ``client``: until `unblock`, which wants what this returns,
+        another may run in its place. If more wait than others can stand in for, the client that has been waited for the
+        longest is given up."""
         claim = object()
         with self._lock:
-            self._blocked[claim] = reason
+            self._blocked[claim] = client
             self._saturated = False
             too_many = len(self._blocked) > self.spare and self._room() <= 0
-            return claim, list(self._blocked.values()) if too_many else []
+            blocked = list(self._blocked.values()) if too_many else []
+        waiting = [one for one in blocked if one._awaited]
+        if len(waiting) > self.spare:
+            waiting[0]._give_up_for_others()
+        stand_in = self._stand_in()
+        if stand_in is not None:
+            stand_in()
+        return claim
 
     @property
     def standing_in(self) -> int:
@@ -219,3 +254,21 @@ class WorkerPool:
         for thread in tuple(self._threads):
             if thread is not threading.current_thread():
                 thread.join(deadline.remaining())
+
+
+_of_this_thread = threading.local()
+"""``pool``: whose worker it is."""
+
+
+@contextmanager
+def standing_in(client: Awaited) -> Iterator[None]:
+    """While the caller waits for ``client``, of whatever server, another worker takes its place, if it is one."""
+    pool: WorkerPool | None = getattr(_of_this_thread, "pool", None)
+    if pool is None:
+        yield
+        return
+    claim = pool.block(client)
+    try:
+        yield
+    finally:
+        pool.unblock(claim)

@@ -30,7 +30,7 @@ def unacknowledged(sock: socket.socket) -> int:
     size = array.array("i", [0])
     try:
         fcntl.ioctl(sock, termios.TIOCOUTQ, size)
-    except OSError:
+    except (OSError, ValueError):  # the latter of a closed one
         return 0
     return size[0]
 

@@ -145,7 +145,7 @@ class SocketLink(_Woken):
             self.moved = True
             return ready[0][1]
         if self._given_up:
-            self._run_out()
+            return self._run_out(events)
         return 0
 
     def _wait_to_send(self, blocked: Callable[[], AbstractContextManager[object]],
@@ -171,8 +171,11 @@ class SocketLink(_Woken):
         self._given_up = True
         self.wake()
 
-    def _run_out(self) -> None:
+    def _run_out(self, events: int) -> int:
         if self._told:
+            ready = ready_sockets({self.sock.fileno(): events}, None, Deadline(0))
+            if ready:
+                return ready[0][1]  # there is nothing to wait for
             raise ClosedError("the stream was given up: its other end was silent for too long")
         self._told = True
         raise TimeoutError("the other end was silent, and others wait")

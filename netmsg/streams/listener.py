@@ -22,6 +22,7 @@ from ..sockets.resolving import resolve_within
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
+from ..speaking import say_soon
 from ..waiting import ONE
 from .byte_stream import check_size
 from .socket_stream import SocketStream, prepare
@@ -279,7 +280,7 @@ class Listener:
             try:
                 file.remove()
             except OSError as error:  # such as after giving up privileges
-                log.warning("%r: cannot remove its file: %s", self, error)
+                say_soon(log, logging.WARNING, "%r: cannot remove its file: %s", self, error)
 
     def _dispose(self) -> None:
         """By whoever is last inside."""

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background, connected, until
+from support.servers import said
 from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, listening
 
 from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, SendMode, Søcket
@@ -107,6 +108,7 @@ def test_a_socket_file_that_cannot_be_removed_does_not_end_the_linger(
             assert sock.close() == 0
             monkeypatch.undo()
             assert [peer.recv(timeout=TIMEOUT) for _ in range(3000)] == [b"%d" % n for n in range(3000)]
+    said(caplog)
     assert "cannot remove" in caplog.text
 
 
@@ -509,6 +511,7 @@ def test_a_failure_of_the_loop_itself_fails_its_users_with_the_cause(caplog: pyt
         with pytest.raises(ClosedError) as raised:
             sock.send(b"x")
         assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    said(caplog)
     assert "the network thread failed" in caplog.text
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
+from support.servers import said
 from support.wire_peer import ACK, DATA, DATA_REQ, HEARTBEAT, WirePeer, dial, frame
 
 from netmsg import ClosedError, DeliveryGuarantee, Disconnected, IOThread, Søcket
@@ -294,6 +295,7 @@ def test_a_peer_that_cannot_be_taken_back_keeps_nobody_else(loop: Loop, speaker:
     talk(loop, other)
     loop.conversation.end()
     assert not sound.lent and broken.crash is ArithmeticError and sound.crash is None
+    said(caplog)
     caplog.clear()  # it keeps the traceback, and with it the conversation's descriptor
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT
+from support.servers import said
 
 from netmsg import ClosedError, IOThread, Søcket
 from netmsg.deadline import Deadline
@@ -221,6 +222,7 @@ def test_a_step_that_fails_closes_what_it_belongs_to(io: Reactor, pair: tuple[so
     assert recorder.told.wait(TIMEOUT)
     assert [type(error) for error in recorder.errors] == [ZeroDivisionError]
     assert ask(io, lambda: "still running") == "still running"
+    said(caplog)
     assert "a step of the network thread failed" in caplog.text
 
 

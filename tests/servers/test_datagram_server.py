@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
     ClosedError, DatagramClient, DatagramPeer, DatagramServer, ForkedError, IOThread, JSONCodec, LineCodec,
@@ -81,8 +81,24 @@ def test_85_bad_ones_and_failing_handlers_are_logged_and_nothing_else(
         assert client.receive(timeout=TIMEOUT)[0] == b"fine\n"
         eventually(lambda: server.stats().bad_packets == 2)
         eventually(lambda: server.stats().handler_errors == 1)
-    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    errors = [record for record in said(caplog) if record.levelname == "ERROR"]
     assert [repr(client.local_address) in record.getMessage() for record in errors] == [True]
+
+
+def test_85_a_bad_packet_of_somebody_else_is_the_handlers_own_error(
+        serve: Serve, client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(client: DatagramPeer[str], packet: str) -> None:
+        if packet == "fail":
+            LineCodec().decode(b"\xff")
+        client.send_packet(packet)
+
+    with serve(handler, codec=LineCodec()) as server:
+        for data in (b"fail", b"fine"):
+            client.send_to(data, ("127.0.0.1", server.port))
+        assert client.receive(timeout=TIMEOUT)[0] == b"fine\n"
+        eventually(lambda: server.stats().handler_errors == 1)
+        assert server.stats().bad_packets == 0
+    assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
 
 
 def test_overlong_datagrams_are_skipped_counted_and_logged(serve: Serve, tmp_path: Path,
@@ -93,7 +109,7 @@ def test_overlong_datagrams_are_skipped_counted_and_logged(serve: Serve, tmp_pat
             client.send(b"fine")
             assert client.receive(timeout=TIMEOUT)[0] == b"enif"
         assert server.stats().overlong_datagrams == 1
-    assert any("65536" in record.getMessage() for record in caplog.records)
+    assert any("65536" in record.getMessage() for record in said(caplog))
 
 
 def test_85_a_slow_handler_holds_up_nobody_and_a_flood_is_bounded(client: Any) -> None:
@@ -141,7 +157,7 @@ def test_85_a_sender_that_cannot_be_answered_is_no_error_of_the_handlers(
         eventually(lambda: server.stats().packets_received == 11)
         assert server.stats().handler_errors == 0
         eventually(lambda: server.stats().packets_sent == 1)
-    shown = [record for record in caplog.records if record.levelno >= 30]
+    shown = [record for record in said(caplog) if record.levelno >= 30]
     assert len(shown) == 1 and "no answer" in shown[0].getMessage()
 
 
@@ -150,7 +166,7 @@ def test_85_bad_datagrams_do_not_fill_the_log(serve: Serve, client: Any, caplog:
         for _ in range(50):
             client.send_to(b"\xff", ("127.0.0.1", server.port))
         eventually(lambda: server.stats().bad_packets == 50)
-    assert len([record for record in caplog.records if record.levelno >= 30]) == 1
+    assert len([record for record in said(caplog) if record.levelno >= 30]) == 1
 
 
 def test_a_sender_without_an_address_cannot_be_answered(serve: Serve, tmp_path: Path) -> None:
@@ -184,7 +200,7 @@ def test_a_client_that_does_not_read_its_answers_stops_nobody(tmp_path: Path,
                 client.send(b"hello", timeout=TIMEOUT)
                 assert client.receive(timeout=TIMEOUT)[0] == b"olleh"
         assert server.stats().handler_errors == 0
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [record for record in said(caplog) if record.levelname == "ERROR"]
 
 
 def test_86_shutdown_lets_handlers_finish(client: Any) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT
-from support.servers import eventually
+from support.servers import eventually, said
 
-from netmsg import ByteStream, ClosedError, StreamServer, connect_tcp, create_tcp_server
+from netmsg import (
+    ByteStream, ClosedError, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer, connect_tcp,
+    create_tcp_server,
+)
 from netmsg.servers import stream_server
 
 BIG = bytes(20_000_000)
@@ -111,7 +114,7 @@ def test_88_who_has_blocked_for_the_longest_goes_when_too_many_do(
             with pytest.raises(ConnectionResetError):
                 while sock.recv(1_000_000):
                     pass
-        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        warnings = [record for record in said(caplog) if record.levelname == "WARNING"]
         assert len(warnings) == 1  # of five
         assert repr(socks[0].getsockname()) in warnings[0].getMessage()
         server.shutdown(timeout=0)
@@ -153,3 +156,36 @@ def test_88_when_all_go_on_again_there_are_no_more_workers_than_before() -> None
         assert flooder.flooding.acquire(timeout=TIMEOUT)
         assert waiting.recv(1)
         server.shutdown(timeout=0)
+
+
+def test_88_nor_do_they_stop_the_workers_of_another_server() -> None:
+    flooding = threading.Semaphore(0)
+    over: list[BaseException] = []
+    streams: list[ByteStream] = []
+
+    def listen(stream: ByteStream) -> None:
+        streams.append(stream)
+        stream.receive()
+
+    def pass_on(client: PacketConnection[str], packet: str) -> None:
+        if packet == "flood it":
+            flooding.release()
+            try:
+                streams[0].send_all(BIG)
+            except ClosedError as error:
+                over.append(error)
+        client.send_packet(packet)
+
+    with serve(listen) as public, ExitStack() as stack:
+        stack.enter_context(socket.create_connection(("127.0.0.1", public.port), TIMEOUT))
+        eventually(lambda: streams)
+        server = stack.enter_context(PacketServer(pass_on, create_tcp_server(), codec=LineCodec(), max_workers=1))
+        for words in ("flood it", "hello"):
+            client = stack.enter_context(PacketClient(("localhost", server.port), LineCodec()))
+            client.send_packet(words)
+            if words == "flood it":
+                assert flooding.acquire(timeout=TIMEOUT)
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        assert not over
+        public.close()
+        eventually(lambda: over)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Generator
 from contextlib import ExitStack
 from typing import Any
@@ -27,6 +28,19 @@ class Record:
         self.handled.append(packet)
         self.began.release()
         assert self.go_on.acquire(timeout=TIMEOUT)
+
+
+class Slowly(Record):
+    """Waits before the first packet alone, and takes its time over each."""
+
+    def note(self, packet: str) -> None:
+        self.handled.append(packet)
+        if len(self.handled) == 1:
+            self.began.release()
+            assert self.go_on.acquire(timeout=TIMEOUT)
+        until = time.perf_counter() + 0.0005
+        while time.perf_counter() < until:
+            pass
 
 
 def function(record: Record) -> Any:
@@ -124,3 +138,48 @@ def test_who_gives_way_has_its_time_begin_anew() -> None:
         assert one.recv(10) == other.recv(10) == b""
         assert len(over) == 2
         assert server.stats().closed_idle == 2
+
+
+@pytest.mark.parametrize("make", [function, conversation])
+def test_without_workers_a_client_that_sends_much_at_once_does_not_hold_up_the_others(make: Any) -> None:
+    record = Slowly()
+    with PacketServer(make(record), create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
+                      max_workers=0) as server, ExitStack() as stack:
+        busy, other = (connect(server, stack) for _ in range(2))
+        busy.sendall(b"".join(b"busy %d\n" % number for number in range(300)))
+        assert record.began.acquire(timeout=TIMEOUT)
+        other.sendall(b"other\n")
+        record.go_on.release()
+        eventually(lambda: len(record.handled) == 301)
+        assert record.handled.index("other") < 300
+        record.handled.remove("other")
+        assert record.handled == [f"busy {number}" for number in range(300)]
+
+
+def test_and_what_it_is_answered_comes_in_order() -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        record.note(packet)
+        client.send_packet(packet)
+
+    record = Slowly()
+    packets = b"".join(b"%d\n" % number for number in range(300))
+    with PacketServer(handler, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
+                      max_workers=0) as server, ExitStack() as stack:
+        sock = connect(server, stack)
+        sock.sendall(packets)
+        record.go_on.release()
+        answers = sock.makefile("rb")
+        assert b"".join(answers.readline() for _ in range(300)) == packets
+
+
+def test_and_shutdown_is_not_held_up_either() -> None:
+    record = Slowly()
+    with PacketServer(function(record), create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
+                      max_workers=0) as server, ExitStack() as stack:
+        busy = connect(server, stack)
+        busy.sendall(b"busy\n" * 10_000)
+        assert record.began.acquire(timeout=TIMEOUT)
+        record.go_on.release()
+        server.shutdown(timeout=0.01)
+        assert server.stats().connections == 0
+        assert len(record.handled) < 10_000

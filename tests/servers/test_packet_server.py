@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
-from support.servers import descriptors_left, eventually
+from support.servers import descriptors_left, eventually, said
+from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg import (
     ClosedError, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError,
@@ -61,10 +62,42 @@ def raw(server: PacketServer[Any, Any]) -> socket.socket:
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    return [record.getMessage() for record in said(caplog) if record.levelname == "ERROR"]
 
 
 # Functions
+
+def test_what_is_interrupted_while_it_is_sent_arrives_whole_or_not_at_all() -> None:
+    packet = b"x" * 5_000_000
+
+    def receive(sock: socket.socket, size: int) -> bytes:
+        received = bytearray()
+        while len(received) < size and (chunk := sock.recv(1_000_000)):
+            received += chunk
+        return bytes(received)
+
+    def trial(strike: Strike) -> None:
+        with raw(server) as sock:
+            eventually(lambda: len(server.clients()) == 1)
+            client = server.clients()[0]
+            sent = server.stats().packets_sent
+            receiving = Background(receive, sock, len(packet) + 1)
+            try:
+                with strike:
+                    client.send_packet(packet.decode())
+            except Struck:
+                pass
+            if server.stats().packets_sent == sent:
+                client.abort()
+                with pytest.raises(ConnectionResetError):
+                    receiving.result()
+            else:
+                assert receiving.result() == packet + b"\n"
+        eventually(lambda: server.stats().connections == 0)
+
+    with PacketServer(echo, create_tcp_server(interface="127.0.0.1"), codec=LineCodec()) as server:
+        assert strike_everywhere(trial) > 10
+
 
 def test_each_packet_is_answered_in_order(serve: Serve) -> None:
     with serve(echo) as server, client_of(server) as client:
@@ -143,7 +176,7 @@ def test_85_a_bad_packet_is_logged_and_closes(serve: Serve, caplog: pytest.LogCa
         assert server.stats().bad_packets == 1
         assert server.stats().handler_errors == 0
     assert not errors_in(caplog)
-    assert any("bad packet" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert any("bad packet" in record.getMessage() for record in said(caplog) if record.levelname == "WARNING")
 
 
 def test_85_what_clients_do_is_not_logged_as_an_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -659,6 +692,7 @@ def test_a_codec_that_encodes_to_no_bytes_fails_for_its_own_connection_only(
                 assert sock.makefile("rb").readline() == expected
         assert server.stats().handler_errors == 1
     assert len(errors_in(caplog)) == 1
+    said(caplog)
     assert "returns bytes, not str" in caplog.text
 
 
@@ -865,6 +899,48 @@ def test_a_failed_upgrade_closes_the_connection(serve: Serve, tls_contexts: Cont
             eventually(lambda: server.stats().connections == 0)
             assert server.stats().handler_errors == 0
     assert len(heard) == 2
+
+
+def test_an_upgrade_that_takes_too_long_is_counted_and_warned_of(serve: Serve, tls_contexts: Contexts,
+                                                                 caplog: pytest.LogCaptureFixture) -> None:
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        client.send_packet("go ahead")
+        client.start_tls(tls_contexts[0], timeout=0.1)
+        yield
+
+    with serve(converse) as server:
+        for _ in range(3):
+            with raw(server) as sock, sock.makefile("rb") as lines:
+                sock.sendall(b"STARTTLS\n")
+                assert lines.read() == b"go ahead\n"
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handshakes_failed == 3
+        assert server.stats().handler_errors == 0
+    assert len([record for record in said(caplog) if record.levelname == "WARNING"]) == 1
+
+
+def test_who_is_aborted_sees_no_end_whatever_the_network_thread_had_to_do_before() -> None:
+    held, free = threading.Event(), threading.Event()
+
+    def hold(client: PacketConnection[str], packet: str) -> None:
+        held.set()
+        assert free.wait(TIMEOUT)
+
+    with IOThread() as io, \
+            PacketServer(hold, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(), max_workers=0,
+                         io_thread=io) as neighbour, \
+            PacketServer(echo, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(), io_thread=io) as server, \
+            client_of(neighbour) as other, raw(server) as sock:
+        eventually(server.clients)
+        client = server.clients()[0]
+        other.send_packet("wait")
+        assert held.wait(TIMEOUT)
+        client.close()
+        client.abort()
+        free.set()
+        with pytest.raises(ConnectionResetError):
+            sock.recv(100)
 
 
 def test_closing_ends_an_upgrade_under_which_there_is_nothing_to_send(serve: Serve, tls_contexts: Contexts) -> None:
@@ -1083,7 +1159,7 @@ def test_what_is_dropped_at_the_end_of_the_time_is_no_clean_end(serve: Serve, ca
             while sock.recv(1_000_000):
                 pass
         assert server.stats().closed_unsent == 1
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
     assert len(warnings) == 1 and "1 clients" in warnings[0]
 
 
@@ -1164,6 +1240,21 @@ def test_86_and_cuts_them_at_the_deadline() -> None:
             client.recv_packet(timeout=TIMEOUT)
         gate.set()
         assert over.wait(TIMEOUT)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.1])
+def test_86_when_the_time_is_up_no_handler_is_waited_for(timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.server.GRACE", 10 * TIMEOUT)
+    gate = threading.Event()
+    with PacketServer(lambda client, packet: gate.wait(TIMEOUT), create_tcp_server(interface="127.0.0.1"),
+                      codec=LineCodec()) as server, client_of(server) as client:
+        client.send_packet("go")
+        eventually(lambda: server.stats().packets_received == 1)
+        try:
+            Background(server.shutdown, timeout=timeout).result()
+            assert not gate.is_set() and server.stats().workers == 1
+        finally:
+            gate.set()
 
 
 def test_86_idle_conversations_hear_of_it(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -1603,6 +1694,26 @@ def test_errors_of_other_connections_are_the_handlers_own(serve: Serve, caplog: 
     assert len(errors_in(caplog)) == 2
 
 
+def test_so_are_the_bad_packets_that_they_bring(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        ours, theirs = memory_stream_pair()
+        with theirs, PacketClient(ours, LineCodec()) as backend:
+            theirs.send_all(b"\xff\n")
+            backend.recv_packet(timeout=TIMEOUT)  # PacketDecodeError
+
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        handler(client, "")
+
+    for one in (handler, converse):
+        with serve(one) as server, client_of(server) as client:
+            client.send_packet("go")
+            assert list(client) == []
+            assert server.stats().handler_errors == 1
+            assert server.stats().bad_packets == 0
+    assert len(errors_in(caplog)) == 2
+
+
 @pytest.mark.parametrize("error", [KeyError("a mistake"), PacketDecodeError("raised instead of returned")])
 def test_a_decoder_that_raises_harms_its_connection_only(serve: Serve, error: Exception,
                                                          caplog: pytest.LogCaptureFixture) -> None:
@@ -1625,8 +1736,8 @@ def test_a_decoder_that_raises_harms_its_connection_only(serve: Serve, error: Ex
         good.send_packet("fine")
         assert good.recv_packet(timeout=TIMEOUT) == "fine"
         address = bad.local_address
-    assert any(repr(address) in record.getMessage() for record in caplog.records if record.levelno >= 30)
-    assert {record.name for record in caplog.records if record.levelno >= 30} == {"netmsg.servers"}
+    assert any(repr(address) in record.getMessage() for record in said(caplog) if record.levelno >= 30)
+    assert {record.name for record in said(caplog) if record.levelno >= 30} == {"netmsg.servers"}
 
 
 class Digits(LineCodec):

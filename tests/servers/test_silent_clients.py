@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
+import time
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
     ByteStream, ClosedError, IOThread, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer,
@@ -58,9 +60,68 @@ def test_silent_clients_starve_nobody(caplog: pytest.LogCaptureFixture) -> None:
         assert server.stats().closed_idle >= 3
         assert server.stats().handler_errors == 0
         assert silent[0].recv(10) == b""
-        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        warnings = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
         assert len(warnings) == 1  # of several
         assert any(repr(sock.getsockname()) in warnings[0] for sock in silent[:3])  # those who had the workers
+
+
+@pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
+def test_who_is_timed_out_may_say_goodbye_and_no_more(secret: bool,
+                                                      tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    theirs: list[Any] = []
+
+    def handler(stream: ByteStream) -> None:
+        if stream.receive_exactly(4) == b"stay":
+            try:
+                stream.receive()
+            except TimeoutError:
+                stream.send_all(b"goodbye", timeout=TIMEOUT)
+            try:
+                stream.receive(timeout=TIMEOUT)
+            except ClosedError as error:
+                theirs.append(error)
+
+    ours, other = tls_contexts if secret else (None, None)
+    listener = create_tcp_server(interface="127.0.0.1", ssl_context=ours)
+    with StreamServer(handler, listener, max_workers=1) as server, \
+            connect_tcp("127.0.0.1", server.port, ssl_context=other) as stream:
+        stream.send_all(b"stay")
+        eventually(lambda: server.stats().workers == 1)
+        with connect_tcp("127.0.0.1", server.port, ssl_context=other) as another:
+            another.send_all(b"and go")
+            assert stream.receive_exactly(7, timeout=TIMEOUT) == b"goodbye"
+            assert stream.receive(timeout=TIMEOUT) == b""
+        assert len(theirs) == 1
+
+
+def test_who_reads_slowly_and_steadily_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the kernel tells of room only when there is much."""
+    monkeypatch.setattr(stream_server, "SILENCE", 1.5)
+    heard: list[BaseException] = []
+
+    def handler(stream: ByteStream) -> None:
+        for chunk in stream:
+            try:
+                stream.send_all(bytes(20_000_000) if chunk == b"all" else chunk)
+            except BaseException as error:
+                heard.append(error)
+                raise
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=1))
+        slow, talker = (stack.enter_context(silent_one(server)) for _ in range(2))
+        slow.sendall(b"all")
+        waiting = stack.enter_context(silent_one(server))
+        begin = time.monotonic()
+        while time.monotonic() - begin < 3.5:
+            assert slow.recv(10_000)
+            talker.sendall(b"x")
+            assert talker.recv(1) == b"x"
+            time.sleep(0.02)  # that is how slow it is
+        assert server.stats().waiting == 1
+        assert server.stats().closed_idle == 0
+        assert not heard
+        waiting.close()
 
 
 def test_who_has_said_something_comes_before_who_has_not() -> None:
@@ -205,7 +266,7 @@ def test_the_handler_gets_a_timeout_error_and_may_say_goodbye(caplog: pytest.Log
         assert isinstance(heard[0], TimeoutError)
         assert isinstance(heard[1], ClosedError)
         assert server.stats().handler_errors == 0
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [record for record in said(caplog) if record.levelname == "ERROR"]
 
 
 def test_silent_clients_starve_nobody_though_a_handler_goes_on_after_its_time(

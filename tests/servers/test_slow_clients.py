@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -11,10 +12,10 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
-    ClosedError, LineCodec, PacketClient, PacketConnection, PacketServer, SendTimeoutError, create_tcp_server,
+    ClosedError, IOThread, LineCodec, PacketClient, PacketConnection, PacketServer, SendTimeoutError, create_tcp_server,
 )
 
 SMALL = 4096
@@ -115,7 +116,7 @@ def test_88_who_has_blocked_for_the_longest_goes_when_too_many_do(
             except ConnectionResetError:
                 pass
         assert stats.connections >= 4
-        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        warnings = [record for record in said(caplog) if record.levelname == "WARNING"]
         assert len(warnings) == 1  # of five
         assert repr(socks[0].getsockname()) in warnings[0].getMessage()
         server.shutdown(timeout=0.1)
@@ -176,7 +177,7 @@ def test_who_never_reads_is_closed_in_the_end(workers: int, packets: int, size: 
             assert server.stats().closed_slow == 1
             assert server.stats().handler_errors == 0
             address = repr(sock.getsockname())
-    assert any(address in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert any(address in record.getMessage() for record in said(caplog) if record.levelname == "WARNING")
 
 
 @pytest.mark.parametrize("workers", [2, 0])
@@ -408,3 +409,121 @@ def test_who_waits_for_room_at_a_client_that_always_wants_more_has_its_turn(work
             client.abort()
             for thread in threads:
                 thread.result()
+
+
+# Clients of another server
+
+def passes_on(other: PacketServer[Any, Any], heard: Callable[[BaseException], None]) -> Any:
+    """A handler that sends much to all clients of ``other`` when it is asked to."""
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        try:
+            for _ in range(100 if packet == "flood them" else 0):
+                for stalled in other.clients():
+                    stalled.send_packet("x" * 50_000)
+        except (SendTimeoutError, ClosedError) as error:
+            heard(error)
+        client.send_packet("hello")
+    return handler
+
+
+def nothing(client: PacketConnection[str], packet: str) -> None:
+    """Neither says anything."""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_88_workers_that_wait_for_a_client_of_another_server_stop_nobody(shared: bool) -> None:
+    heard: list[BaseException] = []
+    with ExitStack() as stack:
+        io = stack.enter_context(IOThread()) if shared else None
+        public = stack.enter_context(serve(nothing, send_hwm_bytes=50_000, io_thread=io))
+        server = stack.enter_context(serve(passes_on(public, heard.append), max_workers=2, io_thread=io))
+        stack.enter_context(deaf(public))
+        eventually(public.clients)
+        for _ in range(4):
+            stack.enter_context(client_of(server)).send_packet("flood them")
+        eventually(lambda: server.stats().packets_received == 4)
+        for _ in range(3):
+            is_answered(stack.enter_context(client_of(server)))
+        assert not heard
+        public.close()
+        eventually(lambda: len(heard) == 4)
+        assert {type(error) for error in heard} == {ClosedError}
+
+
+def test_88_and_the_client_that_they_have_waited_for_the_longest_goes_when_too_many_do(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 1)
+    heard: list[BaseException] = []
+    with ExitStack() as stack:
+        public = stack.enter_context(serve(nothing, send_hwm_bytes=50_000))
+        server = stack.enter_context(serve(passes_on(public, heard.append), max_workers=1))
+        stack.enter_context(deaf(public))
+        eventually(public.clients)
+        for number in range(1, 3):
+            stack.enter_context(client_of(server)).send_packet("flood them")
+            eventually(lambda: server.stats().packets_received == number)
+        is_answered(stack.enter_context(client_of(server)))
+        eventually(lambda: len(heard) == 2)
+        assert public.stats().closed_blocked == 1
+        assert server.stats().closed_blocked == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_without_workers_no_client_of_another_server_is_waited_for(shared: bool) -> None:
+    heard: list[BaseException] = []
+    with ExitStack() as stack:
+        io = stack.enter_context(IOThread()) if shared else None
+        public = stack.enter_context(serve(nothing, send_hwm_bytes=50_000, io_thread=io))
+        server = stack.enter_context(serve(passes_on(public, heard.append), max_workers=0, io_thread=io))
+        stack.enter_context(deaf(public))
+        eventually(public.clients)
+        public.clients()[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+        client = stack.enter_context(client_of(server))
+        client.send_packet("flood them")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        assert [type(error) for error in heard] == [SendTimeoutError]
+        eventually(lambda: not public.clients())
+        assert public.stats().closed_slow == 1
+
+
+def test_without_workers_a_client_of_another_server_that_has_caught_up_stays() -> None:
+    with ExitStack() as stack:
+        public = stack.enter_context(serve(nothing, send_hwm_bytes=500_000, send_timeout=0.3))
+        server = stack.enter_context(serve(passes_on(public, print), max_workers=0))
+        sock = stack.enter_context(deaf(public))
+        eventually(public.clients)
+        client = stack.enter_context(client_of(server))
+        reading = Background(receive, sock, 100 * 50_001)
+        client.send_packet("flood them")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        reading.result()
+        with pytest.raises(TimeoutError):
+            sock.settimeout(1.0)  # longer than it would be waited for, if it were behind
+            sock.recv(1)
+        assert public.stats().closed_slow == 0
+
+
+def test_a_client_that_several_threads_give_up_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(16)
+
+    def send(client: PacketConnection[str]) -> None:
+        together.wait(TIMEOUT)
+        with pytest.raises((SendTimeoutError, ClosedError)):
+            client.send_packet("news")
+
+    with serve(nothing, send_hwm_bytes=1000, send_timeout=0.3) as server, deaf(server):
+        eventually(server.clients)
+        client = server.clients()[0]
+        with pytest.raises(SendTimeoutError):
+            while True:
+                client.send_packet("x" * 100_000, timeout=0)
+
+        def wait_for_others(record: logging.LogRecord) -> bool:
+            eventually(lambda: client.closed or server.stats().closed_slow > 1)
+            return True
+
+        monkeypatch.setattr(logging.getLogger("netmsg.servers"), "filters", [wait_for_others])
+        for thread in [Background(send, client) for _ in range(16)]:
+            thread.result()
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().closed_slow == 1

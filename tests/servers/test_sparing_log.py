@@ -6,6 +6,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from support.servers import said
 
 from netmsg.servers import sparing_log
 from netmsg.servers.sparing_log import SparingLog
@@ -31,7 +32,7 @@ def test_the_first_of_a_kind_and_then_one_a_minute_with_the_count(
     log.warning("bad packet", "number %d", 10)
     clock.now += 61
     log.warning("bad packet", "number %d", 11)
-    shown = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    shown = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
     assert shown == ["number 0", "another kind", "number 10 (and 9 more like it since the last warning)", "number 11"]
-    hidden = [record.getMessage() for record in caplog.records if record.levelname == "DEBUG"]
+    hidden = [record.getMessage() for record in said(caplog) if record.levelname == "DEBUG"]
     assert hidden == [f"number {number}" for number in range(1, 10)]

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.processes import interruptible
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer,
@@ -84,7 +85,7 @@ def test_85_what_a_handler_raises_is_logged_and_closes_its_connection_only(caplo
             good.send_all(b"ok")
             address = bad.local_address
         assert server.stats().handler_errors == 1
-    records = [record for record in caplog.records if record.levelname == "ERROR"]
+    records = [record for record in said(caplog) if record.levelname == "ERROR"]
     assert len(records) == 1
     assert repr(address) in records[0].getMessage()
     assert records[0].exc_info is not None and records[0].exc_info[0] is KeyError
@@ -110,7 +111,27 @@ def test_85_what_clients_and_networks_do_is_not_logged_as_an_error(caplog: pytes
         for _ in range(3):
             assert over.acquire(timeout=TIMEOUT)
     assert server.stats().handler_errors == 0
-    assert not [record for record in caplog.records if record.levelno >= 30]
+    assert not [record for record in said(caplog) if record.levelno >= 30]
+
+
+def test_who_comes_while_there_are_no_threads_to_be_had_is_served_when_there_are(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody else comes or goes."""
+    start = threading.Thread.start
+    failed = threading.Event()
+
+    def fail_once(thread: threading.Thread) -> None:
+        if thread.name.startswith("netmsg-worker") and not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with StreamServer(echo, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as staying:
+        staying.send_all(b"hello")
+        assert staying.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        monkeypatch.setattr(threading.Thread, "start", fail_once)
+        assert ask(server.port) == b"hello"
+        assert failed.is_set()
 
 
 def test_workers_are_as_many_as_allowed_and_the_others_wait_accepted() -> None:
@@ -162,6 +183,63 @@ def test_wait_for_data_keeps_silent_clients_from_costing_threads() -> None:
         eventually(lambda: server.stats().connections == 0)
 
 
+def test_who_never_sends_anything_does_not_keep_the_others_out_for_ever() -> None:
+    with StreamServer(echo, create_tcp_server(), wait_for_data=True, max_connections=3, idle_timeout=0.3) as server:
+        with ExitStack() as stack:
+            silent = [stack.enter_context(connect_tcp("127.0.0.1", server.port)) for _ in range(3)]
+            eventually(lambda: server.stats().accept_pauses == 1)
+            assert ask(server.port) == b"hello"
+            assert [stream.receive(timeout=TIMEOUT) for stream in silent] == [b""] * 3
+        assert server.stats().closed_idle == 3
+
+
+@pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
+def test_who_reads_slowly_gets_all_that_was_sent_whatever_it_says_meanwhile(
+        secret: bool, tls_contexts: Contexts) -> None:
+    over = threading.Event()
+    size = 500_000
+
+    def handler(stream: ByteStream) -> None:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * size)
+        stream.receive_exactly(2)
+        stream.send_all(bytes(size))
+        over.set()
+
+    ours, theirs = tls_contexts if secret else (None, None)
+    with StreamServer(handler, create_tcp_server(interface="127.0.0.1", ssl_context=ours), max_workers=1) as server, \
+            connect_tcp("127.0.0.1", server.port, ssl_context=theirs) as stream:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+        stream.send_all(b"go")
+        received, begin = 0, time.monotonic()
+        while time.monotonic() - begin < 2.0:
+            if not over.is_set() or received < size // 2:
+                received += len(stream.receive(5000, timeout=TIMEOUT))
+            stream.send_all(b"still here", timeout=TIMEOUT)
+            time.sleep(0.02)  # that is how slow it is
+        with connect_tcp("127.0.0.1", server.port, ssl_context=theirs) as other:
+            other.send_all(b"go")  # and nobody waits for its worker
+            assert other.receive_exactly(size, timeout=TIMEOUT) == bytes(size)
+        while chunk := stream.receive(timeout=TIMEOUT):
+            received += len(chunk)
+        assert received == size
+
+
+def test_who_does_not_read_what_was_sent_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.stream_server.LINGER", 0.3)
+
+    def handler(stream: ByteStream) -> None:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+        stream.receive_exactly(2)
+        stream.send_all(bytes(1_000_000))
+
+    with StreamServer(handler, create_tcp_server(interface="127.0.0.1")) as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(b"go")
+        eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
+        assert server.stats().handler_errors == 0
+
+
 def test_wait_for_data_under_tls_with_the_first_bytes_behind_the_handshake(tls_contexts: Contexts) -> None:
     with StreamServer(echo, create_tcp_server(ssl_context=tls_contexts[0]), wait_for_data=True) as server:
         for _ in range(5):
@@ -186,7 +264,7 @@ def test_idle_timeout_is_for_calls_without_one(caplog: pytest.LogCaptureFixture)
             stream.send_all(b"late")
             assert stream.receive(timeout=TIMEOUT) == b""
     assert results == [b"late"]
-    assert not [record for record in caplog.records if record.levelno >= 30]
+    assert not [record for record in said(caplog) if record.levelno >= 30]
 
 
 def test_a_timeout_of_the_handlers_own_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -197,7 +275,7 @@ def test_a_timeout_of_the_handlers_own_is_logged(caplog: pytest.LogCaptureFixtur
         with connect_tcp("127.0.0.1", server.port) as stream:
             assert stream.receive(timeout=TIMEOUT) == b""
         assert server.stats().handler_errors == 1
-    assert any("database" in str(record.exc_info) for record in caplog.records)
+    assert any("database" in str(record.exc_info) for record in said(caplog))
 
 
 def test_tls_in_tls_long_after_the_first_handshake(tls_contexts: Contexts) -> None:
@@ -240,6 +318,41 @@ def test_without_autostart_the_handler_decides(tls_contexts: Contexts) -> None:
             stream.send_all(b"please\n")
             stream.start_tls(timeout=TIMEOUT)
             assert stream.receive_exactly(6, timeout=TIMEOUT) == b"secret"
+
+
+def test_a_handshake_that_fails_in_the_handler_is_counted_and_warned_of(
+        tls_contexts: Contexts, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        stream.receive_until(b"\n")
+        stream.start_tls()
+
+    with StreamServer(handler, create_tcp_server(ssl_context=tls_contexts[0], autostart_tls=False)) as server:
+        for failures in (1, 2):
+            with connect_tcp("localhost", server.port) as stream:
+                stream.send_all(b"please\nthis is not TLS\n")
+                eventually(lambda: server.stats().handshakes_failed == failures)
+        assert server.stats().handler_errors == 0
+    assert len([record for record in said(caplog) if record.levelname == "WARNING"]) == 1
+
+
+def test_an_idle_stream_of_another_server_is_the_handlers_own_error(caplog: pytest.LogCaptureFixture) -> None:
+    others: list[ByteStream] = []
+    over = threading.Event()
+
+    def keep(stream: ByteStream) -> None:
+        others.append(stream)
+        over.wait(TIMEOUT)
+
+    with StreamServer(keep, create_tcp_server(), idle_timeout=0.1) as quiet, \
+            StreamServer(lambda stream: others[0].receive(), create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", quiet.port):
+            eventually(lambda: others)
+            with connect_tcp("127.0.0.1", server.port) as stream:
+                assert stream.receive(timeout=TIMEOUT) == b""
+        over.set()
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 1
+        assert server.stats().closed_idle == 0
 
 
 def test_clients_that_do_not_finish_their_handshake_cost_no_worker_and_are_gone_in_time(
@@ -541,7 +654,7 @@ def test_errors_of_other_connections_are_the_handlers_own(caplog: pytest.LogCapt
     with StreamServer(handler, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as stream:
         assert stream.receive(timeout=TIMEOUT) == b""
         eventually(lambda: server.stats().handler_errors == 1)
-    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
 
 
 def test_conversations_and_asynchronous_handlers_are_refused() -> None:

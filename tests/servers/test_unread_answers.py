@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT
-from support.servers import eventually
+from support.servers import eventually, said
 
 from netmsg import DatagramPeer, DatagramServer, SendTimeoutError, create_unix_datagram_socket
 from netmsg.servers.unread_answers import UnreadAnswers
@@ -141,7 +141,7 @@ def test_one_client_that_does_not_read_keeps_nobody_unanswered(workers: int, tmp
                 reader.send(b"%d" % number)
                 assert reader.recv(100) == b"%d" % number
             assert server.stats().handler_errors == 0
-    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    assert len([record for record in said(caplog) if record.levelname == "WARNING"]) == 1
 
 
 def test_nobody_is_taken_for_deaf_because_the_buffer_of_all_is_full(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+
+import pytest
+
+from netmsg.speaking import wait_until_said
 
 from .pairs import TIMEOUT
 
@@ -18,6 +23,12 @@ def eventually(condition: Callable[[], object], timeout: float = TIMEOUT) -> Non
     while not condition():
         assert time.monotonic() < deadline, "it has not come true in time"
         time.sleep(0.002)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What has been logged, once all that was to be said has been."""
+    wait_until_said(TIMEOUT)
+    return caplog.records
 
 
 @contextmanager
