@@ -145,7 +145,7 @@ class SocketLink(_Woken):
             self.moved = True
             return ready[0][1]
         if self._given_up:
-            return self._run_out(events)
+            return self._run_out(self.sock.fileno(), events)
         return 0
 
     def _wait_to_send(self, blocked: Callable[[], AbstractContextManager[object]],
@@ -171,9 +171,9 @@ class SocketLink(_Woken):
         self._given_up = True
         self.wake()
 
-    def _run_out(self, events: int) -> int:
+    def _run_out(self, descriptor: int, events: int) -> int:
         if self._told:
-            ready = ready_sockets({self.sock.fileno(): events}, None, Deadline(0))
+            ready = ready_sockets({descriptor: events}, None, Deadline(0))
             if ready:
                 return ready[0][1]  # there is nothing to wait for
             raise ClosedError("the stream was given up: its other end was silent for too long")
@@ -183,9 +183,7 @@ class SocketLink(_Woken):
     def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
         if self._wake_up.wait({descriptor: events}, deadline):
             return True
-        if self._given_up:
-            self._run_out()
-        return False
+        return self._given_up and bool(self._run_out(descriptor, events))
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if deadline.expired:
