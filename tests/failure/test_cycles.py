@@ -46,14 +46,16 @@ def flat(cycle: Callable[[], None]) -> None:
         cycle()
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
+        first = tracemalloc.take_snapshot()
         for _ in range(CYCLES):
             cycle()
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
+        left = tracemalloc.take_snapshot().compare_to(first, "lineno")[:20]
     finally:
         tracemalloc.stop()
     until(lambda: threading.active_count() <= threads and descriptors() <= opened)
-    assert grown < LEEWAY + 100 * CYCLES
+    assert grown < LEEWAY + 100 * CYCLES, "\n".join(map(str, left))
 
 
 @pytest.mark.timeout(60 + CYCLES // 10)
