@@ -92,8 +92,7 @@ class PacketConnection(Generic[S]):
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_at", "_stepping", "_failure",
-        "_deaf", "_giving_way", "_given_up", "_aborted",
-        "__weakref__")
+        "_deaf", "_giving_way", "_given_up", "_aborted", "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -216,7 +215,9 @@ class PacketConnection(Generic[S]):
             if not own and queue.size >= FAR_ABOVE * mark:
                 queue.flush()
             if own or queue.size < FAR_ABOVE * mark:
-                if self._slow is None:
+                if self._io.is_current:
+                    self._be_patient_while_behind()
+                elif self._slow is None:
                     self._io.call(self._be_patient_while_behind)
                 return
             self._close_slow()

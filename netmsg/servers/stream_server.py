@@ -329,11 +329,16 @@ class _Call:
         answer by a reset, and that drops the rest."""
         patience = Patience(LINGER)
         step = LINGER_STEP
+        said_goodbye = False
+        stream = self._stream
+        stream._socket_link.blocked = None  # this worker is stood in for already
         try:
-            self._stream.send_eof(timeout=LINGER)
             while not all_acknowledged(self._socket) and patience.left(unacknowledged(self._socket)) > 0:
                 try:
-                    if not self._stream.receive(timeout=step):
+                    if not said_goodbye:
+                        stream.send_eof(timeout=step)
+                        said_goodbye = True
+                    if not stream.receive(timeout=step):
                         return  # nothing comes any more, and what is on its way arrives
                 except TimeoutError:
                     step = min(2 * step, LONGEST_LINGER_STEP)  # no event tells of it
