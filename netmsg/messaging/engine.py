@@ -407,6 +407,7 @@ class Engine:
             endpoint.rest(other.identity)
             if other.lane.dialled is None:  # or what is kept for it would wait for another endpoint than the one it has
                 other.lane.dialled = endpoint
+            self.sender.bring(endpoint, other)
             self._resting.setdefault(other.identity, []).append(endpoint)
 
     def _wake_resting(self, identity: bytes) -> None:

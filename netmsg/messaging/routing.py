@@ -105,10 +105,10 @@ class Router:
         """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
         self._by_identity[lane.identity] = lane
-        for frame in self.copies.pop(lane.dialled, ()) if lane.dialled is not None else ():
+        for frame in self._take_copies(lane.dialled):
             self._give(lane, frame)
         self._fill(lane)
-        self._note_backlog(lane)
+        self._note_backlog(lane, len(lane.queue), lane.large_bytes)
         self.ring += (lane,)
 
     def succeed(self, old: Lane, new: Lane, *, finish: bool) -> None:
@@ -124,19 +124,36 @@ class Router:
         new.dead = False
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
-        for frame in self.copies.pop(new.dialled, ()) if new.dialled is not None else ():
+        copies = self._take_copies(new.dialled)
+        for frame in copies:
             self._give(new, frame)
         for frame in frames:
             self._give(new, frame)
         if self._reliable:
             self.refill(new)
-        self._note_backlog(new)
+        left = max(0, old.backlog - old.sent_messages)
+        self._note_backlog(new, left + len(copies), (old.backlog_bytes if left else 0) + _size_of_large(copies))
+
+    def bring(self, lane: Lane, endpoint: object) -> list[Lane]:
+        """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any."""
+        if self._by_identity.get(lane.identity) is not lane:
+            return []
+        copies = self._take_copies(endpoint)
+        if not copies:
+            return []
+        self._inherit(lane, copies)
+        left = max(0, lane.backlog - lane.sent_messages)
+        self._note_backlog(lane, left + len(copies), (lane.backlog_bytes if left else 0) + _size_of_large(copies))
+        return [lane]
+
+    def _take_copies(self, endpoint: object) -> list[Frame]:
+        return list(self.copies.pop(endpoint, ()))
 
     @staticmethod
-    def _note_backlog(lane: Lane) -> None:
-        """What is in its queue was there before its peer could take any of it."""
-        lane.backlog = lane.sent_messages + len(lane.queue)
-        lane.backlog_bytes = lane.large_bytes
+    def _note_backlog(lane: Lane, messages: int, large_bytes: int) -> None:
+        """So much of what is in its queue was kept before its peer could take any of it."""
+        lane.backlog = lane.sent_messages + messages
+        lane.backlog_bytes = large_bytes
 
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
@@ -165,7 +182,7 @@ class Router:
             if lane.dialled is not None:
                 copies = self.copies.setdefault(lane.dialled, Kept())
                 for frame in frames:
-                    # There may be more than the marks allow: see `is_catching_up`.
+                    # There may be more than the marks allow: see `_is_catching_up`.
                     if is_addressed(frame) or copies.is_full(self._limits):
                         dead.append(frame)
                     else:
@@ -198,7 +215,7 @@ class Router:
         with heir.lock:
             if heir.held and (heir.writing is None or not heir.writing.messages):
                 heir.queue[:0] = frames
-                heir.large_bytes += sum(map(large_size, frames))
+                heir.large_bytes += _size_of_large(frames)
                 return
         for frame in frames:
             self._give(heir, frame)
@@ -359,6 +376,10 @@ class Router:
             return [lane for lane in self.ring if not self.has_room(lane)]
         return list(self.ring)
 
+    def lanes_behind(self) -> list[Lane]:
+        """Those of the full ones that have had the chance to take what fills them."""
+        return [lane for lane in self.full_lanes() if not self._is_catching_up(lane)]
+
     def others(self, lanes: set[Lane]) -> list[Lane]:
         """The peers that are not among ``lanes``."""
         return [lane for lane in self.ring if lane not in lanes]
@@ -418,7 +439,7 @@ class Router:
             return len(lane.unacked) < lane.window and lane.unacked_large < self._limits.bytes
         return len(lane.queue) < self._limits.messages and lane.large_bytes < self._limits.bytes
 
-    def is_catching_up(self, lane: Lane) -> bool:
+    def _is_catching_up(self, lane: Lane) -> bool:
         """Whether it would have room but for what was kept for it before it came."""
         left = lane.backlog - lane.sent_messages
         return (left > 0 and len(lane.queue) - left < self._limits.messages
@@ -501,6 +522,10 @@ class Router:
         self.parked.tidy(lane.identity)
         while waiting and (not self._reliable or self.has_room(lane)):
             self._move(waiting, lane)
+
+
+def _size_of_large(frames: list[Frame]) -> int:
+    return sum(map(large_size, frames))
 
 
 def _is_older(one: Frame, other: Frame) -> bool:

@@ -298,7 +298,7 @@ class Sender:
         """Disconnect those that do not keep up. Where there are only such as have not been sent yet what was kept for
         them, publish past the mark (true): they have had no chance to take it."""
         with self.route:
-            behind = [lane for lane in self.router.full_lanes() if not self.router.is_catching_up(lane)]
+            behind = self.router.lanes_behind()
             published = bool(self.router.ring) and not behind
             if published:
                 self.router.publish(data_frame(data, self.router.large), self.router.ring)
@@ -486,6 +486,13 @@ class Sender:
             self._refresh()
         for message_id in hopeless:
             self._given_up(old, message_id)
+
+    def bring(self, endpoint: object, peer: Peer) -> None:
+        """An endpoint has turned out to lead to a peer that is there by another way."""
+        with self.route:
+            ready = self.router.bring(peer.lane, endpoint)
+            self._credit = 0
+        self._departed(Departure([], ready), peer.lane)
 
     def take_all(self, peers: Iterable[Peer]) -> int:
         """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""

@@ -57,13 +57,14 @@ class FramedCodec(Codec[S, R]):
     def _decode_with(self, unpack: Callable[[bytes], U], data: bytes) -> U:
         """One datagram, one packet."""
         decoder = self._frame_decoder(unpack)
-        packets = decoder.feed(data)
+        packets = decoder._feed_some(data)
         try:
             decoder.end()
         except IncompleteReadError as error:
             raise PacketDecodeError("the packet is not complete", bytes(data)) from error
-        if len(packets) != 1:
-            raise PacketDecodeError(f"one packet was expected, and there are {len(packets)}", bytes(data))
+        count = len(decoder._left) or len(packets)
+        if count != 1:
+            raise PacketDecodeError(f"one packet was expected, and there are {count}", bytes(data))
         packet = packets.pop()
         if isinstance(packet, PacketDecodeError):
             try:

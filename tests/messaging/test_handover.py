@@ -415,6 +415,35 @@ def test_copies_that_are_kept_for_a_peer_reach_it_by_another_way_that_we_dial() 
             assert closing.result() == 0
 
 
+def test_copies_that_are_kept_for_a_peer_reach_it_by_another_way_under_a_new_identity_too() -> None:
+    """It was restarted, and the way for which they are kept is found to lead to it only when it is up already."""
+    with listening() as one, listening() as two:
+        sock = Søcket(SendMode.PUBLISH, on_duplicate=OnDuplicate.REJECT, reconnection_delay=lambda: 0.01, send_hwm=500)
+        sock.connect(port=one.getsockname()[1])
+        with accept(one, LESSER) as first:
+            first.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            for number in range(200):
+                sock.send(b"%06d" % number + bytes(100_000))
+            sock.connect(port=two.getsockname()[1])
+            with accept(two, GREATER) as restarted:
+                restarted.shake_hands()
+                until(lambda: len(sock.peers()) == 2)
+                first.reset()
+                until(lambda: len(sock.peers()) == 1)
+                kept = sock.stats().queued
+                with accept(one, GREATER) as refused:
+                    refused.send(hello(GREATER))
+                    refused.wait_for_end()
+                sock.send(b"newer")
+                got = {restarted.read_kind(DATA)[1][:6] for _ in range(kept + 1)}
+                assert kept > 0 and b"newer" in got and b"000199" in got
+                closing = Background(sock.close, linger=TIMEOUT / 2)
+                restarted.wait_for_end()
+                restarted.close()
+                assert closing.result() == 0
+
+
 def test_mutual_tls_and_crossing_dials_come_to_rest(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext],
                                                     authority: trustme.CA) -> None:
     """Both ends show the same certificate by either connection."""

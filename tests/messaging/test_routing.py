@@ -970,17 +970,62 @@ def test_a_peer_is_catching_up_until_it_has_been_sent_what_was_kept_for_it() -> 
     router = publisher(Limits(3, 1000))
     place(router, *messages(0, 1, 2))
     (a,) = joining(router, b"a")
-    assert not router.has_room(a) and router.is_catching_up(a)
+    assert router.full_lanes() == [a] and router.lanes_behind() == []
     write = a.begin_write()
     assert write is not None
     router.publish(message(3), [a])
     router.publish(message(4), [a])
-    assert router.is_catching_up(a)
+    assert router.lanes_behind() == []
     router.publish(message(5), [a])
-    assert not router.is_catching_up(a)
+    assert router.lanes_behind() == [a]
     take(write)
     a.end_write(write)
-    assert not router.has_room(a) and not router.is_catching_up(a)
+    assert router.full_lanes() == router.lanes_behind() == [a]
+
+
+def test_what_a_peer_has_not_taken_is_no_backlog_of_its_next_connection() -> None:
+    router = publisher(Limits(3, 1000))
+    (old,) = joining(router, b"a")
+    for number in range(3):
+        router.publish(message(number), [old])
+    assert router.lanes_behind() == [old]
+    router.succeed(old, new := lane(b"a"), finish=False)
+    assert new.queue == messages(0, 1, 2) and router.lanes_behind() == [new]
+
+
+def test_what_has_been_kept_for_a_peer_is_a_backlog_of_its_next_connection_too() -> None:
+    router = publisher(Limits(3, 1000))
+    place(router, *messages(0, 1, 2))
+    (old,) = joining(router, b"a")
+    router.succeed(old, new := lane(b"a"), finish=False)
+    assert router.full_lanes() == [new] and router.lanes_behind() == []
+
+
+def test_what_is_kept_for_an_endpoint_goes_to_the_peer_to_which_it_leads() -> None:
+    router = publisher(Limits(3, 1000))
+    first = lane(b"a", dialled="there")
+    router.join(first)
+    router.publish(message(0), [first])
+    router.publish(message(1), [first])
+    router.leave(first)
+    (second,) = joining(router, b"b")
+    router.publish(message(2), [second])
+    assert router.bring(second, "there") == [second]
+    assert sorted(second.queue) == sorted(messages(0, 1, 2)) and router.lanes_behind() == []
+    assert router.bring(second, "there") == []
+
+
+def test_it_stays_if_that_peer_has_gone() -> None:
+    router = publisher()
+    first = lane(b"a", dialled="there")
+    router.join(first)
+    router.publish(message(0), [first])
+    router.leave(first)
+    (second,) = joining(router, b"b")
+    router.leave(second)
+    assert router.bring(second, "there") == []
+    router.join(third := lane(b"c", dialled="there"))
+    assert third.queue == messages(0)
 
 
 def test_no_more_copies_are_kept_for_an_endpoint_than_the_mark_allows() -> None:

@@ -118,3 +118,10 @@ def test_an_error_does_not_keep_alive_what_was_received_with_it() -> None:
         assert number() is None
     finally:
         gc.enable()
+
+
+def test_nor_are_errors_made_of_all_that_is_in_a_bad_datagram() -> None:
+    counting = Counting()
+    with pytest.raises(PacketDecodeError, match=f"there are {MANY}"):
+        counting.codec.decode(b"x\n" * MANY)
+    assert counting.count <= FEW
