@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from ..deadline import check_timeout
-from ..errors import NetmsgError, TLSHandshakeError
+from ..errors import NetmsgError, TLSHandshakeError, identity
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
@@ -348,7 +348,7 @@ class _Call:
     def _failed(self, error: BaseException) -> None:
         """The handler has."""
         server, stream = self._server, self._stream
-        own = id(error) == stream._failure
+        own = identity(error) is stream._failure
         if own and isinstance(error, TimeoutError) and self.given_up is not None:
             return  # which has been told
         if own and isinstance(error, IdleTimeoutError):

@@ -41,7 +41,7 @@ from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
     TOLD_ONCE, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
     IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
-    as_broken, bare,
+    as_broken, bare, identity,
 )
 from ..forking import current_process
 from ..sockets.proxy import SocketProxy
@@ -124,9 +124,8 @@ class ByteStream:
         self._aborted = False
         self._closed_by_last = False
         self._linger = FOREVER
-        self._failure = 0
-        """The ``id`` of the last exception that one of the calls has raised: the exception itself would keep alive
-        what is alive in its traceback. For whoever made the stream."""
+        self._failure: object = None
+        """The `identity` of the last exception that one of the calls has raised. For whoever made the stream."""
         self._ssl_context: ssl.SSLContext | bool | None = None
         self._server_side: bool | None = None
         self._server_hostname: str | None = None
@@ -249,7 +248,7 @@ class ByteStream:
                 if self._closed_by_last:
                     self._finish()
         except BaseException as error:
-            self._failure = id(error)
+            self._failure = identity(error)
             raise
 
     # Receiving
@@ -290,7 +289,7 @@ class ByteStream:
                     turn.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
-            self._failure = id(error)
+            self._failure = identity(error)
             if self._closed_by_last:
                 self._finish()
             raise
@@ -744,12 +743,12 @@ class ByteStream:
         except BaseException as error:
             if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
                 late = SendTimeoutError(str(error))
-                self._failure = id(late)
+                self._failure = identity(late)
                 try:
                     raise late from None
                 finally:
                     del late  # or the error would keep itself alive, by this frame, and this stream
-            self._failure = id(error)
+            self._failure = identity(error)
             raise
 
     def _check_sending(self) -> None:

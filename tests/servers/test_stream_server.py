@@ -21,7 +21,7 @@ from support.processes import interruptible
 from support.servers import eventually, said
 
 from netmsg import (
-    ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer,
+    ByteStream, ClosedError, ConnectionBrokenError, EndOfStream, ForkedError, IOThread, SocketStream, StreamServer,
     TLSHandshakeError, connect_tcp, connect_unix, create_tcp_server, create_unix_server,
     memory_stream_pair,
 )
