@@ -31,6 +31,7 @@ from netmsg import (
     PacketConnection, PacketDecodeError, PacketEncodeError, PacketServer, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError, create_tcp_server, create_unix_server, memory_stream_pair,
 )
+from netmsg.reactor.handshaking import PendingHandshakes
 from netmsg.sockets.lingering import all_acknowledged
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -111,6 +112,28 @@ def test_each_packet_is_answered_in_order(serve: Serve) -> None:
         assert stats.packets_received == stats.packets_sent == 1100
     assert server.stats().packets_received == 1100
     assert server.stats().connections == 0
+
+
+def test_a_client_that_goes_while_somebody_looks_is_counted_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = PendingHandshakes.__len__
+    going: list[PacketClient[str, str]] = []
+
+    def let_it_go(pending: PendingHandshakes) -> int:
+        while going:
+            going.pop().close()
+            eventually(lambda: server.stats().connections == 0)
+        return length(pending)
+
+    with serve(echo) as server, client_of(server) as client:
+        client.send_packet("hello")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        monkeypatch.setattr(PendingHandshakes, "__len__", let_it_go)  # which is looked at, too
+        going.append(client)
+        stats = server.stats()
+        assert not going
+        assert stats.packets_received == stats.packets_sent == 1
+        stats = server.stats()
+        assert stats.packets_received == stats.packets_sent == 1
 
 
 def test_the_client_object(serve: Serve) -> None:
