@@ -152,7 +152,8 @@ class StreamServer(ConnectionServer):
             handshakes=len(self._handshakes), handshakes_failed=self._handshakes_failed,
             waiting=len(self._pool.tasks) + len(self._silent), workers=self._pool.workers,
             handler_errors=self._handler_errors, accept_pauses=self._accept_pauses, accept_errors=self._accept_errors,
-            closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"])
+            closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"],
+            closed_unsent=self._closed_unsent)
 
 
 class _OtherEnd:
@@ -280,6 +281,8 @@ class _Call:
             self.handshake.cancel()
             self.handshake = None
         if self._handed_over:
+            if self._is_in_the_middle:
+                self._stream._socket_link.reset()
             self._stream._cut()  # and the worker sees to the rest
         else:
             self._io.watch(self._socket, 0, self)
@@ -301,8 +304,15 @@ class _Call:
         """Streams see to a fork themselves."""
 
     @property
+    def _is_in_the_middle(self) -> bool:
+        """Whether an end would make a whole of a part: the handler has not come to its own, nor waits for the client to
+        say something; or another one sends to it."""
+        sender, receiver = self._stream._sending.holder, self._stream._receiving.holder
+        return self._thread != 0 and (sender is not None or receiver is None or receiver[0] != self._thread)
+
+    @property
     def _unsent(self) -> int:
-        return 0  # whoever sends waits, and hears of it
+        return unacknowledged(self._socket) if self._is_in_the_middle else 0
 
     # In a worker
 

@@ -434,11 +434,41 @@ def test_86_and_cuts_them_at_the_deadline() -> None:
             start = time.monotonic()
             server.shutdown(timeout=0.2)
             assert 0.15 < time.monotonic() - start < 5
-            try:
-                assert stream.receive(timeout=TIMEOUT) == b""
-            except ConnectionBrokenError:
-                pass
+            assert stream.receive(timeout=TIMEOUT) == b""  # it was the client's turn
+        assert server.stats().closed_unsent == 0
     assert isinstance(errors[0], ClosedError)
+
+
+@pytest.mark.parametrize("by", ["the handler", "another"])
+def test_86_who_is_cut_in_the_middle_is_told_no_clean_end(by: str, caplog: pytest.LogCaptureFixture) -> None:
+    streams: list[ByteStream] = []
+
+    def handler(stream: ByteStream) -> None:
+        if by == "the handler":
+            stream.send_all(bytes(20_000_000))
+        else:
+            streams.append(stream)
+            stream.receive()
+
+    def send() -> None:
+        with pytest.raises(ClosedError):
+            streams[0].send_all(bytes(20_000_000))
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            if by == "another":
+                eventually(lambda: streams)
+                sending = Background(send)
+            stream.receive_exactly(1, timeout=TIMEOUT)
+            server.shutdown(timeout=0.1)
+            with pytest.raises(ConnectionBrokenError):
+                while stream.receive(1_000_000, timeout=TIMEOUT):
+                    pass
+        assert server.stats().closed_unsent == 1
+        if by == "another":
+            sending.result()
+    warnings = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
+    assert len(warnings) == 1 and "1 clients" in warnings[0]
 
 
 def test_86_a_handler_that_does_not_look_is_not_waited_for_longer() -> None:
