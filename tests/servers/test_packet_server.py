@@ -1717,6 +1717,31 @@ def test_errors_of_other_connections_are_the_handlers_own(serve: Serve, caplog: 
     assert len(errors_in(caplog)) == 2
 
 
+def test_nor_are_they_the_clients_where_it_has_raised_something_before(serve: Serve,
+                                                                       caplog: pytest.LogCaptureFixture) -> None:
+    """Which is gone: another error may lie where that one did."""
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        client.close()
+        ours, theirs = memory_stream_pair()
+        ours.close()
+        theirs.close()
+        try:
+            client.send_packet("too late")
+        except ClosedError:
+            pass
+        ours.send_all(b"too late")  # ClosedError
+
+    with serve(converse) as server:
+        for _ in range(30):
+            with client_of(server) as client:
+                client.send_packet("go")
+                assert list(client) == []
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 30
+    assert len(errors_in(caplog)) == 30
+
+
 def test_so_are_the_bad_packets_that_they_bring(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def handler(client: PacketConnection[str], packet: str) -> None:
         ours, theirs = memory_stream_pair()

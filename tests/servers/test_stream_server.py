@@ -687,6 +687,28 @@ def test_errors_of_other_connections_are_the_handlers_own(caplog: pytest.LogCapt
     assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
 
 
+def test_nor_are_they_the_streams_where_it_has_raised_something_before(caplog: pytest.LogCaptureFixture) -> None:
+    """Which is gone: another error may lie where that one did."""
+    def handler(stream: ByteStream) -> None:
+        ours, theirs = memory_stream_pair()
+        theirs.close()
+        with ours:
+            try:
+                stream.receive_exactly(1)
+            except EndOfStream:
+                pass
+            ours.receive_exactly(1)
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        for _ in range(30):
+            with connect_tcp("127.0.0.1", server.port) as stream:
+                stream.send_eof()
+                assert stream.receive(timeout=TIMEOUT) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 30
+    assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 30
+
+
 def test_conversations_and_asynchronous_handlers_are_refused() -> None:
     def converse(stream: ByteStream) -> Any:
         yield
