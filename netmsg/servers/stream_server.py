@@ -341,7 +341,6 @@ class _Call:
         step = LINGER_STEP
         said_goodbye = False
         stream = self._stream
-        stream._socket_link.blocked = None  # this worker is stood in for already
         try:
             while not all_acknowledged(self._socket) and patience.left(unacknowledged(self._socket)) > 0:
                 try:
