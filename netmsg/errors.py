@@ -130,6 +130,13 @@ def bare(error: E) -> E:
     return error
 
 
+def identity(error: BaseException) -> object:
+    """What stands for ``error``, for who has to know it again and must not keep it alive, with all that is alive in its
+    traceback. Its ``id()`` does not: once it is gone another one may have that."""
+    token: object = error.__dict__.setdefault("_netmsg_identity", object())
+    return token
+
+
 class ConnectFailedError(NetmsgError, ConnectionError):
     """No address could be connected to; ``attempts`` lists every (address, error)."""
 

@@ -20,7 +20,7 @@ from netmsg.deadline import Deadline
 from netmsg.errors import (ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream,
                            ForkedError, IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError,
                            PacketEncodeError, ProtocolError, QueueFullError, RemoteProtocolError, SendTimeoutError,
-                           TLSHandshakeError, UndeliveredError, UnknownPeerError, again)
+                           TLSHandshakeError, UndeliveredError, UnknownPeerError, again, identity)
 from netmsg.servers.handlers import FunctionHandler
 from netmsg.sockets.resolving import resolve_within
 
@@ -184,3 +184,19 @@ def test_another_one_is_like_the_first(error: Exception) -> None:
     like = again(error)
     assert like is not error and type(like) is type(error)
     assert str(like) == str(error) and vars(like) == vars(error) and like.__cause__ is error.__cause__
+
+
+def test_the_identity_of_an_error_that_is_gone_is_no_other_ones() -> None:
+    identities = [identity(TimeoutError("late")) for _ in range(1000)]
+    assert len(set(identities)) == 1000
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE.keys())
+def test_an_error_whose_identity_was_asked_for_is_what_it_was(make: Callable[[], NetmsgError]) -> None:
+    error = make()
+    assert identity(error) is identity(error)
+    gone = weakref.ref(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(copy.deepcopy(error)) == str(make())
+    token = identity(error)
+    del error
+    assert gone() is None and token

@@ -11,7 +11,7 @@ from ..errors import (
     ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError,
 )
-from ..locks import new_lock
+from ..locks import new_reentrant_lock
 from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
 from ..reactor.io_thread import IOThread, reactor_of
@@ -74,7 +74,7 @@ class ConnectionServer(Server):
         self._full = False
         self._closed_unsent = 0
         self._closed_for = {"idle": 0, "slow": 0, "blocked": 0}
-        self._counting = new_lock()  # guards them; a leaf
+        self._counting = new_reentrant_lock()  # guards the counters; a leaf, but for signal handlers
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> Connection:
         """Make a connection of a socket, which calls `_forget` in the end. On the loop."""

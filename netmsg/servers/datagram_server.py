@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from ..datagrams.datagram_socket import DatagramSocket
 from ..datagrams.unix import UNIXDatagramSocket
 from ..deadline import Deadline
-from ..errors import ClosedError, PacketDecodeError, SendTimeoutError
+from ..errors import ClosedError, PacketDecodeError, SendTimeoutError, identity
 from ..locks import new_lock
 from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import IOThread, reactor_of
@@ -56,8 +56,8 @@ class DatagramPeer(Generic[S]):
         """The `DatagramServer`."""
         self.remote_address = address
         """(host, port), or the path of a UNIX socket (``""`` if it has none, and then it cannot be answered)."""
-        self._failure = 0
-        """The ``id`` of what the last `send_packet` has raised that is not the handler's fault."""
+        self._failure: object = None
+        """The `identity` of what the last `send_packet` has raised that is not the handler's fault."""
         self._given_up = False
         """Whether too many workers wait for room, and those for this one the longest."""
         self._socket = sock
@@ -75,7 +75,7 @@ class DatagramPeer(Generic[S]):
         data: Any = packet if self.server._codec is None else self.server._codec.encode(packet)
         if not self.remote_address:
             nowhere = ConnectionRefusedError(errno.ECONNREFUSED, "the sender has no address to be answered at")
-            self._failure = id(nowhere)
+            self._failure = identity(nowhere)
             try:
                 raise nowhere
             finally:
@@ -90,7 +90,7 @@ class DatagramPeer(Generic[S]):
             else:
                 self._send_where_there_is_room(self._unread, data, deadline, deaf)
         except (ClosedError, ConnectionRefusedError, FileNotFoundError, SendTimeoutError) as error:
-            self._failure = id(error)
+            self._failure = identity(error)
             raise
         self.server._count_sent()
 
@@ -265,7 +265,7 @@ class DatagramServer(Server, Generic[S]):
             self._io.call(self._resume)
 
     def _handler_failed(self, peer: DatagramPeer[S], error: BaseException) -> None:
-        if id(error) == peer._failure:
+        if identity(error) is peer._failure:
             self._log.warning("answer", "%r: %r gets no answer: %s", self, peer.remote_address, error)
         else:
             with self._lock:

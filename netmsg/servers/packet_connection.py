@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from ..deadline import Deadline, check_timeout
 from ..errors import (
     ClosedError, ConnectionBrokenError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, SendTimeoutError,
-    TLSHandshakeError, again, as_broken, bare,
+    TLSHandshakeError, again, as_broken, bare, identity,
 )
 from ..packets.receiving import decoded, ending, has_failed, is_in_the_middle, loss
 from ..reactor.handshaking import Handshake
@@ -121,7 +121,7 @@ class PacketConnection(Generic[S]):
         self._ending: Exception | None = None  # what comes after them
         self._begun = False
         self._busy = True  # in a step, or about to be; until TLS is established nobody may begin one
-        self._failure = 0  # the id of what the last call has raised
+        self._failure: object = None  # the `identity` of what the last call has raised
         self._stepping: int | None = None  # the thread that is in a step
         self._unread: bytes | None = None  # came meanwhile; b"" for the end
         self._paused = False  # and so did more
@@ -188,7 +188,7 @@ class PacketConnection(Generic[S]):
 
     def _told(self, error: Exception) -> Exception:
         """``error``, remembered as one of this connection's: a handler may have other connections."""
-        self._failure = id(error)
+        self._failure = identity(error)
         return error
 
     def _wait_for_room(self, timeout: float | None | _Default) -> None:
@@ -444,7 +444,7 @@ class PacketConnection(Generic[S]):
                     self.server._given_up("idle", self.remote_address, "it was silent for too long", usual=True)
         except BaseException as error:
             handler.finished = True
-            self.server._step_failed(self, error, expected=error is given or id(error) == self._failure)
+            self.server._step_failed(self, error, expected=error is given or identity(error) is self._failure)
         given = None
         if handler.finished or self.server._stopping and not self._has_received:
             self.closed = True

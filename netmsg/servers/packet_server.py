@@ -115,18 +115,22 @@ class PacketServer(ConnectionServer, Generic[S, R]):
     def _forget(self, connection: Any) -> None:
         if connection not in self._connections:
             return
-        self._packets_received += connection._packets_received
-        self._packets_sent += connection._packets_sent
+        with self._counting:
+            self._connections.discard(connection)
+            self._packets_received += connection._packets_received
+            self._packets_sent += connection._packets_sent
         super()._forget(connection)
 
     def stats(self) -> ServerStats:
-        connections = tuple(self._connections)
+        with self._counting:  # or one that goes meanwhile would count twice
+            connections = tuple(self._connections)
+            packets_received, packets_sent = self._packets_received, self._packets_sent
         return ServerStats(
             connections=len(connections), accepted=self._accepted,
             handshakes=len(self._handshakes),
             handshakes_failed=self._handshakes_failed, waiting=len(self._pool.tasks), workers=self._pool.workers,
-            packets_received=self._packets_received + sum(one._packets_received for one in connections),
-            packets_sent=self._packets_sent + sum(one._packets_sent for one in connections),
+            packets_received=packets_received + sum(one._packets_received for one in connections),
+            packets_sent=packets_sent + sum(one._packets_sent for one in connections),
             bad_packets=self._bad_packets, handler_errors=self._handler_errors, accept_pauses=self._accept_pauses,
             accept_errors=self._accept_errors, closed_idle=self._closed_for["idle"],
             closed_slow=self._closed_for["slow"], closed_blocked=self._closed_for["blocked"],

@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from ..deadline import check_timeout
-from ..errors import NetmsgError, TLSHandshakeError
+from ..errors import NetmsgError, TLSHandshakeError, identity
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
@@ -53,12 +53,12 @@ class StreamServer(ConnectionServer):
         listener was made with ``autostart_tls=False``. What else it raises than what happened to the connection is
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
-    :param max_workers: handlers that may run at a time. One that waits to send does not count: up to 64 others stand
-        in, and past that the client that has been waited for the longest is closed. Further connections wait, accepted,
-        without a thread, and who has sent something comes first. While any wait, the handlers that wait for clients
-        whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is set), get a
-        ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing received and
-        nothing sent is silence. Workers that are not needed any more go away.
+    :param max_workers: handlers that may run at a time. One that waits to send, or to close, does not count: up to 64
+        others stand in, and past that the client that has been waited for the longest is closed. Further connections
+        wait, accepted, without a thread, and who has sent something comes first. While any wait, the handlers that wait
+        for clients whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is
+        set), get a ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing
+        received and nothing sent is silence. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something, within ``idle_timeout``: silent ones
         cost no thread.
@@ -134,7 +134,9 @@ class StreamServer(ConnectionServer):
         now = time.monotonic()
         wanted = self._waiting() - sum(call.given_up is not None and call.given_up > now - LATELY for call in calls)
         since = now - silence
-        silent = ((call.silent_since, number, call) for number, call in enumerate(calls) if call.given_up is None)
+        threads = {call.thread for call in calls}
+        silent = ((call.silent_since(threads), number, call)
+                  for number, call in enumerate(calls) if call.given_up is None)
         for _, _, call in heapq.nsmallest(wanted, (one for one in silent if one[0] <= since)):
             call.give_up()
         self._look_soon()
@@ -152,7 +154,8 @@ class StreamServer(ConnectionServer):
             handshakes=len(self._handshakes), handshakes_failed=self._handshakes_failed,
             waiting=len(self._pool.tasks) + len(self._silent), workers=self._pool.workers,
             handler_errors=self._handler_errors, accept_pauses=self._accept_pauses, accept_errors=self._accept_errors,
-            closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"])
+            closed_idle=self._closed_for["idle"], closed_blocked=self._closed_for["blocked"],
+            closed_unsent=self._closed_unsent)
 
 
 class _OtherEnd:
@@ -189,7 +192,7 @@ class _Call:
         self._handed_over = False
         self._over = False
         self._unacknowledged = 0  # of what has been sent, when that was last looked at
-        self._thread = 0  # that runs the handler
+        self.thread = 0  # that runs the handler
         self._patience: Timer | None = None  # with one that has not sent anything yet
         self.given_up: float | None = None  # when
         self.handshake: Handshake | None = None
@@ -250,18 +253,18 @@ class _Call:
     def is_at_work(self) -> bool:
         return self._handed_over and not self._over
 
-    @property
-    def silent_since(self) -> float:
-        """Since when the stream has been silent, if the handler waits for the client, or has just done so in vain, as
-        one that polls; infinity if it does not."""
+    def silent_since(self, threads: set[int]) -> float:
+        """Since when the stream has been silent, if one of ``threads`` waits for the client, or has just done so in
+        vain, as one that polls; infinity if none does. They are those of all handlers: one may wait for another one's
+        client."""
         link = self._stream._socket_link
         unacknowledged_before, self._unacknowledged = self._unacknowledged, unacknowledged(self._socket)
         if self._unacknowledged != unacknowledged_before:
             link.moved = True  # no event tells of it, as long as there is no room for much
-        if self._thread in link.waits:
+        if not threads.isdisjoint(link.waits):
             return link.silent_since()
         in_vain = link.in_vain
-        if in_vain is None or in_vain[0] != self._thread or in_vain[1] < time.monotonic() - LATELY:
+        if in_vain is None or in_vain[0] not in threads or in_vain[1] < time.monotonic() - LATELY:
             return math.inf
         return link.silent_since()
 
@@ -280,6 +283,8 @@ class _Call:
             self.handshake.cancel()
             self.handshake = None
         if self._handed_over:
+            if self._is_in_the_middle:
+                self._stream._socket_link.reset()
             self._stream._cut()  # and the worker sees to the rest
         else:
             self._io.watch(self._socket, 0, self)
@@ -301,21 +306,28 @@ class _Call:
         """Streams see to a fork themselves."""
 
     @property
+    def _is_in_the_middle(self) -> bool:
+        """Whether an end would make a whole of a part: the handler has not come to its own, nor waits for the client to
+        say something; or another one sends to it."""
+        sender, receiver = self._stream._sending.holder, self._stream._receiving.holder
+        return self.thread != 0 and (sender is not None or receiver is None or receiver[0] != self.thread)
+
+    @property
     def _unsent(self) -> int:
-        return 0  # whoever sends waits, and hears of it
+        return unacknowledged(self._socket) if self._is_in_the_middle else 0
 
     # In a worker
 
     def run(self) -> None:
         stream = self._stream
-        self._thread = get_ident()
+        self.thread = get_ident()
         try:
             if not stream.closed:
                 self._server._handler(stream)
         except BaseException as error:
             self._failed(error)
         finally:
-            self._thread = 0
+            self.thread = 0
             try:
                 if not (stream.closed or all_acknowledged(self._socket)):
                     with standing_in(self._other_end):
@@ -331,7 +343,6 @@ class _Call:
         step = LINGER_STEP
         said_goodbye = False
         stream = self._stream
-        stream._socket_link.blocked = None  # this worker is stood in for already
         try:
             while not all_acknowledged(self._socket) and patience.left(unacknowledged(self._socket)) > 0:
                 try:
@@ -348,7 +359,7 @@ class _Call:
     def _failed(self, error: BaseException) -> None:
         """The handler has."""
         server, stream = self._server, self._stream
-        own = id(error) == stream._failure
+        own = identity(error) is stream._failure
         if own and isinstance(error, TimeoutError) and self.given_up is not None:
             return  # which has been told
         if own and isinstance(error, IdleTimeoutError):

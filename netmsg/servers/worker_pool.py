@@ -145,6 +145,7 @@ class WorkerPool:
     def _work(self) -> None:
         """Ends when there is nothing to do and either the pool is closed or nothing comes for a while."""
         _of_this_thread.pool = self
+        _of_this_thread.is_stood_in_for = False
         tasks = self.tasks
         while True:
             if self._crowded and not self._step_back():
@@ -257,18 +258,23 @@ class WorkerPool:
 
 
 _of_this_thread = threading.local()
-"""``pool``: whose worker it is."""
+"""``pool``: whose worker it is; ``is_stood_in_for``: whether it waits, and another one works."""
 
 
 @contextmanager
 def standing_in(client: Awaited) -> Iterator[None]:
-    """While the caller waits for ``client``, of whatever server, another worker takes its place, if it is one."""
+    """While the caller waits for ``client``, of whatever server, another worker takes its place, if it is one. No more
+    than one does: a wait that is part of another one counts as that."""
     pool: WorkerPool | None = getattr(_of_this_thread, "pool", None)
-    if pool is None:
+    if pool is None or _of_this_thread.is_stood_in_for:
         yield
         return
-    claim = pool.block(client)
+    _of_this_thread.is_stood_in_for = True
     try:
-        yield
+        claim = pool.block(client)
+        try:
+            yield
+        finally:
+            pool.unblock(claim)
     finally:
-        pool.unblock(claim)
+        _of_this_thread.is_stood_in_for = False

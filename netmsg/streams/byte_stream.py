@@ -41,7 +41,7 @@ from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
     TOLD_ONCE, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
     IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
-    as_broken, bare,
+    as_broken, bare, identity,
 )
 from ..forking import current_process
 from ..sockets.proxy import SocketProxy
@@ -51,7 +51,7 @@ from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
 from .files import Readers, Target, held_by_reader, open_file, position_of, size_of, waitable_descriptor
 from ..sockets.waiting import READ, WRITE
-from .links import Link
+from .links import BRIEFLY, Link
 from .read_ahead import ReadAhead
 from .turns import Turn
 
@@ -103,8 +103,8 @@ class ByteStream:
         self._process = current_process()
         self._link = link
         self._transport: Transport = link.transport
-        self._shaking = Turn()
-        self._sending = Turn()
+        self._shaking = Turn(link.wait_by)
+        self._sending = Turn(link.wait_by)
         self._receiving = Turn()
         self._ahead = ReadAhead()
         self._ended = False
@@ -124,9 +124,8 @@ class ByteStream:
         self._aborted = False
         self._closed_by_last = False
         self._linger = FOREVER
-        self._failure = 0
-        """The ``id`` of the last exception that one of the calls has raised: the exception itself would keep alive
-        what is alive in its traceback. For whoever made the stream."""
+        self._failure: object = None
+        """The `identity` of the last exception that one of the calls has raised. For whoever made the stream."""
         self._ssl_context: ssl.SSLContext | bool | None = None
         self._server_side: bool | None = None
         self._server_hostname: str | None = None
@@ -249,7 +248,7 @@ class ByteStream:
                 if self._closed_by_last:
                     self._finish()
         except BaseException as error:
-            self._failure = id(error)
+            self._failure = identity(error)
             raise
 
     # Receiving
@@ -290,7 +289,7 @@ class ByteStream:
                     turn.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
-            self._failure = id(error)
+            self._failure = identity(error)
             if self._closed_by_last:
                 self._finish()
             raise
@@ -744,12 +743,12 @@ class ByteStream:
         except BaseException as error:
             if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
                 late = SendTimeoutError(str(error))
-                self._failure = id(late)
+                self._failure = identity(late)
                 try:
                     raise late from None
                 finally:
                     del late  # or the error would keep itself alive, by this frame, and this stream
-            self._failure = id(error)
+            self._failure = identity(error)
             raise
 
     def _check_sending(self) -> None:
@@ -1267,8 +1266,9 @@ class ByteStream:
             for turn in turns:
                 turn.take(claim, leaving, insist=True)
             if not self._disposed:
-                if not self._aborted:
-                    self._say_goodbye(self._linger)
+                if not (self._aborted or self._say_goodbye(self._linger.sooner(BRIEFLY)) or self._linger.expired):
+                    with self._link.blocked():
+                        self._say_goodbye(self._linger)
                 self._dispose()
         except BaseException as error:
             self._closed_by_last = True
@@ -1298,9 +1298,9 @@ class ByteStream:
         for turn in (self._shaking, self._sending, self._receiving):
             turn.pass_on()
 
-    def _say_goodbye(self, deadline: Deadline) -> None:
+    def _say_goodbye(self, deadline: Deadline) -> bool:
         """Half-close, and wait until the other end has everything: closing with bytes unread is a reset, which can
-        destroy what the other end has not read yet."""
+        destroy what the other end has not read yet. False once ``deadline`` has expired, and then it may go on."""
         transport = self._transport
         try:
             self._settle_sending()
@@ -1313,21 +1313,26 @@ class ByteStream:
                 self._link.linger(WRITE, deadline)
                 transport.flush()
             if transport.handshaking or self._receive_error is not None:
-                return
+                return True
             # After a send that was cut short there is no goodbye: the other end is to notice.
             settled = (transport.tls is None or not self._has_sent or self._send_error is not None
                        or not self._standard_compatible)
-            while not self._ended and not deadline.expired:
+            while not self._ended:
+                if deadline.expired:
+                    return False
                 try:
                     if not transport.receive(CHUNK):
-                        return
+                        return True
                 except BlockingIOError:
                     if settled and self._link.settled():
-                        return
+                        return True
                     self._link.linger(READ, deadline)
         except OSError as error:
-            if error.errno is None and not isinstance(error, NetmsgError) and not deadline.expired:
-                raise  # not of the network: a signal handler raised it
+            if error.errno is None and not isinstance(error, NetmsgError):
+                if not deadline.expired:
+                    raise  # not of the network: a signal handler raised it
+                return False
+        return True
 
     def _forked(self) -> None:
         """In a forked child: close this process's copy of the descriptor, and say nothing to anybody."""

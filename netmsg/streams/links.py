@@ -8,7 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from threading import get_ident
 from typing import Final, Protocol
 
@@ -19,14 +19,14 @@ from ..sockets.lingering import all_acknowledged, reset_on_close
 from ..sockets.waiting import READ, WRITE, Occupancy, ready_sockets
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
-from ..waiting import Waiters
+from ..waiting import Ticket, Waiters, wait_by
 
-__all__ = ["Link", "MemoryLink", "SocketLink", "memory_links"]
+__all__ = ["BRIEFLY", "Link", "MemoryLink", "SocketLink", "memory_links"]
 
 LINGER_STEP: Final = 0.01
 """Seconds between two looks at whether the other end has acknowledged everything: the kernel does not tell."""
 BRIEFLY: Final = 0.005
-"""Seconds that whoever sends waits for the other end before it counts as blocked."""
+"""Seconds that whoever sends, or closes, waits for the other end before it counts as blocked."""
 
 
 class Link(Protocol):
@@ -35,6 +35,8 @@ class Link(Protocol):
     transport: Transport
     moved: bool
     """Set by the stream when bytes have come or gone."""
+    blocked: Callable[[], AbstractContextManager[object]]
+    """What surrounds a wait of whoever sends, or closes, once it is no brief one. For whoever made the stream."""
 
     def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
         """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken, or while there is something in
@@ -42,6 +44,9 @@ class Link(Protocol):
 
     def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
         """The same for a file that is sent or received to, such as a pipe: false where it may be too early."""
+
+    def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
+        """`netmsg.waiting.wait_by`, for a turn of others who send."""
 
     def linger(self, events: int, deadline: Deadline) -> None:
         """The same for the one who closes, whom nothing wakes; for a moment at most where no event tells that the
@@ -120,8 +125,7 @@ class SocketLink(_Woken):
         """Which threads wait now."""
         self.in_vain: tuple[int, float] | None = None
         """Which thread was the last to wait for nothing, and until when."""
-        self.blocked: Callable[[], AbstractContextManager[object]] | None = None
-        """What surrounds a wait of whoever sends, once it is no brief one. For whoever made the stream."""
+        self.blocked: Callable[[], AbstractContextManager[object]] = nullcontext
         self.moved = True
         self._moved_at = 0.0
         self._given_up = False
@@ -132,8 +136,8 @@ class SocketLink(_Woken):
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
             self.waits.add(ident)
-            if events == WRITE and self.blocked is not None:
-                ready = self._wait_to_send(self.blocked, deadline)
+            if events == WRITE and self.blocked is not nullcontext:
+                ready = self._wait_to_send(deadline)
             else:
                 ready = self._wake_up.wait({self.sock.fileno(): events}, deadline, unless)
         except TimeoutError:
@@ -148,14 +152,23 @@ class SocketLink(_Woken):
             return self._run_out(self.sock.fileno(), events)
         return 0
 
-    def _wait_to_send(self, blocked: Callable[[], AbstractContextManager[object]],
-                      deadline: Deadline) -> list[tuple[int, int]]:
+    def _wait_to_send(self, deadline: Deadline) -> list[tuple[int, int]]:
         wanted = {self.sock.fileno(): WRITE}
         ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY))
         if ready is not None:
             return ready
-        with blocked():
+        with self.blocked():
             return self._wake_up.wait(wanted, deadline)
+
+    def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
+        if self.blocked is nullcontext:
+            return wait_by(ticket, deadline)
+        if wait_by(ticket, deadline.sooner(BRIEFLY)):
+            return True
+        if deadline.expired:
+            return False
+        with self.blocked():  # who waits for one that waits for the other end waits for that, too
+            return wait_by(ticket, deadline)
 
     def silent_since(self) -> float:
         """When the stream was last seen to have moved bytes (``time.monotonic()``). The clock is only read here, and so
@@ -380,6 +393,7 @@ class MemoryLink(_Woken):
         super().__init__()
         self.transport: Transport = _MemoryTransport(incoming, outgoing)
         self.moved = True
+        self.blocked: Callable[[], AbstractContextManager[object]] = nullcontext
         self._incoming = incoming
         self._outgoing = outgoing
         self._woken = False
@@ -397,6 +411,9 @@ class MemoryLink(_Woken):
 
     def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
         return bool(self._wake_up.wait({descriptor: events}, deadline))
+
+    def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
+        return wait_by(ticket, deadline)
 
     def linger(self, events: int, deadline: Deadline) -> None:
         if not self._incoming.changed.wait(lambda: self._possible(events), deadline):

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
-from ..waiting import new_ticket, wait_by
+from ..waiting import Ticket, new_ticket, wait_by
 
 __all__ = ["Claim", "Turn"]
 
@@ -68,9 +68,10 @@ class Turn:
     and whatever they were to release stays taken. (``tests/test_loops.py`` looks at the compiled code.)
     """
 
-    __slots__ = ("heir", "holder", "refusal", "waiting")
+    __slots__ = ("heir", "holder", "refusal", "waiting", "_wait_by")
 
-    def __init__(self) -> None:
+    def __init__(self, wait_by: Callable[[Ticket, Deadline], bool] = wait_by) -> None:
+        self._wait_by = wait_by
         self.holder: Claim | None = None
         self.heir: Claim | None = None
         """Who is to have it next: always the first of ``waiting``, and only while there is a holder."""
@@ -110,7 +111,7 @@ class Turn:
                     raise TimeoutError("another thread was at it all the time")
                 if patience is None and self.waiting[0] is ticket:
                     patience = deadline.sooner(PATIENCE)
-                wait_by(ticket, deadline if patience is None or impatient else patience)
+                self._wait_by(ticket, deadline if patience is None or impatient else patience)
             self.waiting.remove(ticket)
         except BaseException:
             # No call before nobody hands it over any more. Whoever called this lets go of it, and wakes the next.

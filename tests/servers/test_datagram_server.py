@@ -139,6 +139,22 @@ def test_85_a_slow_handler_holds_up_nobody_and_a_flood_is_bounded(client: Any) -
             assert other.recv_packet(timeout=TIMEOUT) == "still here"
 
 
+def test_what_is_missing_besides_is_the_handlers_own_error(serve: Serve, tmp_path: Path) -> None:
+    def handler(client: DatagramPeer[bytes], packet: bytes) -> None:
+        try:
+            client.send_packet(packet)
+        except ConnectionRefusedError:
+            pass
+        raise ConnectionRefusedError("of another connection")  # perhaps where the other one has been
+
+    with serve(handler, create_unix_datagram_socket(path=tmp_path / "socket")) as server:
+        for _ in range(30):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
+                nameless.sendto(b"hello", str(tmp_path / "socket"))
+        eventually(lambda: server.stats().packets_received == 30)
+        eventually(lambda: server.stats().handler_errors == 30)
+
+
 def test_85_a_sender_that_cannot_be_answered_is_no_error_of_the_handlers(
         serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever may write to the socket could fill the log with tracebacks."""

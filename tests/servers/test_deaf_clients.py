@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,8 +14,8 @@ from support.pairs import TIMEOUT
 from support.servers import eventually, said
 
 from netmsg import (
-    ByteStream, ClosedError, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer, connect_tcp,
-    create_tcp_server,
+    ByteStream, ClosedError, ConnectionBrokenError, LineCodec, PacketClient, PacketConnection, PacketServer,
+    StreamServer, connect_tcp, create_tcp_server,
 )
 from netmsg.servers import stream_server
 
@@ -189,3 +190,128 @@ def test_88_nor_do_they_stop_the_workers_of_another_server() -> None:
         assert not over
         public.close()
         eventually(lambda: over)
+
+
+# Several that wait for the same one
+
+class Public:
+    """A handler that lets each client have much sent to the one that has said "listen", whose own handler goes on for
+    ``long``, or until the other end finishes."""
+
+    def __init__(self, *, long: Callable[[ByteStream], object] = lambda stream: stream.receive()) -> None:
+        self.long = long
+        self.listener: ByteStream | None = None
+        self.flooding = threading.Semaphore(0)
+        self.over: list[BaseException] = []
+
+    def __call__(self, stream: ByteStream) -> None:
+        for line in stream.receive_delimited_chunks(b"\n"):
+            if line == b"listen":
+                self.listener = stream
+                self.long(stream)
+                return
+            if line != b"flood it":
+                stream.send_all(line + b"\n")
+                continue
+            assert self.listener is not None
+            self.flooding.release()
+            try:
+                self.listener.send_all(BIG)
+            except OSError as error:
+                self.over.append(error)
+
+    def listened_to(self, server: StreamServer, stack: ExitStack) -> socket.socket:
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+        sock.sendall(b"listen\n")
+        eventually(lambda: self.listener is not None)
+        return sock
+
+    def flood(self, server: StreamServer, stack: ExitStack) -> socket.socket:
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+        sock.sendall(b"flood it\n")
+        assert self.flooding.acquire(timeout=TIMEOUT)
+        return sock
+
+
+def test_who_waits_behind_others_for_a_deaf_client_stops_nobody_either() -> None:
+    public = Public()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(public, max_workers=2))
+        public.listened_to(server, stack)
+        for _ in range(6):
+            public.flood(server, stack)
+        is_answered(server)
+        assert not public.over
+        assert server.stats().closed_blocked == server.stats().closed_idle == 0
+        server.shutdown(timeout=0)
+        eventually(lambda: len(public.over) == 6)
+        assert {type(error) for error in public.over} == {ClosedError}
+
+
+def test_nor_who_waits_behind_its_handshake(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    public = Public(long=lambda stream: stream.start_tls(tls_contexts[0]))
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(public, max_workers=2))
+        public.listened_to(server, stack)
+        for _ in range(3):
+            public.flood(server, stack)
+        is_answered(server)
+        assert not public.over
+        server.shutdown(timeout=0)
+        eventually(lambda: len(public.over) == 3)
+
+
+def test_nor_who_waits_for_one_whose_handler_has_come_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_server, "LINGER", 1000.0)
+    public = Public()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(public, max_workers=2))
+        sock = public.listened_to(server, stack)
+        public.flood(server, stack)
+        assert sock.recv(1)  # and nothing of all the rest
+        sock.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            public.flood(server, stack)
+        is_answered(server)
+        assert not public.over
+        server.shutdown(timeout=0)
+        eventually(lambda: len(public.over) == 4)
+
+
+def test_nor_who_closes_one_that_does_not_say_goodbye(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    closing = threading.Semaphore(0)
+
+    def handler(stream: ByteStream) -> None:
+        line = stream.receive_until(b"\n")
+        stream.send_all(line + b"\n")
+        if line == b"close me":
+            closing.release()
+            stream.close(timeout=None)
+
+    listener = create_tcp_server(interface="127.0.0.1", ssl_context=tls_contexts[0])
+    with StreamServer(handler, listener, max_workers=1) as server, ExitStack() as stack:
+        for _ in range(3):
+            stream = stack.enter_context(connect_tcp("127.0.0.1", server.port, ssl_context=tls_contexts[1]))
+            stream.send_all(b"close me\n")
+            assert closing.acquire(timeout=TIMEOUT)
+        is_answered(server, ssl_context=tls_contexts[1])
+        server.shutdown(timeout=0)
+
+
+def test_a_client_that_too_many_wait_for_goes_and_all_of_them_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 3)
+    public = Public()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(public, max_workers=2))
+        sock = public.listened_to(server, stack)
+        floods = [public.flood(server, stack) for _ in range(4)]
+        eventually(lambda: server.stats().closed_blocked == 1)
+        with pytest.raises(ConnectionResetError):
+            while sock.recv(1_000_000):
+                pass
+        floods[0].sendall(b"hello\n")
+        assert floods[0].recv(100) == b"hello\n"
+        eventually(lambda: len(public.over) == 4)
+        assert {type(error) for error in public.over} <= {ClosedError, ConnectionBrokenError}
+        assert server.stats().closed_blocked == 1
+        assert server.stats().handler_errors == 0

@@ -31,6 +31,7 @@ from netmsg import (
     PacketConnection, PacketDecodeError, PacketEncodeError, PacketServer, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError, create_tcp_server, create_unix_server, memory_stream_pair,
 )
+from netmsg.reactor.handshaking import PendingHandshakes
 from netmsg.sockets.lingering import all_acknowledged
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -111,6 +112,28 @@ def test_each_packet_is_answered_in_order(serve: Serve) -> None:
         assert stats.packets_received == stats.packets_sent == 1100
     assert server.stats().packets_received == 1100
     assert server.stats().connections == 0
+
+
+def test_a_client_that_goes_while_somebody_looks_is_counted_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = PendingHandshakes.__len__
+    going: list[PacketClient[str, str]] = []
+
+    def let_it_go(pending: PendingHandshakes) -> int:
+        while going:
+            going.pop().close()
+            eventually(lambda: server.stats().connections == 0)
+        return length(pending)
+
+    with serve(echo) as server, client_of(server) as client:
+        client.send_packet("hello")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        monkeypatch.setattr(PendingHandshakes, "__len__", let_it_go)  # which is looked at, too
+        going.append(client)
+        stats = server.stats()
+        assert not going
+        assert stats.packets_received == stats.packets_sent == 1
+        stats = server.stats()
+        assert stats.packets_received == stats.packets_sent == 1
 
 
 def test_the_client_object(serve: Serve) -> None:
@@ -1692,6 +1715,31 @@ def test_errors_of_other_connections_are_the_handlers_own(serve: Serve, caplog: 
             assert list(client) == []
             assert server.stats().handler_errors == 1
     assert len(errors_in(caplog)) == 2
+
+
+def test_nor_are_they_the_clients_where_it_has_raised_something_before(serve: Serve,
+                                                                       caplog: pytest.LogCaptureFixture) -> None:
+    """Which is gone: another error may lie where that one did."""
+    def converse(client: PacketConnection[str]) -> Conversation:
+        yield
+        client.close()
+        ours, theirs = memory_stream_pair()
+        ours.close()
+        theirs.close()
+        try:
+            client.send_packet("too late")
+        except ClosedError:
+            pass
+        ours.send_all(b"too late")  # ClosedError
+
+    with serve(converse) as server:
+        for _ in range(30):
+            with client_of(server) as client:
+                client.send_packet("go")
+                assert list(client) == []
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 30
+    assert len(errors_in(caplog)) == 30
 
 
 def test_so_are_the_bad_packets_that_they_bring(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

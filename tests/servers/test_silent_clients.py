@@ -65,6 +65,33 @@ def test_silent_clients_starve_nobody(caplog: pytest.LogCaptureFixture) -> None:
         assert any(repr(sock.getsockname()) in warnings[0] for sock in silent[:3])  # those who had the workers
 
 
+def test_nor_do_those_whose_handlers_wait_for_each_others_clients() -> None:
+    met: list[ByteStream] = []
+    both = threading.Barrier(2)
+    over: list[BaseException] = []
+
+    def handler(stream: ByteStream) -> None:
+        if stream.receive_exactly(5) == b"hello":
+            stream.send_all(b"hello")
+            return
+        met.append(stream)
+        both.wait(TIMEOUT)
+        partner, = (one for one in met if one is not stream)
+        try:
+            for chunk in partner:
+                stream.send_all(chunk)
+        except TimeoutError as error:
+            over.append(error)
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=2))
+        for _ in range(2):
+            stack.enter_context(silent_one(server)).sendall(b"relay")
+        eventually(lambda: len(met) == 2)
+        assert ask(server) == b"hello"
+        assert 1 <= len(over) <= server.stats().closed_idle
+
+
 @pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
 def test_who_is_timed_out_may_say_goodbye_and_no_more(secret: bool,
                                                       tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

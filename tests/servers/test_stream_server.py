@@ -21,7 +21,7 @@ from support.processes import interruptible
 from support.servers import eventually, said
 
 from netmsg import (
-    ByteStream, ClosedError, ConnectionBrokenError, ForkedError, IOThread, SocketStream, StreamServer,
+    ByteStream, ClosedError, ConnectionBrokenError, EndOfStream, ForkedError, IOThread, SocketStream, StreamServer,
     TLSHandshakeError, connect_tcp, connect_unix, create_tcp_server, create_unix_server,
     memory_stream_pair,
 )
@@ -434,11 +434,41 @@ def test_86_and_cuts_them_at_the_deadline() -> None:
             start = time.monotonic()
             server.shutdown(timeout=0.2)
             assert 0.15 < time.monotonic() - start < 5
-            try:
-                assert stream.receive(timeout=TIMEOUT) == b""
-            except ConnectionBrokenError:
-                pass
+            assert stream.receive(timeout=TIMEOUT) == b""  # it was the client's turn
+        assert server.stats().closed_unsent == 0
     assert isinstance(errors[0], ClosedError)
+
+
+@pytest.mark.parametrize("by", ["the handler", "another"])
+def test_86_who_is_cut_in_the_middle_is_told_no_clean_end(by: str, caplog: pytest.LogCaptureFixture) -> None:
+    streams: list[ByteStream] = []
+
+    def handler(stream: ByteStream) -> None:
+        if by == "the handler":
+            stream.send_all(bytes(20_000_000))
+        else:
+            streams.append(stream)
+            stream.receive()
+
+    def send() -> None:
+        with pytest.raises(ClosedError):
+            streams[0].send_all(bytes(20_000_000))
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            if by == "another":
+                eventually(lambda: streams)
+                sending = Background(send)
+            stream.receive_exactly(1, timeout=TIMEOUT)
+            server.shutdown(timeout=0.1)
+            with pytest.raises(ConnectionBrokenError):
+                while stream.receive(1_000_000, timeout=TIMEOUT):
+                    pass
+        assert server.stats().closed_unsent == 1
+        if by == "another":
+            sending.result()
+    warnings = [record.getMessage() for record in said(caplog) if record.levelname == "WARNING"]
+    assert len(warnings) == 1 and "1 clients" in warnings[0]
 
 
 def test_86_a_handler_that_does_not_look_is_not_waited_for_longer() -> None:
@@ -655,6 +685,28 @@ def test_errors_of_other_connections_are_the_handlers_own(caplog: pytest.LogCapt
         assert stream.receive(timeout=TIMEOUT) == b""
         eventually(lambda: server.stats().handler_errors == 1)
     assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
+
+
+def test_nor_are_they_the_streams_where_it_has_raised_something_before(caplog: pytest.LogCaptureFixture) -> None:
+    """Which is gone: another error may lie where that one did."""
+    def handler(stream: ByteStream) -> None:
+        ours, theirs = memory_stream_pair()
+        theirs.close()
+        with ours:
+            try:
+                stream.receive_exactly(1)
+            except EndOfStream:
+                pass
+            ours.receive_exactly(1)
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        for _ in range(30):
+            with connect_tcp("127.0.0.1", server.port) as stream:
+                stream.send_eof()
+                assert stream.receive(timeout=TIMEOUT) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 30
+    assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 30
 
 
 def test_conversations_and_asynchronous_handlers_are_refused() -> None:

@@ -12,7 +12,7 @@ from support.servers import eventually, said
 
 from netmsg.deadline import Deadline
 from netmsg.servers import worker_pool
-from netmsg.servers.worker_pool import WorkerPool
+from netmsg.servers.worker_pool import WorkerPool, standing_in
 
 
 @pytest.fixture(params=[True, False], ids=["patient", "eager"])
@@ -200,3 +200,32 @@ def test_no_more_threads_to_be_had(pool: WorkerPool, monkeypatch: pytest.MonkeyP
     run(pool)
     assert done.wait(TIMEOUT)
     assert not pool.short_of_threads
+
+
+class Client:
+    """That is waited for."""
+
+    _awaited = True
+
+    def _give_up_for_others(self) -> None:
+        """Nobody waits for it too long."""
+
+
+def test_a_wait_inside_of_another_one_is_stood_in_for_once(pool: WorkerPool) -> None:
+    seen: list[int] = []
+    done = threading.Event()
+
+    def task() -> None:
+        with standing_in(Client()):
+            with standing_in(Client()):
+                seen.append(pool.standing_in)
+            seen.append(pool.standing_in)
+        seen.append(pool.standing_in)
+        with standing_in(Client()):
+            seen.append(pool.standing_in)
+        done.set()
+
+    pool.put(task)
+    run(pool)
+    assert done.wait(TIMEOUT)
+    assert seen == [1, 1, 0, 1]

@@ -16,6 +16,7 @@ from netmsg import ByteStream, ClosedError, LocalProtocolError, memory_stream_pa
 from netmsg.deadline import Deadline
 from netmsg.streams import turns
 from netmsg.streams.turns import Claim, Turn
+from netmsg.waiting import wait_by
 
 
 def let_go(turn: Turn, claim: Claim) -> None:
@@ -195,13 +196,9 @@ def test_whoever_waits_can_be_refused_and_who_insists_waits_on() -> None:
     insisting.result()
 
 
-def test_nobody_waits_behind_a_call_of_the_same_thread_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_behind_a_call_of_the_same_thread_that_waits() -> None:
     """As a signal handler would, while the main thread waits for another."""
-    turn = Turn()
-    claim = [get_ident()]
-    turn.take(claim, Deadline(0))
     refused: list[bool] = []
-    wait_by = turns.wait_by
 
     def interrupted(ticket: Any, deadline: Deadline) -> bool:
         if not refused:
@@ -211,7 +208,9 @@ def test_nobody_waits_behind_a_call_of_the_same_thread_that_waits(monkeypatch: p
             refused[0] = True
         return wait_by(ticket, deadline)
 
-    monkeypatch.setattr(turns, "wait_by", interrupted)
+    turn = Turn(interrupted)
+    claim = [get_ident()]
+    turn.take(claim, Deadline(0))
     waiting = Background(take_and_let_go, turn)
     until(lambda: refused == [True])
     let_go(turn, claim)
