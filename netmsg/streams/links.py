@@ -129,6 +129,7 @@ class SocketLink(_Woken):
 
     def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
         ident = get_ident()
+        inner = ident in self.waits  # of a signal handler, which came while this thread waits
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
             self.waits.add(ident)
@@ -140,7 +141,8 @@ class SocketLink(_Woken):
             self.in_vain = ident, time.monotonic()
             raise
         finally:
-            self.waits.discard(ident)
+            if not inner:
+                self.waits.discard(ident)
         if ready:
             self.moved = True
             return ready[0][1]
@@ -194,7 +196,8 @@ class SocketLink(_Woken):
         self._inside(self._wake_up.set)
 
     def look_again(self) -> None:
-        self._inside(self._wake_up.nudge)
+        if self.waits:  # who comes to wait from now on looks first
+            self._inside(self._wake_up.nudge)
 
     def hurry(self) -> None:
         self._inside(self._shut_down)

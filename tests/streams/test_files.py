@@ -439,6 +439,40 @@ def test_who_waits_already_gets_what_a_reader_gives_back(kind: str, how: Any) ->
     other.abort()
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_giving_back_costs_no_descriptors(waits: bool) -> None:
+    one, other = connected("tcp")
+
+    def give_back(file: Any) -> None:
+        if waits:
+            until_asleep(threading.main_thread())
+        file.close()
+
+    open_before = 0
+    for number in range(10):
+        one.send_all(b"ab")
+        file = other.makefile("rb", timeout=TIMEOUT)
+        assert file.peek() == b"ab"
+        if waits:
+            giving = Background(give_back, file)
+            assert other.receive(timeout=TIMEOUT) == b"ab"
+            giving.result()
+        else:
+            file.close()
+            assert other.receive(timeout=TIMEOUT) == b"ab"
+            with pytest.raises(TimeoutError):
+                other.receive(timeout=0)
+        if number == 4:
+            open_before = descriptors()
+    assert descriptors() <= open_before + 1
+    one.abort()
+    other.abort()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 def test_a_reader_that_goes_away_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
     one, other = pair
     one.send_all(b"".join(b"%d\n" % number for number in range(5000)))
