@@ -134,7 +134,7 @@ class SocketLink(_Woken):
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
             self.waits.add(ident)
             if events == WRITE and self.blocked is not None:
-                ready = self._wait_to_send(self.blocked, deadline)
+                ready = self._wait_to_send(self.blocked, deadline, unless)
             else:
                 ready = self._wake_up.wait({self.sock.fileno(): events}, deadline, unless)
         except TimeoutError:
@@ -150,14 +150,14 @@ class SocketLink(_Woken):
             return self._run_out(self.sock.fileno(), events)
         return 0
 
-    def _wait_to_send(self, blocked: Callable[[], AbstractContextManager[object]],
-                      deadline: Deadline) -> list[tuple[int, int]]:
+    def _wait_to_send(self, blocked: Callable[[], AbstractContextManager[object]], deadline: Deadline,
+                      unless: Collection[object]) -> list[tuple[int, int]]:
         wanted = {self.sock.fileno(): WRITE}
-        ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY))
+        ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY), unless)
         if ready is not None:
             return ready
         with blocked():
-            return self._wake_up.wait(wanted, deadline)
+            return self._wake_up.wait(wanted, deadline, unless)
 
     def silent_since(self) -> float:
         """When the stream was last seen to have moved bytes (``time.monotonic()``). The clock is only read here, and so
