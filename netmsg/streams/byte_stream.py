@@ -1172,7 +1172,8 @@ class ByteStream:
         self._handshake_deadline = FOREVER
 
     def _when_closed(self, function: Callable[[], None]) -> None:
-        """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
+        """Call ``function``, perhaps several times, right before the descriptor is closed. For whoever makes the
+        stream."""
         self._at_close = function
 
     def _prepare_reading(self, deadline: Deadline) -> None:
@@ -1414,8 +1415,8 @@ class ByteStream:
     def _dispose(self) -> None:
         if not self._disposed:
             if self._process is current_process():
-                self._link.close()
                 self._at_close()
+                self._link.close()
             else:
                 self._link.forked()
             self._disposed = True  # last, so that whoever comes after an interrupt does it again
