@@ -7,6 +7,8 @@ import socket
 import sys
 from typing import Any, Final
 
+from ..locks import new_reentrant_lock
+
 __all__ = ["Address", "SocketFile", "check_address", "check_host", "check_port", "check_unix_sockets", "file_identity",
            "host_and_port", "socket_file", "unix_path"]
 
@@ -101,17 +103,23 @@ class SocketFile:
     """The file of a UNIX socket, for whoever removes it with that: the same one when the program has another working
     directory by then."""
 
-    __slots__ = ("_identity", "_path")
+    __slots__ = ("_identity", "_lock", "_path")
 
     def __init__(self, path: str, identity: tuple[int, int]) -> None:
         self._path = os.path.abspath(path)
-        self._identity = identity
+        self._identity: tuple[int, int] | None = identity
+        self._lock = new_reentrant_lock()  # guards the identity; a leaf, but for a signal handler that closes
 
     def remove(self) -> None:
-        """Unless it is another one by now. Raises ``OSError``. While the socket is open the file is in use: nobody
-        replaces it as stale, and no other gets its number."""
-        if file_identity(self._path) == self._identity:
-            os.unlink(self._path)
+        """Once, unless it is another one by now. Raises ``OSError``. For all that close the socket, before they do:
+        while it is open the file is in use, so that nobody replaces it as stale, and no other gets its number."""
+        with self._lock:
+            found = file_identity(self._path)
+            # No call from here to the last one, and so no interrupt.
+            identity = self._identity
+            self._identity = None
+            if identity is not None and found == identity:
+                os.unlink(self._path)
 
 
 def socket_file(address: Any) -> SocketFile | None:

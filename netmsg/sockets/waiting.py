@@ -120,8 +120,7 @@ class WakeUp:
                 if signals and signals[0] is signal:
                     self._used += (signal,)
                     del signals[0]
-                if not in_main_thread():
-                    del self._used[:-1]
+                self._collect()
             return found
         return []  # another thread has put it away
 
@@ -140,10 +139,16 @@ class WakeUp:
             signal.set()
 
     def nudge(self) -> None:
-        """Wake all that wait now, so that they look at their ``unless`` again. Who puts something there does so before.
+        """Wake all that wait now, so that they look at their ``unless`` again. Who puts something there does so before;
+        and does not call this while nobody waits: a signal for each time would pile up in the main thread.
         """
         for signal in self.signals[:1]:
             signal.set()
+        self._collect()
+
+    def _collect(self) -> None:
+        if not in_main_thread():
+            del self._used[:-1]
 
     def close(self) -> None:
         """When nobody can be waiting any more."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import select
 import ssl
 import sys
 import time
@@ -49,7 +50,9 @@ from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
-from .files import Readers, Target, held_by_reader, open_file, position_of, size_of, waitable_descriptor
+from .files import (
+    Readers, StreamFile, StreamTarget, Target, held_by_reader, open_file, size_of, stream_file, waitable_descriptor,
+)
 from ..sockets.waiting import READ, WRITE
 from .links import BRIEFLY, Link
 from .read_ahead import ReadAhead
@@ -121,6 +124,10 @@ class ByteStream:
         self.closed = False
         """Whether `close` or `abort` was called."""
         self._to_wake = True
+        self._given_up: list[bool] = []
+        """Something once it is closed, for calls of this stream that wait for a file over another."""
+        self._elsewhere: list[Callable[[], None]] = []
+        """What wakes them."""
         self._aborted = False
         self._closed_by_last = False
         self._linger = FOREVER
@@ -598,9 +605,10 @@ class ByteStream:
         """Write what comes to ``file``: exactly ``count`` bytes, or all to the end of the stream; how many it were.
 
         A pipe, a terminal or another socket is waited for until it takes some, within ``timeout`` and until `close`;
-        what a buffered writer over one holds is written first, and of what comes it holds nothing back. So are the
-        files that ``socket.makefile("wb")``, of a socket without a timeout of its own, and `makefile` make. Any other
-        file, such as one over an ``ssl.SSLSocket`` or over a stream in memory, is written to as it is.
+        what a buffered writer over one holds is written first, and of what comes it holds nothing back. So is a file
+        that ``socket.makefile("wb")`` makes, of a socket without a timeout of its own; and one that `makefile` makes,
+        of any stream, whose own timeout and `close` end the call as well. Any other file, such as one over an
+        ``ssl.SSLSocket``, is written to as it is.
 
         Raises `EndOfStream` or `IncompleteReadError` (whose ``partial`` is empty, for the bytes are in the file) if
         the stream ends before ``count``.
@@ -608,13 +616,26 @@ class ByteStream:
         deadline = self._deadline(timeout)
         if count is not None:
             check_size("count", count, least=0)
-        target = Target(file)
         received = [0]
+        other = stream_file(file)
+        if other is not None:
+            target: Target = StreamTarget(file, other, deadline, self._given_up)
+            self._wakeable(other.look_again, self._take, deadline, self._to_file, target, count, received)
+            return received[0]
+        target = Target(file)
         try:
             self._take(deadline, self._to_file, target, count, received)
         finally:
             target.close()
         return received[0]
+
+    def _wakeable(self, wake: Callable[[], None], work: Callable[..., T], *arguments: Any) -> T:
+        """``work(*arguments)``, which waits in another stream: `close` calls ``wake``."""
+        try:
+            self._elsewhere += (wake,)
+            return work(*arguments)
+        finally:
+            self._elsewhere.remove(wake)
 
     def _to_file(self, deadline: Deadline, target: Target, count: int | None, received: list[int]) -> tuple[int, int]:
         """All of it in one turn: what comes meanwhile is the file's."""
@@ -625,7 +646,13 @@ class ByteStream:
         ahead.searched()
         overtime = Overtime(deadline)
         while count is None or received[0] < count:
-            written = self._some_to_file(deadline, target, CHUNK if count is None else min(CHUNK, count - received[0]))
+            wanted = CHUNK if count is None else min(CHUNK, count - received[0])
+            try:
+                written = self._some_to_file(deadline, target, wanted)
+            except SendTimeoutError:  # of the stream that the file is over
+                if not deadline.expired:
+                    raise
+                raise self._too_late(deadline) from None
             if not written:
                 if count is None:
                     break
@@ -652,13 +679,13 @@ class ByteStream:
         while size:
             if target.descriptor >= 0:
                 self._wait_for_file(target.descriptor, WRITE, deadline)
-                if not target.flushed():
-                    continue
+            if not target.flushed():
+                continue
             chunk = ahead.data[ahead.position:ahead.position + target.room(size)]
             counts: list[int | None] = []
-            self._writing_now = target, position_of(target.file), len(chunk), counts
+            self._writing_now = target, target.position(), len(chunk), counts
             try:
-                counts.extend(map(target.write, (chunk,)))
+                target.write(chunk, counts)
             except BlockingIOError as error:
                 counts += (getattr(error, "characters_written", 0),)
             except BaseException:
@@ -679,7 +706,7 @@ class ByteStream:
         if counts:
             written = target.taken(counts[0], size)
         else:
-            after = position_of(target.file)
+            after = target.position()
             written = 0 if before is None or after is None else min(max(after - before, 0), size)
         # No call from here on, and so no interrupt.
         self._ahead.position += written
@@ -712,7 +739,8 @@ class ByteStream:
             if type(octets) is memoryview:
                 octets.release()  # the caller may want to resize what it is of
 
-    def _send_in_turn(self, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
+    def _send_in_turn(self, deadline: Deadline, work: Callable[..., T], *arguments: Any,
+                      given_up: Collection[object] = ()) -> T:
         """`_in_turn`, after the handshake, and with the error of a send for a timeout."""
         turn = self._sending
         claim = [get_ident()]
@@ -723,7 +751,7 @@ class ByteStream:
                 if turn.holder is None:
                     turn.holder = claim
                 else:
-                    turn.take(claim, deadline)
+                    turn.take(claim, deadline, given_up=given_up)
                 if self.closed:
                     self._check()
                 result = work(deadline, *arguments)
@@ -774,6 +802,23 @@ class ByteStream:
         """`send_all`, which appends to ``counts`` how much has gone each time. For the files over this."""
         self._send_in_turn(self._deadline(timeout), self._send_all, octets, counts)
 
+    def _send_some(self, octets: bytes | memoryview, counts: list[int], deadline: Deadline,
+                   given_up: Collection[object]) -> None:
+        """Send as much as goes at once, as soon as some does, and append to ``counts`` how much: no less than that, and
+        so nothing is cut short. `ClosedError` once there is something in ``given_up``. For the files over this."""
+        self._send_in_turn(self._deadline(deadline.remaining()), self._send_what_goes, octets, counts, given_up,
+                           given_up=given_up)
+
+    def _send_what_goes(self, deadline: Deadline, octets: bytes | memoryview, counts: list[int],
+                        given_up: Collection[object]) -> None:
+        self._check_sending()
+        if self._transport.tls is not None:
+            octets = octets[:select.PIPE_BUF]  # so little goes as a whole when there is room
+            self._wait_to_send(deadline, counts, given_up)
+        self._sending_now = counts, 1  # see `_send_all`
+        self._send_pieces(deadline, octets, 1, counts, given_up)
+        self._sending_now = None
+
     def _send_all(self, deadline: Deadline, octets: bytes | memoryview, counts: list[int] | None = None) -> None:
         if self._finished_sending or self._send_error is not None or self._sending_now is not None:
             self._check_sending()
@@ -787,8 +832,10 @@ class ByteStream:
             self._send_pieces(deadline, octets, size, counts)
             self._sending_now = None
 
-    def _send_pieces(self, deadline: Deadline, octets: bytes | memoryview, size: int, counts: list[int]) -> None:
-        """Send all of ``octets``, and append to ``counts`` how much has gone each time."""
+    def _send_pieces(self, deadline: Deadline, octets: bytes | memoryview, size: int, counts: list[int],
+                     given_up: Collection[object] = ()) -> None:
+        """Send ``octets``, of which there are ``size`` or more, until that many have gone, and append to ``counts`` how
+        much has gone each time."""
         transport = self._transport
         self._has_sent = True
         if deadline is not FOREVER and transport.tls is not None:
@@ -808,7 +855,7 @@ class ByteStream:
                     if transport.stalled:
                         self._receive_to_send(deadline, counts)
                     else:
-                        self._wait_to_send(deadline, counts)
+                        self._wait_to_send(deadline, counts, given_up)
                     continue
                 except OSError as error:
                     if error.errno in TOLD_ONCE:
@@ -829,13 +876,15 @@ class ByteStream:
             if type(rest) is memoryview and rest is not octets:
                 rest.release()  # an error would keep it, and the caller could not resize what it is of
 
-    def _wait_to_send(self, deadline: Deadline, counts: list[int]) -> None:
+    def _wait_to_send(self, deadline: Deadline, counts: list[int], given_up: Collection[object] = ()) -> None:
         try:
-            self._wait(WRITE, deadline)
+            self._wait(WRITE, deadline, given_up)
         except TimeoutError:
             if not deadline.expired:
                 raise  # a signal handler raised it
             raise self._sent_too_late(counts) from None
+        if given_up:
+            raise closed_meanwhile()
 
     def _receive_to_send(self, deadline: Deadline, counts: list[int]) -> None:
         """TLS renegotiates, and can send once it has heard from the other end. Another thread may be about to receive
@@ -874,12 +923,17 @@ class ByteStream:
         The kernel copies where it can (``os.sendfile``). ``ValueError`` if the file is known to be too short, and
         then nothing is sent; ``EOFError`` if it turns out to be, or has become shorter. Timeouts are those of
         `send_all`. Of a file that cannot seek, such as a pipe, nothing behind ``count`` is taken, and nothing at all
-        before the other end takes something.
+        before the other end takes something. One that `makefile` makes is waited for as a pipe is, and its own timeout
+        and `close` end the call as well.
         """
         deadline = self._deadline(timeout)
         check_size("offset", offset, least=0)
         if count is not None:
             check_size("count", count, least=0)
+        other = stream_file(file)
+        if other is not None:
+            sent: int = self._wakeable(other.leave, self._send_in_turn, deadline, self._send_file, file, offset, count)
+            return sent
         return self._send_in_turn(deadline, self._send_file, file, offset, count)
 
     def _send_file(self, deadline: Deadline, file: IO[bytes], offset: int, count: int | None) -> int:
@@ -919,6 +973,7 @@ class ByteStream:
                            counts: list[int]) -> int:
         """Send what follows, up to ``count`` bytes altogether or to the end of the file: how many it were."""
         descriptor = waitable_descriptor(file)
+        other = stream_file(file)
         held = held_by_reader(file, descriptor, None if count is None else count - sent)
         source = file if descriptor < 0 else getattr(file, "raw", file)
         overtime = Overtime(deadline)
@@ -926,6 +981,8 @@ class ByteStream:
             wanted = CHUNK if count is None else min(CHUNK, count - sent)
             if held:
                 piece, held = held[:wanted], held[wanted:]
+            elif other is not None:
+                piece = self._some_of_stream(other, deadline, wanted, counts)
             else:
                 if descriptor >= 0:
                     self._wait_for_file_to_send(descriptor, deadline, counts)
@@ -948,8 +1005,24 @@ class ByteStream:
         except TimeoutError:
             if not deadline.expired:
                 raise
-            done = sum(counts)
-            raise SendTimeoutError(f"the file had no more than {done} bytes in time", bytes_sent=done) from None
+            raise self._file_too_late(counts) from None
+
+    def _some_of_stream(self, other: StreamFile, deadline: Deadline, max_bytes: int, counts: list[int]) -> bytes:
+        chunks: list[bytes] = []
+        try:
+            while not chunks:
+                if self.closed:
+                    raise closed_meanwhile()
+                other.receive_some(chunks, max_bytes, deadline)
+        except TimeoutError:
+            if not deadline.expired:
+                raise
+            raise self._file_too_late(counts) from None
+        return chunks[0]
+
+    def _file_too_late(self, counts: list[int]) -> SendTimeoutError:
+        done = sum(counts)
+        return SendTimeoutError(f"the file had no more than {done} bytes in time", bytes_sent=done)
 
     def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int, counts: list[int]) -> None:
         """As much as ``os.sendfile`` can: appends to ``counts`` how much has gone each time."""
@@ -1098,7 +1171,8 @@ class ByteStream:
         self._handshake_deadline = FOREVER
 
     def _when_closed(self, function: Callable[[], None]) -> None:
-        """Call ``function`` once the descriptor is closed. For whoever makes the stream."""
+        """Call ``function``, perhaps several times, right before the descriptor is closed. For whoever makes the
+        stream."""
         self._at_close = function
 
     def _prepare_reading(self, deadline: Deadline) -> None:
@@ -1222,6 +1296,9 @@ class ByteStream:
                 for turn in (self._shaking, self._sending, self._receiving):
                     turn.refuse(closed_meanwhile)
                 self._link.wake()
+                self._given_up += (True,)
+                for wake in tuple(self._elsewhere):
+                    wake()
             except BaseException:
                 self._to_wake = True
                 raise
@@ -1343,8 +1420,8 @@ class ByteStream:
     def _dispose(self) -> None:
         if not self._disposed:
             if self._process is current_process():
-                self._link.close()
                 self._at_close()
+                self._link.close()
             else:
                 self._link.forked()
             self._disposed = True  # last, so that whoever comes after an interrupt does it again

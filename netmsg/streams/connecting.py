@@ -299,6 +299,8 @@ def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None
         prepare(sock)
         stream = SocketStream(sock)
     except BaseException:
+        if at_close is not None:
+            at_close()
         sock.close()
         raise
     try:

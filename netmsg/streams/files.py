@@ -8,14 +8,14 @@ import os
 import select
 import stat
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from socket import SocketIO, socket
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
-from ..sockets.waiting import READ, WRITE, ready_sockets
+from ..sockets.waiting import READ, ready_sockets
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from .byte_stream import ByteStream
 
-__all__ = ["Readers", "Target", "held_by_reader", "open_file", "position_of", "size_of", "waitable_descriptor"]
+__all__ = ["Readers", "StreamFile", "StreamTarget", "Target", "held_by_reader", "open_file", "size_of", "stream_file",
+           "waitable_descriptor"]
 
 T = TypeVar("T")
 
@@ -49,8 +50,8 @@ class StreamFile(io.RawIOBase):
         self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
-        self.hurried_by: int | None = None
-        """The thread of which only so much is written as goes without waiting."""
+        self.lent: tuple[int, Deadline, Collection[object]] | None = None
+        """The thread that receives to this, and for how long it may: see `ByteStream._send_some`."""
 
     def readable(self) -> bool:
         return self._readable
@@ -115,18 +116,20 @@ class StreamFile(io.RawIOBase):
                     pass  # it has left, or was woken already
 
     def write(self, data: ReadableBuffer) -> int | None:
-        if self._turn is not None:
-            return self.write_again(data)
-        self._check_writing()
-        self._stream.send_all(data, timeout=self._timeout)
-        return memoryview(data).nbytes
-
-    def write_again(self, data: ReadableBuffer) -> int | None:
-        """`write` for a buffer, which comes again with the same bytes in front where it was interrupted: if they have
-        gone, they are not sent again."""
-        self._check_writing()
+        self.check_writing()
+        lent = self.lent
+        if lent is not None and lent[0] != get_ident():
+            lent = None
+        if self._turn is None and lent is None:
+            self._stream.send_all(data, timeout=self._timeout)
+            return memoryview(data).nbytes
         octets = memoryview(data)
         octets = octets.cast("B") if octets.c_contiguous else memoryview(octets.tobytes())
+        return self._write_from_buffer(octets, lent)
+
+    def _write_from_buffer(self, octets: memoryview, lent: tuple[int, Deadline, Collection[object]] | None) -> int:
+        """A buffer whose call was interrupted comes again, with the same bytes in front: if they have gone, they are
+        not sent again."""
         if self._unsaid is not None:
             before, counts = self._unsaid
             size = len(before)
@@ -135,21 +138,58 @@ class StreamFile(io.RawIOBase):
             self._unsaid = None
             if gone:
                 return size
-        if self.hurried_by == get_ident():
-            if ready_sockets({self.fileno(): WRITE}, None, Deadline(0)) is None:
-                return None
-            octets = octets[:select.PIPE_BUF]
         size = len(octets)
         counts = []
         try:
-            self._stream._send_counted(octets, counts, timeout=self._timeout)
+            if lent is None:
+                self._stream._send_counted(octets, counts, timeout=self._timeout)
+            else:
+                self.send_some(octets, counts, lent[1], lent[2])
         except BaseException:
             if counts:  # no call here: the sum of bytes and a buffer is a copy of it
-                self._unsaid = b"" + octets, counts
+                self._unsaid = b"" + (octets if lent is None else octets[:counts[0]]), counts
             raise
-        return size
+        return size if lent is None else counts[0]
 
-    def _check_writing(self) -> None:
+    def send_some(self, octets: bytes | memoryview, counts: list[int], deadline: Deadline,
+                  given_up: Collection[object]) -> None:
+        """See `ByteStream._send_some`; within this file's own timeout, too."""
+        self._stream._send_some(octets, counts, self._sooner(deadline), given_up)
+
+    def receive_some(self, chunks: list[bytes], max_bytes: int, deadline: Deadline) -> None:
+        """Past a buffer, whose bytes were taken before: see `ByteStream._receive_to`. Within this file's own timeout,
+        too."""
+        self._check("read", self._readable)
+        self._stream._receive_to(chunks, max_bytes, timeout=self._sooner(deadline).remaining())
+        if chunks:
+            self._position += len(chunks[0])
+
+    def held_by(self, reader: Any, count: int | None) -> bytes:
+        """Take what a buffer over this has read ahead, up to ``count`` bytes."""
+        self._check("read", self._readable)
+        if reader is self:
+            return b""
+        try:
+            self.handing_back = get_ident()
+            held = len(reader.peek())
+            taken: bytes = reader.read1(held if count is None else min(held, count)) if held else b""
+            return taken
+        finally:
+            self.handing_back = None
+
+    def leave(self) -> None:
+        """Have who is in `receive_some` come out of it."""
+        self._stream._leave()
+
+    def look_again(self) -> None:
+        """Have who is in `send_some` see whether that was given up."""
+        self._stream._sending.look_again()
+        self._stream._link.look_again()
+
+    def _sooner(self, deadline: Deadline) -> Deadline:
+        return deadline if self._timeout is None else deadline.sooner(self._timeout)
+
+    def check_writing(self) -> None:
         self._check("write", self._writable)
         if self.handing_back == get_ident():
             raise LocalProtocolError("the file has more to write than its buffer holds: flush it before start_tls()")
@@ -266,15 +306,10 @@ class Target:
         self.file = file
         self._buffer: io.BufferedWriter | None = None
         self._terminal: io.FileIO | None = None
-        self._stream_file: StreamFile | None = None
-        raw: Any = getattr(file, "raw", file)
-        if type(raw) is StreamFile and type(file) in (StreamFile, io.BufferedWriter):
-            self._stream_file = raw
-            self.descriptor = raw.fileno()
-        if self.descriptor >= 0 and type(file) in (io.FileIO, SocketIO, StreamFile, io.BufferedWriter):
+        if self.descriptor >= 0 and type(file) in (io.FileIO, SocketIO, io.BufferedWriter):
             if isinstance(file, io.BufferedWriter):
                 self._buffer = file
-                self.file = raw
+                self.file = file.raw
             if os.isatty(self.descriptor):
                 self._open_terminal()
 
@@ -297,33 +332,26 @@ class Target:
         """Whether what its buffer held has been written, as far as that goes without waiting."""
         if self._buffer is not None:
             try:
-                self._flush(self._buffer)
+                _without_blocking(self.descriptor, self._buffer.flush)
             except BlockingIOError:
                 return False
             self._buffer = None
         return True
 
-    def _flush(self, buffer: io.BufferedWriter) -> None:
-        stream_file = self._stream_file
-        if stream_file is None:
-            _without_blocking(self.descriptor, buffer.flush)
-            return
+    def position(self) -> int | None:
+        """Where the next byte goes, if the file knows."""
         try:
-            stream_file.hurried_by = get_ident()
-            buffer.flush()
-        finally:
-            stream_file.hurried_by = None
+            return self.file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
 
-    @property
-    def write(self) -> Callable[[bytes], int | None]:
-        """The file's, which after an interrupt is called again with the same bytes."""
-        return self.file.write if self._stream_file is None else self._stream_file.write_again
+    def write(self, chunk: bytes, counts: list[int | None]) -> None:
+        """Append to ``counts`` what the file says it has taken."""
+        counts.extend(map(self.file.write, (chunk,)))  # one call into C: what it says is kept
 
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""
-        if self.descriptor < 0 or self._terminal is not None:
-            return wanted
-        if self._stream_file is None and not os.get_blocking(self.descriptor):
+        if self.descriptor < 0 or self._terminal is not None or not os.get_blocking(self.descriptor):
             return wanted
         return min(wanted, select.PIPE_BUF)
 
@@ -335,13 +363,53 @@ class Target:
         return answer
 
 
+class StreamTarget(Target):
+    """A file over another stream, which is itself sent to: in turn, within the time of the call that receives, and
+    until either is closed."""
+
+    def __init__(self, file: Any, stream_file: StreamFile, deadline: Deadline,
+                 given_up: Collection[object]) -> None:
+        super().__init__(file)
+        self._stream_file = stream_file
+        self._deadline = deadline
+        self._given_up = given_up
+        self._held: IO[bytes] | None = None if file is stream_file else file
+
+    def flushed(self) -> bool:
+        if self._held is not None:
+            try:
+                self._stream_file.lent = get_ident(), self._deadline, self._given_up
+                self._held.flush()
+            finally:
+                self._stream_file.lent = None
+            self._held = None
+        return True
+
+    def position(self) -> int | None:
+        return None  # what has gone is always known
+
+    def write(self, chunk: bytes, counts: list[Any]) -> None:
+        self._stream_file.check_writing()
+        self._stream_file.send_some(chunk, counts, self._deadline, self._given_up)
+
+
+def stream_file(file: Any) -> StreamFile | None:
+    """What is below a file over a stream, such as `open_file` makes; ``None`` for any other file."""
+    raw = getattr(file, "raw", file)
+    plain = type(file) in (StreamFile, BytesFile, io.BufferedReader, io.BufferedWriter, io.BufferedRWPair)
+    return raw if plain and isinstance(raw, StreamFile) else None
+
+
 def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_TRUNC & ~os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def held_by_reader(file: IO[bytes], descriptor: int, count: int | None) -> bytes:
-    """Take what a buffered reader over a pipe or the like has read ahead, up to ``count`` bytes, without waiting for
-    more."""
+    """Take what a buffered reader over a pipe, a stream or the like has read ahead, up to ``count`` bytes, without
+    waiting for more."""
+    other = stream_file(file)
+    if other is not None:
+        return other.held_by(file, count)
     if descriptor < 0 or not isinstance(file, (io.BufferedReader, io.BufferedRandom)):
         return b""
     readable = ready_sockets({descriptor: READ}, None, Deadline(0))  # then nobody has to wait, whatever the reader does
@@ -375,14 +443,6 @@ def size_of(file: IO[bytes]) -> int | None:
     return size if size or _descriptor(file) < 0 else None
 
 
-def position_of(file: IO[bytes]) -> int | None:
-    """Where the next byte goes, if the file knows."""
-    try:
-        return file.tell()
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, encoding: str | None,
               errors: str | None, newline: str | None, timeout: float | None) -> Any:
     """See `ByteStream.makefile`."""
@@ -407,6 +467,7 @@ def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, e
     file: Any
     if both:
         file = io.BufferedRWPair(raw, raw, size)
+        file.raw = raw  # as the others have it: see `stream_file`
     elif "r" in kind:
         file = io.BufferedReader(raw, size)
     else:

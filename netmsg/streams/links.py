@@ -133,18 +133,20 @@ class SocketLink(_Woken):
 
     def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
         ident = get_ident()
+        inner = ident in self.waits  # of a signal handler, which came while this thread waits
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
             self.waits.add(ident)
             if events == WRITE and self.blocked is not nullcontext:
-                ready = self._wait_to_send(deadline)
+                ready = self._wait_to_send(deadline, unless)
             else:
                 ready = self._wake_up.wait({self.sock.fileno(): events}, deadline, unless)
         except TimeoutError:
             self.in_vain = ident, time.monotonic()
             raise
         finally:
-            self.waits.discard(ident)
+            if not inner:
+                self.waits.discard(ident)
         if ready:
             self.moved = True
             return ready[0][1]
@@ -152,13 +154,13 @@ class SocketLink(_Woken):
             return self._run_out(self.sock.fileno(), events)
         return 0
 
-    def _wait_to_send(self, deadline: Deadline) -> list[tuple[int, int]]:
+    def _wait_to_send(self, deadline: Deadline, unless: Collection[object]) -> list[tuple[int, int]]:
         wanted = {self.sock.fileno(): WRITE}
-        ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY))
+        ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY), unless)
         if ready is not None:
             return ready
         with self.blocked():
-            return self._wake_up.wait(wanted, deadline)
+            return self._wake_up.wait(wanted, deadline, unless)
 
     def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
         if self.blocked is nullcontext:
@@ -207,7 +209,8 @@ class SocketLink(_Woken):
         self._inside(self._wake_up.set)
 
     def look_again(self) -> None:
-        self._inside(self._wake_up.nudge)
+        if self.waits:  # who comes to wait from now on looks first
+            self._inside(self._wake_up.nudge)
 
     def hurry(self) -> None:
         self._inside(self._shut_down)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import Final
 
 from ..deadline import Deadline
-from ..errors import LocalProtocolError
+from ..errors import ClosedError, LocalProtocolError
 from ..waiting import Ticket, new_ticket, wait_by
 
 __all__ = ["Claim", "Turn"]
@@ -79,10 +79,12 @@ class Turn:
         """Those who wait, in the order in which they came."""
         self.refusal: Callable[[], BaseException] | None = None
 
-    def take(self, claim: Claim, deadline: Deadline, *, insist: bool = False) -> None:
+    def take(self, claim: Claim, deadline: Deadline, *, insist: bool = False,
+             given_up: Collection[object] = ()) -> None:
         """Wait for the turn. Raises ``TimeoutError``, and unless it is to ``insist`` what `refuse` was told. Woken by
         whoever had it. `LocalProtocolError` where this thread has it, or waits for it, in a call that goes on only
-        after this one."""
+        after this one; `ClosedError` once there is something in ``given_up``, and who put it there says so by
+        `look_again`."""
         if self.holder is None:
             self.holder = claim
             return
@@ -105,6 +107,8 @@ class Turn:
                 if not insist:
                     if self.refusal is not None:
                         raise self.refusal()
+                    if given_up:
+                        raise ClosedError("the stream was closed meanwhile")
                     if self.holder[0] == claim[0]:
                         raise _waiting_for_itself()
                 if late:
@@ -126,6 +130,10 @@ class Turn:
     def refuse(self, refusal: Callable[[], BaseException]) -> None:
         """Have those who wait, now or later, raise ``refusal()``. Callable from a signal handler."""
         self.refusal = refusal
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Have all that wait now see whether they still are to."""
         for ticket in tuple(self.waiting):
             try:
                 ticket.release()

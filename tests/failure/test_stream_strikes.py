@@ -316,16 +316,18 @@ def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: 
     assert strike_everywhere(trial) > 5
 
 
-@pytest.mark.parametrize("buffering", [0, -1])
-def test_receiving_to_a_file_over_another_stream_goes_on_where_it_was_interrupted(pairs: Any, buffering: int) -> None:
+@pytest.mark.parametrize(("mode", "buffering"), [("wb", 0), ("wb", -1), ("rwb", -1)])
+@pytest.mark.parametrize("over", ["tcp", "memory"])
+def test_receiving_to_a_file_over_another_stream_goes_on_where_it_was_interrupted(pairs: Any, over: str, mode: str,
+                                                                                  buffering: int) -> None:
     content = bytes(range(250)) * 20
 
     def trial(strike: Strike) -> None:
         one, other = pairs()
-        near, far = tcp_pair()
+        near, far = tcp_pair() if over == "tcp" else memory_stream_pair()
         one.send_all(content)
         one.send_eof()
-        file = near.makefile("wb", buffering=buffering)
+        file = near.makefile(mode, buffering=buffering)
         refused = False
         try:
             with strike:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocking import until_asleep_or_over
 from support.pairs import TIMEOUT, Background
 from support.processes import Program, wait_until
 from support.strikes import Strike, Struck, strike_everywhere
@@ -312,6 +313,32 @@ def test_a_failure_after_binding_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(socket.socket, "listen", fail, raising=False)
     with pytest.raises(OSError, match="no memory"):
         create_unix_server(tmp_path / "socket")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [
+    create_unix_server, lambda path: create_unix_datagram_socket(path=path),
+    lambda path: connect_unix(path.with_name("server"), local_path=path)])
+def test_whoever_closes_holds_the_path_until_its_file_is_gone(make: Any, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "socket"
+    pause = Pause(os.unlink)
+    with create_unix_server(tmp_path / "server"):
+        old = make(path)
+        monkeypatch.setattr(os, "unlink", pause.function)
+        try:
+            one = Background(old.close)
+            assert pause.there.wait(TIMEOUT)
+            other = Background(old.close)
+            until_asleep_or_over(other)
+            with pytest.raises(OSError, match="already in use"):
+                make(path).close()
+        finally:
+            pause.go_on.set()
+        one.result()
+        other.result()
+        with make(path):
+            assert path.exists()
     assert os.listdir(tmp_path) == []
 
 

@@ -12,6 +12,7 @@ import threading
 import tty
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +440,40 @@ def test_who_waits_already_gets_what_a_reader_gives_back(kind: str, how: Any) ->
     other.abort()
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_giving_back_costs_no_descriptors(waits: bool) -> None:
+    one, other = connected("tcp")
+
+    def give_back(file: Any) -> None:
+        if waits:
+            until_asleep(threading.main_thread())
+        file.close()
+
+    open_before = 0
+    for number in range(10):
+        one.send_all(b"ab")
+        file = other.makefile("rb", timeout=TIMEOUT)
+        assert file.peek() == b"ab"
+        if waits:
+            giving = Background(give_back, file)
+            assert other.receive(timeout=TIMEOUT) == b"ab"
+            giving.result()
+        else:
+            file.close()
+            assert other.receive(timeout=TIMEOUT) == b"ab"
+            with pytest.raises(TimeoutError):
+                other.receive(timeout=0)
+        if number == 4:
+            open_before = descriptors()
+    assert descriptors() <= open_before + 1
+    one.abort()
+    other.abort()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 def test_a_reader_that_goes_away_gives_back_what_it_has_read_ahead(pair: Pair) -> None:
     one, other = pair
     one.send_all(b"".join(b"%d\n" % number for number in range(5000)))
@@ -519,16 +554,15 @@ def test_a_timeout_that_makes_no_sense_is_refused_first(pair: Pair) -> None:
 
 @pytest.mark.parametrize("held", [0, 100, 50_000])
 @pytest.mark.parametrize("buffering", [0, -1, 100_000])
-@pytest.mark.parametrize("kind", ["socket", "stream", "stream under TLS"])
-def test_a_file_over_a_socket_that_nobody_reads_holds_nobody_up(pair: Pair, kind: str, buffering: int, held: int,
-                                                                tls_contexts: Any) -> None:
+@pytest.mark.parametrize(("kind", "mode"), [("socket", "wb"), ("stream", "wb"), ("stream", "rwb"), ("memory", "wb"),
+                                            ("memory", "rwb"), ("stream under TLS", "wb")])
+def test_a_file_over_a_stream_that_nobody_reads_holds_nobody_up(pair: Pair, kind: str, mode: str, buffering: int,
+                                                                held: int, tls_contexts: Any) -> None:
     one, other = pair
     content = os.urandom(500_000)
     one.send_all(content)
     one.send_eof()
-    near, far = connected("tcp")
-    near.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
-    far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+    near, far = small("memory" if kind == "memory" else "tcp")
     if kind == "socket":
         ours = socket.socket(fileno=os.dup(near.fileno()))
         ours.settimeout(None)
@@ -537,7 +571,7 @@ def test_a_file_over_a_socket_that_nobody_reads_holds_nobody_up(pair: Pair, kind
     else:
         if kind == "stream under TLS":
             secure(near, far, tls_contexts)
-        file = near.makefile("wb", buffering=buffering)
+        file = near.makefile(mode, buffering=buffering)
     first = os.urandom(held) if buffering else b""
     file.write(first)
     got = b""
@@ -554,23 +588,132 @@ def test_a_file_over_a_socket_that_nobody_reads_holds_nobody_up(pair: Pair, kind
     near.abort()
 
 
-def test_close_wakes_who_receives_to_a_file_over_another_stream(pair: Pair) -> None:
+def small(kind: str) -> Pair:
+    """Two ends between which there is little room."""
+    if kind == "memory":
+        return memory_stream_pair()
+    near, far = connected(kind)
+    near.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+    return near, far
+
+
+@pytest.mark.parametrize("end", [
+    lambda other, near: other.close(timeout=0), lambda other, near: other.abort(),
+    lambda other, near: near.close(timeout=0), lambda other, near: near.abort()])
+@pytest.mark.parametrize("mode", ["wb", "rwb"])
+@pytest.mark.parametrize("kind", ["tcp", "memory"])
+@pytest.mark.parametrize("held", [0, 100_000])
+def test_the_end_of_either_stream_wakes_who_receives_to_a_file_over_the_other(kind: str, mode: str, held: int,
+                                                                              end: Any) -> None:
+    for receives in ("tcp", "memory"):
+        one, other = connected(receives)
+        near, far = small(kind)
+        file = near.makefile(mode, buffering=100_000)
+        file.write(bytes(held))
+        receiving = Background(other.receive_file, file)
+        endless = Background(send_for_ever, one)
+        until_asleep(receiving, endless)
+        end(other, near)
+        with pytest.raises(ClosedError):
+            receiving.result()
+        for stream in (one, other, near, far):
+            stream.abort()
+        with pytest.raises((ClosedError, ConnectionBrokenError)):
+            endless.result()
+        with suppress(ClosedError):
+            file.close()
+
+
+def test_close_wakes_who_waits_for_its_turn_to_write_to_a_file_over_another_stream(pair: Pair) -> None:
     one, other = pair
-    near, far = connected("tcp")
+    one.send_all(b"content")
+    near, far = small("tcp")
+    sending = Background(near.send_all, bytes(10_000_000))
+    until_asleep(sending)
     receiving = Background(other.receive_file, near.makefile("wb"))
-    endless = Background(send_for_ever, one)
     until_asleep(receiving)
     other.close(timeout=0)
-    for call in (receiving, endless):
-        with pytest.raises((ClosedError, ConnectionBrokenError)):
-            call.result()
-    far.abort()
+    with pytest.raises(ClosedError):
+        receiving.result()
     near.abort()
+    with pytest.raises(ClosedError):
+        sending.result()
+    far.abort()
+
+
+def test_a_file_has_its_own_timeout_when_it_is_received_to(pair: Pair) -> None:
+    one, other = pair
+    one.send_all(bytes(500_000))
+    near, far = small("tcp")
+    with pytest.raises(TimeoutError):
+        other.receive_file(near.makefile("wb", timeout=0.01))
+    near.abort()
+    far.abort()
 
 
 def send_for_ever(stream: ByteStream) -> None:
     while True:
         stream.send_all(bytes(100_000))
+
+
+# Files over streams that are sent
+
+Reader = tuple[str, int]
+READERS: list[Reader] = [("rb", 0), ("rb", -1), ("rwb", 0), ("rwb", -1)]
+
+
+@pytest.mark.parametrize(("mode", "buffering"), READERS)
+@pytest.mark.parametrize("kind", ["tcp", "memory"])
+def test_a_file_over_a_stream_on_which_nothing_comes_keeps_both_timeouts(pair: Pair, kind: str, mode: str,
+                                                                         buffering: int) -> None:
+    one, other = pair
+    far, near = connected(kind)
+    with pytest.raises(SendTimeoutError):
+        one.send_file(near.makefile(mode, buffering=buffering), timeout=0.01)
+    with pytest.raises(TimeoutError):
+        one.send_file(near.makefile(mode, buffering=buffering, timeout=0.01))
+    one.send_all(b"fit for use", timeout=TIMEOUT)
+    assert other.receive(timeout=TIMEOUT) == b"fit for use"
+    near.abort()
+    far.abort()
+
+
+@pytest.mark.parametrize(("mode", "buffering"), READERS)
+@pytest.mark.parametrize("kind", ["tcp", "memory"])
+def test_of_a_file_over_a_stream_no_more_is_taken_than_is_sent(pair: Pair, kind: str, mode: str,
+                                                               buffering: int) -> None:
+    one, other = pair
+    far, near = connected(kind)
+    far.send_all(b"12\n345")
+    file = near.makefile(mode, buffering=buffering)
+    assert file.read(1) == b"1"
+    assert one.send_file(file, count=3, timeout=TIMEOUT) == 3
+    far.send_all(b"6")
+    far.send_eof()
+    assert file.read(1) == b"4"
+    assert one.send_file(file, timeout=TIMEOUT) == 2
+    assert other.receive_exactly(5, timeout=TIMEOUT) == b"2\n356"
+    near.abort()
+    far.abort()
+
+
+@pytest.mark.parametrize("end", [
+    lambda one, near: one.close(timeout=0), lambda one, near: one.abort(),
+    lambda one, near: near.close(timeout=0), lambda one, near: near.abort()])
+@pytest.mark.parametrize("mode", ["rb", "rwb"])
+@pytest.mark.parametrize("kind", ["tcp", "memory"])
+def test_the_end_of_either_stream_wakes_who_sends_a_file_over_the_other(pair: Pair, kind: str, mode: str,
+                                                                        end: Any) -> None:
+    one, _ = pair
+    far, near = connected(kind)
+    sending = Background(one.send_file, near.makefile(mode))
+    until_asleep(sending)
+    end(one, near)
+    with pytest.raises(ClosedError):
+        sending.result()
+    near.abort()
+    far.abort()
 
 
 @pytest.mark.parametrize("buffering", [0, -1, 100_000])
