@@ -609,7 +609,7 @@ def test_the_end_of_either_stream_wakes_who_receives_to_a_file_over_the_other(ki
     for receives in ("tcp", "memory"):
         one, other = connected(receives)
         near, far = small(kind)
-        file = near.makefile(mode, buffering=100_000)
+        file = near.makefile(mode, buffering=200_000)
         file.write(bytes(held))
         receiving = Background(other.receive_file, file)
         endless = Background(send_for_ever, one)
