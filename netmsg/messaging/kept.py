@@ -33,6 +33,8 @@ class Kept(deque[Frame]):
     """Frames, oldest first, and how many bytes the large ones among them have."""
 
     large = 0
+    before = 0
+    """Of published ones: so many peers had come when the last of them was given back."""
 
     def add(self, frame: Frame) -> None:
         large = large_size(frame) if type(frame) is tuple else 0

@@ -92,6 +92,7 @@ class Router:
         self._limits = limits
         self._reliable = reliable
         self._by_identity: dict[bytes, Lane] = {}
+        self._came = 0
         self.large = min(LARGE_FRAME, max(1, limits.bytes // limits.messages))
         """From this many bytes of payload on a frame has to be kept as (header, payload), and is counted in bytes: any
         smaller message reaches the mark in messages first."""
@@ -104,6 +105,8 @@ class Router:
     def join(self, lane: Lane) -> None:
         """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
+        self._came += 1
+        lane.came = self._came
         self._by_identity[lane.identity] = lane
         for frame in self._take_copies(lane.dialled):
             self._give(lane, frame)
@@ -122,6 +125,7 @@ class Router:
         if self._reliable:
             frames = self._take_unacked(old)
         new.dead = False
+        new.came = old.came
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         copies = self._take_copies(new.dialled)
@@ -135,12 +139,12 @@ class Router:
         self._note_backlog(new, left + len(copies), (old.backlog_bytes if left else 0) + _size_of_large(copies))
 
     def bring(self, lane: Lane, endpoint: object) -> list[Lane]:
-        """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any."""
-        if self._by_identity.get(lane.identity) is not lane:
+        """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any. Not
+        to one that was there when they were published: it has had them."""
+        kept = self.copies.get(endpoint)
+        if not kept or kept.before >= lane.came or self._by_identity.get(lane.identity) is not lane:
             return []
         copies = self._take_copies(endpoint)
-        if not copies:
-            return []
         self._inherit(lane, copies)
         left = max(0, lane.backlog - lane.sent_messages)
         self._note_backlog(lane, left + len(copies), (lane.backlog_bytes if left else 0) + _size_of_large(copies))
@@ -181,6 +185,7 @@ class Router:
         if self._mode is SendMode.PUBLISH and frames:
             if lane.dialled is not None:
                 copies = self.copies.setdefault(lane.dialled, Kept())
+                copies.before = self._came
                 for frame in frames:
                     # There may be more than the marks allow: see `_is_catching_up`.
                     if is_addressed(frame) or copies.is_full(self._limits):

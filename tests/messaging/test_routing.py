@@ -1015,6 +1015,21 @@ def test_what_is_kept_for_an_endpoint_goes_to_the_peer_to_which_it_leads() -> No
     assert router.bring(second, "there") == []
 
 
+def test_it_does_not_go_to_one_that_was_there_when_it_was_published() -> None:
+    """Such as one that now stands in for the other."""
+    router = publisher()
+    first = lane(b"a", dialled="there")
+    router.join(first)
+    (other,) = joining(router, b"b")
+    router.publish(message(0), [first, other])
+    router.leave(first)
+    assert router.bring(other, "there") == [] and other.queue == messages(0)
+    router.succeed(other, again := lane(b"b"), finish=False)
+    assert router.bring(again, "there") == [] and again.queue == messages(0)
+    router.join(back := lane(b"a", dialled="there"))
+    assert back.queue == messages(0)
+
+
 def test_it_stays_if_that_peer_has_gone() -> None:
     router = publisher()
     first = lane(b"a", dialled="there")
