@@ -631,6 +631,8 @@ class Engine:
             if any(not peer.lane.empty or peer.lane.unacked for peer in self.open_peers):
                 return
             self._settled = True
+            for peer in tuple(self.open_peers):
+                self.finish_peer(peer)  # it may have been idle since before the last message found its way
         self._settling = True  # closing a peer comes back to here, and there may be thousands
         for acceptor in self.acceptors:
             acceptor.close()

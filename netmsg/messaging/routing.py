@@ -139,8 +139,8 @@ class Router:
         self._note_backlog(new, left + len(copies), (old.backlog_bytes if left else 0) + _size_of_large(copies))
 
     def bring(self, lane: Lane, endpoint: object) -> list[Lane]:
-        """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any. Not
-        to one that was there when they were published: it has had them."""
+        """What is kept for an endpoint goes to the peer to which it has turned out to lead, but for one that was there
+        when it was published, and has had it: the lane, if it got any."""
         kept = self.copies.get(endpoint)
         if not kept or kept.before >= lane.came or self._by_identity.get(lane.identity) is not lane:
             return []

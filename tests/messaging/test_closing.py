@@ -242,6 +242,32 @@ def test_linger_dials_again_for_what_is_left() -> None:
         assert closing.result() == 0
 
 
+def test_lingering_for_one_that_is_away_lets_the_others_go_when_it_has_been_sent_all() -> None:
+    with (listening() as one, listening() as two,
+          Søcket(SendMode.PUBLISH, heartbeat_interval=3600, heartbeat_timeout=7200) as sock):
+        sock.connect(port=one.getsockname()[1]).connect(port=two.getsockname()[1])
+        with accept(one) as slow, accept(two) as quick:
+            slow.shake_hands()
+            quick.send(hello(b"q" * 16))
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            for number in range(200):
+                sock.send(b"%06d" % number + bytes(100_000))
+            while quick.read_kind(DATA)[1][:6] != b"000199":
+                pass
+            slow.reset()
+            until(lambda: len(sock.peers()) == 1)
+            assert sock.stats().queued
+            closing = Background(sock.close, linger=3600)
+            until(lambda: sock.closed)
+            with accept(one) as again:
+                again.shake_hands()
+                while again.read_kind(DATA)[1][:6] != b"000199":
+                    pass
+                again.wait_for_end()
+            quick.wait_for_end()
+        assert closing.result() == 0
+
+
 def test_what_recv_returned_is_acknowledged_even_if_close_follows_at_once() -> None:
     for _ in range(20):
         with Søcket(linger=0) as sock:
