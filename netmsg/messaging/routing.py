@@ -108,7 +108,7 @@ class Router:
         self._came += 1
         lane.came = self._came
         self._by_identity[lane.identity] = lane
-        for frame in self._take_copies(lane.dialled):
+        for frame in self._take_copies(lane.dialled, lane):
             self._give(lane, frame)
         self._fill(lane)
         self._note_backlog(lane, len(lane.queue), lane.large_bytes)
@@ -128,7 +128,7 @@ class Router:
         new.came = old.came
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
-        copies = self._take_copies(new.dialled)
+        copies = self._take_copies(new.dialled, new)
         for frame in copies:
             self._give(new, frame)
         for frame in frames:
@@ -139,19 +139,21 @@ class Router:
         self._note_backlog(new, left + len(copies), (old.backlog_bytes if left else 0) + _size_of_large(copies))
 
     def bring(self, lane: Lane, endpoint: object) -> list[Lane]:
-        """What is kept for an endpoint goes to the peer to which it has turned out to lead, but for one that was there
-        when it was published, and has had it: the lane, if it got any."""
-        kept = self.copies.get(endpoint)
-        if not kept or kept.before >= lane.came or self._by_identity.get(lane.identity) is not lane:
+        """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any."""
+        copies = self._take_copies(endpoint, lane) if self._by_identity.get(lane.identity) is lane else []
+        if not copies:
             return []
-        copies = self._take_copies(endpoint)
         self._inherit(lane, copies)
         left = max(0, lane.backlog - lane.sent_messages)
         self._note_backlog(lane, left + len(copies), (lane.backlog_bytes if left else 0) + _size_of_large(copies))
         return [lane]
 
-    def _take_copies(self, endpoint: object) -> list[Frame]:
-        return list(self.copies.pop(endpoint, ()))
+    def _take_copies(self, endpoint: object, lane: Lane) -> list[Frame]:
+        """For a lane; but not for one whose peer was there when they were published, and has had them."""
+        kept = self.copies.get(endpoint)
+        if not kept or kept.before >= lane.came:
+            return []
+        return list(self.copies.pop(endpoint))
 
     @staticmethod
     def _note_backlog(lane: Lane, messages: int, large_bytes: int) -> None:

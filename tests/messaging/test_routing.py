@@ -1026,6 +1026,8 @@ def test_it_does_not_go_to_one_that_was_there_when_it_was_published() -> None:
     assert router.bring(other, "there") == [] and other.queue == messages(0)
     router.succeed(other, again := lane(b"b"), finish=False)
     assert router.bring(again, "there") == [] and again.queue == messages(0)
+    router.succeed(again, by_that_way := lane(b"b", dialled="there"), finish=False)
+    assert by_that_way.queue == messages(0)
     router.join(back := lane(b"a", dialled="there"))
     assert back.queue == messages(0)
 
