@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ S = TypeVar("S")
 class DatagramPeer(Generic[S]):
     """Who has sent a datagram, as the handler sees it."""
 
-    __slots__ = ("server", "remote_address", "_failure", "_given_up", "_socket", "_unread", "__weakref__")
+    __slots__ = ("server", "remote_address", "_failure", "_given_up", "_since", "_socket", "_unread", "__weakref__")
 
     def __init__(self, server: DatagramServer[S], sock: Any, address: Any, unread: UnreadAnswers | None) -> None:
         self.server = server
@@ -60,6 +61,8 @@ class DatagramPeer(Generic[S]):
         """The `identity` of what the last `send_packet` has raised that is not the handler's fault."""
         self._given_up = False
         """Whether too many workers wait for room, and those for this one the longest."""
+        self._since = math.inf
+        """When the send began that last had to wait."""
         self._socket = sock
         self._unread = unread
 
@@ -111,6 +114,7 @@ class DatagramPeer(Generic[S]):
                         raise
                 if not blocked and time.monotonic() >= began + BRIEFLY:
                     blocked = True
+                    self._since = began
                     until_it_is_over.enter_context(standing_in(self))
                 try:
                     self._socket._wait_for_room(self.remote_address, deadline)
@@ -121,6 +125,9 @@ class DatagramPeer(Generic[S]):
     @property
     def _awaited(self) -> bool:
         return not self._given_up
+
+    def _silent_since(self) -> float:
+        return self._since
 
     def _give_up_for_others(self) -> None:
         self._given_up = True

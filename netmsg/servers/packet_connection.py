@@ -92,7 +92,7 @@ class PacketConnection(Generic[S]):
         "_local_address", "_transport", "_queue", "_decoder", "_handler", "_packets", "_ending", "_begun", "_busy",
         "_paused", "_corked", "_watched", "_wake_at", "_timer", "_upgrade", "_changed", "_slow", "_winding_up",
         "_goodbye", "_disposed", "_forgotten", "_unread", "_late", "_more", "_upgrade_at", "_stepping", "_failure",
-        "_deaf", "_giving_way", "_given_up", "_aborted", "__weakref__")
+        "_deaf", "_giving_way", "_given_up", "_aborted", "_seen", "__weakref__")
 
     def __init__(self, server: PacketServer[S, Any], listener: Listener, sock: KernelSocket, address: Any) -> None:
         self.server = server
@@ -138,6 +138,7 @@ class PacketConnection(Generic[S]):
         self._giving_way: Timer | None = None  # to those who have waited for room
         self._deaf = False  # nothing can be sent any more
         self._given_up = False
+        self._seen: tuple[object, float] | None = None  # what `_moved` was when it last changed, and when that was
         self._aborted = False
         self._winding_up = False
         self._goodbye = False
@@ -762,8 +763,14 @@ class PacketConnection(Generic[S]):
     def _awaited(self) -> bool:
         return not (self.closed or self._given_up)
 
+    def _silent_since(self) -> float:
+        moved = self._moved()
+        if self._seen is None or self._seen[0] != moved:
+            self._seen = moved, time.monotonic()
+        return self._seen[1]
+
     def _give_up_for_others(self) -> None:
-        self._give_up("blocked", "too many workers wait for clients, and for this one the longest")
+        self._give_up("blocked", "too many workers wait for clients that take nothing, and for this one the longest")
 
     def _give_up(self, kind: str, why: str) -> None:
         """From any thread. Several may be tired of the same client."""

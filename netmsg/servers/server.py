@@ -17,7 +17,7 @@ from ..speaking import say, say_soon
 from ..waiting import Waiters
 from .sparing_log import SparingLog
 from .stats import ServerStats
-from .worker_pool import WorkerPool
+from .worker_pool import LOOK, WorkerPool
 
 __all__ = ["Server"]
 
@@ -57,6 +57,7 @@ class Server:
         self._cut_timer: Timer | None = None
         self._noticed = False
         self._asking_again = False  # for a thread
+        self._looking_at_blocked = False
         self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
         self._handler_errors = 0
         self._log = SparingLog(log)
@@ -238,11 +239,18 @@ class Server:
             self._dispatch()
 
     def _stand_in_soon(self) -> None:
-        """There is room for another worker. In any thread."""
+        """A worker waits: there is room for another one, or there are too many that do. In any thread."""
         self._io.call(self._stand_in)
 
     def _stand_in(self) -> None:
         self._dispatch()
+        if not self._looking_at_blocked:
+            self._look_at_blocked()
+
+    def _look_at_blocked(self) -> None:
+        self._looking_at_blocked = not self._over and self._pool.give_up_deaf()
+        if self._looking_at_blocked:
+            self._io.call_later(LOOK, self._look_at_blocked)
 
     def _begin(self) -> None:
         if self._over:  # by a shutdown() during start()

@@ -20,6 +20,7 @@ from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
 from ..sockets.lingering import all_acknowledged, unacknowledged
 from ..streams.byte_stream import IdleTimeoutError, check_size
+from ..streams.links import SocketLink
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
 from .connection_server import ConnectionServer
@@ -54,11 +55,12 @@ class StreamServer(ConnectionServer):
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
     :param max_workers: handlers that may run at a time. One that waits to send, or to close, does not count: up to 64
-        others stand in, and past that the client that has been waited for the longest is closed. Further connections
-        wait, accepted, without a thread, and who has sent something comes first. While any wait, the handlers that wait
-        for clients whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is
-        set), get a ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing
-        received and nothing sent is silence. Workers that are not needed any more go away.
+        others stand in, and past that the client that has been waited for the longest is closed, of those that have
+        been silent for a second. Further connections wait, accepted, without a thread, and who has sent something comes
+        first. While any wait, the handlers that wait for clients whose streams have been silent for the longest, and
+        over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``, whatever their own ``timeout``,
+        and however often that has run out. Nothing received and nothing sent is silence. Workers that are not needed
+        any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something, within ``idle_timeout``: silent ones
         cost no thread.
@@ -164,18 +166,37 @@ class _OtherEnd:
     def __init__(self, server: StreamServer, stream: weakref.ref[SocketStream]) -> None:
         self._server = server
         self._stream = stream  # which refers to this
+        self._unacknowledged = 0  # of what has been sent, when that was last looked at
 
     @property
     def _awaited(self) -> bool:
         stream = self._stream()
-        return stream is not None and not stream.closed
+        return stream is not None and not stream._aborted
+
+    def _silent_since(self) -> float:
+        stream = self._stream()
+        if stream is None:
+            return math.inf
+        sender = stream._sending.holder
+        if not (sender is None or sender[0] in stream._socket_link.waits or stream._shaking.holder or stream.closed):
+            return math.inf  # who sends, and whom all others wait for, waits for something else, such as a file
+        return self.moved_at(stream._socket_link)
+
+    def moved_at(self, link: SocketLink) -> float:
+        """When bytes were last seen to come or go."""
+        before, self._unacknowledged = self._unacknowledged, unacknowledged(link.sock)
+        if self._unacknowledged != before:
+            link.moved = True  # no event tells of it, as long as there is no room for much
+        return link.silent_since()
 
     def _give_up_for_others(self) -> None:
         stream = self._stream()
         if stream is not None:
             self._server._given_up("blocked", stream.remote_address,
-                                   "too many workers wait for clients, and for this one the longest")
-            stream.abort()
+                                   "too many workers wait for clients that take nothing, and for this one the longest")
+            if not stream.closed:
+                stream._socket_link.reset()
+            stream._cut()
 
 
 class _Call:
@@ -191,7 +212,6 @@ class _Call:
         self._handshake_timeout = handshake_timeout
         self._handed_over = False
         self._over = False
-        self._unacknowledged = 0  # of what has been sent, when that was last looked at
         self.thread = 0  # that runs the handler
         self._patience: Timer | None = None  # with one that has not sent anything yet
         self.given_up: float | None = None  # when
@@ -258,15 +278,13 @@ class _Call:
         vain, as one that polls; infinity if none does. They are those of all handlers: one may wait for another one's
         client."""
         link = self._stream._socket_link
-        unacknowledged_before, self._unacknowledged = self._unacknowledged, unacknowledged(self._socket)
-        if self._unacknowledged != unacknowledged_before:
-            link.moved = True  # no event tells of it, as long as there is no room for much
+        since = self._other_end.moved_at(link)
         if not threads.isdisjoint(link.waits):
-            return link.silent_since()
+            return since
         in_vain = link.in_vain
         if in_vain is None or in_vain[0] not in threads or in_vain[1] < time.monotonic() - LATELY:
             return math.inf
-        return link.silent_since()
+        return since
 
     def give_up(self) -> None:
         """Have the time of the handler be up."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from _thread import LockType, allocate_lock
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
@@ -15,7 +16,7 @@ from ..deadline import Deadline
 from ..locks import new_lock
 from ..speaking import say, say_soon
 
-__all__ = ["Awaited", "WorkerPool", "standing_in"]
+__all__ = ["Awaited", "LOOK", "WorkerPool", "standing_in"]
 
 log = logging.getLogger("netmsg.servers")
 
@@ -28,6 +29,12 @@ PATIENCE: Final = 0.001
 SPARE: Final = 64
 """Workers beyond ``max_workers`` that stand in for those that are blocked."""
 
+DEAF: Final = 1.0
+"""Seconds in which a client has to take something, while more wait for clients than others can stand in for."""
+
+LOOK: Final = 0.05
+"""Seconds between two looks at whether one does, while that is so."""
+
 _numbers = itertools.count(1)
 
 
@@ -36,10 +43,14 @@ class Awaited(Protocol):
 
     @property
     def _awaited(self) -> bool:
-        """Whether it still is: it is neither closed nor given up."""
+        """Whether it still is: it is not over, nor given up."""
+
+    def _silent_since(self) -> float:
+        """Since when nothing that it is waited for was seen to move (``time.monotonic()``)."""
 
     def _give_up_for_others(self) -> None:
-        """Too many workers wait, and for this one the longest: have them go on."""
+        """Too many workers wait, and of those that take nothing for this one the longest: have them go on. Does not
+        block."""
 
 
 class WorkerPool:
@@ -55,7 +66,8 @@ class WorkerPool:
     A worker that waits for a client (see `standing_in`) does not count: another may run in its place, up to `SPARE`
     of them. Once it goes on there is one too many, who steps back after the task that it has.
 
-    ``stand_in()()`` is called, in any thread, when there may be room for one more: `dispatch` is to be called.
+    ``stand_in()()`` is called, in any thread, when one has begun to wait: there may be room for one more, and so
+    `dispatch` is to be called, or too many may wait, and so `give_up_deaf` is.
     """
 
     def __init__(self, max_workers: int, *, patient: bool,
@@ -213,21 +225,31 @@ class WorkerPool:
 
     def block(self, client: Awaited) -> object:
         """The worker that calls this is about to wait for ``client``: until `unblock`, which wants what this returns,
-        another may run in its place. If more wait than others can stand in for, the client that has been waited for the
-        longest is given up."""
+        another may run in its place."""
         claim = object()
         with self._lock:
             self._blocked[claim] = client
             self._saturated = False
-            too_many = len(self._blocked) > self.spare and self._room() <= 0
-            blocked = list(self._blocked.values()) if too_many else []
-        waiting = [one for one in blocked if one._awaited]
-        if len(waiting) > self.spare:
-            waiting[0]._give_up_for_others()
         stand_in = self._stand_in()
         if stand_in is not None:
             stand_in()
         return claim
+
+    def give_up_deaf(self) -> bool:
+        """If more wait than others can stand in for, give up the clients that have been waited for the longest, of
+        those that take nothing for `DEAF` seconds. Whether to be called again after `LOOK`, for nobody else comes."""
+        with self._lock:
+            if len(self._blocked) <= self.spare or self._room() > 0:
+                return False
+            blocked = list(self._blocked.values())
+        workers = Counter(client for client in blocked if client._awaited)  # the longest awaited first
+        silent = {client: client._silent_since() for client in workers}  # of all: it is told from look to look
+        too_many = workers.total() - self.spare
+        for client in workers:
+            if too_many > 0 and silent[client] <= time.monotonic() - DEAF:
+                client._give_up_for_others()
+                too_many -= workers[client]
+        return True
 
     @property
     def standing_in(self) -> int:

@@ -1400,6 +1400,7 @@ class ByteStream:
                 try:
                     if not transport.receive(CHUNK):
                         return True
+                    self._link.moved = True
                 except BlockingIOError:
                     if settled and self._link.settled():
                         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT
+from support.pairs import TIMEOUT, Background
 from support.servers import eventually, said
 
 from netmsg import (
@@ -315,3 +316,110 @@ def test_a_client_that_too_many_wait_for_goes_and_all_of_them_go_on(monkeypatch:
         assert {type(error) for error in public.over} <= {ClosedError, ConnectionBrokenError}
         assert server.stats().closed_blocked == 1
         assert server.stats().handler_errors == 0
+
+
+def test_one_that_reads_all_the_time_is_not_given_up_for_those_who_wait_their_turn(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 3)
+    public = Public()
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(public, max_workers=4))
+        sock = public.listened_to(server, stack)
+        read = threading.Event()
+
+        def read_all() -> None:
+            left = 12 * len(BIG)
+            while left:
+                chunk = sock.recv(min(left, 1_000_000))
+                if not chunk:
+                    return
+                left -= len(chunk)
+            read.set()
+
+        reader = Background(read_all)
+        for _ in range(12):
+            sender = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+            sender.sendall(b"flood it\n")
+            sender.shutdown(socket.SHUT_WR)
+        reader.result()
+        assert read.is_set() and not public.over
+        assert server.stats().closed_blocked == 0
+
+
+def test_nor_is_one_for_those_who_wait_behind_a_file_that_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 2)
+    monkeypatch.setattr("netmsg.servers.worker_pool.DEAF", 0.0)
+    listeners: list[ByteStream] = []
+    flooding = threading.Semaphore(0)
+    over: list[bytes] = []
+    source, sink = os.pipe()
+
+    def handler(stream: ByteStream) -> None:
+        line = stream.receive_until(b"\n")
+        if line == b"listen":
+            listeners.append(stream)
+            stream.receive()
+        elif line == b"pass on":
+            with open(source, "rb", buffering=0) as pipe:
+                listeners[0].send_file(pipe)
+        elif line == b"hello":
+            stream.send_all(b"hello\n")
+        else:
+            flooding.release()
+            try:
+                (stream if line == b"flood me" else listeners[0]).send_all(BIG)
+            except OSError:
+                over.append(line)
+
+    with ExitStack() as stack:
+        stack.callback(os.close, sink)
+        server = stack.enter_context(serve(handler, max_workers=3))
+
+        def ask(words: bytes) -> socket.socket:
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+            sock.sendall(words + b"\n")
+            return sock
+
+        sock = ask(b"listen")
+        eventually(lambda: listeners)
+        ask(b"pass on")
+        os.write(sink, b"first")
+        assert sock.recv(5) == b"first"
+        for words in (b"flood it", b"flood it", b"flood me"):
+            ask(words)
+            assert flooding.acquire(timeout=TIMEOUT)
+        eventually(lambda: over)
+        is_answered(server)
+        assert over == [b"flood me"]
+        server.shutdown(timeout=0)
+
+
+# Those that are being closed
+
+def test_those_that_take_nothing_while_they_are_closed_go_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 3)
+    closing = threading.Semaphore(0)
+
+    def handler(stream: ByteStream) -> None:
+        line = stream.receive_until(b"\n")
+        if line == b"flood me":
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+            stream.send_all(bytes(200_000))
+            closing.release()
+            stream.close(timeout=None)
+        else:
+            stream.send_all(line + b"\n")
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=2))
+        for _ in range(6):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            sock.connect(("127.0.0.1", server.port))
+            sock.sendall(b"flood me\n")
+        for _ in range(6):
+            assert closing.acquire(timeout=TIMEOUT)
+        is_answered(server)
+        assert server.stats().closed_blocked >= 1
+        assert server.stats().handler_errors == 0
+        server.shutdown(timeout=0)

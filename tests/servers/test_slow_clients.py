@@ -468,6 +468,34 @@ def test_88_and_the_client_that_they_have_waited_for_the_longest_goes_when_too_m
         assert server.stats().closed_blocked == 0
 
 
+def test_one_that_receives_all_the_time_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 3)
+    senders, packets, size = 20, 40, 1_000_000
+    clients: list[PacketConnection[str]] = []
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        if packet == "listen":
+            clients.append(client)
+            return
+        for _ in range(packets):
+            clients[0].send_packet("x" * (size - 1))
+        client.send_packet("done")
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=4, send_hwm_bytes=50_000))
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+        sock.sendall(b"listen\n")
+        eventually(lambda: clients)
+        reader = Background(receive, sock, senders * packets * size)
+        others = [stack.enter_context(client_of(server)) for _ in range(senders)]
+        for other in others:
+            other.send_packet("flood it")
+        for other in others:
+            assert other.recv_packet(timeout=TIMEOUT) == "done"
+        reader.result()
+        assert server.stats().closed_blocked == 0
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_without_workers_no_client_of_another_server_is_waited_for(shared: bool) -> None:
     heard: list[BaseException] = []

@@ -207,8 +207,70 @@ class Client:
 
     _awaited = True
 
+    def __init__(self, *, deaf: bool = False) -> None:
+        self.deaf = deaf
+        self.gone = threading.Event()
+
+    def _silent_since(self) -> float:
+        return time.monotonic() - (worker_pool.DEAF if self.deaf else 0)
+
     def _give_up_for_others(self) -> None:
-        """Nobody waits for it too long."""
+        self._awaited = False
+        self.gone.set()
+
+
+def test_of_too_many_only_those_that_take_nothing_are_given_up_and_no_more_than_needed() -> None:
+    pool = WorkerPool(2, patient=False)
+    pool.spare = 3
+    waiting = threading.Semaphore(0)
+    quick, first, second, third = Client(), Client(deaf=True), Client(deaf=True), Client(deaf=True)
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    try:
+        for client in (quick, first, first, second, third):
+            assert not pool.give_up_deaf()
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in (quick, first, second, third)] == [False, True, False, False]
+    finally:
+        for client in (quick, first, second, third):
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_while_none_of_them_takes_nothing_it_is_to_be_looked_again() -> None:
+    pool = WorkerPool(1, patient=False)
+    pool.spare = 1
+    waiting = threading.Semaphore(0)
+    clients = Client(), Client()
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    try:
+        for client in clients:
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert not any(client.gone.is_set() for client in clients)
+        clients[1].deaf = True
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in clients] == [False, True]
+    finally:
+        for client in clients:
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
 
 
 def test_a_wait_inside_of_another_one_is_stood_in_for_once(pool: WorkerPool) -> None:
