@@ -55,6 +55,9 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 
+IDENTITY: Final = "_netmsg_identity"
+"""The attribute that `identity` is kept in."""
+
 
 class NetmsgError(Exception):
     """The root of the tree."""
@@ -104,6 +107,7 @@ def again(error: E) -> E:
     """The like of ``error``, for who keeps it and raises it more than once: each time it is raised an error takes hold
     of what is alive in all the frames that it passes."""
     like = copy(error)
+    like.__dict__.pop(IDENTITY, None)
     like.__cause__ = error.__cause__
     return like
 
@@ -133,8 +137,13 @@ def bare(error: E) -> E:
 def identity(error: BaseException) -> object:
     """What stands for ``error``, for who has to know it again and must not keep it alive, with all that is alive in its
     traceback. Its ``id()`` does not: once it is gone another one may have that."""
-    token: object = error.__dict__.setdefault("_netmsg_identity", object())
+    token: object = error.__dict__.setdefault(IDENTITY, object())
     return token
+
+
+def is_identified(error: BaseException) -> bool:
+    """Whether it has been asked for its `identity`."""
+    return IDENTITY in error.__dict__
 
 
 class ConnectFailedError(NetmsgError, ConnectionError):

@@ -42,7 +42,7 @@ from ..deadline import Deadline, Overtime, check_timeout
 from ..errors import (
     TOLD_ONCE, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
     IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
-    as_broken, bare, identity,
+    as_broken, bare, identity, is_identified,
 )
 from ..forking import current_process
 from ..sockets.proxy import SocketProxy
@@ -235,6 +235,12 @@ class ByteStream:
             return closed_meanwhile()
         return as_broken(bare(error))
 
+    def _failed(self, error: BaseException) -> None:
+        """It is what this stream raises, unless it comes from another one, which a file is over: that has seen it
+        first."""
+        if not is_identified(error):
+            self._failure = identity(error)
+
     def _in_turn(self, turn: Turn, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """``work(deadline, *arguments)``, when it is its turn. Not for what takes received bytes: see `_take`."""
         claim = [get_ident()]
@@ -255,7 +261,7 @@ class ByteStream:
                 if self._closed_by_last:
                     self._finish()
         except BaseException as error:
-            self._failure = identity(error)
+            self._failed(error)
             raise
 
     # Receiving
@@ -296,7 +302,7 @@ class ByteStream:
                     turn.waiting[0].release()
                 except (IndexError, RuntimeError):
                     pass
-            self._failure = identity(error)
+            self._failed(error)
             if self._closed_by_last:
                 self._finish()
             raise
@@ -776,7 +782,7 @@ class ByteStream:
                     raise late from None
                 finally:
                     del late  # or the error would keep itself alive, by this frame, and this stream
-            self._failure = identity(error)
+            self._failed(error)
             raise
 
     def _check_sending(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -685,6 +686,42 @@ def test_errors_of_other_connections_are_the_handlers_own(caplog: pytest.LogCapt
         assert stream.receive(timeout=TIMEOUT) == b""
         eventually(lambda: server.stats().handler_errors == 1)
     assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize("pass_on", [
+    lambda stream, other: stream.receive_file(other.makefile("wb", buffering=0), 5),
+    lambda stream, other: stream.receive_file(other.makefile("wb"), 5),
+    lambda stream, other: stream.send_file(other.makefile("rb", buffering=0)),
+    lambda stream, other: stream.receive_file(SimpleNamespace(write=other.send_all), 5),  # type: ignore[arg-type]
+], ids=["raw", "buffered", "sent", "alike"])
+def test_so_are_those_of_streams_that_a_file_is_over(pass_on: Callable[[ByteStream, ByteStream], object],
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        ours, theirs = memory_stream_pair()
+        theirs.abort()
+        with ours:
+            pass_on(stream, ours)
+
+    with StreamServer(handler, create_tcp_server()) as server, connect_tcp("127.0.0.1", server.port) as stream:
+        stream.send_all(b"hello")
+        eventually(lambda: server.stats().handler_errors == 1)
+    assert len([record for record in said(caplog) if record.levelname == "ERROR"]) == 1
+
+
+def test_what_breaks_while_a_file_is_passed_on_is_no_error_of_the_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(stream: ByteStream) -> None:
+        ours, theirs = memory_stream_pair()
+        with ours, theirs:
+            stream.receive_file(ours.makefile("wb", buffering=0), 5)
+
+    with StreamServer(handler, create_tcp_server()) as server:
+        with connect_tcp("127.0.0.1", server.port) as stream:
+            stream.send_all(b"hell")
+            stream.send_eof()
+            assert stream.receive(timeout=TIMEOUT) == b""
+        eventually(lambda: server.stats().connections == 0)
+        assert server.stats().handler_errors == 0
+    assert not [record for record in said(caplog) if record.levelname == "ERROR"]
 
 
 def test_nor_are_they_the_streams_where_it_has_raised_something_before(caplog: pytest.LogCaptureFixture) -> None:
