@@ -644,14 +644,15 @@ class Engine:
         self._settling = False
 
     def finish_peer(self, peer: Peer) -> None:
-        """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything."""
-        if (peer in self.open_peers and not peer.closing and peer.lane.empty and not peer.lane.unacked
-                and not self.sender.router.unplaced):
+        """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything. Not before the
+        winding down has begun, which first acknowledges what has been taken."""
+        if (self._winding_down and peer in self.open_peers and not peer.closing
+                and peer.lane.empty and not peer.lane.unacked and not self.sender.router.unplaced):
             peer.finish()
 
     def check_closed(self) -> None:
         """Once closing: the end, if nothing is left to wait for."""
-        if not self.closing or self.closed or not self._attached:
+        if not self._winding_down or self.closed or not self._attached:
             return
         self._settle_endpoints()
         if self.open_peers or self.handshaking:

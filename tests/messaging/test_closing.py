@@ -281,6 +281,23 @@ def test_what_recv_returned_is_acknowledged_even_if_close_follows_at_once() -> N
                     peer.read_kind(ACK)
 
 
+def test_nobody_is_said_goodbye_to_before_what_was_taken_is_acknowledged() -> None:
+    """Whatever the network thread is about to do when another one begins to close."""
+    for _ in range(300):
+        with listening() as listener:
+            sock = Søcket()
+            sock.connect(port=listener.getsockname()[1])
+            with accept(listener) as peer:
+                peer.send(hello(b"p" * 16), *(frame(DATA_REQ, bytes([number]) * 16 + b"x") for number in range(3)))
+                for _ in range(3):
+                    sock.recv(timeout=TIMEOUT)
+                sock.send(b"back")
+                closing = Background(sock.close)
+                acknowledged = {peer.read_kind(ACK)[1] for _ in range(3)}
+                assert acknowledged == {bytes([number]) * 16 for number in range(3)}
+            assert closing.result() == 0
+
+
 def test_close_from_a_callback_does_not_wait_for_itself() -> None:
     closed: list[int] = []
 
