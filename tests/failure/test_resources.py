@@ -138,7 +138,8 @@ def test_sending_a_unix_datagram_waits_for_room_without_a_descriptor_too(tmp_pat
             sending.start()
             while receiver.receive(timeout=30)[0] != b"late":
                 pass
-            sending.join()
+            sending.join(30)
+            assert not sending.is_alive()
             for descriptor in hoard:
                 os.close(descriptor)
             print("sent")

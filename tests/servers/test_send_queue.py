@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from support.pairs import TIMEOUT
 
 from netmsg.servers.send_queue import SendQueue
 
@@ -208,7 +209,8 @@ def test_what_the_loop_puts_aside_while_another_thread_sends_is_counted_and_in_o
         sender.start()
         for n in range(count):
             queue.put_aside(b"a%06d." % n)
-        sender.join()
+        sender.join(TIMEOUT)
+        assert not sender.is_alive()
     finally:
         sys.setswitchinterval(interval)
     queue.send_aside()
