@@ -119,8 +119,10 @@ class SendQueue:
         if self.blocked or self.failure is not None:
             return
         if len(buffers) == 1 and not counts:
-            self._send(buffers[0])
-            if not counts:
+            try:  # as in `_send`, without a call: one a packet is worth it
+                counts.extend(map(self.transport.send_one, (buffers[0],)))
+            except OSError as error:
+                self._stop(error)
                 return
             if counts[0] == len(buffers[0]):  # the usual case
                 # No call from here on, and so no interrupt.
@@ -158,9 +160,13 @@ class SendQueue:
     def _send(self, buffer: Buffer) -> None:
         try:
             self._counts.extend(map(self.transport.send_one, (buffer,)))
-        except BlockingIOError:
-            self.blocked = True
         except OSError as error:
+            self._stop(error)
+
+    def _stop(self, error: OSError) -> None:
+        if isinstance(error, BlockingIOError):
+            self.blocked = True
+        else:
             self.failure = bare(error)
 
     def _join(self) -> None:
