@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from support.pairs import TIMEOUT, Background, connected, until
 from support.servers import said
 from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, listening
 
-from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, SendMode, Søcket
+from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, PeerInfo, SendMode, Søcket
 from netmsg.messaging.sending import Sender
 from netmsg.reactor.io_thread import reactor_of
 
@@ -635,3 +636,19 @@ def test_wait_for_two_threads_in_recv_at_close() -> None:
         for thread in blocked:
             with pytest.raises(ClosedError):
                 thread.result()
+
+
+def test_a_closed_socket_lives_no_longer_for_the_linger_that_it_did_not_need() -> None:
+    class Permit:
+        def __call__(self, peer: PeerInfo) -> bool:
+            return True
+
+    with IOThread() as io:
+        kept = []
+        for _ in range(3):
+            with Søcket(io_thread=io, linger=3600, authorize=(permit := Permit())) as sock:
+                sock.bind(port=0)
+                kept.append(weakref.ref(permit))
+                del permit
+            del sock
+        until(lambda: gc.collect() >= 0 and not any(reference() for reference in kept))
