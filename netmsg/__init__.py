@@ -24,9 +24,8 @@ from .errors import (
     UndeliveredError,
     UnknownPeerError,
 )
-from .messaging.admission import OnDuplicate
-from .messaging.delivery import AckMode, DeliveryGuarantee
-from .messaging.engine import SocketStats
+from .messaging.choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
+from .messaging.deliveries import Delivery
 from .messaging.events import (
     AcceptError,
     Connected,
@@ -41,10 +40,9 @@ from .messaging.events import (
     Retrying,
     Undelivered,
 )
-from .messaging.peers import PeerInfo
 from .messaging.receipts import Receipt
-from .messaging.routing import OnFull, SendMode
-from .messaging.smart_socket import Delivery, Socket, Søcket
+from .messaging.smart_socket import Socket, Søcket
+from .messaging.snapshots import PeerInfo, SocketStats
 from .packets.codec import Codec, Decoder
 from .packets.delimited import DelimitedCodec
 from .packets.json_lines import JSONCodec

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from ..sockets.addresses import unix_path
 from ..tls.contexts import check_server_context
 from ..wire.envelope import IDENTITY_SIZE
-from .admission import OnDuplicate
-from .delivery import AckMode
-from .peers import PeerInfo
-from .routing import OnFull
+from .choices import AckMode, OnDuplicate, OnFull
+from .snapshots import PeerInfo
 
 if TYPE_CHECKING:
     from ..reactor.io_thread import IOThread

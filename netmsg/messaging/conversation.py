@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import logging
 import select
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from ..reactor.reactor import LONGEST, Timer
+from ..reactor.reactor import LONGEST, Reactor, Timer
 from ..speaking import say_soon
 from ..waiting import Signal, Waiters
 
 if TYPE_CHECKING:
     from .peers import Peer
-    from .receiving import Receiver
 
 __all__ = ["Conversation"]
 
@@ -46,9 +46,10 @@ class Conversation:
     It is a ticket of `Waiters` as well: whoever waits by it is woken by messages, and by what wakes any other.
     """
 
-    def __init__(self, receiver: Receiver, waiters: Waiters) -> None:
-        self._receiver = receiver
-        self._io = receiver.io
+    def __init__(self, io: Reactor, waiters: Waiters, answering: Callable[[], None]) -> None:
+        """``answering()`` is called by the taker, when it has waited for what it gets now."""
+        self._io = io
+        self._answering = answering
         self._waiters = waiters
         self._turns = 0
         self._last_turn = 0.0
@@ -163,7 +164,7 @@ class Conversation:
                 self._wake_up.clear()
             elif events == select.POLLIN and peer.hear():
                 self._heard = True
-                self._receiver.answering()
+                self._answering()
             else:
                 self._finish()
         return bool(ready) or timeout > LONGEST

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ..wire.envelope import Frame
 from .lane import Lane
 
-__all__ = ["AckMode", "Arrivals", "DeliveryGuarantee", "Due", "Ledger"]
-
-
-class DeliveryGuarantee(Enum):
-    """What a send promises."""
-
-    AT_MOST_ONCE = "at most once"
-    """The message arrives once or, if a connection breaks at the wrong moment, not at all."""
-    AT_LEAST_ONCE = "at least once"
-    """The message is sent again until it is acknowledged."""
-
-
-class AckMode(Enum):
-    """When a received at-least-once message is acknowledged: ``ON_RECV`` (``recv`` hands it over), ``MANUAL``
-    (`Delivery.ack`), or ``ON_ARRIVAL`` (it is queued)."""
-
-    ON_RECV = "on recv"
-    """When ``recv`` hands it over."""
-    MANUAL = "manual"
-    """When the application calls `Delivery.ack`."""
-    ON_ARRIVAL = "on arrival"
-    """When it is queued for ``recv``."""
+__all__ = ["Arrivals", "Due", "Ledger"]
 
 
 LONGEST_RESEND_DELAY: Final = 60.0

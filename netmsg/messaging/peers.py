@@ -11,30 +11,29 @@ import logging
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
 from ..locks import new_lock
 from ..reactor.handshaking import step_aside
-from ..reactor.reactor import READ, WRITE, Timer
+from ..reactor.reactor import READ, WRITE, Reactor, Timer
 from ..sockets.liveness import hung_up
 from ..speaking import say_soon
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
-from ..tls import TLSInfo
-from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, parse_capabilities
+from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, Capabilities, parse_capabilities
 from ..wire.framing import READ_SIZE, Run
 from ..wire.session import Liveness, Session, State
 from ..wire.sniffing import Dialect
 from .credit import Credit
 from .inbox import Batch
 from .lane import Lane
+from .life import Life
+from .settings import Settings
+from .snapshots import PeerInfo
 
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .reconnecting import Endpoint
-
-__all__ = ["Peer", "PeerInfo"]
+__all__ = ["Home", "Inlet", "Neighbours", "Outlet", "Peer", "Way"]
 
 log = logging.getLogger("netmsg.messaging")
 
@@ -52,46 +51,133 @@ FORBIDDEN: Final = (b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Typ
                     b"Content-Length: 35\r\n\r\nWebSocket origins are not allowed.\r\n")
 
 
-class PeerInfo(NamedTuple):
-    """One connected peer, at one moment."""
+class Inlet(Protocol):
+    """Where the messages go that a peer sends: the receiving half of the Søcket."""
+
+    manual: bool
+    """Whether messages count until they are acknowledged by hand."""
+
+    def arrived(self, peer: Peer, payloads: list[bytes]) -> None: ...
+
+    def one_arrived(self, peer: Peer, payload: bytes) -> None: ...
+
+    def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
+
+    def settle_taken(self) -> None:
+        """Count as taken what was taken, although nobody has said so yet."""
+
+    append_batch: Callable[[Batch], None]
+    """By one call into C, which no interrupt can split; `appended` is to follow. From any thread."""
+
+    def appended(self) -> None: ...
+
+    def stop_lending(self) -> None:
+        """Have `Peer.take_back` called for everybody who is `Peer.lent`."""
+
+
+class Outlet(Protocol):
+    """Where the messages come from that a peer is sent: the sending half of the Søcket."""
+
+    def acknowledged(self, peer: Peer, message_ids: list[bytes]) -> None: ...
+
+    def capable(self, peer: Peer, capabilities: Capabilities) -> None: ...
+
+    def expects_acknowledgements(self, peer: Peer) -> bool:
+        """Whether somebody waits for acknowledgements that come by this connection."""
+
+    def give_back(self, lane: Lane) -> None:
+        """Something is in the queue of a connection that sends no more."""
+
+    def flushed(self, peer: Peer) -> None:
+        """Its queue has been written, as far as possible."""
+
+
+class Home(Protocol):
+    """Those among whom a peer is."""
+
+    def greeted(self, peer: Peer) -> None:
+        """It has said who it is."""
+
+    def judged(self, peer: Peer, verdict: bool, error: BaseException | None) -> None:
+        """``authorize`` has answered about it."""
+
+    def survived(self, peer: Peer) -> None:
+        """It has shown itself, and somebody else claims its identity."""
+
+    def probe_over(self, old: Peer, challenger: Peer) -> None:
+        """``old`` has had its time to do so."""
+
+    def flushed(self, peer: Peer) -> None:
+        """Its queue has been written, as far as possible, while the Søcket closes."""
+
+    def acknowledged(self) -> None:
+        """Messages have been acknowledged while the Søcket closes."""
+
+    def cannot_send(self, peer: Peer, reason: str, error: BaseException) -> None:
+        """Nothing can be sent to it any more, though it is still read."""
+
+    def lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
+        """It has gone."""
+
+
+class Way(Protocol):
+    """What was dialled to reach a peer."""
+
+    took_leave: bool
+    """Whether the peer has been said goodbye to, because the Søcket closes."""
+
+    def opened(self, identity: bytes) -> None: ...
+
+    def ended(self, open_for: float, reason: str, error: BaseException | None) -> None: ...
+
+    def rest(self, identity: bytes) -> None: ...
+
+    def wake(self, reason: str) -> None: ...
+
+
+class Neighbours(NamedTuple):
+    """All that a peer needs of the Søcket it belongs to."""
 
     identity: bytes
-    address: Any
-    """(host, port) of the other end, or a UNIX path."""
-    tls: TLSInfo | None
-    dialect: str
-    connected_since: float
-    """Seconds since the epoch."""
-    sent: int
-    """Messages handed to the kernel."""
-    received: int
-    queued: int
-    """Messages waiting to be sent."""
-    unacked: int
+    """The Søcket's own."""
+    capabilities: Capabilities
+    settings: Settings
+    life: Life
+    io: Reactor
+    inlet: Inlet
+    outlet: Outlet
+    home: Home
 
 
 class Peer:
     """A connection, from the first byte to the last."""
 
     __slots__ = ("_armed", "_behind", "_blocked", "_bursts", "_bursts_seen", "_closed", "_deadline", "_followers",
-                 "_io", "_reading", "_send_many", "_send_one", "_write_error", "address", "announced_interval",
-                 "challenger", "closing", "connected_since", "credit", "direct", "endpoint", "engine", "identity",
-                 "known", "lane", "lent", "liveness", "open_since", "paused", "probe_until", "queue", "received_bytes",
-                 "received_messages", "retired", "session", "sock", "transport", "unread")
+                 "_home", "_inlet", "_io", "_life", "_outlet", "_reading", "_send_many", "_send_one", "_settings",
+                 "_write_error", "address", "announced_interval", "challenger", "closing", "connected_since", "credit",
+                 "direct", "endpoint", "identity", "known", "lane", "lent", "liveness", "open_since", "paused",
+                 "probe_until", "queue", "received_bytes", "received_messages", "retired", "session", "sock",
+                 "transport", "unread")
 
-    def __init__(self, engine: Engine, sock: socket.socket, address: Any, endpoint: Endpoint | None,
+    def __init__(self, neighbours: Neighbours, sock: socket.socket, address: Any, endpoint: Way | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
-        self.engine = engine
+        own_identity, capabilities, settings, life, io, inlet, outlet, home = neighbours
+        self._settings = settings
+        self._life = life
+        self._io = io
+        self._inlet = inlet
+        self._outlet = outlet
+        self._home = home
         self.sock = sock
         self.address = address
         self.endpoint = endpoint
         self.identity = b""
-        self.session = Session(engine.identity, engine.capabilities, dialled=endpoint is not None,
-                               max_message_size=engine.settings.max_message_size)
+        self.session = Session(own_identity, capabilities, dialled=endpoint is not None,
+                               max_message_size=settings.max_message_size)
         self.lane = Lane(b"", new_lock(), self, dialled=endpoint)
         self.queue = self.lane.queue
         now = time.monotonic()
-        self.liveness = Liveness(engine.settings.heartbeat_interval, engine.settings.heartbeat_timeout, now)
+        self.liveness = Liveness(settings.heartbeat_interval, settings.heartbeat_timeout, now)
         self.direct = context is None
         """Whether threads other than the network thread may write."""
         plain = PlainTransport(sock)
@@ -126,7 +212,6 @@ class Peer:
         """Why nothing more is sent on this connection, if so: it is only read to its end."""
         self._behind: Peer | None = None  # the retired connection to be read to its end before this one is read
         self._followers: list[Peer] = []  # those behind this one
-        self._io = engine.io
         self._reading = True
         self._armed = False
         self._blocked = False
@@ -140,7 +225,7 @@ class Peer:
 
     def start(self) -> None:
         """Begin: TLS if any, then HELLO, all within the handshake timeout."""
-        self._deadline = self._io.call_later(self.engine.settings.handshake_timeout, self._too_slow)
+        self._deadline = self._io.call_later(self._settings.handshake_timeout, self._too_slow)
         self._watch()
         opening = self.session.opening()
         if opening:
@@ -151,7 +236,7 @@ class Peer:
             self.on_work()
 
     def _too_slow(self) -> None:
-        seconds = self.engine.settings.handshake_timeout
+        seconds = self._settings.handshake_timeout
         self.close(f"no end to the handshake within {seconds:g} s", TimeoutError())
 
     def _tls_step(self) -> None:
@@ -204,7 +289,7 @@ class Peer:
             self.identity = self.lane.identity = self.session.peer_identity
             self._reading = False  # until it is let in: what it has to say can wait in the kernel
             self._watch()
-            self.engine.greeted(self)
+            self._home.greeted(self)
         if complete and self.open_since is None and not self._closed:
             # Its end, though, is to be noticed: nobody need decide about one who has nothing to say and is gone.
             self._reading = not self.session.decoder.buffered
@@ -224,11 +309,11 @@ class Peer:
 
     def judged(self, verdict: bool, error: BaseException | None) -> None:
         """``authorize`` has answered."""
-        self.engine.admission.judged(self, verdict, error)
+        self._home.judged(self, verdict, error)
 
     def probe_over(self, old: Peer) -> None:
         """``old``, whose identity this one claims, has had its time to show itself."""
-        self.engine.admission.probe_over(old, self)
+        self._home.probe_over(old, self)
 
     def let_in(self, credit: Credit) -> None:
         """The end of the handshake: send our part of it, and begin to exchange messages."""
@@ -300,7 +385,7 @@ class Peer:
             return
         self.received_bytes += len(chunk)
         if self.probe_until:
-            self.engine.admission.survived(self)
+            self._home.survived(self)
         if self.open_since is None:
             self._greet(chunk)
             return
@@ -311,25 +396,27 @@ class Peer:
         message = decoder.only_message(chunk) if plenty else None
         if message is not None:
             self.received_messages += 1
-            self.engine.receiver.one_arrived(self, message)
+            self._inlet.one_arrived(self, message)
         else:
             self._take(decoder.decode(chunk, room if plenty else self.room()))
 
     def _take(self, runs: list[Run]) -> None:
-        engine = self.engine
+        inlet = self._inlet
         for kind, bodies, message_ids in runs:
             if kind == DATA:
                 self.received_messages += len(bodies)
-                engine.receiver.arrived(self, bodies)
+                inlet.arrived(self, bodies)
             elif kind == DATA_REQ:
                 assert message_ids is not None
                 self.received_messages += len(bodies)
-                engine.receiver.requests_arrived(self, message_ids, bodies)
+                inlet.requests_arrived(self, message_ids, bodies)
             elif kind == ACK:
-                engine.sender.acknowledged(self, bodies)
+                self._outlet.acknowledged(self, bodies)
+                if self._life.closing:
+                    self._home.acknowledged()
             elif kind == CAPABILITIES:
                 try:
-                    engine.sender.capable(self, parse_capabilities(bodies[-1]))
+                    self._outlet.capable(self, parse_capabilities(bodies[-1]))
                 except RemoteProtocolError as error:
                     self.close(f"protocol error: {error}", error)
                     return
@@ -344,13 +431,12 @@ class Peer:
 
     def room(self) -> int:
         """How many more messages may be received now."""
-        engine = self.engine
-        if engine.closing:
+        if self._life.closing:
             return UNBOUNDED
         if self.lane.control_bytes > CONTROL_MARK:
             return 0
         # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
-        return self.credit.room(past_mark=bool(engine.sender.ack_waiters and engine.sender.waits_for(self)))
+        return self.credit.room(past_mark=self._outlet.expects_acknowledgements(self))
 
     def _pause(self) -> None:
         """Stop reading until there is room. Unregistered, not masked: see `Reactor.watch`."""
@@ -363,7 +449,7 @@ class Peer:
     def look_for_room(self) -> None:
         """Read again if there is room that nobody has told of."""
         if self.paused:
-            self.engine.receiver.inbox.settle()
+            self._inlet.settle_taken()
             if self.room() > 0:
                 self.resume()
 
@@ -383,7 +469,7 @@ class Peer:
         if not self.paused or self._closed or self._behind is not None:
             return
         room = self.room()
-        if room <= 0 or (room <= self.credit.hwm // 2 and not self.engine.receiver.manual):
+        if room <= 0 or (room <= self.credit.hwm // 2 and not self._inlet.manual):
             return
         self.paused = False
         self._reading = True
@@ -402,7 +488,7 @@ class Peer:
     def look(self) -> None:
         """Read what is there, before judging the silence."""
         if self.lent:
-            self.engine.receiver.conversation.end()
+            self._inlet.stop_lending()
         if self._reading and not self._closed:
             self._read()
 
@@ -420,8 +506,8 @@ class Peer:
     def hear(self) -> bool:
         """Receive once, and deliver the message if it is exactly one; otherwise what came is left to the network
         thread. By the waiting thread, which may be interrupted anywhere."""
-        receiver = self.engine.receiver
-        append = receiver.inbox.append_batch
+        inlet = self._inlet
+        append = inlet.append_batch
         with self.lane.lock:
             unread = self.unread
             if not self.lent or unread:
@@ -446,7 +532,7 @@ class Peer:
             self.received_messages += 1
             del unread[0]
             append(batch)
-        receiver.inbox.delivered()
+        inlet.appended()
         return True
 
     def take_back(self) -> None:
@@ -562,12 +648,12 @@ class Peer:
         """Write what there is to write."""
         if self._closed:
             if self.queue:  # a sender came late, and left it to us
-                self.engine.sender.give_back(self.lane)
+                self._outlet.give_back(self.lane)
             return
         if self.transport.handshaking:
             return
         if self.retired and self.queue:  # another connection has taken over
-            self.engine.sender.give_back(self.lane)
+            self._outlet.give_back(self.lane)
         if self.transport.unsent:
             try:
                 self.transport.flush()
@@ -586,7 +672,9 @@ class Peer:
             self._watch()
         if self.retired and not self.closing and not self._blocked and lane.writing is None and not lane.control:
             self._end_sending()
-        self.engine.sender.flushed(self)
+        self._outlet.flushed(self)
+        if self._life.closing:
+            self._home.flushed(self)
 
     def _cannot_send(self, error: OSError) -> None:
         """Nothing can be sent any more; what the peer had sent before is still there to be read, within the marks, and
@@ -597,7 +685,7 @@ class Peer:
             self._broken(error)
             return
         if not self.retired:
-            self.engine.retire(self, f"the connection broke: {error}", self._as_broken(error))
+            self._home.cannot_send(self, f"the connection broke: {error}", self._as_broken(error))
         if not self.closing:
             self.closing = True
             self._blocked = False
@@ -610,7 +698,7 @@ class Peer:
         """Send nothing more; what is being written is, and then the other end is told that it was all. What comes is
         read to its end, within the marks; if it does not end, for as long as a dead peer is waited for."""
         if self.lent:
-            self.engine.receiver.conversation.end()
+            self._inlet.stop_lending()
         self.retired = reason
         self.lane.dead = True
         self._wait_for_end()
@@ -620,7 +708,7 @@ class Peer:
     def _wait_for_end(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self._io.call_later(self.engine.settings.heartbeat_timeout, self._not_over)
+        self._deadline = self._io.call_later(self._settings.heartbeat_timeout, self._not_over)
 
     def _not_over(self) -> None:
         if self._behind is not None or (self.paused and hung_up(self.sock)):
@@ -638,7 +726,7 @@ class Peer:
         """Messages of this connection count as later than all of ``old``, which is still being read; ``send``: those
         that we send may go out meanwhile."""
         if self.lent:
-            self.engine.receiver.conversation.end()
+            self._inlet.stop_lending()
         self._behind = old
         old._followers.append(self)
         self._reading = False
@@ -715,7 +803,7 @@ class Peer:
     def close(self, reason: str, error: BaseException | None) -> None:
         """The end of this connection, whoever brought it about; an empty ``reason`` goes unreported."""
         if self.lent:
-            self.engine.receiver.conversation.end()
+            self._inlet.stop_lending()
         if self._closed:
             return
         decoder = self.session.decoder
@@ -735,7 +823,7 @@ class Peer:
         if self._deadline is not None:
             self._deadline.cancel()
         self.session.closed()
-        self.engine.lost(self, reason, error)
+        self._home.lost(self, reason, error)
         followers, self._followers = self._followers, []
         for follower in followers:
             follower._go_ahead(self)
@@ -765,6 +853,13 @@ class Peer:
 
     def fileno(self) -> int:
         return self.sock.fileno()
+
+    @property
+    def phase(self) -> str:
+        """How far a connection has come that is not open."""
+        if self.transport.handshaking:
+            return "TLS"
+        return "authorizing" if self.identity else "HELLO"
 
     @property
     def following(self) -> bool:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..deadline import Deadline
 from ..errors import UndeliveredError
 
-if TYPE_CHECKING:
-    from .sending import Sender
+__all__ = ["Keeper", "Receipt"]
 
-__all__ = ["Receipt"]
+
+class Keeper(Protocol):
+    """Who keeps the message until it is acknowledged: the sending half."""
+
+    def is_outstanding(self, message_id: bytes) -> bool:
+        """Whether it is neither acknowledged nor given up on."""
+
+    def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
+        """Wait until that is decided; false at the deadline."""
+
+    def trouble(self) -> str:
+        """What is wrong with the endpoints, for the text of an error."""
 
 
 class Receipt:
     """The proof, to come, that one message was delivered. May be kept or thrown away, and used from any thread."""
 
-    __slots__ = ("_failed", "_sender", "message_id")
+    __slots__ = ("_failed", "_keeper", "message_id")
 
-    def __init__(self, sender: Sender, message_id: bytes) -> None:
-        self._sender = sender
+    def __init__(self, keeper: Keeper, message_id: bytes) -> None:
+        self._keeper = keeper
         self._failed = ""
         self.message_id = message_id
         """16 bytes, the same on every resend."""
@@ -27,7 +37,7 @@ class Receipt:
     @property
     def acked(self) -> bool:
         """Whether the receiver has acknowledged the message."""
-        return not self._failed and self.message_id not in self._sender.ledger.outstanding
+        return not self._failed and not self._keeper.is_outstanding(self.message_id)
 
     @property
     def failed(self) -> bool:
@@ -42,16 +52,16 @@ class Receipt:
         `Søcket.close` for example.
         """
         deadline = Deadline(timeout)
-        if not self._sender.wait_for_receipt(self, deadline):
+        if not self._keeper.wait_for_receipt(self, deadline):
             raise TimeoutError(f"message {self.message_id.hex()} was not acknowledged within {timeout:g} s"
-                               f"{self._sender.trouble()}")
+                               f"{self._keeper.trouble()}")
         if self._failed:
             raise UndeliveredError(self._failed)
 
     @property
     def _settled(self) -> bool:
         """For the engine: whether it is decided."""
-        return bool(self._failed) or self.message_id not in self._sender.ledger.outstanding
+        return bool(self._failed) or not self._keeper.is_outstanding(self.message_id)
 
     def _fail(self, reason: str) -> None:
         """For the engine: the message is given up on."""

@@ -7,117 +7,76 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..reactor.reactor import Reactor
 from ..wire.envelope import ack_frames
 from ..wire.framing import READ_SIZE
-from .delivery import AckMode, Arrivals
+from . import exiting
+from .accounts import Accounts
+from .choices import AckMode
 from .conversation import Conversation
 from .credit import Credit
+from .deliveries import Delivery
+from .delivery import Arrivals
 from .inbox import Batch, Inbox, RequestBatch
+from .lane import Lane
+from .life import Life
+from .settings import Settings
 
 if TYPE_CHECKING:
-    from .engine import Engine
     from .peers import Peer
-    from .smart_socket import Delivery
 
-__all__ = ["Receiver"]
+__all__ = ["AnswerWay", "Receiver"]
 
 ACK_DELAY: Final = 0.001
-MOST_MARKS: Final = 10
 LONG_RUN: Final = 64
 """Messages that came at once."""
+
+
+class AnswerWay(Protocol):
+    """The sending half, as the receiving one needs it."""
+
+    def find(self, identity: bytes) -> Lane | None:
+        """The way to a peer that is connected."""
+
+    def answering(self) -> None:
+        """Somebody has waited for what it gets now. From any thread."""
 
 
 class Receiver:
     """What one Søcket receives."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.io = engine.io
-        self._ack_mode = engine.settings.ack_mode
+    def __init__(self, settings: Settings, life: Life, io: Reactor, accounts: Accounts, answers: AnswerWay) -> None:
+        self._life = life
+        self._io = io
+        self._accounts = accounts
+        self._answers = answers
+        self._ack_mode = settings.ack_mode
         self.manual = self._ack_mode is AckMode.MANUAL
         # A long run came out of one read, so its messages are small. Where the mark in messages holds for so many small
         # ones before the mark in bytes does, they need not be weighed.
-        settings = engine.settings
         self._weighs_all = self.manual or settings.recv_hwm * (READ_SIZE // LONG_RUN) > settings.recv_hwm_bytes
         self.inbox = Inbox(self._watch_batch, self._finish_batch, manual=self.manual)
-        self.conversation = Conversation(self, self.inbox.waiters)
+        self.conversation = Conversation(io, self.inbox.waiters, answers.answering)
         self.inbox.special_ticket = self.conversation.ticket
-        self.arrivals = Arrivals(engine.settings.dedupe)
-        self._accounts: dict[bytes, _Account] = {}
-        self._orphans: dict[bytes, Pending] = {}
-        """What those have pending that have gone."""
-        self._orphaned = Pending(0, 0)
-        """All of them together."""
-        self.is_flooded = False
-        """Whether that is so much that nobody new is let in."""
-
-    # Marks
-
-    def open_account(self, peer: Peer) -> Credit:
-        """The credit of an identity that has connected."""
-        account = self._accounts.get(peer.identity)
-        if account is None:
-            settings = self._engine.settings
-            account = _Account(Credit(peer.identity, settings.recv_hwm, settings.recv_hwm_bytes), [])
-            self._accounts[peer.identity] = account
-        account.peers.append(peer)
-        self._note_orphan(account)
-        return account.credit
-
-    def connections_of(self, identity: bytes) -> int:
-        """How many an identity has, those included that are only read to their end."""
-        account = self._accounts.get(identity)
-        return 0 if account is None else len(account.peers)
-
-    def leave_account(self, peer: Peer) -> None:
-        """The connection has gone; what it brought and nobody took still counts."""
-        account = self._accounts.get(peer.identity)
-        if account is not None and peer in account.peers:
-            account.peers.remove(peer)
-            account.credit.waits = True
-            self._taken_from(account.credit)
-
-    def _taken_from(self, credit: Credit) -> None:
-        """Messages of an identity have been taken that somebody waits for."""
-        account = self._accounts.get(credit.identity)
-        if account is None:
-            return
-        for peer in tuple(account.peers):
-            if peer.paused:
-                peer.resume_safely()  # which may be its end, and bring us here again
-        if not account.peers and credit.pending <= 0:
-            self._accounts.pop(credit.identity, None)
-        credit.waits = not account.peers or any(peer.paused for peer in account.peers)
-        self._note_orphan(account)
-
-    def _note_orphan(self, account: _Account) -> None:
-        """Those who come, leave something, and go, each under another name, may together have so many times the marks
-        here; then newcomers wait outside until some of it is taken."""
-        credit = account.credit
-        before = self._orphans.pop(credit.identity, NOTHING_PENDING)
-        now = NOTHING_PENDING
-        if not account.peers and credit.pending > 0:
-            now = self._orphans[credit.identity] = Pending(credit.pending, credit.pending_bytes)
-        messages, size = (total - old + new for total, old, new in zip(self._orphaned, before, now))
-        self._orphaned = Pending(messages, size)
-        flooded = messages >= MOST_MARKS * credit.hwm or size >= MOST_MARKS * credit.hwm_bytes
-        if flooded != self.is_flooded:
-            self.is_flooded = flooded
-            self._engine.regulate_accepting()
+        self.arrivals = Arrivals(settings.dedupe)
+        self.append_batch = self.inbox.append_batch
+        self.appended = self.inbox.delivered
+        self.settle_taken = self.inbox.settle
+        self.stop_lending = self.conversation.end
 
     # What arrives
 
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
         """DATA has been received."""
         self.conversation.interrupt()
-        if not self._engine.closing:
+        if not self._life.closing:
             self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None:
         """A single small DATA message has been received: the short way of `arrived`."""
-        if self.manual or self._engine.closing:
+        if self.manual or self._life.closing:
             self.arrived(peer, [payload])
             return
         size = len(payload)
@@ -127,12 +86,12 @@ class Receiver:
         inbox = self.inbox
         inbox.deliver(Batch(credit, (payload,), 1, size))
         if inbox.waiters.waiting:
-            self.io.notices.append(inbox.waiters.notify)
+            self._io.notices.append(inbox.waiters.notify)
             self.conversation.overhear(peer)
 
     def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         """DATA_REQ has been received."""
-        if self._engine.closing:
+        if self._life.closing:
             return  # and not acknowledged, for nobody will take it
         found = self.arrivals.sort(peer.identity, message_ids, payloads)
         if found.again:
@@ -143,7 +102,7 @@ class Receiver:
         if mode is AckMode.ON_RECV:
             self._deliver(peer, found.bodies, found.bodies, found.message_ids)
         elif mode is AckMode.MANUAL:
-            # They count until they are acknowledged: see `settle_delivery`.
+            # They count until they are acknowledged: see `_settle`.
             self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None, until_taken=False)
         else:
             self._deliver(peer, found.bodies, found.bodies, None)
@@ -164,21 +123,24 @@ class Receiver:
         else:
             inbox.deliver(Batch(credit, messages))
         if inbox.waiters.waiting:
-            self.io.notices.append(inbox.waiters.notify)
+            self._io.notices.append(inbox.waiters.notify)
 
     # What is taken
 
     def _finish_batch(self, batch: Batch) -> None:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
         if isinstance(batch, RequestBatch):
-            self.io.call(self._look_at_batch, batch)
+            self._io.call(self._look_at_batch, batch)
         credit = batch.credit
         if credit is not None and credit.waits:
-            self.io.call(self._taken_from, credit)
+            self._io.call(self._taken_from, credit)
+
+    def _taken_from(self, credit: Credit) -> None:
+        self._accounts.taken_from(credit)
 
     def _watch_batch(self, batch: RequestBatch) -> None:
         """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
-        self.io.call(self._look_at_batch, batch)
+        self._io.call(self._look_at_batch, batch)
 
     def _look_at_batch(self, batch: RequestBatch) -> None:
         """Acknowledge what has been taken, and look again soon for as long as more is."""
@@ -187,7 +149,7 @@ class Receiver:
             self._acknowledge(batch.identity, taken)
         if batch.queue and not batch.ticking:
             batch.ticking = True
-            self.io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
 
     def _look_at_batch_again(self, batch: RequestBatch) -> None:
         taken = batch.taken_ids()
@@ -198,7 +160,7 @@ class Receiver:
         if taken:
             self._acknowledge(batch.identity, taken)
         if batch.ticking and batch.queue:
-            self.io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
         else:
             batch.ticking = False
 
@@ -209,12 +171,20 @@ class Receiver:
 
     def _send_acks(self, sender: bytes, message_ids: list[bytes]) -> None:
         """On the newest connection under that identity; if there is none, the resend will ask again."""
-        lane = self._engine.sender.router.find(sender)
+        lane = self._answers.find(sender)
         if lane is not None:
             lane.add_control(ack_frames(message_ids))
-            self.io.work.add(lane.owner)
+            self._io.work.add(lane.owner)
 
-    def settle_delivery(self, delivery: Delivery, accept: bool) -> None:
+    def settle(self, delivery: Delivery, accept: bool) -> None:
+        """See `Delivery`. From any thread."""
+        if self._life.closing:
+            exiting.stay_blocked()
+        self._life.check_open()
+        if delivery._message_id is not None and not delivery._settled:
+            self._io.call(self._settle, delivery, accept)
+
+    def _settle(self, delivery: Delivery, accept: bool) -> None:
         """A manual acknowledgement, or a refusal; the first that is said of a delivery counts."""
         message_id = delivery._message_id
         if delivery._settled or message_id is None:
@@ -229,7 +199,7 @@ class Receiver:
             credit.arrived -= 1
             credit.arrived_bytes -= len(delivery.data)
             if credit.waits:
-                self._taken_from(credit)
+                self._accounts.taken_from(credit)
 
     def acknowledge_taken(self) -> None:
         """At the end: what has been taken is acknowledged, and the rest discarded."""
@@ -238,27 +208,6 @@ class Receiver:
             if taken:
                 self._acknowledge(batch.identity, taken)
 
-    def answering(self) -> None:
-        """The taker has waited for what it gets now: what it sends next is no burst. By the taker."""
-        self._engine.sender.last_send = 0.0
-
     def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
-        self._engine._crashed(error)
-
-
-class Pending(NamedTuple):
-    """What nobody has taken yet."""
-
-    messages: int
-    bytes: int
-
-
-NOTHING_PENDING: Final = Pending(0, 0)
-
-
-class _Account(NamedTuple):
-    """The credit of one identity and its connections: one, but for a change of connection, or none any more."""
-
-    credit: Credit
-    peers: list[Peer]
+        self._life.on_crash(error)

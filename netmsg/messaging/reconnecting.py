@@ -10,22 +10,20 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from ..errors import ConnectFailedError
 from ..reactor.dialling import Dial
-from ..reactor.reactor import Timer
+from ..reactor.reactor import Reactor, Timer
 from ..sockets.addresses import Address, host_and_port
 from ..sockets.resolving import resolve_in_background
 from .backoff import Backoff
-from .events import Connecting, Retrying
-from .peers import Peer
-from .reporting import failure, phase_of, readable
+from .callbacks import Callbacks
+from .events import Connecting, EventQueue, Retrying
+from .life import Life
+from .reporting import failure, readable
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
-__all__ = ["Endpoint", "naming"]
+__all__ = ["Complain", "Connection", "Endpoint", "Welcome", "naming"]
 
 log = logging.getLogger("netmsg.messaging")
 
@@ -40,19 +38,53 @@ LONGEST_AT_CLOSE: Final = 0.1
 """Seconds that are waited at most while `close` lingers: there is not much time left."""
 
 
+Complain = Callable[..., None]
+"""See `Reporter.complain`."""
+
+
+class Connection(Protocol):
+    """What an endpoint knows of a connection that it has led to."""
+
+    open_since: float | None
+    """When the handshake was over (``time.monotonic()``)."""
+
+    @property
+    def phase(self) -> str:
+        """How far it has come that is not open."""
+
+
+class Welcome(Protocol):
+    """Those to whom an endpoint brings its connections."""
+
+    def connected(self, sock: socket.socket, target: tuple[str, int] | str, endpoint: Endpoint,
+                  context: ssl.SSLContext | None, server_hostname: str | None) -> Connection:
+        """Here is one."""
+
+    def wants(self, endpoint: Endpoint) -> bool:
+        """Whether another one is wanted."""
+
+    def without(self, endpoint: Endpoint) -> None:
+        """There will be no other one."""
+
+
 class Endpoint:
     """Belongs to the network thread. One attempt is in progress at a time; what a former one still brings, such as the
     late answer of a resolver, is known by its generation and ignored."""
 
-    def __init__(self, engine: Engine, target: tuple[str, int] | str, *, ssl_context: ssl.SSLContext | None,
+    def __init__(self, target: tuple[str, int] | str, welcome: Welcome, life: Life, io: Reactor, events: EventQueue,
+                 delaying: Callbacks, complain: Complain, *, ssl_context: ssl.SSLContext | None,
                  server_hostname: str | None, connect_timeout: float,
                  reconnection_delay: Callable[[], float] | None) -> None:
         self.target = target
-        self.peer: Peer | None = None
+        self.peer: Connection | None = None
         self.connecting = False
         """Whether an attempt is in progress: from the dialling to the end of the handshake."""
-        self._engine = engine
-        self._io = engine.io
+        self._welcome = welcome
+        self._life = life
+        self._io = io
+        self._events = events
+        self._delaying = delaying
+        self._complain = complain
         self._ssl_context = ssl_context
         self._server_hostname = server_hostname
         self._connect_timeout = connect_timeout
@@ -67,15 +99,17 @@ class Endpoint:
         self._resting = False
         self.leads_to = b""
         """The identity of the peer that it led to last."""
+        self.took_leave = False
+        """Whether that peer has been said goodbye to, because the Søcket closes."""
 
     def start(self) -> None:
         """Dial."""
-        if self._stopped or self._engine.closed:
+        if self._stopped or self._life.closed:
             return
         self._generation += 1
         generation = self._generation
         self.connecting = True
-        self._engine.events.add(Connecting(self.target))
+        self._events.add(Connecting(self.target))
         self._timer = self._io.call_later(self._connect_timeout, self._timed_out, generation)
         self._phase = "resolving"
         if isinstance(self.target, str):
@@ -107,7 +141,7 @@ class Endpoint:
                                             [(host_and_port(at), error) for (_, at), error in failures]))
             return
         self._cancel()
-        self.peer = self._engine.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
+        self.peer = self._welcome.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
 
     def _failed(self, error: OSError) -> None:
         self._cancel()
@@ -117,12 +151,13 @@ class Endpoint:
     def opened(self, identity: bytes) -> None:
         """The handshake is over, and the peer in."""
         self.leads_to = identity
+        self.took_leave = False
         self.connecting = False
         self._failure = ""
 
     def ended(self, open_for: float, reason: str, error: BaseException | None) -> None:
         """The connection has gone, ``open_for`` seconds after its handshake (0: it never came to that)."""
-        phase = "" if self.peer is None or self.peer.open_since is not None else phase_of(self.peer)
+        phase = "" if self.peer is None or self.peer.open_since is not None else self.peer.phase
         self.peer = None
         self.connecting = False
         if self._resting:
@@ -152,21 +187,21 @@ class Endpoint:
         peer = self.peer
         if peer is not None and peer.open_since is not None:
             return ""
-        phase = self._phase if peer is None else phase_of(peer)
+        phase = self._phase if peer is None else peer.phase
         return f"{readable(self.target)} is not past {phase} yet" if self.connecting else ""
 
     def _wait(self, phase: str, reason: str, error: BaseException | None) -> None:
         """Dial again after a while, unless there is nothing to dial for any more."""
         self._failure = failure(phase, reason) if phase else reason
-        if self._stopped or not self._engine.wants(self):
-            self._engine.check_closed()
+        if self._stopped or not self._welcome.wants(self):
+            self._welcome.without(self)
             return
         delay = self._backoff.next()
-        if self._reconnection_delay is None or self._engine.closing:
+        if self._reconnection_delay is None or self._life.closing:
             self._wait_for(self._generation, delay, phase, reason, error)
             return
         generation = self._generation
-        complain = self._engine.reporter.complain
+        complain = self._complain
 
         def decided(result: Any, failure: BaseException | None) -> None:
             wish = delay if failure is not None else _delay(result, delay, complain)
@@ -178,14 +213,14 @@ class Endpoint:
                 self._wait_for(generation, SHORTEST, phase, reason, error)  # it has been waited for
 
         self._timer = self._io.call_later(max(PATIENCE, delay), undecided)
-        self._engine.delaying.run(self._reconnection_delay, (), decided)
+        self._delaying.run(self._reconnection_delay, (), decided)
 
     def _wait_for(self, generation: int, delay: float, phase: str, reason: str, error: BaseException | None) -> None:
         if generation != self._generation or self._stopped:
             return
         self._cancel()  # whatever else may have been decided comes too late
-        delay = max(SHORTEST, min(delay, LONGEST_AT_CLOSE) if self._engine.closing else delay)
-        self._engine.events.add(Retrying(self.target, None, reason, error, delay=delay, phase=phase, at=time.time()))
+        delay = max(SHORTEST, min(delay, LONGEST_AT_CLOSE) if self._life.closing else delay)
+        self._events.add(Retrying(self.target, None, reason, error, delay=delay, phase=phase, at=time.time()))
         self._timer = self._io.call_later(delay, self.start)
 
     def hurry(self) -> None:
@@ -193,6 +228,11 @@ class Endpoint:
         if not (self.connecting or self._stopped or self._resting) and self.peer is None:
             self._cancel()  # a function that was asked for the delay need not answer any more
             self._timer = self._io.call_later(random.uniform(SHORTEST, LONGEST_AT_CLOSE), self.start)
+
+    def revive(self) -> None:
+        """The Søcket closes, and something waits again: dial, where that had been given up."""
+        if self._timer is None and self._dial is None:
+            self.hurry()
 
     def stop(self) -> None:
         """Dial no more; a connection that is up stays."""
@@ -219,7 +259,7 @@ class Endpoint:
         self._failed(OSError(f"connecting failed: {error!r}"))
 
 
-def _delay(wish: Any, default: float, complain: Callable[..., None]) -> float:
+def _delay(wish: Any, default: float, complain: Complain) -> float:
     """What the user's function returned if it makes sense; else, with a word in the log, the default."""
     try:
         delay = float(wish)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection
+from typing import Any, Final, Protocol
 
 from ..errors import RemoteProtocolError
-from ..reactor.reactor import Timer
+from ..reactor.reactor import Reactor, Timer
 from ..speaking import say, soon
 from .events import AcceptError, Connected, Disconnected, Dropped, Event, HandshakeFailed, Retrying, Undelivered
+from .life import Life
+from .losses import Losses
 
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .peers import Peer
-
-__all__ = ["Reporter", "failure", "phase_of", "readable", "trouble"]
+__all__ = ["Reporter", "Whereabouts", "failure", "readable"]
 
 log = logging.getLogger("netmsg.messaging")
 
@@ -34,14 +33,35 @@ CROSSED: Final = "both ends dialled"
 """How the reason begins why one of two connections was closed that are one too many, and no trouble at all."""
 
 
+class Dialled(Protocol):
+    """What a Søcket dials."""
+
+    @property
+    def trouble(self) -> str:
+        """What is in the way of a connection, in words for people; empty while there is one. From any thread."""
+
+
+class Whereabouts(Protocol):
+    """What a Søcket dials, and what it listens at."""
+
+    @property
+    def acceptors(self) -> Collection[object]: ...
+
+    @property
+    def endpoints(self) -> Collection[Dialled]: ...
+
+
 class Reporter:
     """Tells the log about one Søcket. `tell` may be called from any thread, at any rate."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, identity: bytes, io: Reactor, life: Life, places: Whereabouts, losses: Losses) -> None:
         self._refusal = ""  # what was wrong with the last connection that was accepted and not let in
         self._refused_at = 0.0
-        self._engine = engine
-        self._name = f"Søcket {engine.identity.hex()[:8]}"
+        self._io = io
+        self._life = life
+        self._places = places
+        self._losses = losses
+        self._name = f"Søcket {identity.hex()[:8]}"
         self._quiet: dict[object, float] = {}  # until when each subject is; a glance saves the way to the other thread
         self._said: dict[object, float] = {}  # when; the thread that speaks alone looks at it
         self._counted: dict[str, int] = {}  # what has been said of each counter
@@ -50,10 +70,19 @@ class Reporter:
 
     # From any thread
 
-    @property
-    def refusal(self) -> str:
-        """What was wrong with the last connection that was refused, if that was lately."""
-        return self._refusal if time.monotonic() < self._refused_at + QUIET else ""
+    def trouble(self) -> str:
+        """What a ``TimeoutError`` adds to what was waited for: the last failures of the endpoints, as far as there are
+        any, and of the last connection that was refused; or that there are none, which may be what is wrong."""
+        endpoints = tuple(self._places.endpoints)
+        if not endpoints and not self._places.acceptors:
+            return "; the Søcket is neither bound nor connected to anything"
+        failures = [failure for failure in (endpoint.trouble for endpoint in endpoints) if failure]
+        told = failures[:MOST_NAMED]
+        if self._refusal and time.monotonic() < self._refused_at + QUIET:
+            told.append(self._refusal)
+        if len(failures) > MOST_NAMED:
+            told.append(f"and {len(failures) - MOST_NAMED} more fail")
+        return "".join(f"; {text}" for text in told)
 
     def tell(self, event: Event) -> None:
         """Have it said, if it is worth it."""
@@ -62,7 +91,7 @@ class Reporter:
             assert isinstance(event, Dropped)
             if event.reason == GIVEN_UP:
                 soon(self._say, logging.WARNING, "%s: %d message%s given up at close%s", self._name, event.count,
-                     "s were" if event.count > 1 else " was", self._engine.trouble())
+                     "s were" if event.count > 1 else " was", self.trouble())
             else:
                 self._lost(event.reason)
         elif kind is Undelivered:
@@ -105,6 +134,10 @@ class Reporter:
         """Of a function of the user's, by its name: what it returns or raises others may cause at will."""
         self._warn(("function", function), f"%s: %s() {text}", self._name, function, *arguments, error=error)
 
+    def raised(self, function: str, error: BaseException) -> None:
+        """A function of the user's has raised."""
+        self.complain(function, "raised", error=error)
+
     def _warn(self, subject: object, text: str, *arguments: object, error: BaseException | None = None) -> None:
         if not self._is_quiet(subject) and log.isEnabledFor(logging.WARNING):
             soon(self._warn_now, subject, error, text, *arguments)
@@ -134,7 +167,7 @@ class Reporter:
         if self._is_quiet("lost"):
             self._waiting = True
             try:
-                self._engine.io.call(self._wait)
+                self._io.call(self._wait)
             except BaseException:  # interrupted, perhaps before it was said: the next loss says it again
                 self._waiting = False
                 raise
@@ -145,8 +178,8 @@ class Reporter:
     # The network thread
 
     def _wait(self) -> None:
-        if not self._engine.closed and self._timer is None:
-            self._timer = self._engine.io.call_later(self._quiet.get("lost", 0.0) - time.monotonic(), self._waited)
+        if not self._life.closed and self._timer is None:
+            self._timer = self._io.call_later(self._quiet.get("lost", 0.0) - time.monotonic(), self._waited)
 
     def _waited(self) -> None:
         self._timer = None
@@ -181,11 +214,10 @@ class Reporter:
         say(log, logging.WARNING, text, *arguments, exc_info=error)
 
     def _say_losses(self) -> None:
-        if self._engine.is_forked:
+        if self._life.forked:
             return
-        stats = self._engine.stats()
-        counts = {cause: count for cause, count in stats.dropped.items() if cause != GIVEN_UP}
-        counts[UNDELIVERED] = stats.undelivered
+        counts = {cause: count for cause, count in tuple(self._losses.dropped.items()) if cause != GIVEN_UP}
+        counts[UNDELIVERED] = self._losses.undelivered
         for cause, count in counts.items():
             more = count - self._counted.get(cause, 0)
             if more <= 0:
@@ -202,27 +234,9 @@ class Reporter:
 _TROUBLES: Final = frozenset({Retrying, HandshakeFailed, AcceptError})
 
 
-def trouble(failures: list[str], refusal: str, dials: bool, listens: bool) -> str:
-    """What a ``TimeoutError`` adds to what was waited for: the last failures of the endpoints, as far as there are any;
-    or that there are none, which may be what is wrong."""
-    if not dials and not listens:
-        return "; the Søcket is neither bound nor connected to anything"
-    told = failures[:MOST_NAMED] + ([refusal] if refusal else [])
-    if len(failures) > MOST_NAMED:
-        told.append(f"and {len(failures) - MOST_NAMED} more fail")
-    return "".join(f"; {text}" for text in told)
-
-
 def failure(phase: str, reason: str) -> str:
     """A phase of connecting and why it failed, in one line."""
     return f"{phase} failed: {reason.removeprefix(f'{phase}: ')}"
-
-
-def phase_of(peer: Peer) -> str:
-    """How far a connection has come that is not open."""
-    if peer.transport.handshaking:
-        return "TLS"
-    return "authorizing" if peer.identity else "HELLO"
 
 
 def readable(address: Any) -> str:

@@ -12,35 +12,11 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..wire.envelope import LARGE_FRAME, Frame, frame_header
+from .choices import SendMode
 from .kept import Kept, Limits, Parked, large_size
 from .lane import Lane, is_addressed
 
-__all__ = ["OnFull", "Placed", "Router", "SendMode"]
-
-
-class SendMode(Enum):
-    """Which peers a message goes to: ``ROUNDROBIN``, the next in turn, or ``PUBLISH``, all of them."""
-
-    ROUNDROBIN = "round-robin"
-    """One: the next in turn that has room."""
-    PUBLISH = "publish"
-    """Every peer gets a copy."""
-
-
-class OnFull(Enum):
-    """What a send does when its queue is at the high-water mark: ``BLOCK`` (wait for room, up to the timeout),
-    ``DROP_OLDEST``, ``DROP_NEWEST``, ``RAISE`` (`QueueFullError`), or ``DISCONNECT`` the peer that does not keep up."""
-
-    BLOCK = "block"
-    """Wait for room, up to the timeout."""
-    DROP_OLDEST = "drop-oldest"
-    """Make room by dropping the oldest message of that queue."""
-    DROP_NEWEST = "drop-newest"
-    """Drop the message being sent."""
-    RAISE = "raise"
-    """Raise `QueueFullError`."""
-    DISCONNECT = "disconnect"
-    """Close the connection to the peer that does not keep up."""
+__all__ = ["Departure", "Placed", "Router", "Squeezed"]
 
 
 class Placed(Enum):

@@ -18,18 +18,23 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
+from ..reactor.reactor import Reactor
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, request_frame
 from . import exiting
-from .delivery import DeliveryGuarantee, Ledger
-from .events import Dropped, Full, Undelivered
+from .choices import OnFull, SendMode
+from .connections import Connections
+from .delivery import Ledger
+from .events import Dropped, EventQueue, Full, Undelivered
 from .kept import Limits
 from .lane import Addressed, Lane
+from .life import Life
+from .losses import Losses
 from .receipts import Receipt
-from .routing import Departure, OnFull, Placed, Router, SendMode, Squeezed
+from .routing import Departure, Placed, Router, Squeezed
+from .settings import Settings
 
 if TYPE_CHECKING:
-    from .engine import Engine
     from .peers import Peer
 
 __all__ = ["BURST", "Sender"]
@@ -53,13 +58,17 @@ UNKNOWN_WINDOW: Final = 200
 class Sender:
     """What one Søcket sends: the router and the ledger, under one lock, and the threads that wait for room."""
 
-    def __init__(self, engine: Engine) -> None:
-        settings = engine.settings
-        self._engine = engine
-        self._io = engine.io
+    def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
+                 connections: Connections, trouble: Callable[[], str]) -> None:
         self._settings = settings
-        self._events = engine.events
-        self.reliable = settings.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
+        self._life = life
+        self._io = io
+        self._events = events
+        self._losses = losses
+        self._connections = connections
+        self.trouble = trouble
+        """What is wrong with the endpoints, for the text of an error."""
+        self.reliable = settings.reliable
         self.route = new_lock()
         self.router = Router(settings.send_mode, Limits(settings.send_hwm, settings.send_hwm_bytes),
                              reliable=self.reliable)
@@ -70,24 +79,30 @@ class Sender:
         anything at all has to be considered."""
         self.ack_waiters = 0
         """How many threads wait for acknowledgements, which stand behind data in the network."""
-        self.drops: dict[str, int] = {}
-        """Messages dropped, by cause."""
-        self.undelivered = 0
         self._senders = Waiters()
         self._addressing_senders = Waiters()
         self._receipt_waiters = Waiters()
         self.last_send = 0.0
         """When something was last handed on to be written: see `QUIET`."""
         self._fanout = _Fanout(self)
-        self._tally = new_lock()  # guards `drops`; a leaf
         self._credit = 0  # copies that may be published before a peer's queue has to be looked at
         self._full_reported = False
 
     def _crashed(self, error: Exception) -> None:
         """A step on the network thread failed."""
-        self._engine._crashed(error)
+        self._life.on_crash(error)
+
+    # From any thread: looking
+
+    def find(self, identity: bytes) -> Lane | None:
+        """The way to a peer that is connected."""
+        return self.router.find(identity)
 
     # From any thread: sending
+
+    def answering(self) -> None:
+        """Somebody has waited for what it gets now: what is sent next is no burst, but an answer."""
+        self.last_send = 0.0
 
     def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
@@ -95,11 +110,11 @@ class Sender:
         squeezed = None
         drops_oldest = self._settings.on_full is OnFull.DROP_OLDEST
         while True:
-            if self._engine.over:  # before the lock, which in a forked child may be held for ever
-                self._engine.check_open()
+            if self._life.over:  # before the lock, which in a forked child may be held for ever
+                self._life.check_open()
             with self.route:
-                if self._engine.over:
-                    self._engine.check_open()
+                if self._life.over:
+                    self._life.check_open()
                 receipt, frame = self._frame(data, identity)
                 if self.reliable:
                     placed, lanes = self.router.place(frame, identity)
@@ -143,7 +158,7 @@ class Sender:
         """At least once: send a message in the place of the oldest one, whose receipt is told. Where no interrupt can
         come, which would have that one forgotten by the one and not by the other. Nothing once the Søcket closes."""
         with self.route:
-            if self._engine.over:
+            if self._life.over:
                 return
             receipt, frame = self._frame(data, identity)
             assert receipt is not None
@@ -206,12 +221,12 @@ class Sender:
     def _refresh(self) -> None:
         """Say anew whether messages may be dealt without the lock. Under ``route``."""
         router = self.router
-        if (self.reliable or self._settings.send_mode is SendMode.PUBLISH or router.waiting or self._engine.closing
-                or self._engine.is_forked):
+        if (self.reliable or self._settings.send_mode is SendMode.PUBLISH or router.waiting or self._life.closing
+                or self._life.forked):
             self.fast_ring = ()
         else:
             self.fast_ring = tuple(lane.owner for lane in router.ring)
-            if self._engine.over:  # meanwhile: closing takes no lock
+            if self._life.over:  # meanwhile: closing takes no lock
                 self.fast_ring = ()
 
     def kick(self, peer: Peer) -> None:
@@ -372,11 +387,11 @@ class Sender:
             self.ack_waiters += 1
             if self.reliable:
                 self._io.call(self._read_past_marks)
-            if not waiters.wait(lambda: self._engine.over or self._may_place(identity), deadline):
+            if not waiters.wait(lambda: self._life.over or self._may_place(identity), deadline):
                 raise SendTimeoutError("no room in the send queue in time")
         finally:
             self.ack_waiters -= 1
-        if self._engine.closing:
+        if self._life.closing:
             exiting.stay_blocked()
 
     def _may_place(self, identity: bytes | None) -> bool:
@@ -394,7 +409,7 @@ class Sender:
         return (self.reliable or not ring or bool(router.waiting)) and router.waiting_has_room()
 
     def _wait_while(self, condition: Callable[[], bool], deadline: Deadline) -> None:
-        if not self._engine.peer_waiters.wait(lambda: self._engine.closing or not condition(), deadline):
+        if not self._connections.changed.wait(lambda: self._life.closing or not condition(), deadline):
             raise SendTimeoutError("the send ran out of time")
 
     def _room_made(self, peer: Peer) -> None:
@@ -419,8 +434,7 @@ class Sender:
         return (max if self._settings.send_mode is SendMode.PUBLISH else min)(lengths) <= half
 
     def _dropped(self, reason: str, count: int, identity: bytes | None) -> None:
-        with self._tally:
-            self.drops[reason] = self.drops.get(reason, 0) + count
+        self._losses.drop(reason, count)
         self._events.add(Dropped(None, identity, reason, count=count))
 
     def wake_all(self) -> None:
@@ -429,13 +443,13 @@ class Sender:
         self._addressing_senders.notify_all()
         self._receipt_waiters.notify_all()
 
-    def trouble(self) -> str:
-        """See `Engine.trouble`."""
-        return self._engine.trouble()
+    def is_outstanding(self, message_id: bytes) -> bool:
+        """Whether a message is neither acknowledged nor given up on."""
+        return message_id in self.ledger.outstanding
 
     def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
         """Wait until the message is acknowledged or given up on; false at the deadline."""
-        self._engine.check_fork()
+        self._life.check_process()
         if receipt._settled:
             return True
         try:
@@ -562,9 +576,6 @@ class Sender:
         if self._receipt_waiters.waiting:
             self._receipt_waiters.notify_all()
         self._room_made(peer)
-        if self._engine.closing and not self.router.unplaced:
-            for remaining in tuple(self._engine.open_peers):
-                self._engine.finish_peer(remaining)
 
     def flushed(self, peer: Peer) -> None:
         """A peer's queue has been written, as far as possible."""
@@ -576,16 +587,18 @@ class Sender:
         self._room_made(peer)
         if peer.paused:
             peer.resume()
-        if self._engine.closing:
-            self._engine.finish_peer(peer)
 
     def _read_past_marks(self) -> None:
         """Somebody waits for ACKs: see `Peer.room`."""
-        for peer in tuple(self._engine.open_peers):
-            if peer.paused and self.waits_for(peer):
+        for peer in tuple(self._connections.open):
+            if peer.paused and self._waits_for(peer):
                 peer.resume_safely()
 
-    def waits_for(self, peer: Peer) -> bool:
+    def expects_acknowledgements(self, peer: Peer) -> bool:
+        """Whether somebody waits for acknowledgements that come by this connection."""
+        return bool(self.ack_waiters) and self._waits_for(peer)
+
+    def _waits_for(self, peer: Peer) -> bool:
         """Whether acknowledgements are expected on this connection, or on one that is read behind it."""
         if peer.lane.unacked:
             return True
@@ -631,7 +644,7 @@ class Sender:
         self.ledger.give_up(message_id, self._in_vain)
 
     def _given_up(self, peer: Peer, message_id: bytes) -> None:
-        self.undelivered += 1
+        self._losses.undelivered += 1
         self._receipt_waiters.notify_all()
         self._events.add(Undelivered(peer.address, peer.identity, self._in_vain, message_id=message_id))
 

@@ -22,20 +22,20 @@ from ..speaking import wait_until_said
 from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
-from .admission import OnDuplicate
 from .arguments import (
-    DEFAULT_PORT, Options, check_bind, check_count, check_enum, check_identity, check_not_yet, check_seconds,
-    check_unix_path,
+    DEFAULT_PORT, Options, check_bind, check_count, check_identity, check_not_yet, check_seconds, check_unix_path,
 )
-from .delivery import AckMode, DeliveryGuarantee
-from .engine import Engine, Settings, SocketStats
+from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
+from .deliveries import Delivery
+from .engine import Engine
 from .events import Event
 from .inbox import Batch
-from .peers import PeerInfo
+from .life import Life
 from .receipts import Receipt
 from .reconnecting import naming
-from .routing import OnFull, SendMode
 from .sending import BURST
+from .settings import Settings, checked
+from .snapshots import PeerInfo, SocketStats
 from .urls import Place, check_hostname, parse_url, url_of
 
 if TYPE_CHECKING:
@@ -50,58 +50,13 @@ else:
     R = TypeVar("R", covariant=True)
     T = TypeVar("T")
 
-__all__ = ["Delivery", "Socket", "Søcket"]
+__all__ = ["Socket", "Søcket"]
 
 BACKLOG = 4096
 SAID_WITHIN = 0.5
 """Seconds that `close` waits for the log, so that what there was to say is said when it returns."""
 FOREVER = Deadline(None)
 Buffer = Union[bytes, bytearray, memoryview]
-
-
-class Delivery:
-    """One received message, and the means to answer for it."""
-
-    __slots__ = ("_credit", "_engine", "_message_id", "_settled", "data", "identity", "is_request")
-
-    def __init__(self, engine: Engine, batch: Batch, data: bytes, message_id: bytes | None) -> None:
-        self.data = data
-        self.identity = batch.identity
-        """The sender's."""
-        self.is_request = False
-        """Whether the sender waits for a `reply`."""
-        self._engine = engine
-        self._credit = batch.credit
-        self._message_id = message_id
-        self._settled = False  # set by the network thread: who is interrupted on the way there can say it again
-
-    def ack(self) -> None:
-        """Acknowledge it: the sender need not keep it any longer. At once, idempotent, from any thread.
-
-        Nothing to do for a message that was sent at most once, or unless acknowledgement is ``AckMode.MANUAL``.
-        Raises `ClosedError`.
-        """
-        self._settle(True)
-
-    def nack(self) -> None:
-        """Refuse it: when the sender sends it again it will be delivered again. At once, idempotent, from any thread.
-
-        Raises `ClosedError`.
-        """
-        self._settle(False)
-
-    def _settle(self, accept: bool) -> None:
-        _check_open(self._engine)
-        if self._message_id is not None and not self._settled:
-            engine = self._engine
-            engine.io.call(engine.receiver.settle_delivery, self, accept)
-
-    def reply(self, data: bytes) -> None:
-        """Answer a request."""
-        raise NotImplementedError("request/reply is not there yet")
-
-    def __repr__(self) -> str:
-        return f"<Delivery of {len(self.data)} bytes from {self.identity.hex()}>"
 
 
 class _Stream(Iterator[T], Generic[T]):
@@ -164,8 +119,8 @@ class Søcket(Generic[R]):
     most once, and a plain ``Søcket`` may be either.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_inbox", "_io", "_manual", "_small", "_hwm", "_router", "_max_size",
-                 "_default_linger", "_sender", "_bound_urls")
+    __slots__ = ("__weakref__", "_engine", "_inbox", "_io", "_life", "_manual", "_small", "_hwm", "_router",
+                 "_max_size", "_default_linger", "_sender", "_bound_urls")
 
     @overload
     def __init__(self: Søcket[None], send_mode: SendMode = ...,
@@ -215,46 +170,17 @@ class Søcket(Generic[R]):
         linger: float = 5.0,
         io_thread: IOThread | None = None,
     ) -> None:
-        check_enum("send_mode", send_mode, SendMode)
-        check_enum("delivery_guarantee", delivery_guarantee, DeliveryGuarantee)
-        check_enum("ack_mode", ack_mode, AckMode)
-        check_enum("on_duplicate", on_duplicate, OnDuplicate)
-        if on_full is not None:
-            check_enum("on_full", on_full, OnFull)
-        if delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE and send_mode is SendMode.PUBLISH:
-            raise ValueError("AT_LEAST_ONCE does not go with PUBLISH: whose acknowledgement would count?")
-        for name, count in (("send_hwm", send_hwm), ("send_hwm_bytes", send_hwm_bytes), ("recv_hwm", recv_hwm),
-                            ("recv_hwm_bytes", recv_hwm_bytes), ("max_message_size", max_message_size),
-                            ("max_connections", max_connections)):
-            check_count(name, count, 1)
-        if max_message_size > 2**32 - 32:
-            raise ValueError("max_message_size: a frame cannot be longer than 4 GiB")
-        check_count("dedupe", dedupe, 0)
-        if max_resends is not None:
-            check_count("max_resends", max_resends, 0)
-        if max_unacked is not None:
-            check_count("max_unacked", max_unacked, 1)
-        for name, seconds in (("heartbeat_interval", heartbeat_interval), ("heartbeat_timeout", heartbeat_timeout),
-                              ("handshake_timeout", handshake_timeout), ("resend_after", resend_after)):
-            check_seconds(name, seconds)
-        if heartbeat_timeout <= heartbeat_interval:
-            raise ValueError("heartbeat_timeout must be greater than heartbeat_interval")
-        if linger is None:
-            raise TypeError("linger must be a number of seconds; math.inf means for ever")
-        check_timeout(linger)
-        for name, function in (("reconnection_delay", reconnection_delay), ("authorize", authorize)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be a function, not {type(function).__name__}")
-        reactor = reactor_of(io_thread)
-        check_not_yet("outbox", outbox)
         if on_full is None:
             on_full = OnFull.DROP_OLDEST if send_mode is SendMode.PUBLISH else OnFull.BLOCK
-        settings = Settings(
+        settings = checked(Settings(
             send_mode, delivery_guarantee, reconnection_delay, send_hwm, send_hwm_bytes, recv_hwm, recv_hwm_bytes,
             on_full, max_message_size, max_connections, heartbeat_interval, heartbeat_timeout, handshake_timeout,
-            ack_mode, resend_after, max_resends, max_unacked, dedupe, on_duplicate, authorize, linger)
+            ack_mode, resend_after, max_resends, max_unacked, dedupe, on_duplicate, authorize, linger))
+        reactor = reactor_of(io_thread)
+        check_not_yet("outbox", outbox)
         own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else check_identity(identity)
         self._engine = engine = Engine(own, settings, reactor)
+        self._life = engine.life
         self._io = engine.io
         self._sender = engine.sender
         self._inbox = engine.receiver.inbox
@@ -295,7 +221,7 @@ class Søcket(Generic[R]):
         if hostname is not None:
             hostname = check_hostname(hostname)
         check_bind(ssl_context, websocket_origins)
-        self._engine.check_open()
+        self._life.check_open()
         if hostname is None:
             addresses = tcp_addresses(None, port)
         else:
@@ -323,7 +249,7 @@ class Søcket(Generic[R]):
         """
         check_bind(ssl_context, websocket_origins)
         path = check_unix_path(path)
-        self._engine.check_open()
+        self._life.check_open()
         self._listen(listen_unix(path, BACKLOG), ssl_context)
         return self
 
@@ -384,13 +310,13 @@ class Søcket(Generic[R]):
     @property
     def bound_addresses(self) -> list[Any]:
         """Where peers can connect: (host, port) or path, in the order of the `bind` calls."""
-        self._engine.check_fork()
-        return [host_and_port(acceptor.address) for acceptor in self._engine.acceptors]
+        self._life.check_process()
+        return [host_and_port(acceptor.address) for acceptor in self._engine.places.acceptors]
 
     @property
     def bound_urls(self) -> list[str]:
         """The same as URLs, which `connect` takes: ``tcp://127.0.0.1:25000``, ``tls://...``, ``unix:///path``."""
-        self._engine.check_fork()
+        self._life.check_process()
         return list(self._bound_urls)
 
     @property
@@ -404,7 +330,7 @@ class Søcket(Generic[R]):
     @property
     def closed(self) -> bool:
         """Whether `close` has been called."""
-        return self._engine.closing
+        return self._life.closing
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._router.ring)} peers"
@@ -489,7 +415,7 @@ class Søcket(Generic[R]):
             raise TypeError("send_many takes an iterable of messages, not one message")
         if identity is not None:
             check_identity(identity)
-        _check_open(self._engine)
+        _check_open(self._life)
         receipts: list[Receipt] = []
         sent = 0
         receipt: Receipt | None
@@ -576,10 +502,10 @@ class Søcket(Generic[R]):
         """The slow way: the next batch has to be made current, or waited for."""
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        _check_open(self._engine)
+        _check_open(self._life)
         taken = self._inbox.take(FOREVER if timeout is None else Deadline(timeout))
         if taken is None:
-            _check_open(self._engine)
+            _check_open(self._life)
             raise ClosedError("the Søcket is closed")
         return taken
 
@@ -589,28 +515,28 @@ class Søcket(Generic[R]):
         check_count("max_messages", max_messages, 1)
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        _check_open(self._engine)
+        _check_open(self._life)
         taken = self._inbox.take_many(max_messages, deadline)
         if taken is None:
-            _check_open(self._engine)
+            _check_open(self._life)
             raise ClosedError("the Søcket is closed")
         return taken
 
     def recv_delivery(self, *, timeout: float | None = None) -> Delivery:
         """The next message with its sender and the means to acknowledge it; otherwise like `recv`."""
         deadline = Deadline(timeout)
-        _check_open(self._engine)
+        _check_open(self._life)
         delivery = self._inbox.take_as(self._delivery, deadline)
         if delivery is None:
-            _check_open(self._engine)
+            _check_open(self._life)
             raise ClosedError("the Søcket is closed")
         return delivery
 
     def _delivery(self, batch: Batch, message: Any) -> Delivery:
         if self._manual:
             message_id, data = message
-            return Delivery(self._engine, batch, data, message_id)
-        return Delivery(self._engine, batch, message, None)
+            return Delivery(self._engine.receiver, batch, data, message_id)
+        return Delivery(self._engine.receiver, batch, message, None)
 
     def recv_string(self, *, timeout: float | None = None) -> str:
         """`recv` UTF-8 text. Raises ``UnicodeDecodeError``; the message is gone then."""
@@ -644,7 +570,7 @@ class Søcket(Generic[R]):
     def fileno(self) -> int:
         """A descriptor for ``selectors``, ``select`` and ``poll``: readable while a message waits, and when the socket
         is closed; -1 afterwards. Not to be read from."""
-        self._engine.check_fork()
+        self._life.check_process()
         return -1 if self.closed else self._inbox.fileno()
 
     # Looking
@@ -660,7 +586,7 @@ class Søcket(Generic[R]):
         """
         deadline = Deadline(timeout)
         check_count("n", n, 0)
-        _check_open(self._engine)
+        _check_open(self._life)
         try:
             there = self._engine.wait_for_peers(n, deadline)
         except ClosedError:
@@ -677,8 +603,8 @@ class Søcket(Generic[R]):
         each (``TimeoutError``; the iterator can be asked again). Ends when the socket is closed.
         """
         check_timeout(timeout)
-        self._engine.check_fork()
-        return self._engine.events.iterate(timeout, self._engine.check_fork)
+        self._life.check_process()
+        return self._engine.events.iterate(timeout, self._life.check_process)
 
     def stats(self) -> SocketStats:
         """Counters, in total and per peer. Raises `ForkedError`."""
@@ -712,7 +638,7 @@ class Søcket(Generic[R]):
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
-        if engine is not None and not engine.closing and not engine.is_forked:
+        if engine is not None and not engine.life.over:
             description = repr(self)
             engine.begin_close(self._default_linger)
             warnings.warn(f"unclosed {description}", ResourceWarning, stacklevel=2, source=self)
@@ -721,11 +647,11 @@ class Søcket(Generic[R]):
 Socket = Søcket
 
 
-def _check_open(engine: Engine) -> None:
+def _check_open(life: Life) -> None:
     """Raises `ForkedError`, `ClosedError`. No lock may be held: at exit, daemonic threads stay here."""
-    if engine.closing:
+    if life.closing:
         exiting.stay_blocked()
-    engine.check_open()
+    life.check_open()
 
 
 def _place(hostname: str | None, port: int) -> Place | None:

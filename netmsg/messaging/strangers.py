@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from ..deadline import Deadline
 from ..sockets.waiting import READ, ready_sockets
 
-__all__ = ["LOOK_AGAIN", "MOST_STRANGERS", "Stranger", "Strangers"]
+__all__ = ["MOST_STRANGERS", "Stranger", "Strangers"]
 
 MOST_STRANGERS: Final = 256
 PATIENCE: Final = 0.2
@@ -18,8 +18,6 @@ FAR_AWAY: Final = 1.0
 """The same for one that was answered, as long as most have said nothing: its next word may be on its way."""
 SHARE: Final = 8
 """Of them this part may have to go at a time, so that not all are looked at for each newcomer."""
-LOOK_AGAIN: Final = 0.02
-"""Seconds until somebody may have to go, while nobody else is accepted."""
 EVICTED: Final = "evicted: too many connections have not finished their handshake"
 
 

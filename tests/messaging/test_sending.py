@@ -18,7 +18,7 @@ from support.wire_peer import DATA, WirePeer, accept, dial, frame, listening
 from netmsg import (
     DeliveryGuarantee, Disconnected, Dropped, Full, OnFull, QueueFullError, SendMode, SendTimeoutError, Søcket,
 )
-from netmsg.messaging import engine
+from netmsg.messaging import sweeping
 from netmsg.messaging.peers import Peer
 from netmsg.wire.framing import Decoder
 
@@ -541,7 +541,7 @@ def test_what_came_before_the_end_of_a_connection_is_handed_over_however_little_
 
 def test_one_message_taken_at_a_time_by_a_selector_is_enough_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The regular look, which would help after a second, never comes."""
-    monkeypatch.setattr(engine, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(sweeping, "LOOK_EVERY", 3600.0)
     with Søcket(recv_hwm=2, linger=0, heartbeat_interval=36_000.0, heartbeat_timeout=72_000.0,
                 resend_after=36_000.0) as sock:
         sock.bind(port=0)

@@ -1,0 +1,404 @@
+"""The peers of a Søcket: who comes, who is let in, who takes over from whom, and who has gone.
+
+A newcomer says who it is (`greeted`), is perhaps asked about, and is let in, unless its identity is connected already:
+`netmsg.messaging.admission` says what happens then. There may be several connections of one identity at a time, of
+which one alone exchanges messages; the others are *retired*, which is to say read to their end, in the order in which
+they were opened.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from ..reactor.reactor import Reactor
+from ..sockets.addresses import host_and_port
+from ..sockets.liveness import acknowledged_within, hung_up
+from ..wire.envelope import Capabilities
+from .accounts import Accounts
+from .admission import Claim, Decision, Verdict, decide
+from .asking import Asking
+from .closing import Closing
+from .connections import Connections
+from .doors import Doors
+from .events import Connected, Disconnected, DuplicatePeer, EventQueue, HandshakeFailed
+from .life import Life
+from .peers import Neighbours, Peer, Way
+from .receiving import Receiver
+from .sending import Sender
+from .settings import Settings
+from .sweeping import Sweep
+
+if TYPE_CHECKING:
+    from .places import Places
+    from .reconnecting import Endpoint
+
+__all__ = ["Population"]
+
+PROBE_MARGIN: Final = 1.0
+GONE: Final = "the peer closed the connection"
+
+
+class Population:
+    """Belongs to the network thread."""
+
+    def __init__(self, identity: bytes, settings: Settings, life: Life, io: Reactor, events: EventQueue, places: Places,
+                 connections: Connections, doors: Doors, accounts: Accounts, sender: Sender, receiver: Receiver,
+                 closing: Closing, sweep: Sweep, asking: Asking | None) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._life = life
+        self._io = io
+        self._events = events
+        self._places = places
+        self._connections = connections
+        self._doors = doors
+        self._accounts = accounts
+        self._sender = sender
+        self._receiver = receiver
+        self._closing = closing
+        self._sweep = sweep
+        self._asking = asking
+        self._resting: dict[bytes, list[Way]] = {}
+        """Endpoints that reach a peer which is connected to us by another connection, by its identity."""
+        self._neighbours = Neighbours(identity, Capabilities(settings.heartbeat_interval, settings.recv_hwm), settings,
+                                      life, io, receiver, sender, self)
+
+    # Coming
+
+    def accepted(self, sock: socket.socket, address: Any, context: ssl.SSLContext | None) -> None:
+        address = host_and_port(address or sock.getsockname())
+        peer = Peer(self._neighbours, sock, address, None, context, None)
+        self._doors.came(peer)
+        self._start(peer)
+
+    def connected(self, sock: socket.socket, target: tuple[str, int] | str, endpoint: Endpoint,
+                  context: ssl.SSLContext | None, server_hostname: str | None) -> Peer:
+        """An endpoint has dialled successfully."""
+        address: Any = target
+        if not isinstance(target, str):
+            try:
+                address = host_and_port(sock.getpeername())
+            except OSError:
+                pass  # gone already: reading will tell
+        peer = Peer(self._neighbours, sock, address, endpoint, context, server_hostname)
+        self._io.call(self._start, peer)
+        return peer
+
+    def wants(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint without a connection is to be dialled again."""
+        return not self._life.closing or self._closing.wants(endpoint)
+
+    def without(self, endpoint: Endpoint) -> None:
+        """An endpoint is not dialled any more."""
+        self._closing.check_closed()
+
+    def _start(self, peer: Peer) -> None:
+        if self._life.closed:
+            peer.sock.close()
+            return
+        if peer.sock.family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # gone already: reading will tell
+        self._connections.handshaking[peer] = None
+        self._doors.regulate()
+        peer.start()
+
+    def greeted(self, peer: Peer) -> None:
+        """A peer has said who it is."""
+        self._doors.introduced(peer)
+        self._doors.regulate()
+        if peer.identity == self._identity:
+            peer.close("the Søcket is connected to itself, or to one of the same identity", None)
+        elif self._asking is None:
+            self._authorized(peer)
+        else:
+            self._asking.add(peer)
+
+    def judged(self, peer: Peer, verdict: bool, error: BaseException | None) -> None:
+        """``authorize`` has answered."""
+        if peer not in self._connections.handshaking:
+            return
+        if error is not None:
+            peer.close(f"authorize() raised {error!r:.200}", error)
+        elif not verdict:
+            peer.close("not authorized", None)
+        else:
+            self._authorized(peer)
+
+    def _authorized(self, peer: Peer) -> None:
+        lane = self._sender.find(peer.identity)
+        if lane is None:
+            self._let_in(peer)
+        else:
+            old: Peer = lane.owner
+            self._carry_out(decide(self._claim(peer, old), self._settings.on_duplicate), peer, old)
+
+    # Two connections under one identity
+
+    def _claim(self, peer: Peer, old: Peer) -> Claim:
+        return Claim(self._identity, peer.identity, peer.endpoint is not None, old.endpoint is not None, old.open_for,
+                     hung_up(old.sock), hung_up(peer.sock),
+                     peer.certificate is not None and peer.certificate == old.certificate,
+                     self._accounts.connections_of(peer.identity))
+
+    def _carry_out(self, decision: Decision, peer: Peer, old: Peer) -> None:
+        verdict, reason, alive = decision
+        if verdict is Verdict.REFUSE:
+            self._refuse(peer, reason)
+        elif verdict is Verdict.REFUSE_FOR_THE_OLD:
+            self._refuse_for(old, peer, reason)
+        elif verdict is Verdict.READ:
+            self._tell(peer, f"the new connection is closed: {reason}")
+            self._read_only(peer, old, reason)
+        elif verdict is Verdict.HAND_OVER:
+            self._tell(old, f"the old connection is closed: {reason}" if alive else reason)
+            self._hand_over(old, peer, reason if alive else GONE, alive=alive)
+        elif verdict is Verdict.REPLACE:
+            self._replace(old, peer, reason)
+        else:
+            self._challenge(old, peer)
+
+    def _tell(self, peer: Peer, reason: str) -> None:
+        self._events.add(DuplicatePeer(peer.address, peer.identity, reason))
+
+    def _refuse(self, peer: Peer, reason: str) -> None:
+        """Its identity is taken."""
+        self._tell(peer, f"the new connection is closed: {reason}")
+        peer.close(reason, None)
+
+    def _refuse_for(self, old: Peer, peer: Peer, reason: str) -> None:
+        """The identity is taken. If it is we who have dialled, there is no need to do so again before ``old`` goes."""
+        self._rest(peer, old)
+        self._refuse(peer, reason)
+
+    def _replace(self, old: Peer, new: Peer, reason: str) -> None:
+        """Exchange messages by ``new``, and by ``old`` no more, which is closed when what has come is read."""
+        self._tell(old, f"the old connection is closed: {reason}")
+        self._dismiss_challenger(old, new)
+        old.look()
+        if self._sender.find(new.identity) is None:
+            self._let_in(new)  # that was its end
+        elif self._open(new):
+            self._sender.succeed(old, new, finish=False)
+            self._gone(old, reason, None)
+            old.close(reason, None)
+            self._opened(new)
+
+    def _hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool) -> None:
+        """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first."""
+        self._dismiss_challenger(old, new)
+        if new in self._connections.handshaking:
+            self._rest(old, new)
+            self._connections.retired[old.identity] = old
+            new.follow(old, send=not alive)
+            self._open(new)
+            self._sender.succeed(old, new, finish=True)
+            new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is
+            old.retire(reason)
+            self._gone(old, reason, None)
+            self._opened(new)
+
+    def _read_only(self, peer: Peer, other: Peer, reason: str) -> None:
+        """The peer has two connections, and ``other`` stays: what it has sent on ``peer`` meanwhile is read, first."""
+        self._rest(peer, other)
+        if self._open(peer):
+            self._connections.retired[peer.identity] = peer
+            other.follow(peer, send=True)
+            peer.retire(reason)
+
+    def _dismiss_challenger(self, old: Peer, new: Peer) -> None:
+        challenger, old.challenger = old.challenger, None
+        if challenger is not None and challenger is not new:
+            self._refuse(challenger, "a newer connection under this identity")
+
+    def _challenge(self, old: Peer, peer: Peer) -> None:
+        """Find out which of two connections under one identity is alive."""
+        if old.challenger is not None:
+            self._refuse_for(old, old.challenger, "a newer connection under this identity")
+        old.challenger = peer
+        peer.challenge()
+        now = time.monotonic()
+        if not old.probe_until:
+            old.probe_until = now + self._time_to_show(old)
+            self._receiver.stop_lending()
+            if self._is_unread(old):
+                old.heartbeat()  # its system can acknowledge
+        self._io.call_later(max(0.0, old.probe_until - now), peer.probe_over, old)
+
+    def _time_to_show(self, old: Peer) -> float:
+        return min(old.announced_interval, old.liveness.timeout) + PROBE_MARGIN
+
+    @staticmethod
+    def _is_unread(peer: Peer) -> bool:
+        """Whether its silence says nothing, because we do not listen."""
+        return peer.paused or peer.following
+
+    def survived(self, peer: Peer) -> None:
+        """A peer whose identity somebody else claims has shown itself."""
+        peer.probe_until = 0.0
+        challenger, peer.challenger = peer.challenger, None
+        if challenger is not None:
+            self._refuse_for(peer, challenger, "the identity is connected already, and alive")
+
+    def probe_over(self, old: Peer, challenger: Peer) -> None:
+        """``old`` has had its time."""
+        if old.challenger is not challenger or challenger not in self._connections.handshaking:
+            return
+        if self._is_unread(old) and not hung_up(old.sock) and acknowledged_within(old.sock, self._time_to_show(old)):
+            self.survived(old)
+            return
+        old.look()
+        if old.challenger is challenger:
+            old.challenger = None
+            self._replace(old, challenger, "no sign of life, and its identity has connected again")
+
+    # Being let in
+
+    def _let_in(self, peer: Peer) -> None:
+        """Exchange messages with ``peer``, which has said who it is. One that has gone meanwhile, having waited in the
+        backlog for longer than it would, is read to its end: what waits for a peer is not for this one."""
+        if self._life.closing and not self._closing.has_for(peer.identity, peer.endpoint):
+            peer.close("closed", None)  # what it sends would be lost
+            return
+        retired = self._connections.retired.get(peer.identity)
+        if retired is not None:
+            peer.follow(retired, send=True)
+        if not self._open(peer):
+            return
+        gone = hung_up(peer.sock)
+        if not gone:
+            self._sender.join(peer)
+        self._opened(peer)
+        if gone:
+            self._connections.retired[peer.identity] = peer
+            peer.retire(GONE)
+            self._dial_again(peer, GONE, None)
+
+    def _open(self, peer: Peer) -> bool:
+        if peer not in self._connections.handshaking:
+            return False
+        self._connections.count_in(peer)
+        # Messages are kept for what we dial; and perhaps we dial it too, or by another way as well.
+        kept, lane = self._sender.router.copies, peer.lane
+        ways = [endpoint for endpoint in self._places.endpoints if endpoint.leads_to == peer.identity]
+        if lane.dialled not in kept:
+            lane.dialled = next((way for way in ways if way in kept), lane.dialled or next(iter(ways), None))
+        peer.let_in(self._accounts.open(peer))
+        return True
+
+    def _opened(self, peer: Peer) -> None:
+        peer.known = True
+        self._connections.made += 1
+        if peer.endpoint is not None:
+            peer.endpoint.opened(peer.identity)
+        self._events.add(Connected(peer.address, peer.identity))
+        self._changed()
+        self._sweep.begin()
+        self._io.work.add(peer)
+        if self._life.closing:
+            self._closing.settle_places()
+
+    def _changed(self) -> None:
+        self._connections.changed.notify_all()
+        self._sender.wake_all()
+
+    # Two ways to one peer
+
+    def _rest(self, peer: Peer, other: Peer) -> None:
+        """Do not dial again what leads to a peer that is there by another connection."""
+        endpoint, peer.endpoint = peer.endpoint, None
+        if endpoint is not None:
+            endpoint.rest(other.identity)
+            if other.lane.dialled is None:  # or what is kept for it would wait for another endpoint than the one it has
+                other.lane.dialled = endpoint
+            self._sender.bring(endpoint, other)
+            self._resting.setdefault(other.identity, []).append(endpoint)
+
+    def _wake_resting(self, identity: bytes) -> None:
+        if self._resting and self._sender.find(identity) is None:
+            for endpoint in self._resting.pop(identity, ()):
+                endpoint.wake("the other connection to this peer has gone")
+
+    @staticmethod
+    def _dial_again(peer: Peer, reason: str, error: BaseException | None) -> None:
+        """What leads to ``peer``, though it is still read."""
+        endpoint, peer.endpoint = peer.endpoint, None
+        if endpoint is not None:
+            endpoint.ended(peer.open_for, reason, error)
+
+    # Going
+
+    def cannot_send(self, peer: Peer, reason: str, error: BaseException) -> None:
+        """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its
+        end; and what leads to it is dialled again."""
+        self._connections.retired[peer.identity] = peer
+        self._sender.leave(peer)
+        peer.retire(reason)
+        self._gone(peer, reason, error)
+        self._changed()
+        self._dial_again(peer, reason, error)
+        self._wake_resting(peer.identity)
+        self._let_in_challenger(peer)
+
+    def lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
+        """A connection has ended."""
+        if peer in self._connections.open:
+            self._sender.leave(peer)
+            self._connections.count_out(peer)
+            self._accounts.leave(peer)
+            if peer.known:
+                self._gone(peer, reason, error)
+                self._changed()
+        else:
+            self._stranger_lost(peer, reason, error)
+        self._let_in_challenger(peer)
+        if peer.endpoint is not None:
+            peer.endpoint.ended(peer.open_for, reason, error)
+        self._wake_resting(peer.identity)
+        self._doors.regulate()
+        if self._life.closing:
+            self._closing.left(peer)
+
+    def _stranger_lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
+        """It had not been let in."""
+        self._connections.count_stranger_out(peer)
+        self._doors.introduced(peer)
+        if self._asking is not None:
+            self._asking.forget(peer)
+        lane = self._sender.find(peer.identity)
+        if lane is not None and lane.owner.challenger is peer:
+            lane.owner.challenger = None
+            self._rest(peer, lane.owner)  # the other end was the first to decide that the old one stays
+        if reason:
+            self._events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error,
+                                             phase="" if self._life.closing else peer.phase,
+                                             dialled=peer.endpoint is not None))
+
+    def _let_in_challenger(self, peer: Peer) -> None:
+        challenger, peer.challenger = peer.challenger, None
+        if challenger is not None:
+            self._let_in(challenger)
+
+    def _gone(self, peer: Peer, reason: str, error: BaseException | None) -> None:
+        peer.known = False
+        self._connections.lost += 1
+        self._events.add(Disconnected(peer.address, peer.identity, reason, error))
+
+    # Closing
+
+    def flushed(self, peer: Peer) -> None:
+        """It has been sent what there was."""
+        self._closing.finish_peer(peer)
+
+    def acknowledged(self) -> None:
+        """Somebody has acknowledged something."""
+        self._closing.finish_peers()
+
+    def _crashed(self, error: Exception) -> None:
+        """A step on the network thread failed."""
+        self._life.on_crash(error)

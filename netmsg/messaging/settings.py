@@ -1,0 +1,76 @@
+"""The arguments of a Søcket, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..deadline import check_timeout
+from .arguments import check_count, check_enum, check_seconds
+from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
+from .snapshots import PeerInfo
+
+__all__ = ["Settings", "checked"]
+
+LONGEST_MESSAGE = 2**32 - 32
+
+
+class Settings(NamedTuple):
+    """How one Søcket is to behave: see `Søcket`."""
+
+    send_mode: SendMode
+    delivery_guarantee: DeliveryGuarantee
+    reconnection_delay: Callable[[], float] | None
+    send_hwm: int
+    send_hwm_bytes: int
+    recv_hwm: int
+    recv_hwm_bytes: int
+    on_full: OnFull
+    max_message_size: int
+    max_connections: int
+    heartbeat_interval: float
+    heartbeat_timeout: float
+    handshake_timeout: float
+    ack_mode: AckMode
+    resend_after: float
+    max_resends: int | None
+    max_unacked: int | None
+    dedupe: int
+    on_duplicate: OnDuplicate
+    authorize: Callable[[PeerInfo], bool] | None
+    linger: float
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it sends at least once."""
+        return self.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
+
+
+def checked(settings: Settings) -> Settings:
+    """``settings``, if they make sense. Raises ``TypeError``, ``ValueError``."""
+    for name, kind in (("send_mode", SendMode), ("delivery_guarantee", DeliveryGuarantee), ("ack_mode", AckMode),
+                       ("on_duplicate", OnDuplicate), ("on_full", OnFull)):
+        check_enum(name, getattr(settings, name), kind)
+    if settings.reliable and settings.send_mode is SendMode.PUBLISH:
+        raise ValueError("AT_LEAST_ONCE does not go with PUBLISH: whose acknowledgement would count?")
+    for name in ("send_hwm", "send_hwm_bytes", "recv_hwm", "recv_hwm_bytes", "max_message_size", "max_connections"):
+        check_count(name, getattr(settings, name), 1)
+    if settings.max_message_size > LONGEST_MESSAGE:
+        raise ValueError("max_message_size: a frame cannot be longer than 4 GiB")
+    check_count("dedupe", settings.dedupe, 0)
+    if settings.max_resends is not None:
+        check_count("max_resends", settings.max_resends, 0)
+    if settings.max_unacked is not None:
+        check_count("max_unacked", settings.max_unacked, 1)
+    for name in ("heartbeat_interval", "heartbeat_timeout", "handshake_timeout", "resend_after"):
+        check_seconds(name, getattr(settings, name))
+    if settings.heartbeat_timeout <= settings.heartbeat_interval:
+        raise ValueError("heartbeat_timeout must be greater than heartbeat_interval")
+    if settings.linger is None:
+        raise TypeError("linger must be a number of seconds; math.inf means for ever")
+    check_timeout(settings.linger)
+    for name in ("reconnection_delay", "authorize"):
+        function = getattr(settings, name)
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, not {type(function).__name__}")
+    return settings
