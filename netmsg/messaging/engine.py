@@ -344,6 +344,9 @@ class Engine:
     def let_in(self, peer: Peer) -> None:
         """Exchange messages with ``peer``, which has said who it is. One that has gone meanwhile, having waited in the
         backlog for longer than it would, is read to its end: what waits for a peer is not for this one."""
+        if self.closing and not self._has_for(peer.identity, peer.endpoint):
+            peer.close("closed", None)  # what it sends would be lost
+            return
         retired = self._retired.get(peer.identity)
         if retired is not None:
             peer.follow(retired, send=True)
@@ -494,6 +497,9 @@ class Engine:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._wake_resting(peer.identity)
         self.regulate_accepting()
+        if self.closing and self.sender.router.waiting:
+            for endpoint in self._endpoints:
+                endpoint.revive()  # who has been said goodbye to may take what this one has left
         self.check_closed()
 
     def _count_out(self, peer: Peer) -> None:
@@ -637,7 +643,17 @@ class Engine:
 
     def wants(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint without a connection is to be dialled again."""
-        return not self.closing or (not self.closed and self.sender.router.unplaced > 0)
+        if not self.closing:
+            return True
+        return not self.closed and self.sender.router.unplaced > 0 and (
+            not endpoint.took_leave or self._has_for(endpoint.leads_to, endpoint))
+
+    def _has_for(self, identity: bytes, way: Endpoint | None) -> bool:
+        """Once closing: whether something waits for the peer of that identity, which this or another way leads to."""
+        router = self.sender.router
+        return bool(router.waiting or router.parked.of(identity)
+                    or any(router.copies.get(one) for one in self._endpoints
+                           if one is way or one.leads_to in (identity, b"")))
 
     def _settle_endpoints(self) -> None:
         """Once closing: when no message waits for a peer any more, or may have to, none is dialled or let in."""
@@ -660,10 +676,13 @@ class Engine:
         self._settling = False
 
     def finish_peer(self, peer: Peer) -> None:
-        """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything. Not before the
-        winding down has begun, which first acknowledges what has been taken."""
+        """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything, whatever is
+        still kept for others: it would go on sending. Not before the winding down has begun, which first acknowledges
+        what has been taken."""
         if (self._winding_down and peer in self.open_peers and not peer.closing
-                and peer.lane.empty and not peer.lane.unacked and not self.sender.router.unplaced):
+                and peer.lane.empty and not peer.lane.unacked and not self._has_for(peer.identity, peer.endpoint)):
+            if peer.endpoint is not None:
+                peer.endpoint.took_leave = True
             peer.finish()
 
     def check_closed(self) -> None:
