@@ -1,9 +1,9 @@
 """Daemonic threads at the exit of the interpreter.
 
 Søckets left open are closed then, which wakes every thread that waits for one of them. In a daemonic thread the
-`ClosedError` would only print a traceback in the last moment of a program that ends in good order; so they stay
-blocked instead, as they would in any call of the standard library, and end with the process. Those that come later, such
-as one that sends something from time to time, do get it, but nothing is printed of a daemonic thread that it ends.
+`ClosedError` would only print a traceback in the last moment of a program that ends in good order; so they stay blocked
+instead, as they would in any call of the standard library, and end with the process. Those that come later, such as one
+that sends something from time to time, do get it, but nothing is printed of a daemonic thread that it ends.
 """
 
 from __future__ import annotations
