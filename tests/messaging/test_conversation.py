@@ -41,10 +41,6 @@ class Loop:
         self.waiters: Any = None
         self.answers = 0
 
-    @property
-    def io(self) -> Loop:
-        return self
-
     def call(self, function: Callable[[], None]) -> None:
         self.calls.append(function)
 
@@ -101,7 +97,7 @@ class Speaker:
 def loop() -> Iterator[Loop]:
     loop = Loop()
     loop.waiters = Waiters()
-    loop.conversation = Conversation(loop, loop.waiters)  # type: ignore[arg-type]
+    loop.conversation = Conversation(loop, loop.waiters, loop.answering)  # type: ignore[arg-type]
     yield loop
     loop.conversation.end()
     del loop.conversation, loop.waiters

@@ -19,6 +19,9 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, accept, dial, frame, listening
 
 import netmsg.messaging.reporting
+from netmsg.messaging.life import Life
+from netmsg.messaging.losses import Losses
+from netmsg.messaging.reporting import Reporter
 from netmsg.reactor.io_thread import reactor_of
 from netmsg.speaking import wait_until_said
 from netmsg import (
@@ -179,15 +182,9 @@ def test_strangers_of_one_host_are_warned_of_once(kept: Kept) -> None:
     assert len(kept.texts()) == 1
 
 
-class NoEngine:
-    """What a `Reporter` asks of its engine."""
-
-    identity = bytes(16)
-    closed = False
-
-
 def test_a_flood_from_everywhere_is_told_of_in_bounds(kept: Kept) -> None:
-    reporter = netmsg.messaging.reporting.Reporter(NoEngine())  # type: ignore[arg-type]
+    nowhere: Any = None
+    reporter = Reporter(bytes(16), nowhere, Life(), nowhere, Losses())
     for number in range(5000):
         host = f"10.0.{number // 250}.{number % 250}"
         reporter.tell(HandshakeFailed((host, 1234), None, "not a Søcket", None, phase="HELLO"))
