@@ -30,6 +30,7 @@ LEVELS = {
     "wire": 1,
     "packets": 1,
     "aside": 0,
+    "checks": 0,
     "deadline": 0,
     "errors": 0,
     "forking": 0,
@@ -42,7 +43,7 @@ LEVELS = {
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in ("kept", "lane", "routing", "delivery", "backoff", "urls")} | {
-    "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers"}
+    "netmsg.checks", "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers"}
 
 
 def module_name(path: Path) -> str:

@@ -7,8 +7,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from ..checks import check_host, check_port, check_range
 from ..deadline import Deadline
-from ..sockets.addresses import Address, check_host, check_port, host_and_port
+from ..sockets.addresses import Address, check_family, host_and_port
+from ..sockets.adopting import check_socket
 from ..sockets.listening import share_port
 from ..sockets.resolving import resolve_within
 from ..waiting import Waiters
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UDPSocket", "create_udp_socket"]
 
-FAMILIES: Final = (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6)
 MAPPED: Final = "::ffff:"
 """How a dual-stack socket shows the addresses of IPv4."""
 
@@ -39,12 +40,7 @@ class UDPSocket(DatagramSocket):
     def from_socket(cls, sock: socket.socket) -> UDPSocket:
         """Take over a UDP socket that was made elsewhere. ``TypeError`` or ``ValueError`` for anything else, which then
         stays its owner's."""
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
-        if sock.fileno() < 0:
-            raise ValueError("the socket is closed")
-        if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
-            raise ValueError("a UDP socket is needed")
+        check_socket(sock, socket.SOCK_DGRAM, (socket.AF_INET, socket.AF_INET6), "a UDP socket")
         try:
             sock.getpeername()
         except OSError as error:
@@ -199,12 +195,11 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     check_port(port)
     if interface is not None and not isinstance(interface, _Default):
         interface = check_host(interface)
-    if family not in FAMILIES:
-        raise ValueError("family must be AF_UNSPEC, AF_INET or AF_INET6")
+    check_family(family)
     if (target_host is None) != (target_port is None):
         raise ValueError("target_host and target_port go together")
-    if multicast_ttl is not None and not 0 <= multicast_ttl <= 255:
-        raise ValueError(f"multicast_ttl must be from 0 to 255, not {multicast_ttl}")
+    if multicast_ttl is not None:
+        check_range("multicast_ttl", multicast_ttl, 0, 255)
     target = None
     if target_host is not None and target_port is not None:
         check_port(target_port)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
-from ..deadline import check_timeout
+from ..checks import check_size, check_timeout
 from ..errors import NetmsgError, TLSHandshakeError, identity
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
 from ..sockets.lingering import all_acknowledged, unacknowledged
-from ..streams.byte_stream import IdleTimeoutError, check_size
+from ..streams.byte_stream import IdleTimeoutError
 from ..streams.links import SocketLink
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream

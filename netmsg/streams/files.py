@@ -13,6 +13,7 @@ from socket import SocketIO, socket
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
+from ..checks import check_str
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
 from ..sockets.waiting import READ, ready_sockets
@@ -446,8 +447,7 @@ def size_of(file: IO[bytes]) -> int | None:
 def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, encoding: str | None,
               errors: str | None, newline: str | None, timeout: float | None) -> Any:
     """See `ByteStream.makefile`."""
-    if not isinstance(mode, str):
-        raise TypeError(f"mode must be a str, not {type(mode).__name__}")
+    check_str("mode", mode)
     kind = "".join(letter for letter in "rwb" if letter in mode)
     if kind not in MODES or len(kind) != len(mode):
         raise ValueError(f"mode must be made of r, w and b, not {mode!r}")

@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ..deadline import Deadline, check_timeout
+from ..checks import check_host, check_port, check_size, check_timeout
+from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import Process, close_in_child, current_process
-from ..sockets.addresses import check_host, check_port, host_and_port, socket_file, unix_path
+from ..sockets.addresses import host_and_port, socket_file, unix_path
+from ..sockets.adopting import check_socket
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
 from ..sockets.shortage import OUT_OF_RESOURCES
@@ -24,7 +26,6 @@ from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
 from ..speaking import say_soon
 from ..waiting import ONE
-from .byte_stream import check_size
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
@@ -75,12 +76,7 @@ class Listener:
                     tls_standard_compatible: bool = True, handshake_timeout: float | None = 10.0) -> Listener:
         """Accept on a listening socket that was inherited or made elsewhere, and is taken over. ``TypeError`` or
         ``ValueError`` for anything else, which then stays its owner's."""
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
-        if sock.fileno() < 0:
-            raise ValueError("the socket is closed")
-        if sock.type != socket.SOCK_STREAM:
-            raise ValueError("a socket of type SOCK_STREAM is needed")
+        check_socket(sock, socket.SOCK_STREAM, (), "a socket of type SOCK_STREAM")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ValueError("the socket is not listening")
         check_server_context(ssl_context)
