@@ -166,6 +166,11 @@ def test_imports_are_found_wherever_they_are(source: str, found: set[str]) -> No
     assert imports_of_source(source, "netmsg.wire.session", False) == found
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "netmsg.forking"])
+def test_what_a_forked_child_lets_go_of_is_registered_in_one_place(module: str) -> None:
+    assert "register_at_fork" not in MODULES[module].read_text(encoding="utf-8")
+
+
 UNSAFE = {"Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}
 """What of `threading` an interrupt may leave locked, in one version of Python or in all of them."""
 

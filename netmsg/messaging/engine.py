@@ -36,6 +36,7 @@ from typing import Any, Final, NamedTuple
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
+from ..forking import forget_in_child
 from ..interrupts import interrupts
 from ..locks import new_lock
 from ..reactor.accepting import Acceptor
@@ -780,10 +781,7 @@ def _close_all() -> None:
 atexit.register(_close_all)
 
 
+@forget_in_child
 def _after_fork_in_child() -> None:
     for engine in tuple(_engines):
         engine.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

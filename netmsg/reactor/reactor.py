@@ -33,6 +33,7 @@ from typing import Any, Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
+from ..forking import forget_in_child
 from ..interrupts import LIBRARY, in_main_thread, interrupts
 from ..locks import new_lock
 from ..speaking import say_soon
@@ -470,11 +471,8 @@ _loops: set[int] = set()
 _all_threads: weakref.WeakSet[Reactor] = weakref.WeakSet()
 
 
+@forget_in_child
 def _after_fork_in_child() -> None:
     _loops.clear()
     for io in tuple(_all_threads):
         io.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -27,12 +27,10 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import select
 import ssl
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -44,7 +42,7 @@ from ..errors import (
     IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
     as_broken, bare, identity, is_identified,
 )
-from ..forking import current_process
+from ..forking import close_in_child, current_process
 from ..sockets.proxy import SocketProxy
 from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
@@ -140,7 +138,7 @@ class ByteStream:
         self._handshake_deadline = FOREVER
         self._readers = Readers()
         self._at_close: Callable[[], None] = _nothing
-        _streams.add(self)
+        close_in_child(self)
         self._disposed = False  # last: one that was interrupted before is nothing yet
 
     # State
@@ -1457,15 +1455,3 @@ def _nothing(*_: object) -> None:
 
 def closed_meanwhile() -> ClosedError:
     return ClosedError("the stream was closed meanwhile")
-
-
-_streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for stream in tuple(_streams):
-        stream._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
