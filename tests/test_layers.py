@@ -37,6 +37,7 @@ LEVELS = {
     "interrupts": 0,
     "speaking": 0,
     "locks": 0,
+    "uninterrupted": 0,
     "waiting": 0,
 }
 """Imports go from a greater level to a lesser one, or stay within one layer; those of level 0 are one layer. The face

@@ -17,6 +17,7 @@ from ..errors import ClosedError, ForkedError, SendTimeoutError
 from ..forking import close_in_child, current_process
 from ..sockets.proxy import SocketProxy
 from ..sockets.waiting import READ, WRITE, Occupancy
+from ..uninterrupted import move_first
 from ..waiting import ONE
 
 if TYPE_CHECKING:
@@ -214,11 +215,8 @@ class DatagramSocket:
         left = self._left
 
         def take() -> None:
-            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
-                arrived[:] = left[0]
-                del left[0]
-            else:  # one call into C: what was received is kept
-                arrived.extend(map(self._socket.recvmsg, (max_bytes,)))
+            if not (left and move_first(left, arrived)):
+                arrived.extend(map(self._socket.recvmsg, (max_bytes,)))  # `keep`, a call less
 
         strangers = 0
         while True:

@@ -9,6 +9,7 @@ from typing import Final
 from ..deadline import Deadline
 from ..errors import ConnectionBrokenError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
+from ..uninterrupted import undivided
 from ..waiting import Signal
 
 __all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "ready_sockets", "wait_for_sockets"]
@@ -115,14 +116,19 @@ class WakeUp:
             if self._woken or unless:  # perhaps before there was a signal to set
                 return []
             found = ready_sockets(wanted, signal, deadline)
-            # No call from here to the next one, and so neither an interrupt nor another thread.
             if found == [] and not self._woken:
-                if signals and signals[0] is signal:
-                    self._used += (signal,)
-                    del signals[0]
+                self._put_away(signal)
                 self._collect()
             return found
         return []  # another thread has put it away
+
+    @undivided
+    def _put_away(self, signal: Signal) -> None:
+        """It was set, and whoever waits from now on does so by another; unless somebody else has been faster."""
+        signals = self.signals
+        if signals and signals[0] is signal:
+            self._used += (signal,)
+            del signals[0]
 
     def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline,
                         unless: Collection[object]) -> list[tuple[int, int]] | None:

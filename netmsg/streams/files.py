@@ -17,6 +17,7 @@ from ..checks import check_str
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
 from ..sockets.waiting import READ, ready_sockets
+from ..uninterrupted import keep
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class Readers:
             return  # it is gone
         try:
             raw.handing_back = get_ident()
-            self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept
+            keep(self._taken, file.read, -1)
         except UnicodeError:
             self._taken.append("\0")  # it holds something, and no text
         except ValueError:
@@ -348,7 +349,7 @@ class Target:
 
     def write(self, chunk: bytes, counts: list[int | None]) -> None:
         """Append to ``counts`` what the file says it has taken."""
-        counts.extend(map(self.file.write, (chunk,)))  # one call into C: what it says is kept
+        keep(counts, self.file.write, chunk)
 
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""

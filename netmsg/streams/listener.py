@@ -25,6 +25,7 @@ from ..sockets.shortage import OUT_OF_RESOURCES
 from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
 from ..speaking import say_soon
+from ..uninterrupted import keep, move_first
 from ..waiting import ONE
 from .socket_stream import SocketStream, prepare
 
@@ -139,14 +140,11 @@ class Listener:
         self._first = (first + 1) % len(self._sockets)
         ready = deque((*self._sockets[first:], *self._sockets[:first]))
         while True:
-            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
-                arrival[:] = left[0]
-                del left[0]
+            if left and move_first(left, arrival):
                 return
             if ready:
                 try:
-                    # One call into C, so that what was accepted is kept (``socket.accept`` is several).
-                    arrival.extend(map(_accept, (ready[0],)))
+                    keep(arrival, _accept, ready[0])  # ``socket.accept`` is several calls
                     return
                 except BlockingIOError:
                     del ready[0]

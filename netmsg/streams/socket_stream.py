@@ -19,6 +19,7 @@ from ..sockets.addresses import host_and_port
 from ..sockets.adopting import check_socket
 from ..sockets.proxy import SocketProxy
 from ..transports.plain import Transport, UNIXTransport
+from ..uninterrupted import keep
 from .byte_stream import ByteStream
 from .links import SocketLink
 
@@ -131,8 +132,8 @@ class SocketStream(ByteStream):
         overtime = Overtime(deadline)
         while sent < count:
             try:
-                counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
-                                  (min(count - sent, SENDFILE_PIECE),)))
+                keep(counts, os.sendfile, self._socket.fileno(), raw.fileno(), offset + sent,
+                     min(count - sent, SENDFILE_PIECE))
             except BlockingIOError:
                 self._wait_to_send(deadline, counts)
                 continue
@@ -177,7 +178,7 @@ class SocketStream(ByteStream):
         self._sending_now = counts, size  # see `_send_all`
         while not counts:
             try:
-                counts.extend(map(self._socket.sendmsg, ([octets],), (passed,)))
+                keep(counts, self._socket.sendmsg, [octets], passed)
             except BlockingIOError:
                 self._wait_to_send(deadline, counts)
             except OSError as error:
