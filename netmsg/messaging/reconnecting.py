@@ -52,7 +52,7 @@ class Endpoint:
         self.connecting = False
         """Whether an attempt is in progress: from the dialling to the end of the handshake."""
         self._engine = engine
-        self._io = engine.io
+        self._io = engine.io.scope(self._crashed)
         self._ssl_context = ssl_context
         self._server_hostname = server_hostname
         self._connect_timeout = connect_timeout

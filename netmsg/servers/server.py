@@ -221,7 +221,7 @@ class Server:
         self._pool.put(task)
         if not self._noticed:
             self._noticed = True
-            self._io.notices.append(self._dispatch)
+            self._io.before_sleep(self._dispatch)
 
     def _dispatch(self) -> None:
         self._noticed = False

@@ -222,8 +222,8 @@ class _Call:
     def _start(self) -> None:
         transport = self._stream._transport
         if transport.handshaking:
-            self.handshake = Handshake(self._io, self._socket, transport, self._handshake_timeout, self._shaken,
-                                       self._server._handshakes)
+            self.handshake = Handshake(self._io.scope(self._crashed), self._socket, transport, self._handshake_timeout,
+                                       self._shaken, self._server._handshakes)
             self.handshake.start()
         else:
             self._established()
