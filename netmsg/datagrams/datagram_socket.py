@@ -42,8 +42,9 @@ T = TypeVar("T")
 
 class DatagramSocket:
     """May be used from any thread. Every ``timeout`` is in seconds, ``None`` for ever, 0 for one try; running out
-    raises ``TimeoutError``. Every member raises `ClosedError` once closed, also while it is blocked, and `ForkedError`
-    in a forked child. A context manager."""
+    raises ``TimeoutError``. What sends, receives or sets something raises `ClosedError` once closed, also while it is
+    blocked, and `ForkedError` in a forked child; what is told of the socket is told all the same. A context manager.
+    """
 
     _longest = LARGEST
     """What `request` takes for an answer."""

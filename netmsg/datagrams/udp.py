@@ -125,7 +125,7 @@ class UDPSocket(DatagramSocket):
     def join_group(self, group: str, interface: str | None = None) -> None:
         """Receive what is sent to a multicast ``group`` too, on ``interface`` (its name or, for IPv4, its address; by
         default the ``%scope`` of the group, and without one the system's choice). ``OSError`` if there is no such
-        interface."""
+        interface, ``ValueError`` if it is none on which there is the group, or that is no group."""
         self._membership(group, interface, join=True)
 
     def leave_group(self, group: str, interface: str | None = None) -> None:
@@ -203,10 +203,7 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     target = None
     if target_host is not None and target_port is not None:
         check_port(target_port)
-        targets = _addresses(check_host(target_host), target_port, deadline)
-        if isinstance(interface, str) and family == socket.AF_UNSPEC:  # of which both have to be
-            family = _common_family(targets, _addresses(interface, port, deadline))
-        target = _first(targets, family, target_host)
+        target = _resolved_target(check_host(target_host), target_port, interface, port, family, deadline)
         family = target[0]
     family, own, dual = _own(interface, port, family, target, deadline)
     sock = socket.socket(family or socket.AF_INET, socket.SOCK_DGRAM)
@@ -219,17 +216,29 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         _set_multicast(sock, dual, multicast_ttl, multicast_loop, multicast_interface)
-        if own is not None:
-            sock.bind(own[1])
-        elif target is None:  # so that it can be answered at once
-            sock.bind(_any(sock.family, 0)[1])
-        if target is not None:
-            sock.connect(target[1])
-            _drop_strangers(sock)
+        _bind_and_connect(sock, own, target)
         return UDPSocket(sock, connected=target is not None)
     except BaseException:
         sock.close()
         raise
+
+
+def _resolved_target(host: str, port: int, interface: str | None | _Default, own_port: int, family: int,
+                     deadline: Deadline) -> Address:
+    targets = _addresses(host, port, deadline)
+    if isinstance(interface, str) and family == socket.AF_UNSPEC:  # of which both have to be
+        family = _common_family(targets, _addresses(interface, own_port, deadline))
+    return _first(targets, family, host)
+
+
+def _bind_and_connect(sock: socket.socket, own: Address | None, target: Address | None) -> None:
+    if own is not None:
+        sock.bind(own[1])
+    elif target is None:  # so that it can be answered at once
+        sock.bind(_any(sock.family, 0)[1])
+    if target is not None:
+        sock.connect(target[1])
+        _drop_strangers(sock)
 
 
 def _own(interface: str | None | _Default, port: int, family: int, target: Address | None,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..deadline import Deadline
 from ..sockets.addresses import check_unix_sockets, file_identity, socket_file, unix_path
 from ..sockets.adopting import check_socket
-from ..sockets.lingering import unread_by_others
-from ..sockets.listening import bind_unix
+from ..sockets.binding import bind_unix
+from ..sockets.lingering import unacknowledged
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import WRITE
 from ..speaking import say_soon
@@ -134,7 +134,7 @@ class UNIXDatagramSocket(DatagramSocket):
     @property
     def _unread_bytes(self) -> int:
         """How much of what was sent has not been read, as the kernel counts it against `_send_buffer`."""
-        return self._inside(unread_by_others, self._socket)
+        return self._inside(unacknowledged, self._socket)
 
     @property
     def _send_buffer(self) -> int:

@@ -38,11 +38,11 @@ class Acceptor:
         self._accepted = accepted
         self._failed = failed
         self._paused = False
-        self._starved = False  # see `PAUSE`
+        self._resting = False  # see `PAUSE`
         self._file = socket_file(self.address)
 
     def start(self) -> None:
-        if self._socket is not None and not self._paused and not self._starved:
+        if self._socket is not None and not self._paused and not self._resting:
             self._io.watch(self._socket, READ, self)
 
     def pause(self) -> None:
@@ -62,13 +62,13 @@ class Acceptor:
         sock = self._socket
         return sock is not None and bool(ready_sockets({sock.fileno(): READ}, None, Deadline(0)))
 
-    def _starve(self) -> None:
-        self._starved = True
+    def _rest(self) -> None:
+        self._resting = True
         self._unwatch()
-        self._io.call_later(PAUSE, self._recover)
+        self._io.call_later(PAUSE, self._go_on)
 
-    def _recover(self) -> None:
-        self._starved = False
+    def _go_on(self) -> None:
+        self._resting = False
         self.start()
 
     def _unwatch(self) -> None:
@@ -86,7 +86,7 @@ class Acceptor:
             except OSError as error:
                 self._tell(error)
                 if error.errno in OUT_OF_RESOURCES:
-                    self._starve()
+                    self._rest()
                     return
                 continue  # the connection was gone already
             try:
@@ -96,7 +96,7 @@ class Acceptor:
                 say_soon(log, logging.ERROR, "a connection from %r could not be served; closing it", address,
                          exc_info=error)
                 self._io.watch(sock, 0, self)  # it may be watched already
-                self._io.bury(sock.close)
+                self._io.close_afterwards(sock.close)
 
     def close(self) -> None:
         """Stop listening; a UNIX socket file goes too, if it is still this one's."""
@@ -104,7 +104,7 @@ class Acceptor:
         if sock is None:
             return
         self._io.watch(sock, 0, self)
-        self._io.bury(sock.close)
+        self._io.close_afterwards(sock.close)
         if self._file is not None:
             try:
                 self._file.remove()
@@ -126,4 +126,4 @@ class Acceptor:
     def _crashed(self, error: Exception) -> None:
         """Whatever it was, others wait in the backlog: go on in a while."""
         self._tell(OSError(f"accepting failed: {error!r}"))
-        self._starve()
+        self._rest()

@@ -133,4 +133,4 @@ class _Attempt:
         sock, self.sock = self.sock, None
         if sock is not None:
             self._io.watch(sock, 0, self)
-            self._io.bury(sock.close)
+            self._io.close_afterwards(sock.close)

@@ -11,9 +11,10 @@ and at `asleep`; `closed`, `is_current`          handlers too
 `close`                                          any thread, in signal   for the users and the thread; on a network
                                                  handlers too            thread, and in the middle of a call, never
 `join`                                           any thread              for the thread; on a network thread never
-`watch`, `call_later`, `Timer.cancel`,           ``netmsg-io-N`` alone:  never
-`afterwards`, `bury`, `before_sleep`, `detach`,  "on the loop"
-`now`, `handshake_steps`; taking from `work`
+`watch`, `call_later`, `Timer.cancel`, `now`,    ``netmsg-io-N`` alone:  never
+`afterwards`, `close_afterwards`, `detach`,      "on the loop"
+`before_sleep`, `handshake_steps`; taking from
+`work`
 `forked`                                         that of a forked child  never
 ===============================================  ======================  =============================================
 
@@ -48,9 +49,9 @@ from ..interrupts import LIBRARY, in_main_thread, interrupts
 from ..locks import new_lock
 from ..speaking import say_soon
 from .polling import READ, WRITE, Poller
-from .scopes import Agenda, Handler, Scope, Timer, Worker, crash_of
+from .scopes import Agenda, Scope, Timer, Watcher, Worker, crash_of
 
-__all__ = ["Handler", "READ", "Reactor", "Scope", "Timer", "User", "WRITE", "Worker", "on_a_loop"]
+__all__ = ["READ", "Reactor", "Scope", "Timer", "User", "WRITE", "Watcher", "Worker", "on_a_loop"]
 
 log = logging.getLogger("netmsg.reactor")
 
@@ -218,7 +219,7 @@ class Reactor(Agenda):
             self._give_all_up(error)
         finally:
             try:
-                self._close_the_buried()
+                self._close_what_is_over()
             finally:
                 self._release()
                 _loops.discard(self.ident)
@@ -252,11 +253,11 @@ class Reactor(Agenda):
             if what is None:
                 self.poller.forget_wake_ups()
                 continue
-            handler, scope = what
+            watcher, scope = what
             try:
-                handler._on_event(events)
+                watcher._on_event(events)
             except Exception as error:
-                self._crash(scope, handler, error)
+                self._crash(scope, watcher, error)
         if self.timers and self.timers[0][0] <= self.now:
             self._run_timers()
         if self.work:
@@ -267,8 +268,8 @@ class Reactor(Agenda):
                 function()
             except Exception as error:
                 self._crash(scope, function, error)
-        if self.graves:
-            self._close_the_buried()
+        if self.to_close:
+            self._close_what_is_over()
 
     def _make_calls(self) -> None:
         calls = self.calls
@@ -307,9 +308,9 @@ class Reactor(Agenda):
             except Exception as error:
                 self._crash(timer.scope or self, function, error)
 
-    def _close_the_buried(self) -> None:
-        graves, self.graves = self.graves, []
-        for close, scope in graves:
+    def _close_what_is_over(self) -> None:
+        to_close, self.to_close = self.to_close, []
+        for close, scope in to_close:
             try:
                 close()
             except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from .polling import HasFileno, Poller
 
-__all__ = ["Agenda", "Handler", "Scope", "Timer", "Worker", "crash_of"]
+__all__ = ["Agenda", "Scope", "Timer", "Watcher", "Worker", "crash_of"]
 
 MOST_CANCELLED: Final = 1000
 """Timers that were cancelled and are kept until their time comes, if they are not more than the others."""
@@ -21,7 +21,7 @@ MOST_CANCELLED: Final = 1000
 Call = tuple[Callable[..., None], tuple[Any, ...], "Scope"]
 
 
-class Handler(Protocol):
+class Watcher(Protocol):
     """What a descriptor's readiness is told to."""
 
     def _on_event(self, events: int) -> None:
@@ -63,7 +63,7 @@ class Timer:
 
 class Scope:
     """What one thing (a connection, an endpoint, a server) has on the network thread. An exception in any call, timer
-    or handler that was asked for here, whatever callable it is, is logged and handed to ``on_crash``, on the loop,
+    or watcher that was asked for here, whatever callable it is, is logged and handed to ``on_crash``, on the loop,
     which closes that one thing. See `netmsg.reactor.reactor` for which thread may call what.
     """
 
@@ -86,9 +86,9 @@ class Scope:
 
     # On the loop
 
-    def watch(self, sock: HasFileno, events: int, handler: Handler) -> None:
-        """Tell ``handler`` of these events of ``sock`` from now on; 0 for none."""
-        self.loop.poller.watch(sock, events, (handler, self))
+    def watch(self, sock: HasFileno, events: int, watcher: Watcher) -> None:
+        """Tell ``watcher`` of these events of ``sock`` from now on; 0 for none."""
+        self.loop.poller.watch(sock, events, (watcher, self))
 
     def call_later(self, delay: float, function: Callable[..., None], *arguments: Any) -> Timer:
         """Call ``function(*arguments)`` in so many seconds, unless the timer is cancelled."""
@@ -107,9 +107,11 @@ class Scope:
         """Call ``function`` when all events of this round have been told."""
         self.loop.last_calls.append((function, self))
 
-    def bury(self, close: Callable[[], None]) -> None:
+    def close_afterwards(self, close: Callable[[], None]) -> None:
         """Call ``close`` once this round's events are dealt with, so that none of them meets a reused descriptor."""
-        self.loop.graves.append((close, self))
+        self.loop.to_close.append((close, self))
+
+    bury = close_afterwards  # as some of its users call it
 
 
 class Agenda(Scope):
@@ -134,7 +136,7 @@ class Agenda(Scope):
         """Whether the loop has looked at `calls`, and may wait."""
         self.calls: deque[Call] = deque()
         self.last_calls: deque[tuple[Callable[[], None], Scope]] = deque()
-        self.graves: list[tuple[Callable[[], None], Scope]] = []
+        self.to_close: list[tuple[Callable[[], None], Scope]] = []
         self.timers: list[tuple[float, int, Timer]] = []
         self.timer_numbers = itertools.count()
         self.cancelled = [0]  # how many of them are
@@ -143,7 +145,7 @@ class Agenda(Scope):
 
 
 def crash_of(step: Any) -> Callable[[Exception], None] | None:
-    """Who is to be told of an exception in ``step``, a callable, handler or worker that was not asked for in a scope of
+    """Who is to be told of an exception in ``step``, a callable, watcher or worker that was not asked for in a scope of
     its own: its ``_crashed``, or that of the object whose method it is, if there is one."""
     while isinstance(step, functools.partial):
         step = step.func

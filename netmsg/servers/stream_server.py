@@ -89,7 +89,7 @@ class StreamServer(ConnectionServer):
 
     @property
     def _is_short_of_workers(self) -> bool:
-        return self._at_work >= self._max_workers + self._pool.standing_in
+        return self._at_work >= self._max_workers + self._pool.stand_ins
 
     def _hand_over(self, call: _Call) -> None:
         self._silent.pop(call, None)
@@ -307,7 +307,7 @@ class _Call:
         else:
             self._io.watch(self._socket, 0, self)
             self._be_patient_no_more()
-            self._io.bury(self._stream._cut)
+            self._io.close_afterwards(self._stream._cut)
             self._forget()
 
     def _forget(self) -> None:

@@ -82,7 +82,7 @@ def bind_unix(sock: socket.socket, path: str, mode: int | None, deadline: Deadli
 def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
     if _binds(sock, path):
         return
-    lock = _Lock(path)
+    lock = _PathLock(path)
     try:
         lock.take(deadline)
         again = False
@@ -161,7 +161,7 @@ def _is_stale(path: str, kind: int) -> bool:
     return False
 
 
-class _Lock:
+class _PathLock:
     """Keeps others from replacing ``path`` from `take` to `release`, which may be called again after an interrupt
     (Ctrl-C), wherever that came; what is left even so goes with the object."""
 

@@ -12,7 +12,7 @@ from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..uninterrupted import undivided
 from ..waiting import Signal
 
-__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "ready_sockets", "wait_for_sockets"]
+__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "ready_sockets"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -21,15 +21,6 @@ LONGEST: Final = 1e6
 """Seconds that can be waited for at a time: the system counts milliseconds in 32 bits."""
 SLICE: Final = 0.05
 """Seconds between two looks, when there is no descriptor left by which to be woken."""
-
-
-def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
-                     deadline: Deadline) -> list[tuple[int, int]]:
-    """`ready_sockets`, with ``TimeoutError`` once ``deadline`` has expired."""
-    found = ready_sockets(wanted, signal, deadline)
-    if found is None:
-        raise TimeoutError("timed out")
-    return found
 
 
 def ready_sockets(wanted: dict[int, int], signal: Signal | None,

@@ -65,7 +65,7 @@ WAYS: dict[str, Callable[[Thing, Callable[[], None]], object]] = {
     "call": lambda thing, step: thing.io.call(step),
     "timer": lambda thing, step: thing.io.call_later(0, step),
     "afterwards": lambda thing, step: thing.io.afterwards(step),
-    "bury": lambda thing, step: thing.io.bury(step),
+    "close_afterwards": lambda thing, step: thing.io.close_afterwards(step),
 }
 
 
@@ -138,7 +138,7 @@ class Owner:
     lambda io, owner: io.call(functools.partial(functools.partial(owner.step, 1), 2), 3),
     lambda io, owner: io.call_later(0, owner.step),
     lambda io, owner: io.afterwards(owner.step),
-    lambda io, owner: io.bury(owner.step),
+    lambda io, owner: io.close_afterwards(owner.step),
     lambda io, owner: io.before_sleep(owner.step),
     lambda io, owner: io.work.add(owner),
 ])
@@ -202,7 +202,7 @@ def test_calls_come_first_then_events_timers_and_work_and_what_is_put_off_last(
         def on_work(self, *_: object) -> None:
             order.append("work")
 
-    io.bury(lambda: order.append("closed"))
+    io.close_afterwards(lambda: order.append("closed"))
     io.afterwards(lambda: order.append("afterwards"))
     io.work.add(Working())
     io.call_later(0, order.append, "timer")
