@@ -101,6 +101,7 @@ class SendQueue:
     def drop(self) -> None:
         """Take nothing any more, and let go of what waits: who knows the connection may keep it for long. Under the
         lock."""
+        assert self.lock.locked()
         self.ended = True
         self.buffers.clear()
         self._counts.clear()

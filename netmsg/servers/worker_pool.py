@@ -125,6 +125,7 @@ class WorkerPool:
 
     def _wake(self, wanted: int) -> bool:
         """Have up to ``wanted`` more workers at work, under the lock. Whether there is one more at least."""
+        assert self._lock.locked()
         wanted = max(0, min(wanted, len(self.tasks), self._room()))
         before = wanted
         while wanted and self._idle:
@@ -136,6 +137,7 @@ class WorkerPool:
 
     def _room(self) -> int:
         """How many more may be at work, under the lock; below 0 if there are too many."""
+        assert self._lock.locked()
         return self._max_workers + self.stand_ins - (len(self._threads) - len(self._idle))
 
     def _start(self) -> bool:

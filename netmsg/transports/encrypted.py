@@ -289,6 +289,7 @@ class TLSTransport:
 
     def _decrypt(self) -> None:
         """All that has come. Under ``_state``."""
+        assert self._state.locked()
         while self._failure is None and not self._at_end:
             try:
                 if not self._engine.read_to(self._plaintext, CIPHERTEXT_SIZE):
