@@ -27,6 +27,9 @@ $(PEERS)/aiomsg-2026.7.1: | $(VENV)/.test
 test: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## all tests
 	NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+locked: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## all tests, as on an interpreter without the global lock
+	NETMSG_NO_GIL=1 NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
 $(VENV)/.lint: setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
@@ -58,4 +61,4 @@ dist: $(VENV)/.test  ## wheel and source distribution
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build
 
-.PHONY: help demo test lint types cover docs bench soak dist
+.PHONY: help demo test locked lint types cover docs bench soak dist

@@ -7,7 +7,9 @@ import threading
 import time
 from typing import Final
 
-__all__ = ["Deadline", "Overtime", "check_timeout"]
+from .checks import check_timeout
+
+__all__ = ["Deadline", "Overtime"]
 
 HELD: Final = 8 << 20
 """Bytes that a system holds ready for a connection at most, in one direction."""
@@ -15,21 +17,12 @@ LONGEST_OVERTIME: Final = 0.5
 """Seconds in which these can be moved."""
 
 
-def check_timeout(timeout: float | None) -> None:
-    """Raise ``ValueError`` for a negative or NaN ``timeout``, ``TypeError`` for one that is no number."""
-    if timeout is None:
-        return
-    if isinstance(timeout, (str, bytes)):
-        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
-    if math.isnan(timeout) or timeout < 0:
-        raise ValueError(f"timeout must be None or at least 0, not {timeout!r}")
-
-
 class Deadline:
     """The moment at which a call has had its time: ``timeout`` seconds after this object is made, or never.
 
     ``Deadline(None)`` never expires; ``Deadline(0)`` has expired already. Reads the monotonic clock, so that setting
-    the wall clock changes nothing. Raises what `check_timeout` raises.
+    the wall clock changes nothing. Raises ``ValueError`` for a ``timeout`` that is negative or NaN, ``TypeError`` for
+    what is no number.
     """
 
     __slots__ = ("_at",)

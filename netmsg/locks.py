@@ -12,12 +12,12 @@ import threading
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
+from .uninterrupted import ONCE
+
 __all__ = ["Guarded", "Lock", "new_lock", "new_reentrant_lock"]
 
 LOOKS_FOR_SIGNALS: Final = sys.version_info[:2] == (3, 14)
 """Whether this interpreter does so between ``__enter__`` and the block."""
-ONCE: Final = (True,)
-"""The argument of one call, by `map`."""
 
 
 class Lock(Protocol):
@@ -37,8 +37,8 @@ class Guarded:
     """A lock of ``threading``, for ``with``, that no interrupt leaves locked in any version.
 
     ``__enter__`` is a function in Python, behind whose return nobody looks for signals, and inside of it `map` takes
-    the lock and its end is noted by an unpacking, with no call from Python in between. ``__exit__`` has to be the
-    lock's own: a function in Python could be interrupted before it has done anything.
+    the lock and its end is noted by an unpacking: see `netmsg.uninterrupted`. ``__exit__`` has to be the lock's own: a
+    function in Python could be interrupted before it has done anything.
     """
 
     __slots__ = ("__exit__", "_acquire", "_lock")

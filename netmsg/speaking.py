@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .deadline import Deadline
+from .forking import forget_in_child
 from .locks import new_lock
 from .waiting import Waiters
 
@@ -121,6 +121,7 @@ def _speak_at_exit() -> None:
     wait_until_said(EXIT_PATIENCE)
 
 
+@forget_in_child
 def _after_fork_in_child() -> None:
     """The thread is the parent's, and so may the lock be."""
     global _speaking, _speaker, _started
@@ -131,5 +132,3 @@ def _after_fork_in_child() -> None:
 
 
 atexit.register(_speak_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from .deadline import Deadline
 from .interrupts import SIGNAL_CHECK, in_main_thread
+from .uninterrupted import keep, take_last
 
 __all__ = ["ONE", "Signal", "Ticket", "Waiters", "new_ticket", "wait_by"]
 
@@ -47,10 +48,9 @@ class Signal:
         self.ends: list[int] = []
         """Where it is read first, and where it is written last: one and the same, of an eventfd. What an interrupt
         leaves of an object that is not finished is closed with it."""
-        # One call into C: what was opened is on record.
         if hasattr(os, "eventfd"):
-            self.ends.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
-        else:
+            keep(self.ends, os.eventfd, 0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:  # both ends in one call into C: see netmsg.uninterrupted
             self.ends.extend(itertools.chain.from_iterable(itertools.starmap(os.pipe, ((),))))
             for end in self.ends:
                 os.set_blocking(end, False)
@@ -77,12 +77,9 @@ class Signal:
     def close(self) -> None:
         ends = self.ends
         while ends:
-            end = ends[-1]
-            # No call between the one and the other, and so no interrupt.
-            del ends[-1]
             try:
-                os.close(end)
-            except OSError:
+                os.close(take_last(ends))
+            except (IndexError, OSError):
                 pass  # somebody else has closed it
 
     def __del__(self) -> None:

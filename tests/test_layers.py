@@ -30,19 +30,21 @@ LEVELS = {
     "wire": 1,
     "packets": 1,
     "aside": 0,
+    "checks": 0,
     "deadline": 0,
     "errors": 0,
     "forking": 0,
     "interrupts": 0,
     "speaking": 0,
     "locks": 0,
+    "uninterrupted": 0,
     "waiting": 0,
 }
 """Imports go from a greater level to a lesser one, or stay within one layer; those of level 0 are one layer. The face
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in ("kept", "lane", "routing", "delivery", "backoff", "urls")} | {
-    "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers"}
+    "netmsg.checks", "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers"}
 
 
 def module_name(path: Path) -> str:
@@ -156,13 +158,38 @@ def test_only_the_standard_library_is_imported(module: str) -> None:
     ("import socket, os.path", {"socket", "os.path"}),
     ("from ..errors import ClosedError", {"netmsg.errors"}),
     ("from . import framing", {"netmsg.wire.framing"}),
-    ("from .framing import Decoder", {"netmsg.wire.framing"}),
+    ("from .framing import Run", {"netmsg.wire.framing"}),
     ("def late():\n    import ssl", {"ssl"}),
     ("if TYPE_CHECKING:\n    import ssl\nelse:\n    import time", {"time"}),
     ("try:\n    import ssl\nexcept ImportError:\n    pass", {"ssl"}),
 ])
 def test_imports_are_found_wherever_they_are(source: str, found: set[str]) -> None:
     assert imports_of_source(source, "netmsg.wire.session", False) == found
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "netmsg.forking"])
+def test_what_a_forked_child_lets_go_of_is_registered_in_one_place(module: str) -> None:
+    assert "register_at_fork" not in MODULES[module].read_text(encoding="utf-8")
+
+
+LONGEST_FUNCTION = 60
+LONGER = {"netmsg.messaging.smart_socket.__init__", "netmsg.servers.packet_connection._step"}
+"""Those that have not been cut yet."""
+
+
+def long_functions(source: str, module: str) -> set[str]:
+    return {f"{module}.{node.name}" for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_short_enough_to_be_read_in_one_go(module: str) -> None:
+    assert long_functions(MODULES[module].read_text(encoding="utf-8"), module) <= LONGER
+
+
+def test_long_functions_are_found() -> None:
+    assert long_functions("def f():\n" + "    pass\n" * LONGEST_FUNCTION, "m") == {"m.f"}
+    assert long_functions("def f():\n" + "    pass\n" * (LONGEST_FUNCTION - 1), "m") == set()
 
 
 UNSAFE = {"Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}

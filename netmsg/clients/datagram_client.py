@@ -10,11 +10,11 @@ from typing import Any, Final, Generic, TypeVar, Union
 from ..datagrams.datagram_socket import DatagramSocket
 from ..datagrams.udp import UDPSocket, create_udp_socket
 from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
-from ..deadline import Deadline, check_timeout
+from ..checks import check_address, check_timeout
+from ..deadline import Deadline
 from ..errors import ClosedError
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
-from ..sockets.addresses import check_address
 from ..sockets.proxy import SocketProxy
 from ..waiting import ONE
 from .received import ReceivedPackets

@@ -11,12 +11,13 @@ from copy import copy
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar, Union
 
-from ..deadline import Deadline, Overtime, check_timeout
+from ..checks import check_address, check_size, check_timeout
+from ..deadline import Deadline, Overtime
 from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, again
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decoded, ending, is_in_the_middle, loss
-from ..streams.byte_stream import NUMBERS, ByteStream, check_size, closed_meanwhile
+from ..streams.byte_stream import NUMBERS, ByteStream, closed_meanwhile
 from ..streams.connecting import connect_tcp, connect_unix
 from ..streams.socket_stream import PeerCredentials, SocketStream
 from ..streams.turns import Turn
@@ -379,9 +380,8 @@ def _open(target: Target | ByteStream, timeout: float | None, context: ssl.SSLCo
             raise ValueError("the socket is connected: local_address does not go with it")
         return _adopt(target, timeout, context, server_hostname, compatible)
     if isinstance(target, tuple):
-        if len(target) != 2:
-            raise ValueError(f"a (host, port) is needed, not {target!r}")
-        return connect_tcp(*target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
+        host, port = check_address("target", target)
+        return connect_tcp(host, port, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
                            local_address=local_address, tls_standard_compatible=compatible)
     if isinstance(target, (str, bytes, os.PathLike)):
         return connect_unix(target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-from ..deadline import Deadline, check_timeout
+from ..checks import check_timeout
+from ..deadline import Deadline
 from ..errors import EndOfStream
 
 __all__ = ["ReceivedPackets"]

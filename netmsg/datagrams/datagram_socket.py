@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ..deadline import Deadline, check_timeout
+from ..checks import check_count, check_seconds, check_size, check_timeout
+from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError, SendTimeoutError
 from ..forking import close_in_child, current_process
 from ..sockets.proxy import SocketProxy
 from ..sockets.waiting import READ, WRITE, Occupancy
+from ..uninterrupted import move_first
 from ..waiting import ONE
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ T = TypeVar("T")
 
 class DatagramSocket:
     """May be used from any thread. Every ``timeout`` is in seconds, ``None`` for ever, 0 for one try; running out
-    raises ``TimeoutError``. Every member raises `ClosedError` once closed, also while it is blocked, and `ForkedError`
-    in a forked child. A context manager."""
+    raises ``TimeoutError``. What sends, receives or sets something raises `ClosedError` once closed, also while it is
+    blocked, and `ForkedError` in a forked child; what is told of the socket is told all the same. A context manager.
+    """
 
     _longest = LARGEST
     """What `request` takes for an answer."""
@@ -213,11 +216,8 @@ class DatagramSocket:
         left = self._left
 
         def take() -> None:
-            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
-                arrived[:] = left[0]
-                del left[0]
-            else:  # one call into C: what was received is kept
-                arrived.extend(map(self._socket.recvmsg, (max_bytes,)))
+            if not (left and move_first(left, arrived)):
+                arrived.extend(map(self._socket.recvmsg, (max_bytes,)))  # `keep`, a call less
 
         strangers = 0
         while True:
@@ -245,7 +245,7 @@ class DatagramSocket:
         connected socket ``ConnectionRefusedError`` says that nobody listened to an earlier `send`.
         """
         deadline = Deadline(timeout)
-        check_size(max_bytes)
+        check_size("max_bytes", max_bytes)
         try:
             data, sender, cut = self._receive(max_bytes, deadline)
         except BlockingIOError:
@@ -259,7 +259,7 @@ class DatagramSocket:
         """Iterate over the datagrams that come, until closed, or until ``timeout`` seconds in all have been spent
         waiting. Longer ones are skipped, and logged with their count."""
         check_timeout(timeout)
-        check_size(max_bytes)
+        check_size("max_bytes", max_bytes)
         self._check()
         return _Packets(self, max_bytes, timeout)
 
@@ -302,12 +302,8 @@ class DatagramSocket:
         exchange of which parts are received by another thread's `receive` does not work.
         """
         deadline = Deadline(timeout)
-        if isinstance(interval, (str, bytes)) or not 0 < interval < float("inf"):
-            raise ValueError(f"interval must be a positive number of seconds, not {interval!r}")
-        if isinstance(retries, bool) or not isinstance(retries, int):
-            raise TypeError(f"retries must be an int, not {type(retries).__name__}")
-        if retries < 0:
-            raise ValueError(f"retries must be at least 0, not {retries}")
+        check_seconds("interval", interval)
+        check_count("retries", retries, 0)
         self._check()
         expected = self._target(address, deadline)
         cause: OSError | None = None
@@ -405,10 +401,3 @@ class _Packets(Iterator[tuple[bytes, Any]]):
 
 def _too_long(max_bytes: int) -> OSError:
     return OSError(errno.EMSGSIZE, f"a datagram of more than {max_bytes} bytes was received, and dropped")
-
-
-def check_size(max_bytes: int) -> None:
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int):
-        raise TypeError(f"max_bytes must be an int, not {type(max_bytes).__name__}")
-    if max_bytes < 1:
-        raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")

@@ -7,8 +7,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from ..checks import check_host, check_port, check_range
 from ..deadline import Deadline
-from ..sockets.addresses import Address, check_host, check_port, host_and_port
+from ..sockets.addresses import Address, check_family, host_and_port
+from ..sockets.adopting import check_socket
 from ..sockets.listening import share_port
 from ..sockets.resolving import resolve_within
 from ..waiting import Waiters
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UDPSocket", "create_udp_socket"]
 
-FAMILIES: Final = (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6)
 MAPPED: Final = "::ffff:"
 """How a dual-stack socket shows the addresses of IPv4."""
 
@@ -39,12 +40,7 @@ class UDPSocket(DatagramSocket):
     def from_socket(cls, sock: socket.socket) -> UDPSocket:
         """Take over a UDP socket that was made elsewhere. ``TypeError`` or ``ValueError`` for anything else, which then
         stays its owner's."""
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
-        if sock.fileno() < 0:
-            raise ValueError("the socket is closed")
-        if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
-            raise ValueError("a UDP socket is needed")
+        check_socket(sock, socket.SOCK_DGRAM, (socket.AF_INET, socket.AF_INET6), "a UDP socket")
         try:
             sock.getpeername()
         except OSError as error:
@@ -129,7 +125,7 @@ class UDPSocket(DatagramSocket):
     def join_group(self, group: str, interface: str | None = None) -> None:
         """Receive what is sent to a multicast ``group`` too, on ``interface`` (its name or, for IPv4, its address; by
         default the ``%scope`` of the group, and without one the system's choice). ``OSError`` if there is no such
-        interface."""
+        interface, ``ValueError`` if it is none on which there is the group, or that is no group."""
         self._membership(group, interface, join=True)
 
     def leave_group(self, group: str, interface: str | None = None) -> None:
@@ -199,19 +195,15 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
     check_port(port)
     if interface is not None and not isinstance(interface, _Default):
         interface = check_host(interface)
-    if family not in FAMILIES:
-        raise ValueError("family must be AF_UNSPEC, AF_INET or AF_INET6")
+    check_family(family)
     if (target_host is None) != (target_port is None):
         raise ValueError("target_host and target_port go together")
-    if multicast_ttl is not None and not 0 <= multicast_ttl <= 255:
-        raise ValueError(f"multicast_ttl must be from 0 to 255, not {multicast_ttl}")
+    if multicast_ttl is not None:
+        check_range("multicast_ttl", multicast_ttl, 0, 255)
     target = None
     if target_host is not None and target_port is not None:
         check_port(target_port)
-        targets = _addresses(check_host(target_host), target_port, deadline)
-        if isinstance(interface, str) and family == socket.AF_UNSPEC:  # of which both have to be
-            family = _common_family(targets, _addresses(interface, port, deadline))
-        target = _first(targets, family, target_host)
+        target = _resolved_target(check_host(target_host), target_port, interface, port, family, deadline)
         family = target[0]
     family, own, dual = _own(interface, port, family, target, deadline)
     sock = socket.socket(family or socket.AF_INET, socket.SOCK_DGRAM)
@@ -224,17 +216,29 @@ def create_udp_socket(*, port: int = 0, interface: str | None | _Default = DEFAU
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         _set_multicast(sock, dual, multicast_ttl, multicast_loop, multicast_interface)
-        if own is not None:
-            sock.bind(own[1])
-        elif target is None:  # so that it can be answered at once
-            sock.bind(_any(sock.family, 0)[1])
-        if target is not None:
-            sock.connect(target[1])
-            _drop_strangers(sock)
+        _bind_and_connect(sock, own, target)
         return UDPSocket(sock, connected=target is not None)
     except BaseException:
         sock.close()
         raise
+
+
+def _resolved_target(host: str, port: int, interface: str | None | _Default, own_port: int, family: int,
+                     deadline: Deadline) -> Address:
+    targets = _addresses(host, port, deadline)
+    if isinstance(interface, str) and family == socket.AF_UNSPEC:  # of which both have to be
+        family = _common_family(targets, _addresses(interface, own_port, deadline))
+    return _first(targets, family, host)
+
+
+def _bind_and_connect(sock: socket.socket, own: Address | None, target: Address | None) -> None:
+    if own is not None:
+        sock.bind(own[1])
+    elif target is None:  # so that it can be answered at once
+        sock.bind(_any(sock.family, 0)[1])
+    if target is not None:
+        sock.connect(target[1])
+        _drop_strangers(sock)
 
 
 def _own(interface: str | None | _Default, port: int, family: int, target: Address | None,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..deadline import Deadline
 from ..sockets.addresses import check_unix_sockets, file_identity, socket_file, unix_path
-from ..sockets.lingering import unread_by_others
-from ..sockets.listening import bind_unix
+from ..sockets.adopting import check_socket
+from ..sockets.binding import bind_unix
+from ..sockets.lingering import unacknowledged
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import WRITE
 from ..speaking import say_soon
@@ -48,12 +49,7 @@ class UNIXDatagramSocket(DatagramSocket):
         whoever made it. If it is connected, its peer is the target, and stays it. ``TypeError`` or ``ValueError`` for
         anything else, which then stays its owner's; ``NotImplementedError`` where there are no UNIX sockets."""
         check_unix_sockets()
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
-        if sock.fileno() < 0:
-            raise ValueError("the socket is closed")
-        if sock.type != socket.SOCK_DGRAM or sock.family != socket.AF_UNIX:
-            raise ValueError("a UNIX datagram socket is needed")
+        check_socket(sock, socket.SOCK_DGRAM, (socket.AF_UNIX,), "a UNIX datagram socket")
         try:
             peer = sock.getpeername()
         except OSError as error:
@@ -138,7 +134,7 @@ class UNIXDatagramSocket(DatagramSocket):
     @property
     def _unread_bytes(self) -> int:
         """How much of what was sent has not been read, as the kernel counts it against `_send_buffer`."""
-        return self._inside(unread_by_others, self._socket)
+        return self._inside(unacknowledged, self._socket)
 
     @property
     def _send_buffer(self) -> int:

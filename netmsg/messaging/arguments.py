@@ -1,15 +1,12 @@
-"""The arguments of a `Søcket`: their types, for type checkers, and the checks."""
+"""The arguments of a `Søcket`: their types, for type checkers, and the checks of what only a Søcket has."""
 
 from __future__ import annotations
 
-import math
 import os
-import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
-from ..sockets.addresses import unix_path
 from ..tls.contexts import check_server_context
 from ..wire.envelope import IDENTITY_SIZE
 from .choices import AckMode, OnDuplicate, OnFull
@@ -22,12 +19,7 @@ __all__ = [
     "DEFAULT_PORT",
     "Options",
     "check_bind",
-    "check_count",
-    "check_enum",
     "check_identity",
-    "check_not_yet",
-    "check_seconds",
-    "check_unix_path",
 ]
 
 
@@ -63,25 +55,6 @@ class _DefaultPort(int):
 DEFAULT_PORT: Final[int] = _DefaultPort(25000)
 
 
-def check_enum(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be one of {kind.__name__}, not {value!r}")
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def check_seconds(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be more than 0 seconds, not {value}")
-
-
 def check_identity(identity: bytes) -> bytes:
     if not isinstance(identity, bytes):
         raise TypeError(f"an identity must be bytes, not {type(identity).__name__}")
@@ -95,16 +68,3 @@ def check_bind(context: ssl.SSLContext | None, websocket_origins: Sequence[str])
     check_server_context(context)
     if websocket_origins:
         raise NotImplementedError("websocket_origins: WebSocket is not there yet")
-
-
-def check_unix_path(path: str | bytes | os.PathLike[str]) -> str:
-    """``path`` as ``str``. Raises ``NotImplementedError`` where there are no UNIX sockets."""
-    if not hasattr(socket, "AF_UNIX"):
-        raise NotImplementedError("this platform has no UNIX sockets")
-    return unix_path(path)
-
-
-def check_not_yet(name: str, value: Any) -> None:
-    """An argument that is part of the interface, and comes with a later version."""
-    if value is not None:
-        raise NotImplementedError(f"{name} is not there yet")

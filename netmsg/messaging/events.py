@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..deadline import Deadline
 from ..errors import ConnectFailedError
+from ..uninterrupted import take_first
 from ..waiting import Waiters
 from . import exiting
 
@@ -163,8 +164,7 @@ class EventQueue:
         events = self._events
         while True:
             try:
-                event = events[0]
-                del events[0]  # and no call until the return, so that no interrupt can lose it
+                event: Event = take_first(events)
                 return event
             except IndexError:
                 pass

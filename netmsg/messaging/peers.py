@@ -159,6 +159,30 @@ class Peer:
                  "probe_until", "queue", "received_bytes", "received_messages", "retired", "session", "sock",
                  "transport", "unread")
 
+    direct: bool
+    """Whether threads other than the network thread may write."""
+    credit: Credit
+    """What its identity has delivered and nobody has taken; the real one once it is let in."""
+    paused: bool
+    """Not read, because its messages are not taken."""
+    lent: bool
+    """Whether the right to read is with the thread that waits for a message: see `Conversation`. Guarded by the
+    lane's lock; the network thread alone changes it."""
+    unread: list[bytes | OSError]
+    """What that thread has received and not delivered; one chunk at most."""
+    challenger: Peer | None
+    """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
+    probe_until: float
+    """By when that sign has to come, since the first newcomer (``time.monotonic()``); 0.0 if it need not."""
+    announced_interval: float
+    """Seconds between its heartbeats, as far as it told."""
+    closing: bool
+    """All has been sent that will be: waiting for the other end to finish."""
+    known: bool
+    """Whether it has been said that it is connected, and not yet that it is not."""
+    retired: str
+    """Why nothing more is sent on this connection, if so: it is only read to its end."""
+
     def __init__(self, neighbours: Neighbours, sock: socket.socket, address: Any, endpoint: Way | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
         own_identity, capabilities, settings, life, io, inlet, outlet, home = neighbours
@@ -179,7 +203,6 @@ class Peer:
         now = time.monotonic()
         self.liveness = Liveness(settings.heartbeat_interval, settings.heartbeat_timeout, now)
         self.direct = context is None
-        """Whether threads other than the network thread may write."""
         plain = PlainTransport(sock)
         self.transport: Transport = plain if context is None else TLSTransport(
             plain, context, server_side=endpoint is None, server_hostname=server_hostname, piece=RECORD_SIZE)
@@ -190,26 +213,15 @@ class Peer:
         self.received_bytes = 0
         self.received_messages = 0
         self.credit = Credit(b"", 0, 0)
-        """What its identity has delivered and nobody has taken; the real one once it is let in."""
         self.paused = False
-        """Not read, because its messages are not taken."""
         self.lent = False
-        """Whether the right to read is with the thread that waits for a message: see `Conversation`. Guarded by the
-        lane's lock; the network thread alone changes it."""
-        self.unread: list[bytes | OSError] = []
-        """What that thread has received and not delivered; one chunk at most."""
-        self.challenger: Peer | None = None
-        """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
+        self.unread = []
+        self.challenger = None
         self.probe_until = 0.0
-        """By when that sign has to come, since the first newcomer (``time.monotonic()``); 0.0 if it need not."""
         self.announced_interval = DEFAULT_INTERVAL
-        """Seconds between its heartbeats, as far as it told."""
         self.closing = False
-        """All has been sent that will be: waiting for the other end to finish."""
         self.known = False
-        """Whether it has been said that it is connected, and not yet that it is not."""
         self.retired = ""
-        """Why nothing more is sent on this connection, if so: it is only read to its end."""
         self._behind: Peer | None = None  # the retired connection to be read to its end before this one is read
         self._followers: list[Peer] = []  # those behind this one
         self._reading = True

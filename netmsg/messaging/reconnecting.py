@@ -81,7 +81,7 @@ class Endpoint:
         """Whether an attempt is in progress: from the dialling to the end of the handshake."""
         self._welcome = welcome
         self._life = life
-        self._io = io
+        self._io = io.scope(self._crashed)
         self._events = events
         self._delaying = delaying
         self._complain = complain

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..deadline import check_timeout
-from .arguments import check_count, check_enum, check_seconds
+from ..checks import check_callable, check_count, check_enum, check_seconds, check_timeout
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
 from .snapshots import PeerInfo
 
@@ -69,8 +68,6 @@ def checked(settings: Settings) -> Settings:
     if settings.linger is None:
         raise TypeError("linger must be a number of seconds; math.inf means for ever")
     check_timeout(settings.linger)
-    for name in ("reconnection_delay", "authorize"):
-        function = getattr(settings, name)
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} must be a function, not {type(function).__name__}")
+    check_callable("reconnection_delay", settings.reconnection_delay)
+    check_callable("authorize", settings.authorize)
     return settings

@@ -12,19 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
 
-from ..deadline import Deadline, check_timeout
+from ..checks import check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
+from ..deadline import Deadline
 from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeoutError
 from ..reactor.io_thread import IOThread, reactor_of
-from ..sockets.addresses import check_port, host_and_port
+from ..sockets.addresses import host_and_port, unix_path
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
 from ..speaking import wait_until_said
 from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
-from .arguments import (
-    DEFAULT_PORT, Options, check_bind, check_count, check_identity, check_not_yet, check_seconds, check_unix_path,
-)
+from .arguments import DEFAULT_PORT, Options, check_bind, check_identity
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
 from .deliveries import Delivery
 from .engine import Engine
@@ -248,7 +247,7 @@ class Søcket(Generic[R]):
         for a path that is in use, ``NotImplementedError`` where there are no UNIX sockets, and what `bind` does.
         """
         check_bind(ssl_context, websocket_origins)
-        path = check_unix_path(path)
+        path = unix_path(path)
         self._life.check_open()
         self._listen(listen_unix(path, BACKLOG), ssl_context)
         return self
@@ -274,8 +273,7 @@ class Søcket(Generic[R]):
         a context that checks names where there is none; ``NotImplementedError`` for ``ws://``, which comes later.
         """
         check_seconds("connect_timeout", connect_timeout)
-        if not isinstance(hostname, str):
-            raise TypeError(f"hostname must be a str, not {type(hostname).__name__}")
+        check_str("hostname", hostname)
         place = _place(hostname, port)
         if place is not None and place.path:
             return self.connect_unix(place.path, ssl_context=ssl_context, server_hostname=server_hostname,
@@ -297,7 +295,7 @@ class Søcket(Generic[R]):
         """The same to a UNIX socket path, which has no host name: a context that checks names needs one."""
         check_seconds("connect_timeout", connect_timeout)
         context, name = client_context(ssl_context, server_hostname)
-        self._engine.connect(check_unix_path(path), context, name, connect_timeout)
+        self._engine.connect(unix_path(path), context, name, connect_timeout)
         return self
 
     # What it is
@@ -451,8 +449,7 @@ class Søcket(Generic[R]):
     def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> R:
         """`send` text as UTF-8."""
         check_timeout(timeout)
-        if not isinstance(text, str):
-            raise TypeError(f"text must be a str, not {type(text).__name__}")
+        check_str("text", text)
         return self.send(text.encode("utf-8"), identity, timeout=timeout)
 
     def send_json(self, document: Any, identity: bytes | None = None, *, timeout: float | None = None,

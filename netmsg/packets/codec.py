@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Final, Generic, TypeVar
 
+from ..checks import check_callable
 from ..errors import PacketDecodeError, PacketEncodeError, bare
 from ..interrupts import is_of_a_signal_handler
 
@@ -96,9 +97,8 @@ class MappedCodec(Codec[T, U]):
 
     def __init__(self, inner: Codec[Any, Any], encode: Callable[[T], Any] | None,
                  decode: Callable[[Any], U] | None) -> None:
-        for function in (encode, decode):
-            if function is not None and not callable(function):
-                raise TypeError(f"a function is needed, not {type(function).__name__}")
+        check_callable("encode", encode)
+        check_callable("decode", decode)
         self._inner = inner
         self._encode = encode
         self._decode = decode

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..checks import check_delimiter
 from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
 from .codec import MAX_PACKET_SIZE
 from .framed import FrameDecoder, FramedCodec, PlainFrames
@@ -21,9 +22,7 @@ class DelimitedFrames(FramedCodec[S, R]):
 
     def __init__(self, delimiter: bytes, max_packet_size: int) -> None:
         FramedCodec.__init__(self, max_packet_size)
-        self._delimiter = bytes(memoryview(delimiter))
-        if not self._delimiter:
-            raise ValueError("the delimiter is empty")
+        self._delimiter = check_delimiter(delimiter)
 
     def _frame(self, content: bytes) -> bytes:
         framed = content + self._delimiter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from ..checks import check_count
 from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError, bare
 from ..interrupts import is_of_a_signal_handler
 from .codec import MAX_PACKET_SIZE, Codec, Decoder, MappedCodec
@@ -26,10 +27,7 @@ class FramedCodec(Codec[S, R]):
     """``max_packet_size`` bounds what stands in a frame, in bytes; a longer one is a `PacketDecodeError`."""
 
     def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
-        if isinstance(max_packet_size, bool) or not isinstance(max_packet_size, int):
-            raise TypeError(f"max_packet_size must be an int, not {type(max_packet_size).__name__}")
-        if max_packet_size < 1:
-            raise ValueError(f"max_packet_size must be at least 1, not {max_packet_size}")
+        check_count("max_packet_size", max_packet_size)
         self._max_packet_size = max_packet_size
 
     def _pack(self, packet: S) -> bytes:

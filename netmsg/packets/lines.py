@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Any, Final
 
+from ..checks import check_str
 from ..errors import PacketDecodeError, PacketEncodeError
 from .codec import MAX_PACKET_SIZE, Decoder
 from .delimited import DelimitedDecoder, DelimitedFrames
@@ -24,8 +25,7 @@ class LineCodec(DelimitedFrames[str, str]):
 
     def __init__(self, encoding: str = "utf-8", newline: str = "\n", *,
                  max_packet_size: int = MAX_PACKET_SIZE) -> None:
-        if not isinstance(newline, str):
-            raise TypeError(f"newline must be a str, not {type(newline).__name__}")
+        check_str("newline", newline)
         try:
             delimiter = newline.encode(encoding)
         except (LookupError, UnicodeError) as error:

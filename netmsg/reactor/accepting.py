@@ -12,7 +12,7 @@ from ..sockets.addresses import socket_file
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import ready_sockets
 from ..speaking import say_soon
-from .reactor import READ, Reactor
+from .reactor import READ, Scope
 
 __all__ = ["ACCEPTS_A_ROUND", "Acceptor"]
 
@@ -20,16 +20,17 @@ log = logging.getLogger("netmsg.reactor")
 
 ACCEPTS_A_ROUND: Final = 64
 PAUSE: Final = 0.1
-"""Seconds without accepting after running out of descriptors or memory."""
+"""Seconds without accepting after running out of descriptors or memory, or a failure of our own."""
 
 
 class Acceptor:
     """One listening socket on the reactor. Every method belongs on the loop.
 
-    Running out of descriptors pauses accepting, with the listener unregistered, and does not end it.
+    Running out of descriptors pauses accepting, with the listener unregistered, and does not end it. Nor does what
+    ``accepted`` raises, which belongs to that one connection: it is logged, and the connection closed.
     """
 
-    def __init__(self, io: Reactor, sock: socket.socket, accepted: Callable[[socket.socket, Any], None],
+    def __init__(self, io: Scope, sock: socket.socket, accepted: Callable[[socket.socket, Any], None],
                  failed: Callable[[OSError], None]) -> None:
         self.address = sock.getsockname()
         self._io = io
@@ -37,11 +38,11 @@ class Acceptor:
         self._accepted = accepted
         self._failed = failed
         self._paused = False
-        self._starved = False  # out of descriptors or memory, for a while
+        self._resting = False  # see `PAUSE`
         self._file = socket_file(self.address)
 
     def start(self) -> None:
-        if self._socket is not None and not self._paused and not self._starved:
+        if self._socket is not None and not self._paused and not self._resting:
             self._io.watch(self._socket, READ, self)
 
     def pause(self) -> None:
@@ -61,13 +62,13 @@ class Acceptor:
         sock = self._socket
         return sock is not None and bool(ready_sockets({sock.fileno(): READ}, None, Deadline(0)))
 
-    def _starve(self) -> None:
-        self._starved = True
+    def _rest(self) -> None:
+        self._resting = True
         self._unwatch()
-        self._io.call_later(PAUSE, self._recover)
+        self._io.call_later(PAUSE, self._go_on)
 
-    def _recover(self) -> None:
-        self._starved = False
+    def _go_on(self) -> None:
+        self._resting = False
         self.start()
 
     def _unwatch(self) -> None:
@@ -83,13 +84,19 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._failed(error)
+                self._tell(error)
                 if error.errno in OUT_OF_RESOURCES:
-                    self._starve()
+                    self._rest()
                     return
                 continue  # the connection was gone already
-            sock.setblocking(False)
-            self._accepted(sock, address)
+            try:
+                sock.setblocking(False)
+                self._accepted(sock, address)
+            except Exception as error:
+                say_soon(log, logging.ERROR, "a connection from %r could not be served; closing it", address,
+                         exc_info=error)
+                self._io.watch(sock, 0, self)  # it may be watched already
+                self._io.close_afterwards(sock.close)
 
     def close(self) -> None:
         """Stop listening; a UNIX socket file goes too, if it is still this one's."""
@@ -97,7 +104,7 @@ class Acceptor:
         if sock is None:
             return
         self._io.watch(sock, 0, self)
-        self._io.bury(sock.close)
+        self._io.close_afterwards(sock.close)
         if self._file is not None:
             try:
                 self._file.remove()
@@ -110,6 +117,13 @@ class Acceptor:
             self._socket.close()
             self._socket = None
 
+    def _tell(self, error: OSError) -> None:
+        try:
+            self._failed(error)
+        except Exception as another:  # which is no fault of the listener's
+            say_soon(log, logging.ERROR, "an error of accepting could not be told of", exc_info=another)
+
     def _crashed(self, error: Exception) -> None:
-        self.close()
-        self._failed(OSError(f"accepting failed: {error!r}"))
+        """Whatever it was, others wait in the backlog: go on in a while."""
+        self._tell(OSError(f"accepting failed: {error!r}"))
+        self._rest()

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 
 from ..sockets.addresses import Address
 from ..sockets.racing import Race
-from .reactor import WRITE, Reactor, Timer
+from .reactor import WRITE, Scope, Timer
 
 __all__ = ["Dial"]
 
 
 class Dial:
-    """One `Race` run on a `Reactor`; ends with ``done(socket, address)``, or ``done(None, failures)``."""
+    """One `Race` run in the `Scope` of whoever dials, who cancels it should that crash; ends with
+    ``done(socket, failures)``, the socket being ``None`` where all have failed. On the loop."""
 
-    def __init__(self, io: Reactor, addresses: Sequence[Address],
+    def __init__(self, io: Scope, addresses: Sequence[Address],
                  done: Callable[[socket.socket | None, list[tuple[Address, OSError]]], None]) -> None:
         self._io = io
         self._race = Race(addresses)
@@ -30,7 +31,7 @@ class Dial:
         self._go_on()
 
     def _go_on(self) -> None:
-        while not self._over and (address := self._race.start(self._io.now)) is not None:
+        while not self._over and (address := self._race.start(self._io.loop.now)) is not None:
             attempt = _Attempt(self._io, address, self._attempt_ended)
             self._attempts.add(attempt)
             attempt.start()
@@ -42,7 +43,7 @@ class Dial:
         if self._timer is not None:
             self._timer.cancel()
         if self._race.next_at is not None:
-            self._timer = self._io.call_later(self._race.next_at - self._io.now, self._go_on)
+            self._timer = self._io.call_later(self._race.next_at - self._io.loop.now, self._go_on)
 
     def _attempt_ended(self, attempt: _Attempt, error: OSError | None) -> None:
         self._attempts.discard(attempt)
@@ -51,7 +52,7 @@ class Dial:
         if error is None:
             self._finish(attempt.sock)
         else:
-            self._race.failed(attempt.address, error, self._io.now)
+            self._race.failed(attempt.address, error, self._io.loop.now)
             self._go_on()
 
     def cancel(self) -> None:
@@ -73,15 +74,11 @@ class Dial:
         self.cancel()
         self._done(winner, self._race.failures)
 
-    def _crashed(self, error: Exception) -> None:
-        self._race.failures.append(((0, None), OSError(f"dialling failed: {error!r}")))
-        self._finish(None)
-
 
 class _Attempt:
     """One socket on its way to one address."""
 
-    def __init__(self, io: Reactor, address: Address, ended: Callable[[_Attempt, OSError | None], None]) -> None:
+    def __init__(self, io: Scope, address: Address, ended: Callable[[_Attempt, OSError | None], None]) -> None:
         self.address = address
         self.sock: socket.socket | None = None
         self._io = io
@@ -136,7 +133,4 @@ class _Attempt:
         sock, self.sock = self.sock, None
         if sock is not None:
             self._io.watch(sock, 0, self)
-            self._io.bury(sock.close)
-
-    def _crashed(self, error: Exception) -> None:
-        self._fail(OSError(f"dialling failed: {error!r}"))
+            self._io.close_afterwards(sock.close)

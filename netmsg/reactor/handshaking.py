@@ -12,7 +12,7 @@ from ..deadline import Deadline
 from ..errors import TLSHandshakeError
 from ..sockets.waiting import ready_sockets
 from ..transports.plain import Transport
-from .reactor import READ, WRITE, Reactor
+from .reactor import READ, WRITE, Scope
 
 __all__ = ["Handshake", "PendingHandshakes", "step_aside"]
 
@@ -51,7 +51,7 @@ class PendingHandshakes:
             one.give_up()
 
 
-def step_aside(io: Reactor, transport: Transport, done: Callable[[OSError | None], None]) -> None:
+def step_aside(io: Scope, transport: Transport, done: Callable[[OSError | None], None]) -> None:
     """Do a step of a handshake that calls the user's ``sni_callback``, in a thread of its own; then, on the loop,
     ``done`` with what it raised: ``BlockingIOError`` if there is more to come. Meanwhile nobody else may use the
     transport."""
@@ -73,9 +73,10 @@ def step_aside(io: Reactor, transport: Transport, done: Callable[[OSError | None
 
 class Handshake:
     """The TLS handshake of one connection, within ``timeout`` seconds (``None``: however long it takes); ends with
-    ``done(None)`` or ``done(error)``. Every method belongs on the loop."""
+    ``done(None)`` or ``done(error)``. Its steps belong to the ``io`` of whoever has the connection, if that is a scope
+    of its own. Every method belongs on the loop."""
 
-    def __init__(self, io: Reactor, sock: socket.socket, transport: Transport, timeout: float | None,
+    def __init__(self, io: Scope, sock: socket.socket, transport: Transport, timeout: float | None,
                  done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None) -> None:
         self._io = io
         self._socket = sock
@@ -108,8 +109,8 @@ class Handshake:
             self._io.watch(self._socket, 0, self)
             step_aside(self._io, self._transport, self._stepped)
             return
-        if self._io.handshake_steps:
-            self._io.handshake_steps -= 1
+        if self._io.loop.handshake_steps:
+            self._io.loop.handshake_steps -= 1
             try:
                 self._transport.handshake()
             except BlockingIOError:

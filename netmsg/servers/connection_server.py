@@ -7,6 +7,7 @@ import logging
 import socket
 from typing import Any, Final, Protocol
 
+from ..checks import check_size
 from ..errors import (
     ClosedError, ConnectionBrokenError, EndOfStream, IncompleteReadError, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError,
@@ -16,7 +17,6 @@ from ..reactor.accepting import Acceptor
 from ..reactor.handshaking import PendingHandshakes
 from ..reactor.io_thread import IOThread, reactor_of
 from ..speaking import say_soon
-from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from .server import Server, claim
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final, Generic, TypeVar
 
+from ..checks import check_size
 from ..datagrams.datagram_socket import DatagramSocket
 from ..datagrams.unix import UNIXDatagramSocket
 from ..deadline import Deadline
@@ -20,7 +21,6 @@ from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import IOThread, reactor_of
 from ..reactor.reactor import READ, on_a_loop
 from ..speaking import say_soon
-from ..streams.byte_stream import check_size
 from .handlers import check_handler
 from .server import Server, claim
 from .stats import ServerStats

@@ -11,7 +11,8 @@ from socket import socket as KernelSocket
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from ..deadline import Deadline, check_timeout
+from ..checks import check_timeout
+from ..deadline import Deadline
 from ..errors import (
     ClosedError, ConnectionBrokenError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError, again, as_broken, bare, identity,

@@ -8,13 +8,12 @@ import socket
 from collections.abc import Callable, Collection, Generator
 from typing import Any, Generic, TypeVar, Union
 
-from ..deadline import check_timeout
+from ..checks import check_size, check_timeout
 from ..errors import PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decodes_by_itself
 from ..reactor.io_thread import IOThread
 from ..speaking import say_soon
-from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
 from ..streams.socket_stream import prepare
 from .connection_server import ConnectionServer

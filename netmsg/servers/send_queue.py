@@ -24,7 +24,7 @@ class SendQueue:
     """Packets go out in order, as far as they go at once; any thread may put and flush.
 
     Under ``lock`` nothing blocks. The count of bytes that have gone is stored by one call into C, so that an interrupt
-    (Ctrl-C) neither loses nor doubles any.
+    (Ctrl-C) neither loses nor doubles any: see `netmsg.uninterrupted`.
     """
 
     __slots__ = ("transport", "lock", "buffers", "size", "gone", "packets", "blocked", "failure", "later", "ended",
@@ -71,7 +71,7 @@ class SendQueue:
         loop alone, which also says when `later` begins and ends; not under the lock, which would cost more than all the
         rest."""
         size = len(data)
-        # No call from here on, and so no other thread in between.
+        # No call from here to the append, and so no other thread in between.
         self.size += size
         self.packets += 1
         buffers: list[Any] = self.buffers if self.later is None else self.later
@@ -101,6 +101,7 @@ class SendQueue:
     def drop(self) -> None:
         """Take nothing any more, and let go of what waits: who knows the connection may keep it for long. Under the
         lock."""
+        assert self.lock.locked()
         self.ended = True
         self.buffers.clear()
         self._counts.clear()

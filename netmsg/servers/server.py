@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 import weakref
 from typing import Any, Final, Self
@@ -11,7 +10,7 @@ from typing import Any, Final, Self
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
-from ..forking import current_process
+from ..forking import close_in_child, current_process
 from ..reactor.reactor import Reactor, Timer, on_a_loop
 from ..speaking import say, say_soon
 from ..waiting import Waiters
@@ -61,7 +60,7 @@ class Server:
         self._finishing = False  # nothing new is taken on: whatever ends now may have been the last
         self._handler_errors = 0
         self._log = SparingLog(log)
-        _servers.add(self)
+        close_in_child(self)
 
     # What differs
 
@@ -222,7 +221,7 @@ class Server:
         self._pool.put(task)
         if not self._noticed:
             self._noticed = True
-            self._io.notices.append(self._dispatch)
+            self._io.before_sleep(self._dispatch)
 
     def _dispatch(self) -> None:
         self._noticed = False
@@ -334,13 +333,3 @@ def claim(sources: tuple[Any, ...], kind: Any) -> None:
 
 
 _claimed: weakref.WeakSet[Any] = weakref.WeakSet()
-_servers: weakref.WeakSet[Server] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for server in tuple(_servers):
-        server._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
-from ..deadline import check_timeout
+from ..checks import check_size, check_timeout
 from ..errors import NetmsgError, TLSHandshakeError, identity
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
 from ..sockets.lingering import all_acknowledged, unacknowledged
-from ..streams.byte_stream import IdleTimeoutError, check_size
+from ..streams.byte_stream import IdleTimeoutError
 from ..streams.links import SocketLink
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream
@@ -89,7 +89,7 @@ class StreamServer(ConnectionServer):
 
     @property
     def _is_short_of_workers(self) -> bool:
-        return self._at_work >= self._max_workers + self._pool.standing_in
+        return self._at_work >= self._max_workers + self._pool.stand_ins
 
     def _hand_over(self, call: _Call) -> None:
         self._silent.pop(call, None)
@@ -222,8 +222,8 @@ class _Call:
     def _start(self) -> None:
         transport = self._stream._transport
         if transport.handshaking:
-            self.handshake = Handshake(self._io, self._socket, transport, self._handshake_timeout, self._shaken,
-                                       self._server._handshakes)
+            self.handshake = Handshake(self._io.scope(self._crashed), self._socket, transport, self._handshake_timeout,
+                                       self._shaken, self._server._handshakes)
             self.handshake.start()
         else:
             self._established()
@@ -307,7 +307,7 @@ class _Call:
         else:
             self._io.watch(self._socket, 0, self)
             self._be_patient_no_more()
-            self._io.bury(self._stream._cut)
+            self._io.close_afterwards(self._stream._cut)
             self._forget()
 
     def _forget(self) -> None:

@@ -24,7 +24,7 @@ IDLE: Final = 1.0
 """Seconds after which a worker without work goes away."""
 
 PATIENCE: Final = 0.001
-"""Seconds."""
+"""Seconds in which a worker of a patient pool is to have taken all tasks; then another one is woken."""
 
 SPARE: Final = 64
 """Workers beyond ``max_workers`` that stand in for those that are blocked."""
@@ -89,7 +89,7 @@ class WorkerPool:
         self._taken = allocate_lock()  # held, until all tasks have been taken
         self.short_of_threads = False
         """Whether the last `dispatch` could not start one: it is to be called again before long."""
-        self._lock = new_lock()  # guards all of these; a leaf
+        self._lock = new_lock()  # guards the changes of all of these but `tasks`; a leaf
         self._warned = False
         self._thread_numbers = itertools.count(1)
 
@@ -125,6 +125,7 @@ class WorkerPool:
 
     def _wake(self, wanted: int) -> bool:
         """Have up to ``wanted`` more workers at work, under the lock. Whether there is one more at least."""
+        assert self._lock.locked()
         wanted = max(0, min(wanted, len(self.tasks), self._room()))
         before = wanted
         while wanted and self._idle:
@@ -136,7 +137,8 @@ class WorkerPool:
 
     def _room(self) -> int:
         """How many more may be at work, under the lock; below 0 if there are too many."""
-        return self._max_workers + self.standing_in - (len(self._threads) - len(self._idle))
+        assert self._lock.locked()
+        return self._max_workers + self.stand_ins - (len(self._threads) - len(self._idle))
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._work, name=f"netmsg-worker-{self.number}-{next(self._thread_numbers)}",
@@ -169,15 +171,15 @@ class WorkerPool:
                     return
             else:
                 if not tasks and self._taken.locked():
-                    self._tell()
+                    self._all_taken()
                 try:
                     task()
                 except BaseException as error:  # it costs no worker
                     say(log, logging.ERROR, "a task of a worker failed", exc_info=error)
                 del task  # and what it belongs to, while there is nothing to do
 
-    def _tell(self) -> None:
-        """All have been taken."""
+    def _all_taken(self) -> None:
+        """Let `dispatch` go on."""
         with self._lock:
             if not self.tasks and self._taken.locked():
                 self._draining = False
@@ -254,7 +256,7 @@ class WorkerPool:
         return True
 
     @property
-    def standing_in(self) -> int:
+    def stand_ins(self) -> int:
         """How many may be at work beyond ``max_workers``."""
         return min(len(self._blocked), self.spare)
 

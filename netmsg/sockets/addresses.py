@@ -1,4 +1,4 @@
-"""What a user gives as an address, checked."""
+"""Addresses as users give and see them, and as the system takes them; the files of UNIX sockets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from ..locks import new_reentrant_lock
 
-__all__ = ["Address", "SocketFile", "check_address", "check_host", "check_port", "check_unix_sockets", "file_identity",
-           "host_and_port", "socket_file", "unix_path"]
+__all__ = ["Address", "SocketFile", "check_family", "check_unix_sockets", "file_identity", "host_and_port",
+           "socket_file", "unix_path"]
+
+FAMILIES: Final = (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6)
 
 LONGEST_UNIX_PATH: Final = 107 if sys.platform == "linux" else 103
 
@@ -18,33 +20,10 @@ Address = tuple[int, Any]
 """An address family and what ``connect`` and ``bind`` take for it."""
 
 
-def check_port(port: int) -> None:
-    """Raises ``TypeError``, ``ValueError``."""
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {type(port).__name__}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be from 0 to 65535, not {port}")
-
-
-def check_host(host: str) -> str:
-    """``host`` without the brackets of an IPv6 literal in a URL. Raises ``TypeError``, ``ValueError``."""
-    if not isinstance(host, str):
-        raise TypeError(f"host must be a str, not {type(host).__name__}")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host:
-        raise ValueError("host is empty")
-    if "\0" in host:
-        raise ValueError(f"host has a NUL in it: {host!r}")
-    return host
-
-
-def check_address(what: str, address: Any) -> tuple[str, int]:
-    """``address``, a (host, port) whose items are still to be checked. Raises ``TypeError``, ``ValueError``."""
-    if not isinstance(address, tuple):
-        raise TypeError(f"{what} must be a (host, port), not {type(address).__name__}")
-    if len(address) != 2:
-        raise ValueError(f"{what} must be a (host, port), not {address!r}")
-    return address
+def check_family(family: int) -> None:
+    """Raises ``ValueError``."""
+    if family not in FAMILIES:
+        raise ValueError("family must be AF_UNSPEC, AF_INET or AF_INET6")
 
 
 def host_and_port(address: Any) -> Any:

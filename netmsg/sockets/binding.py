@@ -25,6 +25,7 @@ import time
 from typing import Final
 
 from ..deadline import Deadline
+from ..uninterrupted import keep, take_first
 from .shortage import OUT_OF_RESOURCES
 
 try:
@@ -81,7 +82,7 @@ def bind_unix(sock: socket.socket, path: str, mode: int | None, deadline: Deadli
 def _bind(sock: socket.socket, path: str, deadline: Deadline | None) -> None:
     if _binds(sock, path):
         return
-    lock = _Lock(path)
+    lock = _PathLock(path)
     try:
         lock.take(deadline)
         again = False
@@ -160,7 +161,7 @@ def _is_stale(path: str, kind: int) -> bool:
     return False
 
 
-class _Lock:
+class _PathLock:
     """Keeps others from replacing ``path`` from `take` to `release`, which may be called again after an interrupt
     (Ctrl-C), wherever that came; what is left even so goes with the object."""
 
@@ -176,7 +177,7 @@ class _Lock:
         patience = (deadline or Deadline(None)).sooner(PATIENCE)
         while True:
             try:
-                self._held.extend(map(os.open, (self._name,), (LOCK_FLAGS,), (0o666,)))  # one call into C: on record
+                keep(self._held, os.open, self._name, LOCK_FLAGS, 0o666)
             except OSError as error:  # no such directory, or we may not write there: binding tells it better
                 if error.errno is None or error.errno in OUT_OF_RESOURCES:
                     raise  # a signal handler raised it, or one that is not held would have others in between
@@ -214,10 +215,7 @@ class _Lock:
             return False
 
     def _close(self) -> None:
-        descriptor = self._held[0]
-        # No call between the one and the other, and so no interrupt.
-        del self._held[0]
-        os.close(descriptor)
+        os.close(take_first(self._held))
 
     def __del__(self) -> None:
         if hasattr(self, "_held"):  # not where an interrupt came before it was made

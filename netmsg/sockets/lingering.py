@@ -12,7 +12,7 @@ try:
 except ImportError:  # not POSIX
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["all_acknowledged", "reset_on_close", "unacknowledged", "unread_by_others"]
+__all__ = ["all_acknowledged", "reset_on_close", "unacknowledged"]
 
 
 def all_acknowledged(sock: socket.socket) -> bool:
@@ -23,8 +23,8 @@ def all_acknowledged(sock: socket.socket) -> bool:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the other end's kernel does not have yet, or has not told so; of a UNIX socket how many the other
-    end has not read. 0 where that cannot be told."""
+    """How many bytes the other end's kernel does not have yet, or has not told so; of a UNIX socket how many those that
+    they were sent to have not read, as the kernel counts them. 0 where that cannot be told."""
     if fcntl is None:
         return 0
     size = array.array("i", [0])
@@ -33,12 +33,6 @@ def unacknowledged(sock: socket.socket) -> int:
     except (OSError, ValueError):  # the latter of a closed one
         return 0
     return size[0]
-
-
-def unread_by_others(sock: socket.socket) -> int:
-    """How much of the send buffer of a UNIX socket the receivers have not read yet, in bytes as the kernel counts them;
-    0 where that cannot be told."""
-    return unacknowledged(sock)
 
 
 def reset_on_close(sock: socket.socket) -> None:

@@ -8,10 +8,10 @@ import socket
 from typing import Any, Final
 
 from .addresses import Address
-from .binding import bind_unix, listen_unix
+from .binding import listen_unix
 from .resolving import resolve
 
-__all__ = ["bind_unix", "listen_tcp", "listen_unix", "share_port", "tcp_addresses"]
+__all__ = ["listen_tcp", "listen_unix", "share_port", "tcp_addresses"]
 
 PORT_TRIES: Final = 20
 

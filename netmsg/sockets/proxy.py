@@ -14,7 +14,8 @@ __all__ = ["SocketProxy"]
 class SocketProxy:
     """What may be asked of a socket, and set, without getting into the way of the one who owns it.
 
-    Never waits for a call that is blocked. Raises `ClosedError` once that is closed.
+    Never waits for a call that is blocked. What asks the system raises `ClosedError` once the socket is closed, and
+    `ForkedError` in a forked child.
     """
 
     __slots__ = ("_process", "_socket")

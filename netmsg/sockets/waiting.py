@@ -9,9 +9,10 @@ from typing import Final
 from ..deadline import Deadline
 from ..errors import ConnectionBrokenError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
+from ..uninterrupted import undivided
 from ..waiting import Signal
 
-__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "ready_sockets", "wait_for_sockets"]
+__all__ = ["READ", "WRITE", "Occupancy", "WakeUp", "ready_sockets"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -20,15 +21,6 @@ LONGEST: Final = 1e6
 """Seconds that can be waited for at a time: the system counts milliseconds in 32 bits."""
 SLICE: Final = 0.05
 """Seconds between two looks, when there is no descriptor left by which to be woken."""
-
-
-def wait_for_sockets(wanted: dict[int, int], signal: Signal | None,
-                     deadline: Deadline) -> list[tuple[int, int]]:
-    """`ready_sockets`, with ``TimeoutError`` once ``deadline`` has expired."""
-    found = ready_sockets(wanted, signal, deadline)
-    if found is None:
-        raise TimeoutError("timed out")
-    return found
 
 
 def ready_sockets(wanted: dict[int, int], signal: Signal | None,
@@ -115,14 +107,19 @@ class WakeUp:
             if self._woken or unless:  # perhaps before there was a signal to set
                 return []
             found = ready_sockets(wanted, signal, deadline)
-            # No call from here to the next one, and so neither an interrupt nor another thread.
             if found == [] and not self._woken:
-                if signals and signals[0] is signal:
-                    self._used += (signal,)
-                    del signals[0]
+                self._put_away(signal)
                 self._collect()
             return found
         return []  # another thread has put it away
+
+    @undivided
+    def _put_away(self, signal: Signal) -> None:
+        """It was set, and whoever waits from now on does so by another; unless somebody else has been faster."""
+        signals = self.signals
+        if signals and signals[0] is signal:
+            self._used += (signal,)
+            del signals[0]
 
     def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline,
                         unless: Collection[object]) -> list[tuple[int, int]] | None:

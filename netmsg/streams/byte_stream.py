@@ -27,24 +27,22 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import select
 import ssl
-import sys
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Collection, Iterator
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ..deadline import Deadline, Overtime, check_timeout
+from ..checks import check_delimiter, check_size, check_timeout
+from ..deadline import Deadline, Overtime
 from ..errors import (
     TOLD_ONCE, ClosedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
     IncompleteReadError, LocalProtocolError, NetmsgError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError,
     as_broken, bare, identity, is_identified,
 )
-from ..forking import current_process
+from ..forking import close_in_child, current_process
 from ..sockets.proxy import SocketProxy
 from ..tls import TLSInfo, verified_hostname
 from ..tls.contexts import check_server_context, client_context
@@ -140,7 +138,7 @@ class ByteStream:
         self._handshake_deadline = FOREVER
         self._readers = Readers()
         self._at_close: Callable[[], None] = _nothing
-        _streams.add(self)
+        close_in_child(self)
         self._disposed = False  # last: one that was interrupted before is nothing yet
 
     # State
@@ -559,7 +557,7 @@ class ByteStream:
             return item
         deadline = self._deadline(timeout)
         check_size("max_bytes", max_bytes)
-        return self._take(deadline, self._until, _check_delimiter(delimiter), max_bytes)
+        return self._take(deadline, self._until, check_delimiter(delimiter), max_bytes)
 
     def receive_chunks(self, max_bytes: int = CHUNK, *, timeout: float | None = None) -> Iterator[bytes]:
         """Iterate over what comes, until the end; ``timeout`` is for each item, and the iterator may be asked again
@@ -574,7 +572,7 @@ class ByteStream:
         of an item. ``timeout`` is for each item, and the iterator may be asked again after it raised."""
         check_timeout(timeout)
         check_size("max_bytes", max_bytes)
-        delimiter = _check_delimiter(delimiter)
+        delimiter = check_delimiter(delimiter)
         return _Items(lambda: self.receive_until(delimiter, max_bytes, timeout=timeout), end_on_empty=False)
 
     def _line(self, deadline: Deadline, max_bytes: int) -> tuple[int, int]:
@@ -1457,35 +1455,3 @@ def _nothing(*_: object) -> None:
 
 def closed_meanwhile() -> ClosedError:
     return ClosedError("the stream was closed meanwhile")
-
-
-def check_size(name: str, size: int, *, least: int = 1) -> None:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"{name} must be an int, not {type(size).__name__}")
-    if size < least:
-        raise ValueError(f"{name} must be at least {least}, not {size}")
-    if size > sys.maxsize:
-        raise ValueError(f"{name} is too large: {size}")
-
-
-def _check_delimiter(delimiter: bytes) -> bytes:
-    try:
-        if type(delimiter) is not bytes:
-            delimiter = bytes(memoryview(delimiter))
-    except TypeError:
-        raise TypeError(f"delimiter must be bytes, not {type(delimiter).__name__}") from None
-    if not delimiter:
-        raise ValueError("the delimiter is empty")
-    return delimiter
-
-
-_streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for stream in tuple(_streams):
-        stream._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

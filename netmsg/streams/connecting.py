@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import errno
 import functools
-import math
 import os
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
+from ..checks import check_address, check_host, check_port, check_seconds
 from ..deadline import Deadline
 from ..errors import ConnectFailedError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
-from ..sockets.addresses import (
-    Address, SocketFile, check_address, check_host, check_port, host_and_port, socket_file, unix_path,
-)
+from ..sockets.addresses import Address, SocketFile, check_family, host_and_port, socket_file, unix_path
 from ..sockets.binding import bind_unix
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
@@ -27,8 +25,6 @@ from ..sockets.waiting import WRITE, ready_sockets
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["connect_tcp", "connect_unix"]
-
-FAMILIES: Final = (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6)
 
 
 def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: int = socket.AF_UNSPEC,
@@ -51,10 +47,8 @@ def connect_tcp(host: str, port: int, *, timeout: float | None = None, family: i
     deadline = Deadline(timeout)
     host = check_host(host)
     check_port(port)
-    if family not in FAMILIES:
-        raise ValueError("family must be AF_UNSPEC, AF_INET or AF_INET6")
-    if isinstance(happy_eyeballs_delay, str) or not 0 <= happy_eyeballs_delay < math.inf:
-        raise ValueError(f"happy_eyeballs_delay must be a number of seconds, not {happy_eyeballs_delay!r}")
+    check_family(family)
+    check_seconds("happy_eyeballs_delay", happy_eyeballs_delay, zero=True)
     if local_address is not None:
         own_host, own_port = check_address("local_address", local_address)
         local_address = check_host(own_host), own_port

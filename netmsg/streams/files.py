@@ -13,9 +13,11 @@ from socket import SocketIO, socket
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
+from ..checks import check_str
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
 from ..sockets.waiting import READ, ready_sockets
+from ..uninterrupted import keep
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -262,7 +264,7 @@ class Readers:
             return  # it is gone
         try:
             raw.handing_back = get_ident()
-            self._taken.extend(map(file.read, (-1,)))  # one call into C: what was taken is kept
+            keep(self._taken, file.read, -1)
         except UnicodeError:
             self._taken.append("\0")  # it holds something, and no text
         except ValueError:
@@ -347,7 +349,7 @@ class Target:
 
     def write(self, chunk: bytes, counts: list[int | None]) -> None:
         """Append to ``counts`` what the file says it has taken."""
-        counts.extend(map(self.file.write, (chunk,)))  # one call into C: what it says is kept
+        keep(counts, self.file.write, chunk)
 
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""
@@ -446,8 +448,7 @@ def size_of(file: IO[bytes]) -> int | None:
 def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, encoding: str | None,
               errors: str | None, newline: str | None, timeout: float | None) -> Any:
     """See `ByteStream.makefile`."""
-    if not isinstance(mode, str):
-        raise TypeError(f"mode must be a str, not {type(mode).__name__}")
+    check_str("mode", mode)
     kind = "".join(letter for letter in "rwb" if letter in mode)
     if kind not in MODES or len(kind) != len(mode):
         raise ValueError(f"mode must be made of r, w and b, not {mode!r}")

@@ -13,18 +13,20 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ..deadline import Deadline, check_timeout
+from ..checks import check_host, check_port, check_size, check_timeout
+from ..deadline import Deadline
 from ..errors import ClosedError, ForkedError
 from ..forking import Process, close_in_child, current_process
-from ..sockets.addresses import check_host, check_port, host_and_port, socket_file, unix_path
+from ..sockets.addresses import host_and_port, socket_file, unix_path
+from ..sockets.adopting import check_socket
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.resolving import resolve_within
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
 from ..speaking import say_soon
+from ..uninterrupted import keep, move_first
 from ..waiting import ONE
-from .byte_stream import check_size
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
@@ -75,12 +77,7 @@ class Listener:
                     tls_standard_compatible: bool = True, handshake_timeout: float | None = 10.0) -> Listener:
         """Accept on a listening socket that was inherited or made elsewhere, and is taken over. ``TypeError`` or
         ``ValueError`` for anything else, which then stays its owner's."""
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
-        if sock.fileno() < 0:
-            raise ValueError("the socket is closed")
-        if sock.type != socket.SOCK_STREAM:
-            raise ValueError("a socket of type SOCK_STREAM is needed")
+        check_socket(sock, socket.SOCK_STREAM, (), "a socket of type SOCK_STREAM")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ValueError("the socket is not listening")
         check_server_context(ssl_context)
@@ -143,14 +140,11 @@ class Listener:
         self._first = (first + 1) % len(self._sockets)
         ready = deque((*self._sockets[first:], *self._sockets[:first]))
         while True:
-            if left:  # no call between the one and the other, and so neither an interrupt nor another thread
-                arrival[:] = left[0]
-                del left[0]
+            if left and move_first(left, arrival):
                 return
             if ready:
                 try:
-                    # One call into C, so that what was accepted is kept (``socket.accept`` is several).
-                    arrival.extend(map(_accept, (ready[0],)))
+                    keep(arrival, _accept, ready[0])  # ``socket.accept`` is several calls
                     return
                 except BlockingIOError:
                     del ready[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .byte_stream import ByteStream, check_size
+from ..checks import check_size
+from .byte_stream import ByteStream
 from .links import memory_links
 
 __all__ = ["memory_stream_pair"]

@@ -12,12 +12,15 @@ import struct
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..checks import check_size
 from ..deadline import Deadline, Overtime
 from ..errors import TOLD_ONCE, LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
+from ..sockets.adopting import check_socket
 from ..sockets.proxy import SocketProxy
 from ..transports.plain import Transport, UNIXTransport
-from .byte_stream import ByteStream, check_size
+from ..uninterrupted import keep
+from .byte_stream import ByteStream
 from .links import SocketLink
 
 if TYPE_CHECKING:
@@ -78,12 +81,7 @@ class SocketStream(ByteStream):
     def from_socket(cls, sock: socket.socket) -> SocketStream:
         """A stream over a connected ``SOCK_STREAM`` socket, which it takes over. ``TypeError`` or ``ValueError`` for
         anything else, which then stays its owner's, untouched."""
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
-        if sock.fileno() < 0:
-            raise ValueError("the socket is closed")
-        if sock.type != socket.SOCK_STREAM:
-            raise ValueError("a socket of type SOCK_STREAM is needed")
+        check_socket(sock, socket.SOCK_STREAM, (), "a socket of type SOCK_STREAM")
         if hasattr(sock, "_sslobj"):
             raise ValueError("the socket is under TLS already: hand over the plain one, and use start_tls()")
         try:
@@ -134,8 +132,8 @@ class SocketStream(ByteStream):
         overtime = Overtime(deadline)
         while sent < count:
             try:
-                counts.extend(map(os.sendfile, (self._socket.fileno(),), (raw.fileno(),), (offset + sent,),
-                                  (min(count - sent, SENDFILE_PIECE),)))
+                keep(counts, os.sendfile, self._socket.fileno(), raw.fileno(), offset + sent,
+                     min(count - sent, SENDFILE_PIECE))
             except BlockingIOError:
                 self._wait_to_send(deadline, counts)
                 continue
@@ -180,7 +178,7 @@ class SocketStream(ByteStream):
         self._sending_now = counts, size  # see `_send_all`
         while not counts:
             try:
-                counts.extend(map(self._socket.sendmsg, ([octets],), (passed,)))
+                keep(counts, self._socket.sendmsg, [octets], passed)
             except BlockingIOError:
                 self._wait_to_send(deadline, counts)
             except OSError as error:

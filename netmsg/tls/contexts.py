@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from ..checks import check_str
 from .engine import TLSEngine, verified_hostname
 
 __all__ = ["check_server_context", "client_context"]
@@ -23,8 +24,8 @@ def client_context(context: ssl.SSLContext | bool | None,
 
     Raises ``TypeError``, ``ValueError``.
     """
-    if server_hostname is not None and not isinstance(server_hostname, str):
-        raise TypeError(f"server_hostname must be a str, not {type(server_hostname).__name__}")
+    if server_hostname is not None:
+        check_str("server_hostname", server_hostname)
     if context is None:
         return None, None
     if context is True:

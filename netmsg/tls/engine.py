@@ -118,6 +118,7 @@ class TLSEngine:
         """Append what has to be sent, if there is anything."""
         self._settle_write()
         if self._outgoing.pending:
+            # One call into C: see netmsg.uninterrupted.
             ciphertext.extend(map(memoryview, map(self._outgoing.read, (self._outgoing.pending,))))
 
     @property

@@ -105,7 +105,7 @@ class TLSTransport:
                 self._appetite = max(self._appetite // 2, MODEST_SIZE)
             elif self._taken >= self._appetite:
                 self._appetite = min(self._appetite * 2, CIPHERTEXT_SIZE)
-            received.extend(map(self._below.receive, (self._appetite,)))
+            received.extend(map(self._below.receive, (self._appetite,)))  # see netmsg.uninterrupted
             if not received[0] and self._lost is not None:
                 raise again(self._lost)
             self._taken = len(received[0])
@@ -247,7 +247,7 @@ class TLSTransport:
                         break
                     if not counts:
                         try:
-                            counts.extend(map(self._below.send_one, (ciphertext[0],)))
+                            counts.extend(map(self._below.send_one, (ciphertext[0],)))  # see netmsg.uninterrupted
                         except BlockingIOError:
                             return
                         except OSError as error:
@@ -289,6 +289,7 @@ class TLSTransport:
 
     def _decrypt(self) -> None:
         """All that has come. Under ``_state``."""
+        assert self._state.locked()
         while self._failure is None and not self._at_end:
             try:
                 if not self._engine.read_to(self._plaintext, CIPHERTEXT_SIZE):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, Union
 
 from ..tls import TLSInfo
+from ..uninterrupted import take_last, undivided
 
 try:
     import resource
@@ -95,7 +96,7 @@ class PlainTransport:
     """A connected non-blocking socket as it is.
 
     Its methods are the socket's own, with no frame in between: this is the hot path, and ``list.extend(map(receive,
-    (size,)))`` is then one call into C, which no interrupt can split.
+    (size,)))`` is then one call into C, which no interrupt can split (`netmsg.uninterrupted`).
     """
 
     handshaking = False
@@ -156,8 +157,8 @@ class Descriptors:
                              "spare")
         self.close_unwanted()
 
+    @undivided
     def _refuse(self, at: int, why: str) -> None:
-        # No call in here, and so no interrupt.
         self.lost = why
         self.unwanted += self.kept[at]
         del self.kept[at]
@@ -171,12 +172,9 @@ class Descriptors:
     def close_unwanted(self) -> None:
         unwanted = self.unwanted
         while unwanted:
-            descriptor = unwanted[-1]
-            # No call between the one and the other, and so no interrupt.
-            del unwanted[-1]
             try:
-                os.close(descriptor)
-            except OSError:
+                os.close(take_last(unwanted))
+            except (IndexError, OSError):
                 pass  # somebody else has closed it
 
     def close(self) -> None:

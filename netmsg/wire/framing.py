@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from ..errors import RemoteProtocolError
 from .envelope import ACK, ACK_HEADER, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
 
-__all__ = ["Decoder", "Run"]
+__all__ = ["EnvelopeDecoder", "Run"]
 
 READ_SIZE: Final = 262_144
 """How many bytes to ask the kernel for while frames are small."""
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     """Those of DATA_REQ envelopes, one for each body."""
 
 
-class Decoder:
+class EnvelopeDecoder:
     """Turns the bytes of one connection into runs of envelopes.
 
     Payloads are cut out of the received chunks by slicing, which copies each byte once; a large frame is gathered in
@@ -115,37 +115,24 @@ class Decoder:
         runs: list[Run] = []
         if self.error is not None:
             return runs
+        position = 0
         if self._pieces is not None:
-            self.stopped = False
-            if len(chunk) < self._missing:
-                self._pieces.append(chunk)
-                self._missing -= len(chunk)
-                self.read_size = min(self._missing, LARGE_PIECE)
+            whole = self._gather(chunk, room, runs)
+            if whole is None:
                 return runs
-            last_piece, chunk = chunk[:self._missing], chunk[self._missing:]  # no more, if `read_size` was asked for
-            if room <= 0:
-                self._pieces.append(last_piece)
-                self._missing = 0
-                self._buffer += chunk
-                self.stopped = True
-                return runs
-            runs.append(self._finish_large(last_piece))
-            chunk = self._buffer + chunk
+            chunk = whole
             room -= 1
-            self.read_size = HEADER_SIZE
-            position = 0
-        elif chunk:
-            if self._buffer:
-                chunk = self._buffer[self._position:] + chunk
-            position = 0
-        else:
+        elif not chunk:
             chunk, position = self._buffer, self._position
+        elif self._buffer:
+            chunk = self._buffer[self._position:] + chunk
         end = len(chunk)
         last = end - HEADER_SIZE
         bound = self._bound
         unpack = _unpack_header
         while position <= last and room > 0:
             size, kind = unpack(chunk, position)
+            before = position
             if kind == DATA:
                 payloads: list[bytes] = []
                 append = payloads.append
@@ -163,45 +150,88 @@ class Decoder:
                     room -= len(payloads)
                     continue
             elif kind == DATA_REQ:
-                message_ids: list[bytes] = []
-                payloads = []
-                append = payloads.append
-                append_id = message_ids.append
-                for _ in repeat(None, room):
-                    size, kind = unpack(chunk, position)
-                    after = position + 4 + size
-                    if kind != DATA_REQ or after > end or not MESSAGE_ID_SIZE < size <= bound + MESSAGE_ID_SIZE:
-                        break
-                    append_id(chunk[position + 5:position + 21])
-                    append(chunk[position + 21:after])
-                    position = after
-                    if position > last:
-                        break
-                if payloads:
-                    runs.append(Run(DATA_REQ, payloads, message_ids))
-                    room -= len(payloads)
+                position = self._reliable_run(chunk, position, room, runs)
+                if position > before:
+                    room -= len(runs[-1].bodies)
                     continue
             elif kind == ACK and size == 1 + MESSAGE_ID_SIZE:
-                start = position
-                while chunk.startswith(ACK_HEADER, position) and position + 21 <= end:
-                    position += 21
-                if position > start:
-                    acknowledged = [chunk[at:at + 16] for at in range(start + 5, position, 21)]
-                    runs.append(Run(ACK, acknowledged))
-                    self.envelopes += len(acknowledged)
+                position = self._run_of_acks(chunk, position, runs)
+                if position > before:
                     continue
-            after = position + 4 + size
-            if not self._plausible(size, kind) or after > end:
+            position = self._any_envelope(chunk, position, size, kind, runs)
+            if position == before:
                 break
-            if runs and runs[-1].kind == kind:
-                runs[-1].bodies.append(chunk[position + 5:after])
-            else:
-                runs.append(Run(kind, [chunk[position + 5:after]]))
-            self.envelopes += 1
-            position = after
         self.stopped = room <= 0 and position < end
         self._keep(chunk, position, end)
         return runs
+
+    def _gather(self, chunk: bytes, room: int, runs: list[Run]) -> bytes | None:
+        """Go on with a large frame: what follows it once it is complete, ``None`` while it is not."""
+        pieces = self._pieces
+        assert pieces is not None
+        self.stopped = False
+        if len(chunk) < self._missing:
+            pieces.append(chunk)
+            self._missing -= len(chunk)
+            self.read_size = min(self._missing, LARGE_PIECE)
+            return None
+        last_piece, rest = chunk[:self._missing], chunk[self._missing:]  # no rest, if `read_size` was asked for
+        if room <= 0:
+            pieces.append(last_piece)
+            self._missing = 0
+            self._buffer += rest
+            self.stopped = True
+            return None
+        runs.append(self._finish_large(last_piece))
+        self.read_size = HEADER_SIZE
+        return self._buffer + rest
+
+    def _reliable_run(self, chunk: bytes, position: int, room: int, runs: list[Run]) -> int:
+        """Append the DATA_REQ envelopes that begin at ``position``, if the first is whole; where they end."""
+        message_ids: list[bytes] = []
+        payloads: list[bytes] = []
+        append_id, append = message_ids.append, payloads.append
+        end = len(chunk)
+        last = end - HEADER_SIZE
+        most = self._bound + MESSAGE_ID_SIZE
+        unpack = _unpack_header
+        for _ in repeat(None, room):
+            size, kind = unpack(chunk, position)
+            after = position + 4 + size
+            if kind != DATA_REQ or after > end or not MESSAGE_ID_SIZE < size <= most:
+                break
+            append_id(chunk[position + 5:position + 21])
+            append(chunk[position + 21:after])
+            position = after
+            if position > last:
+                break
+        if payloads:
+            runs.append(Run(DATA_REQ, payloads, message_ids))
+        return position
+
+    def _run_of_acks(self, chunk: bytes, position: int, runs: list[Run]) -> int:
+        """The same for ACK envelopes."""
+        start, last = position, len(chunk) - 21
+        while position <= last and chunk.startswith(ACK_HEADER, position):
+            position += 21
+        if position > start:
+            acknowledged = [chunk[at:at + 16] for at in range(start + 5, position, 21)]
+            runs.append(Run(ACK, acknowledged))
+            self.envelopes += len(acknowledged)
+        return position
+
+    def _any_envelope(self, chunk: bytes, position: int, size: int, kind: int, runs: list[Run]) -> int:
+        """Append the envelope at ``position``, whatever it is, if it is whole and may be there; where it ends."""
+        after = position + 4 + size
+        if not self._plausible(size, kind) or after > len(chunk):
+            return position
+        body = chunk[position + 5:after]
+        if runs and runs[-1].kind == kind:
+            runs[-1].bodies.append(body)
+        else:
+            runs.append(Run(kind, [body]))
+        self.envelopes += 1
+        return after
 
     def _plausible(self, size: int, kind: int) -> bool:
         """Whether a frame may begin so; sets `error` if not."""

@@ -25,7 +25,7 @@ from .envelope import (
     ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, IDENTITY_SIZE, Capabilities, capabilities_frame, hello_frame,
     parse_hello,
 )
-from .framing import HANDSHAKE_BOUND, Decoder
+from .framing import HANDSHAKE_BOUND, EnvelopeDecoder
 from .sniffing import Dialect, sniff
 
 __all__ = ["Liveness", "Session", "State"]
@@ -65,8 +65,8 @@ class Session:
         self.dialled = dialled
         self.dialect = Dialect.VERSION_1
         self.peer_identity = b""
-        self.decoder = Decoder(max_message_size)
-        """What is received once OPEN is for it to decode."""
+        self.decoder = EnvelopeDecoder(max_message_size)
+        """It is handed what is received, and decodes it once the session is OPEN."""
         self._identity = identity
         self._capabilities = capabilities
         self._first = b""

@@ -20,7 +20,7 @@ from netmsg import (
 )
 from netmsg.messaging import sweeping
 from netmsg.messaging.peers import Peer
-from netmsg.wire.framing import Decoder
+from netmsg.wire.framing import EnvelopeDecoder
 
 
 def numbered(count: int, size: int = 0) -> list[bytes]:
@@ -564,7 +564,7 @@ def test_what_has_been_taken_keeps_nothing_of_the_connection_alive() -> None:
 
         def left() -> int:
             gc.collect()
-            return sum(isinstance(thing, (Peer, Decoder)) for thing in gc.get_objects())
+            return sum(isinstance(thing, (Peer, EnvelopeDecoder)) for thing in gc.get_objects())
 
         until(lambda: left() == 0)
 

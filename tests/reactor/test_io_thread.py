@@ -59,7 +59,7 @@ def ask(io: Reactor, function: Any, *arguments: Any) -> Any:
 
 
 class Recorder:
-    """A handler that notes its events, and does what it is told at each."""
+    """A watcher that notes its events, and does what it is told at each."""
 
     def __init__(self, action: Any = None) -> None:
         self.events: list[int] = []
@@ -185,7 +185,7 @@ def test_no_event_reaches_a_descriptor_that_was_closed_in_the_same_round(io: Rea
         for left in lefts:
             closed.append(left.fileno())
             io.watch(left, 0, recorder)
-            io.bury(left.close)
+            io.close_afterwards(left.close)
         # While this round goes on the numbers are not free, so no stranger can have them.
         with socket.socket() as stranger:
             closed.append(stranger.fileno())

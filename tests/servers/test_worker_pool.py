@@ -316,11 +316,11 @@ def test_a_wait_inside_of_another_one_is_stood_in_for_once(pool: WorkerPool) -> 
     def task() -> None:
         with standing_in(Client()):
             with standing_in(Client()):
-                seen.append(pool.standing_in)
-            seen.append(pool.standing_in)
-        seen.append(pool.standing_in)
+                seen.append(pool.stand_ins)
+            seen.append(pool.stand_ins)
+        seen.append(pool.stand_ins)
         with standing_in(Client()):
-            seen.append(pool.standing_in)
+            seen.append(pool.stand_ins)
         done.set()
 
     pool.put(task)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO
-from netmsg.wire.framing import Decoder
+from netmsg.wire.framing import EnvelopeDecoder
 from support.envelopes import (PLENTY, UNKNOWN, Envelope, encode, flatten, large_envelopes, pattern, pieces, sequences,
                                small_sequences)
 from support.wire_peer import frame, hello
@@ -53,7 +53,7 @@ VIOLATIONS = {
 chunks_of_bytes = st.lists(st.binary(max_size=60), max_size=12)
 
 
-def decode_all(decoder: Decoder, chunks: Iterable[bytes]) -> list[Envelope]:
+def decode_all(decoder: EnvelopeDecoder, chunks: Iterable[bytes]) -> list[Envelope]:
     """What comes of ``chunks``, up to the first error."""
     found: list[Envelope] = []
     for chunk in chunks:
@@ -92,7 +92,7 @@ def read_plainly(data: bytes, limit: int) -> tuple[list[Envelope], bool]:
 def test_any_split_of_any_frames_decodes_alike(envelopes: list[Envelope], data: st.DataObject) -> None:
     encoded = encode(envelopes)
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=20))
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     assert decode_all(decoder, pieces(encoded, cuts)) == envelopes
     assert decoder.error is None
     assert decoder.buffered == 0
@@ -100,22 +100,22 @@ def test_any_split_of_any_frames_decodes_alike(envelopes: list[Envelope], data: 
 
 @given(sequences)
 def test_frames_decode_alike_in_one_piece_and_in_one_each(envelopes: list[Envelope]) -> None:
-    assert decode_all(Decoder(LIMIT), [encode(envelopes)]) == envelopes
-    assert decode_all(Decoder(LIMIT), [envelope.encoded() for envelope in envelopes]) == envelopes
+    assert decode_all(EnvelopeDecoder(LIMIT), [encode(envelopes)]) == envelopes
+    assert decode_all(EnvelopeDecoder(LIMIT), [envelope.encoded() for envelope in envelopes]) == envelopes
 
 
 def test_decoding_resumes_at_any_byte() -> None:
     encoded = encode(EVERY_KIND)
     for first in range(len(encoded) + 1):
         for second in range(first, len(encoded) + 1):
-            decoder = Decoder(LIMIT)
+            decoder = EnvelopeDecoder(LIMIT)
             assert decode_all(decoder, pieces(encoded, [first, second])) == EVERY_KIND
             assert decoder.error is None
 
 
 def test_decoding_byte_by_byte() -> None:
     encoded = encode(EVERY_KIND)
-    assert decode_all(Decoder(LIMIT), [encoded[at:at + 1] for at in range(len(encoded))]) == EVERY_KIND
+    assert decode_all(EnvelopeDecoder(LIMIT), [encoded[at:at + 1] for at in range(len(encoded))]) == EVERY_KIND
 
 
 @pytest.mark.parametrize("size", [65_518, 65_519, 65_534, 65_535, 65_536, 65_537, 90_000])
@@ -128,7 +128,7 @@ def test_large_frames_may_be_cut_anywhere_in_their_header_and_at_their_end(kind:
     end = len(encoded) - len(envelopes[2].encoded())
     for cut in (*range(begin - 2, begin + 24), *range(end - 2, end + 7)):
         for cuts in ([cut], [begin + 3, cut], [begin + 5, cut], [begin + 9, cut]):
-            decoder = Decoder(LIMIT)
+            decoder = EnvelopeDecoder(LIMIT)
             assert decode_all(decoder, pieces(encoded, cuts)) == envelopes
             assert decoder.error is None
 
@@ -137,13 +137,13 @@ def test_large_frames_may_be_cut_anywhere_in_their_header_and_at_their_end(kind:
 def test_envelopes_counts_those_that_are_no_messages(envelopes: list[Envelope], data: st.DataObject) -> None:
     encoded = encode(envelopes)
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=4))
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     decode_all(decoder, pieces(encoded, cuts))
     assert decoder.envelopes == sum(not envelope.is_message for envelope in envelopes)
 
 
 def test_consecutive_envelopes_of_one_type_are_one_run() -> None:
-    runs = Decoder(LIMIT).decode(encode(EVERY_KIND), PLENTY)
+    runs = EnvelopeDecoder(LIMIT).decode(encode(EVERY_KIND), PLENTY)
     assert [(run.kind, len(run.bodies)) for run in runs] == [
         (DATA, 2), (DATA_REQ, 2), (ACK, 2), (HEARTBEAT, 1), (CAPABILITIES, 1), (UNKNOWN, 2), (DATA, 1)]
 
@@ -156,7 +156,7 @@ def test_decoding_stops_at_the_room_there_is_and_resumes_without_loss(envelopes:
                                                                       data: st.DataObject) -> None:
     encoded = encode(envelopes)
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=6))
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     found: list[Envelope] = []
     received = b""
     for chunk in pieces(encoded, cuts):
@@ -178,7 +178,7 @@ def test_decoding_stops_at_the_room_there_is_and_resumes_without_loss(envelopes:
 def test_bytes_may_go_on_arriving_while_there_is_no_room(envelopes: list[Envelope], data: st.DataObject) -> None:
     encoded = encode(envelopes)
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=6))
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     for chunk in pieces(encoded, cuts):
         assert decoder.decode(chunk, 0) == []
     assert decoder.buffered == len(encoded)
@@ -187,7 +187,7 @@ def test_bytes_may_go_on_arriving_while_there_is_no_room(envelopes: list[Envelop
 
 
 def test_decoding_says_whether_it_stopped_for_want_of_room() -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     assert flatten(decoder.decode(frame(DATA, b"1") + frame(DATA, b"2"), 1)) == [Envelope(DATA, b"1")]
     assert decoder.stopped
     assert flatten(decoder.decode(b"", 1)) == [Envelope(DATA, b"2")]
@@ -197,7 +197,7 @@ def test_decoding_says_whether_it_stopped_for_want_of_room() -> None:
 
 
 def test_what_is_behind_the_last_message_there_is_room_for_waits() -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     decoder.decode(frame(DATA, b"1") + frame(ACK, ID), 1)
     assert decoder.stopped
     assert flatten(decoder.decode(b"", 1)) == [Envelope(ACK, ID)]
@@ -205,14 +205,14 @@ def test_what_is_behind_the_last_message_there_is_room_for_waits() -> None:
 
 def test_control_frames_take_no_room() -> None:
     envelopes = [Envelope(HEARTBEAT, b""), Envelope(ACK, ID), Envelope(UNKNOWN, b""), Envelope(DATA, b"1")]
-    assert flatten(Decoder(LIMIT).decode(encode(envelopes), 1)) == envelopes
+    assert flatten(EnvelopeDecoder(LIMIT).decode(encode(envelopes), 1)) == envelopes
 
 
 @pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID)])
 def test_a_large_message_waits_for_room_too(kind: int, message_id: bytes) -> None:
     envelope = Envelope(kind, pattern(80_000), message_id)
     encoded = envelope.encoded()
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     assert decoder.decode(encoded[:70_000], 0) == []
     assert decoder.decode(encoded[70_000:], 0) == []
     assert decoder.stopped
@@ -226,7 +226,7 @@ def test_bytes_may_go_on_arriving_behind_a_large_message_that_waits_for_room(kin
                  Envelope(kind, pattern(90_000, 1), message_id)]
     encoded = encode(envelopes)
     for cuts in ([70_000, 79_990, 100_000], [70_000, 80_030], [30_000, 60_000, 90_000, 120_000]):
-        decoder = Decoder(LIMIT)
+        decoder = EnvelopeDecoder(LIMIT)
         first, *chunks = pieces(encoded, cuts)
         for chunk in (first, *chunks):
             assert decoder.decode(chunk, 0) == []
@@ -238,7 +238,7 @@ def test_bytes_may_go_on_arriving_behind_a_large_message_that_waits_for_room(kin
 
 def test_a_violation_behind_messages_that_wait_for_room_does_not_take_them_away() -> None:
     envelopes = [Envelope(DATA, b"%d" % number) for number in range(5)]
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     found = flatten(decoder.decode(encode(envelopes) + frame(ACK, b"abc"), 2))
     while decoder.error is None:
         found += flatten(decoder.decode(b"", 2))
@@ -248,7 +248,7 @@ def test_a_violation_behind_messages_that_wait_for_room_does_not_take_them_away(
 # Reading
 
 
-def read_by_size(data: bytes, decoder: Decoder, sizes: Iterator[int] | None = None) -> Iterator[bytes]:
+def read_by_size(data: bytes, decoder: EnvelopeDecoder, sizes: Iterator[int] | None = None) -> Iterator[bytes]:
     """Receive ``data`` as asked for by ``decoder``, or less where ``sizes`` says so."""
     position = 0
     while position < len(data):
@@ -260,7 +260,7 @@ def read_by_size(data: bytes, decoder: Decoder, sizes: Iterator[int] | None = No
 
 @given(st.lists(large_envelopes | st.just(Envelope(DATA, b"small")) | st.just(Envelope(HEARTBEAT, b"")), max_size=8))
 def test_reading_exactly_what_is_asked_for_decodes_alike(envelopes: list[Envelope]) -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     assert decode_all(decoder, read_by_size(encode(envelopes), decoder)) == envelopes
     assert decoder.buffered == 0
 
@@ -272,7 +272,7 @@ def test_reading_less_than_is_asked_for_decodes_alike(envelopes: list[Envelope],
             yield from sizes
             yield 50_000
 
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     assert decode_all(decoder, read_by_size(encode(envelopes), decoder, forever())) == envelopes
 
 
@@ -280,7 +280,7 @@ def test_reading_less_than_is_asked_for_decodes_alike(envelopes: list[Envelope],
 def test_large_payloads_read_by_their_exact_size_are_not_copied(kind: int, message_id: bytes) -> None:
     envelopes = [Envelope(kind, pattern(100_000 + number), message_id) for number in range(4)]
     encoded = encode(envelopes)
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     assert decoder.decode(encoded[:5], PLENTY) == []
     received: list[bytes] = []
     bodies: list[bytes] = []
@@ -296,7 +296,7 @@ def test_large_payloads_read_by_their_exact_size_are_not_copied(kind: int, messa
 def test_a_very_large_frame_is_read_in_bounded_pieces_to_its_exact_end() -> None:
     payload = pattern(5 * LIMIT // 2)
     encoded = frame(DATA, payload)
-    decoder = Decoder(3 * LIMIT)
+    decoder = EnvelopeDecoder(3 * LIMIT)
     sizes = []
     for chunk in read_by_size(encoded + frame(DATA, b"next"), decoder):
         sizes.append(len(chunk))
@@ -311,7 +311,7 @@ def test_a_very_large_frame_is_read_in_bounded_pieces_to_its_exact_end() -> None
 
 
 def test_the_only_message_is_told_by_being_all_there_is() -> None:
-    decoder = Decoder(SMALL_LIMIT)
+    decoder = EnvelopeDecoder(SMALL_LIMIT)
     assert decoder.only_message(frame(DATA, b"alone")) == b"alone"
     assert decoder.only_message(frame(DATA, bytes(SMALL_LIMIT))) == bytes(SMALL_LIMIT)
     assert decoder.error is None and decoder.buffered == 0
@@ -328,7 +328,7 @@ def test_the_only_message_is_told_by_being_all_there_is() -> None:
     frame(ACK, ID),
 ])
 def test_anything_but_one_message_alone_is_still_to_be_decoded(chunk: bytes) -> None:
-    decoder, other = Decoder(SMALL_LIMIT), Decoder(SMALL_LIMIT)
+    decoder, other = EnvelopeDecoder(SMALL_LIMIT), EnvelopeDecoder(SMALL_LIMIT)
     assert decoder.only_message(chunk) is None
     assert decoder.decode(chunk, PLENTY) == other.decode(chunk, PLENTY)
     assert (decoder.error is None) == (other.error is None)
@@ -338,7 +338,7 @@ def test_anything_but_one_message_alone_is_still_to_be_decoded(chunk: bytes) -> 
 @pytest.mark.parametrize("before", [frame(DATA, b"begun")[:3], frame(DATA, b"begun")[:8],
                                     frame(DATA, pattern(80_000))[:70_000], frame(ACK, b"abc")])
 def test_there_is_no_only_message_behind_bytes_that_wait_or_an_error(before: bytes) -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     decoder.decode(before, PLENTY)
     assert decoder.only_message(frame(DATA, b"alone")) is None
 
@@ -350,21 +350,21 @@ def test_there_is_no_only_message_behind_bytes_that_wait_or_an_error(before: byt
 def test_a_violation_is_an_error_and_what_came_before_it_is_good(violation: bytes) -> None:
     good = encode(EVERY_KIND)
     for cuts in ([], [len(good)], [len(good) + 2], [len(good) + 4], range(len(good) + len(violation))):
-        decoder = Decoder(SMALL_LIMIT)
+        decoder = EnvelopeDecoder(SMALL_LIMIT)
         assert decode_all(decoder, pieces(good + violation, cuts)) == EVERY_KIND
         assert isinstance(decoder.error, RemoteProtocolError)
 
 
 @pytest.mark.parametrize("violation", VIOLATIONS.values(), ids=VIOLATIONS)
 def test_a_violation_is_noticed_at_its_header(violation: bytes) -> None:
-    decoder = Decoder(SMALL_LIMIT)
+    decoder = EnvelopeDecoder(SMALL_LIMIT)
     decoder.decode(violation[:5], PLENTY)
     assert decoder.error is not None
 
 
 @pytest.mark.parametrize("violation", VIOLATIONS.values(), ids=VIOLATIONS)
 def test_nothing_more_is_decoded_after_a_violation(violation: bytes) -> None:
-    decoder = Decoder(SMALL_LIMIT)
+    decoder = EnvelopeDecoder(SMALL_LIMIT)
     decoder.decode(violation, PLENTY)
     for more in (frame(DATA, b"more"), encode(EVERY_KIND), b"", frame(DATA, b"yet more")):
         assert decoder.decode(more, PLENTY) == []
@@ -378,10 +378,10 @@ def test_the_limit_is_on_the_payload(kind: int, message_id: bytes, limit: int) -
     largest = Envelope(kind, pattern(limit), message_id)
     too_large = Envelope(kind, pattern(limit + 1), message_id)
     for cuts in ([], [4], [5], [12], [21]):
-        decoder = Decoder(limit)
+        decoder = EnvelopeDecoder(limit)
         assert decode_all(decoder, pieces(largest.encoded(), cuts)) == [largest]
         assert decoder.error is None
-        decoder = Decoder(limit)
+        decoder = EnvelopeDecoder(limit)
         assert decode_all(decoder, pieces(too_large.encoded(), cuts)) == []
         assert decoder.error is not None
 
@@ -389,14 +389,14 @@ def test_the_limit_is_on_the_payload(kind: int, message_id: bytes, limit: int) -
 @pytest.mark.parametrize("control", [Envelope(ACK, ID), Envelope(CAPABILITIES, bytes(8)), Envelope(HEARTBEAT, b"")],
                          ids=["ACK", "CAPABILITIES", "HEARTBEAT"])
 def test_a_small_limit_on_messages_does_not_refuse_control_frames(control: Envelope) -> None:
-    decoder = Decoder(1)
+    decoder = EnvelopeDecoder(1)
     assert flatten(decoder.decode(control.encoded(), PLENTY)) == [control]
     assert decoder.error is None
 
 
 @given(chunks_of_bytes)
 def test_random_bytes_raise_nothing_and_hold_no_more_than_came(chunks: list[bytes]) -> None:
-    decoder = Decoder(SMALL_LIMIT)
+    decoder = EnvelopeDecoder(SMALL_LIMIT)
     received = b""
     for chunk in chunks:
         received += chunk
@@ -416,7 +416,7 @@ def test_mutated_bytes_are_read_as_the_plainest_reader_does(envelopes: list[Enve
     for position, value in mutations:
         mutated[position % len(mutated)] = value
     cuts = data.draw(st.lists(st.integers(0, len(mutated)), max_size=8))
-    decoder = Decoder(SMALL_LIMIT)
+    decoder = EnvelopeDecoder(SMALL_LIMIT)
     found = decode_all(decoder, pieces(bytes(mutated), cuts))
     assert (found, decoder.error is not None) == read_plainly(bytes(mutated), SMALL_LIMIT)
 
@@ -428,14 +428,14 @@ def test_bytes_with_some_missing_are_read_as_the_plainest_reader_does(envelopes:
     begin %= len(whole) + 1
     torn = whole[:begin] + whole[begin + count:]
     cuts = data.draw(st.lists(st.integers(0, len(torn)), max_size=8))
-    decoder = Decoder(SMALL_LIMIT)
+    decoder = EnvelopeDecoder(SMALL_LIMIT)
     found = decode_all(decoder, pieces(torn, cuts))
     assert (found, decoder.error is not None) == read_plainly(torn, SMALL_LIMIT)
 
 
 def test_memory_grows_with_what_arrives_and_not_with_what_a_header_claims() -> None:
     claim = 64 << 20
-    decoders = [Decoder(claim) for _ in range(8)]
+    decoders = [EnvelopeDecoder(claim) for _ in range(8)]
     header = struct.pack("!IB", claim, DATA)
     tracemalloc.start()
     try:
@@ -455,7 +455,7 @@ def test_memory_grows_with_what_arrives_and_not_with_what_a_header_claims() -> N
 def test_the_first_envelope_is_taken_once_it_is_complete_and_the_rest_is_kept() -> None:
     first, rest = hello(ID), encode(EVERY_KIND)
     for cut in range(len(first)):
-        decoder = Decoder(LIMIT)
+        decoder = EnvelopeDecoder(LIMIT)
         decoder.hold(first[:cut])
         assert decoder.take_one() is None
         decoder.hold(first[cut:] + rest)
@@ -465,7 +465,7 @@ def test_the_first_envelope_is_taken_once_it_is_complete_and_the_rest_is_kept() 
 
 
 def test_bytes_held_after_the_first_envelope_are_decoded_in_order() -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     decoder.hold(hello(ID) + frame(DATA, b"1"))
     decoder.take_one()
     decoder.hold(frame(DATA, b"2"))
@@ -474,14 +474,14 @@ def test_bytes_held_after_the_first_envelope_are_decoded_in_order() -> None:
 
 @pytest.mark.parametrize("size", [1, 256])
 def test_a_first_envelope_of_up_to_256_bytes_is_taken(size: int) -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     decoder.hold(frame(HELLO, bytes(size - 1)))
     assert decoder.take_one() == b"\x01" + bytes(size - 1)
 
 
 @pytest.mark.parametrize("size", [0, 257, 2**32 - 1])
 def test_a_first_envelope_of_another_size_is_refused_at_its_length(size: int) -> None:
-    decoder = Decoder(LIMIT)
+    decoder = EnvelopeDecoder(LIMIT)
     decoder.hold(struct.pack("!I", size))
     with pytest.raises(RemoteProtocolError, match=f"{size} bytes"):
         decoder.take_one()

@@ -1,0 +1,413 @@
+"""Whom what happens on the network thread belongs to, and what each round does. No thread, no socket, no time."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.loops import Clock, Descriptor, HandPoller, by_hand
+from support.pairs import TIMEOUT
+from support.servers import said
+
+from netmsg.deadline import Deadline
+from netmsg.reactor.accepting import PAUSE, Acceptor
+from netmsg.reactor.reactor import LONGEST, PACE, READ, WRITE, Reactor, Scope, Timer
+
+
+class Thing:
+    """Something on the loop, with all kinds of steps that fail."""
+
+    def __init__(self, loop: Scope) -> None:
+        self.io = loop.scope(self.crashed)
+        self.errors: list[Exception] = []
+
+    def crashed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+    def method(self) -> None:
+        raise ZeroDivisionError
+
+    @staticmethod
+    def static() -> None:
+        raise ZeroDivisionError
+
+    def __call__(self) -> None:
+        raise ZeroDivisionError
+
+
+def function(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+class Other:
+    """Has methods that fail, and is no user of the loop."""
+
+    def method(self) -> None:
+        raise ZeroDivisionError
+
+
+KINDS: dict[str, Callable[[Thing], Callable[[], None]]] = {
+    "bound method": lambda thing: thing.method,
+    "static method": lambda thing: thing.static,
+    "method of another object": lambda thing: Other().method,
+    "function": lambda thing: function,
+    "lambda": lambda thing: lambda: function(),
+    "partial of a function": lambda thing: functools.partial(function, 1),
+    "partial of a method": lambda thing: functools.partial(thing.method),
+    "callable object": lambda thing: thing,
+    "function in C": lambda thing: functools.partial(divmod, 1, 0),
+}
+WAYS: dict[str, Callable[[Thing, Callable[[], None]], object]] = {
+    "call": lambda thing, step: thing.io.call(step),
+    "timer": lambda thing, step: thing.io.call_later(0, step),
+    "afterwards": lambda thing, step: thing.io.afterwards(step),
+    "close_afterwards": lambda thing, step: thing.io.close_afterwards(step),
+}
+
+
+class Handling:
+    def __init__(self, step: Callable[[], object]) -> None:
+        self.step = step
+        self.events: list[int] = []
+
+    def _on_event(self, events: int) -> None:
+        self.events.append(events)
+        self.step()
+
+
+@pytest.fixture
+def hand() -> tuple[Reactor, HandPoller, Clock]:
+    return by_hand()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_that_fails_closes_what_asked_for_it(kind: str, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    io, _, _ = by_hand()
+    thing, neighbour = Thing(io), Thing(io)
+    after: list[str] = []
+    WAYS[way](thing, KINDS[kind](thing))
+    WAYS[way](neighbour, lambda: after.append("the next one"))
+    io.call_later(0, after.append, "a timer")
+    io.round()
+    io.round()
+    assert [type(error) for error in thing.errors] == [ZeroDivisionError]
+    assert neighbour.errors == [] and sorted(after) == ["a timer", "the next one"]
+    said(caplog)
+    assert caplog.text.count("a step of the network thread failed") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_that_fails_closes_what_asked_for_it(kind: str, hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    thing, neighbour = Thing(io), Handling(bool)
+    one, other = Descriptor(), Descriptor()
+    thing.io.watch(one, READ, Handling(KINDS[kind](thing)))
+    io.watch(other, READ | WRITE, neighbour)
+    poller.happens(one, READ)
+    poller.happens(other, READ)
+    io.round()
+    assert [type(error) for error in thing.errors] == [ZeroDivisionError] and neighbour.events == [READ]
+
+
+class Owner:
+    """What is asked of the reactor itself belongs to the object whose method it is."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+
+    def step(self, *_: object) -> None:
+        raise ZeroDivisionError
+
+    on_work = step
+    _on_event = step
+
+    def bursting(self) -> bool:
+        return False
+
+    def _crashed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda io, owner: io.call(owner.step),
+    lambda io, owner: io.call(functools.partial(functools.partial(owner.step, 1), 2), 3),
+    lambda io, owner: io.call_later(0, owner.step),
+    lambda io, owner: io.afterwards(owner.step),
+    lambda io, owner: io.close_afterwards(owner.step),
+    lambda io, owner: io.before_sleep(owner.step),
+    lambda io, owner: io.work.add(owner),
+])
+def test_what_is_asked_of_the_reactor_itself_belongs_to_the_object_whose_method_it_is(
+        ask: Callable[[Reactor, Owner], object], hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    owner = Owner()
+    ask(io, owner)
+    io.round()
+    io.round()
+    assert [type(error) for error in owner.errors] == [ZeroDivisionError]
+    assert not io.work
+
+
+def test_a_handler_belongs_to_itself_where_the_reactor_watches_for_it(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    owner, sock = Owner(), Descriptor()
+    io.watch(sock, READ, owner)
+    poller.happens(sock, READ)
+    io.round()
+    assert len(owner.errors) == 1
+
+
+def test_what_belongs_to_nobody_leaves_the_round(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    io.call(function)
+    with pytest.raises(ZeroDivisionError):
+        io.round()
+
+
+def test_what_cannot_be_closed_harms_nobody_else(hand: tuple[Reactor, HandPoller, Clock],
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    io, _, _ = hand
+    after: list[int] = []
+    io.scope(function).call(function)
+    io.call(after.append, 1)
+    io.round()
+    assert after == [1]
+    said(caplog)
+    assert "closing what had failed failed, too" in caplog.text
+
+
+def test_a_scope_of_a_scope_is_one_of_its_own(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    outer = Thing(io)
+    inner = Thing(outer.io)
+    inner.io.call(inner.method)
+    io.round()
+    assert len(inner.errors) == 1 and outer.errors == []
+
+
+# Rounds
+
+def test_calls_come_first_then_events_timers_and_work_and_what_is_put_off_last(
+        hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    order: list[str] = []
+    sock = Descriptor()
+
+    class Working(Owner):
+        def on_work(self, *_: object) -> None:
+            order.append("work")
+
+    io.close_afterwards(lambda: order.append("closed"))
+    io.afterwards(lambda: order.append("afterwards"))
+    io.work.add(Working())
+    io.call_later(0, order.append, "timer")
+    io.watch(sock, READ, Handling(lambda: order.append("event")))
+    io.call(order.append, "call")
+    io.before_sleep(lambda: order.append("told"))
+    poller.happens(sock, READ)
+    io.round()
+    assert order == ["told", "call", "event", "timer", "work", "afterwards", "closed"]
+
+
+def test_a_call_that_a_call_asks_for_is_made_in_the_next_round(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    order: list[int] = []
+    io.call(lambda: (order.append(1), io.call(order.append, 2)))  # type: ignore[arg-type, return-value]
+    io.round()
+    assert order == [1] and poller.woken == 0
+    io.round()
+    assert order == [1, 2] and poller.timeouts == [0.0, 0.0]
+
+
+def test_timers_come_at_their_time_in_order_and_not_once_cancelled(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, clock = hand
+    begun = clock.now
+    told: list[tuple[str, float]] = []
+
+    def tell(name: str) -> None:
+        told.append((name, clock.now - begun))
+
+    io.call_later(3, tell, "third")
+    io.call_later(1, tell, "first")
+    io.call_later(2, tell, "second")
+    io.call_later(1.5, tell, "never").cancel()
+    io.call_later(float("inf"), tell, "never")
+    for _ in range(4):
+        io.round()
+    assert told == [("first", 1.0), ("second", 2.0), ("third", 3.0)]
+    assert poller.timeouts == [1.0, 0.5, 0.5, 1.0]
+
+
+def test_how_long_it_sleeps(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    io.round()
+    io.call_later(2 * LONGEST, bool)
+    io.round()
+    io.work.add(Owner())
+    io.round()
+    assert poller.timeouts == [None, LONGEST, 0.0]
+
+
+def test_a_worker_whose_producer_writes_by_itself_is_looked_at_again_in_a_moment(
+        hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+
+    class Bursting(Owner):
+        def bursting(self) -> bool:
+            return True
+
+    io.work.add(Bursting())
+    io.round()
+    io.round()
+    assert poller.timeouts == [0.0, PACE] and len(io.work) == 1
+
+
+def test_it_is_woken_only_where_it_may_be_waiting(hand: tuple[Reactor, HandPoller, Clock],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    io, poller, _ = hand
+    seen: list[tuple[bool, int]] = []
+    poll = poller.poll
+
+    def look(timeout: float | None) -> Any:
+        io.call(bool)
+        io.wake()
+        seen.append((io.asleep, poller.woken))
+        return poll(timeout)
+
+    io.call(bool)
+    io.wake()
+    assert poller.woken == 0
+    monkeypatch.setattr(poller, "poll", look)
+    io.round()
+    assert seen == [(True, 2)] and poller.woken == 0 and not io.asleep
+
+
+def test_a_forked_child_wakes_nobody(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    io.polling = io.asleep = True  # as the parent's thread has left it
+    io.forked()
+    io.call(bool)
+    io.wake()
+    assert poller.woken == 0
+
+
+# Accepting
+
+class Listening(Descriptor):
+    """In the place of a listening socket: what its ``accept`` returns or raises."""
+
+    def __init__(self, *arrivals: Any) -> None:
+        self.arrivals = [*arrivals]
+        self.closed = False
+
+    def getsockname(self) -> tuple[str, int]:
+        return "192.0.2.1", 80
+
+    def accept(self) -> tuple[Any, Any]:
+        if not self.arrivals:
+            raise BlockingIOError
+        arrival = self.arrivals.pop(0)
+        if isinstance(arrival, Exception):
+            raise arrival
+        return arrival, ("192.0.2.2", 1)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Accepted(Descriptor):
+    closed = False
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def accepting(io: Scope, listener: Any, accepted: Callable[[Any, Any], None],
+              failed: Callable[[OSError], None]) -> Acceptor:
+    acceptor = Acceptor(io, listener, accepted, failed)
+    acceptor.start()
+    return acceptor
+
+
+def test_a_connection_that_cannot_be_served_is_closed_and_the_listener_goes_on(
+        hand: tuple[Reactor, HandPoller, Clock], caplog: pytest.LogCaptureFixture) -> None:
+    io, poller, _ = hand
+    bad, good = Accepted(), Accepted()
+    listener = Listening(bad, good)
+    served: list[Any] = []
+
+    def serve(sock: Any, address: Any) -> None:
+        io.watch(sock, READ, Handling(bool))
+        if sock is bad:
+            raise ZeroDivisionError
+        served.append(sock)
+
+    accepting(io, listener, serve, function)
+    poller.happens(listener, READ)
+    io.round()
+    assert served == [good] and bad.closed and not good.closed and not listener.closed
+    assert set(poller.watched) == {listener, good}
+    said(caplog)
+    assert "could not be served" in caplog.text
+
+
+@pytest.mark.parametrize("failed", [bool, function], ids=["told", "not told"])
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "too many"), ArithmeticError("a fault of our own")])
+def test_an_acceptor_that_fails_rests_and_goes_on(error: Exception, failed: Any,
+                                                  hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, clock = hand
+    begun = clock.now
+    listener = Listening(error)
+    accepting(io, listener, function, failed)
+    poller.happens(listener, READ)
+    io.round()
+    assert not listener.closed and listener not in poller.watched
+    io.round()
+    assert clock.now == begun + PAUSE and listener in poller.watched
+
+
+# With its thread
+
+class Dweller:
+    def __init__(self, io: Reactor, failing: bool) -> None:
+        self.io = io
+        self.failing = failing
+        self.told = threading.Event()
+
+    def _io_failed(self, cause: BaseException | None) -> None:
+        self.told.set()
+        if self.failing:
+            raise ZeroDivisionError
+        self.io.detach(self)
+
+    def _io_closing(self, deadline: Deadline) -> None:
+        self._io_failed(None)
+
+
+@pytest.mark.parametrize("end", [lambda io: io.call(function), lambda io: io.close()], ids=["failure", "close"])
+def test_a_user_that_cannot_end_keeps_no_other_from_ending(end: Callable[[Reactor], None]) -> None:
+    io = Reactor()
+    dwellers = [Dweller(io, failing) for failing in (True, False, True, False)]
+    for dweller in dwellers:
+        io.attach(dweller)
+    end(io)
+    for dweller in dwellers:
+        assert dweller.told.wait(TIMEOUT)
+    io.join(TIMEOUT)
+    assert io.ident is None and io.closed
+
+
+def test_a_timer_is_asked_for_in_a_scope_as_anywhere(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    timer = Thing(io).io.call_later(1, function)
+    assert isinstance(timer, Timer)
+    timer.cancel()
+    io.round()
