@@ -17,8 +17,9 @@ from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteP
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decoded, ending, is_in_the_middle, loss
-from ..streams.byte_stream import NUMBERS, ByteStream, closed_meanwhile
+from ..streams.byte_stream import NUMBERS, ByteStream, inside
 from ..streams.connecting import connect_tcp, connect_unix
+from ..streams.connection import closed_meanwhile
 from ..streams.socket_stream import PeerCredentials, SocketStream
 from ..streams.turns import Turn
 from ..tls import TLSInfo
@@ -78,6 +79,7 @@ class PacketClient(Generic[S, R]):
         self._tls_standard_compatible = tls_standard_compatible
         self._stream: Any = _open(target, connect_timeout, ssl_context, server_hostname, local_address,
                                   tls_standard_compatible)
+        self._inside = inside(self._stream)
 
     # Sending
 
@@ -98,7 +100,7 @@ class PacketClient(Generic[S, R]):
         raises `RemoteProtocolError` where the format does not allow to find that."""
         # The short way. There is no call in it, and so no other thread and no interrupt.
         ready = self._ready
-        if (ready and not self._stream.closed
+        if (ready and not self._inside.connection.closed
                 and (timeout is None or timeout.__class__ in NUMBERS and timeout >= 0)):
             packet = ready[-1]
             del ready[-1]
@@ -142,7 +144,7 @@ class PacketClient(Generic[S, R]):
                 pass
             except BaseException:
                 kept += (packet,)
-                self._stream._leave()
+                self._inside.receiving.leave()
                 raise
         if not bad:
             return packet  # type: ignore[no-any-return]
@@ -196,7 +198,7 @@ class PacketClient(Generic[S, R]):
                 raise TimeoutError("no packet was complete in time")
 
     def _check(self) -> None:
-        if self._stream.closed:
+        if self._inside.connection.closed:
             self._stream.receive(timeout=0)  # raises ClosedError, or ForkedError
 
     def _prepare(self, deadline: Deadline) -> bool:
@@ -231,7 +233,7 @@ class PacketClient(Generic[S, R]):
                     raise lost
                 finally:
                     lost = None  # or the error would keep itself alive, by this frame
-            self._stream._receive_to(chunks, self._recv_size, timeout=deadline.remaining())
+            self._inside.receiving.receive_to(chunks, self._recv_size, timeout=deadline.remaining())
             if not chunks:
                 return  # a packet was left for this thread
         chunk = b"" if behind else chunks[0]

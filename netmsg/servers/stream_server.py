@@ -14,15 +14,16 @@ from threading import get_ident
 from typing import Any, Final
 
 from ..checks import check_size, check_timeout
-from ..errors import NetmsgError, TLSHandshakeError, identity
+from ..errors import NetmsgError, TLSHandshakeError
 from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
 from ..sockets.lingering import all_acknowledged, unacknowledged
-from ..streams.byte_stream import IdleTimeoutError
+from ..streams.byte_stream import inside
+from ..streams.connection import IdleTimeoutError
 from ..streams.links import SocketLink
 from ..streams.listener import Listener
-from ..streams.socket_stream import SocketStream
+from ..streams.socket_stream import SocketStream, socket_link
 from .connection_server import ConnectionServer
 from .handlers import check_handler
 from .patience import Patience
@@ -145,9 +146,9 @@ class StreamServer(ConnectionServer):
 
     def _accept(self, listener: Listener, sock: socket.socket, address: Any) -> _Call:
         stream = listener._stream(sock, address)
-        stream._idle_timeout = self._idle_timeout
+        inside(stream).time_out_when_idle(self._idle_timeout)
         other_end = _OtherEnd(self, weakref.ref(stream))
-        stream._socket_link.blocked = functools.partial(standing_in, other_end)
+        socket_link(stream).blocked = functools.partial(standing_in, other_end)
         return _Call(self, sock, stream, other_end, listener._handshake_timeout)
 
     def stats(self) -> ServerStats:
@@ -171,16 +172,17 @@ class _OtherEnd:
     @property
     def _awaited(self) -> bool:
         stream = self._stream()
-        return stream is not None and not stream._aborted
+        return stream is not None and not inside(stream).aborted
 
     def _silent_since(self) -> float:
         stream = self._stream()
         if stream is None:
             return math.inf
-        sender = stream._sending.holder
-        if not (sender is None or sender[0] in stream._socket_link.waits or stream._shaking.holder or stream.closed):
+        link = socket_link(stream)
+        sender = inside(stream).sender
+        if not (sender is None or sender in link.waits or inside(stream).is_shaking_hands or stream.closed):
             return math.inf  # who sends, and whom all others wait for, waits for something else, such as a file
-        return self.moved_at(stream._socket_link)
+        return self.moved_at(link)
 
     def moved_at(self, link: SocketLink) -> float:
         """When bytes were last seen to come or go."""
@@ -195,8 +197,8 @@ class _OtherEnd:
             self._server._given_up("blocked", stream.remote_address,
                                    "too many workers wait for clients that take nothing, and for this one the longest")
             if not stream.closed:
-                stream._socket_link.reset()
-            stream._cut()
+                socket_link(stream).reset()
+            inside(stream).cut()
 
 
 class _Call:
@@ -208,6 +210,8 @@ class _Call:
         self._io = server._io
         self._socket = sock
         self._stream = stream
+        self._inside = inside(stream)
+        self._link = socket_link(stream)
         self._other_end = other_end
         self._handshake_timeout = handshake_timeout
         self._handed_over = False
@@ -220,7 +224,7 @@ class _Call:
     # On the loop
 
     def _start(self) -> None:
-        transport = self._stream._transport
+        transport = self._inside.transport
         if transport.handshaking:
             self.handshake = Handshake(self._io.scope(self._crashed), self._socket, transport, self._handshake_timeout,
                                        self._shaken, self._server._handshakes)
@@ -234,12 +238,12 @@ class _Call:
             self._server._handshake_failed(self._stream.remote_address, error)
             self._cut()
         else:
-            self._stream._handshake_over()
+            self._inside.handshake_over()
             self._established()
 
     def _established(self) -> None:
         server = self._server
-        if self._stream._transport.readable or not (server._wait_for_data or server._is_short_of_workers):
+        if self._inside.transport.readable or not (server._wait_for_data or server._is_short_of_workers):
             self.hand_over()
             return
         self._io.watch(self._socket, READ, self)
@@ -277,7 +281,7 @@ class _Call:
         """Since when the stream has been silent, if one of ``threads`` waits for the client, or has just done so in
         vain, as one that polls; infinity if none does. They are those of all handlers: one may wait for another one's
         client."""
-        link = self._stream._socket_link
+        link = self._link
         since = self._other_end.moved_at(link)
         if not threads.isdisjoint(link.waits):
             return since
@@ -290,7 +294,7 @@ class _Call:
         """Have the time of the handler be up."""
         self.given_up = time.monotonic()
         self._server._given_up("idle", self._stream.remote_address, "it was silent, and others waited for its worker")
-        self._stream._socket_link.give_up()
+        self._link.give_up()
 
     def _finish(self) -> None:
         if not self._handed_over:
@@ -302,13 +306,17 @@ class _Call:
             self.handshake = None
         if self._handed_over:
             if self._is_in_the_middle:
-                self._stream._socket_link.reset()
-            self._stream._cut()  # and the worker sees to the rest
+                self._link.reset()
+            self._cut_stream()  # and the worker sees to the rest
         else:
             self._io.watch(self._socket, 0, self)
             self._be_patient_no_more()
-            self._io.close_afterwards(self._stream._cut)
+            self._io.close_afterwards(self._cut_stream)
             self._forget()
+
+    def _cut_stream(self) -> None:
+        """By this object, which has the stream itself: one that nobody has any more is taken for forgotten."""
+        self._inside.cut()
 
     def _forget(self) -> None:
         if not self._over:
@@ -327,8 +335,8 @@ class _Call:
     def _is_in_the_middle(self) -> bool:
         """Whether an end would make a whole of a part: the handler has not come to its own, nor waits for the client to
         say something; or another one sends to it."""
-        sender, receiver = self._stream._sending.holder, self._stream._receiving.holder
-        return self.thread != 0 and (sender is not None or receiver is None or receiver[0] != self.thread)
+        sender, receiver = self._inside.sender, self._inside.receiver
+        return self.thread != 0 and (sender is not None or receiver != self.thread)
 
     @property
     def _unsent(self) -> int:
@@ -377,7 +385,7 @@ class _Call:
     def _failed(self, error: BaseException) -> None:
         """The handler has."""
         server, stream = self._server, self._stream
-        own = identity(error) is stream._failure
+        own = self._inside.has_raised(error)
         if own and isinstance(error, TimeoutError) and self.given_up is not None:
             return  # which has been told
         if own and isinstance(error, IdleTimeoutError):

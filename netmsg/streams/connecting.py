@@ -22,6 +22,7 @@ from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import client_context
 from ..sockets.waiting import WRITE, ready_sockets
+from .byte_stream import inside
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["connect_tcp", "connect_unix"]
@@ -299,10 +300,11 @@ def _start(sock: socket.socket, context: ssl.SSLContext | None, name: str | None
         raise
     try:
         if at_close is not None:
-            stream._when_closed(at_close)
-        stream._expect_tls(context, server_side=False, server_hostname=name, standard_compatible=standard_compatible)
+            inside(stream).when_closed(at_close)
+        inside(stream).expect_tls(context, server_side=False, server_hostname=name,
+                                  standard_compatible=standard_compatible)
         if context is not None and autostart_tls:
-            stream._begin_tls(None)
+            inside(stream).begin_tls(None)
             stream.do_handshake(timeout=deadline.remaining())
     except BaseException as error:
         stream.abort()

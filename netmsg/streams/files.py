@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
-import select
-import stat
 import weakref
-from collections.abc import Callable, Collection
-from socket import SocketIO, socket
+from collections.abc import Collection
 from threading import get_ident
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from ..checks import check_str
 from ..deadline import Deadline
 from ..errors import LocalProtocolError
-from ..sockets.waiting import READ, ready_sockets
 from ..uninterrupted import keep
+from .receiving import Receiving
+from .sending import Sending
 from .turns import Turn
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-    from .byte_stream import ByteStream
-
-__all__ = ["Readers", "StreamFile", "StreamTarget", "Target", "held_by_reader", "open_file", "size_of", "stream_file",
-           "waitable_descriptor"]
-
-T = TypeVar("T")
+__all__ = ["Readers", "StreamFile", "open_file", "stream_file"]
 
 MODES: Final = {"r", "w", "rw", "rb", "wb", "rwb"}
+
+
+class Stream(Protocol):
+    """The face of the stream, which is open as long as somebody has that."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+    def send_all(self, data: ReadableBuffer, /, *, timeout: float | None = None) -> None:
+        """Send all of it."""
 
 
 class StreamFile(io.RawIOBase):
@@ -40,9 +41,11 @@ class StreamFile(io.RawIOBase):
     _buffer: weakref.ref[io.BufferedReader] | None = None
     _last = b""  # what was handed over last: whatever a buffer holds is of that, for it asks for more when it is empty
 
-    def __init__(self, stream: ByteStream, turn: Turn | None, *, readable: bool, writable: bool, timeout: float | None,
-                 by_line: bool) -> None:
+    def __init__(self, stream: Stream, receiving: Receiving, sending: Sending, turn: Turn | None, *, readable: bool,
+                 writable: bool, timeout: float | None, by_line: bool) -> None:
         self._stream = stream
+        self._receiving = receiving
+        self._sending = sending
         self._turn = turn
         self._readable = readable
         self._writable = writable
@@ -52,8 +55,7 @@ class StreamFile(io.RawIOBase):
         self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
-        self.lent: tuple[int, Deadline, Collection[object]] | None = None
-        """The thread that receives to this, and for how long it may: see `ByteStream._send_some`."""
+        self._lent: tuple[int, Deadline, Collection[object]] | None = None  # see `flush_within`
 
     def readable(self) -> bool:
         return self._readable
@@ -83,10 +85,10 @@ class StreamFile(io.RawIOBase):
             view[:size] = chunk
         except BaseException:
             if chunks and chunks[0]:  # nor is there one here
-                ahead = self._stream._ahead
+                ahead = self._receiving.ahead
                 ahead.returned += chunks
                 ahead.quick = None
-                self._stream._link.look_again()
+                self._receiving.connection.link.look_again()
             view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         self._position += size
@@ -97,16 +99,17 @@ class StreamFile(io.RawIOBase):
     def _receive_to(self, chunks: list[bytes], max_bytes: int) -> None:
         """In turn with other readers, for whoever comes from a buffer has that locked: see `Readers.hand_back`."""
         turn = self._turn
+        receiving = self._receiving
         if turn is None:
-            self._stream._receive_to(chunks, max_bytes, timeout=self._timeout, some=self._stream._some)
+            receiving.receive_to(chunks, max_bytes, timeout=self._timeout, or_nothing=False)
             return
         deadline = Deadline(self._timeout)
         claim = [get_ident()]
         try:
-            self._stream._prepare_reading(deadline)  # nobody waits for the handshake who has this turn
+            receiving.prepare(deadline)  # nobody waits for the handshake who has this turn
             turn.take(claim, deadline)
-            some = self._stream._line if self._by_line else self._stream._some
-            self._stream._receive_to(chunks, max_bytes, timeout=deadline.remaining(), some=some)
+            receiving.receive_to(chunks, max_bytes, timeout=deadline.remaining(), or_nothing=False,
+                                 by_line=self._by_line)
         finally:
             if turn.holder is claim:
                 turn.holder = turn.heir
@@ -119,7 +122,7 @@ class StreamFile(io.RawIOBase):
 
     def write(self, data: ReadableBuffer) -> int | None:
         self.check_writing()
-        lent = self.lent
+        lent = self._lent
         if lent is not None and lent[0] != get_ident():
             lent = None
         if self._turn is None and lent is None:
@@ -144,7 +147,7 @@ class StreamFile(io.RawIOBase):
         counts = []
         try:
             if lent is None:
-                self._stream._send_counted(octets, counts, timeout=self._timeout)
+                self._sending.send_counted(octets, counts, timeout=self._timeout)
             else:
                 self.send_some(octets, counts, lent[1], lent[2])
         except BaseException:
@@ -155,14 +158,23 @@ class StreamFile(io.RawIOBase):
 
     def send_some(self, octets: bytes | memoryview, counts: list[int], deadline: Deadline,
                   given_up: Collection[object]) -> None:
-        """See `ByteStream._send_some`; within this file's own timeout, too."""
-        self._stream._send_some(octets, counts, self._sooner(deadline), given_up)
+        """See `Sending.send_some`; within this file's own timeout, too."""
+        self._sending.send_some(octets, counts, self._sooner(deadline), given_up)
+
+    def flush_within(self, deadline: Deadline, given_up: Collection[object], buffer: IO[bytes]) -> None:
+        """``buffer.flush()``, which writes to this, and what it writes as `send_some` does. Other threads that write
+        meanwhile do so as ever."""
+        try:
+            self._lent = get_ident(), deadline, given_up
+            buffer.flush()
+        finally:
+            self._lent = None
 
     def receive_some(self, chunks: list[bytes], max_bytes: int, deadline: Deadline) -> None:
-        """Past a buffer, whose bytes were taken before: see `ByteStream._receive_to`. Within this file's own timeout,
+        """Past a buffer, whose bytes were taken before: see `Receiving.receive_to`. Within this file's own timeout,
         too."""
         self._check("read", self._readable)
-        self._stream._receive_to(chunks, max_bytes, timeout=self._sooner(deadline).remaining())
+        self._receiving.receive_to(chunks, max_bytes, timeout=self._sooner(deadline).remaining())
         if chunks:
             self._position += len(chunks[0])
 
@@ -181,12 +193,11 @@ class StreamFile(io.RawIOBase):
 
     def leave(self) -> None:
         """Have who is in `receive_some` come out of it."""
-        self._stream._leave()
+        self._receiving.leave()
 
     def look_again(self) -> None:
         """Have who is in `send_some` see whether that was given up."""
-        self._stream._sending.look_again()
-        self._stream._link.look_again()
+        self._sending.look_again()
 
     def _sooner(self, deadline: Deadline) -> Deadline:
         return deadline if self._timeout is None else deadline.sooner(self._timeout)
@@ -218,7 +229,7 @@ class BytesFile(StreamFile):
             except ValueError:
                 held = 0  # detached
             if held:
-                self._stream._give_back(self._last[-held:])
+                self._receiving.give_back(self._last[-held:])
             self._buffer = None
         super().close()
 
@@ -277,124 +288,6 @@ def _upgrading() -> LocalProtocolError:
     return LocalProtocolError("the file was read while start_tls() was called")
 
 
-def waitable_descriptor(file: IO[bytes]) -> int:
-    """What has to be waited for before ``file`` can be read or written: the descriptor of a pipe or the like; -1 where
-    there is none, and where the file never has to be waited for, or is not known to be what its descriptor is."""
-    descriptor = _descriptor(file)
-    if descriptor < 0:
-        return -1
-    mode = os.fstat(descriptor).st_mode
-    return descriptor if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode) else -1
-
-
-def _descriptor(file: IO[bytes]) -> int:
-    """What ``file`` stands for, byte by byte; -1 where it is not known to be what its descriptor is."""
-    raw = getattr(file, "raw", file)
-    if not isinstance(file, (io.FileIO, SocketIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)):
-        return -1
-    if isinstance(raw, SocketIO):
-        sock = getattr(raw, "_sock", None)
-        # One under TLS holds more than its descriptor tells, and one with a timeout waits by itself.
-        return raw.fileno() if type(sock) is socket and not sock.gettimeout() else -1
-    return raw.fileno() if isinstance(raw, io.FileIO) else -1
-
-
-class Target:
-    """A file that is received to. One that has to be waited for is written to directly, and only as much as fits: its
-    buffer would write what it holds at a moment of its own choice, and wait for whoever reads it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.descriptor = waitable_descriptor(file)
-        self.file = file
-        self._buffer: io.BufferedWriter | None = None
-        self._terminal: io.FileIO | None = None
-        if self.descriptor >= 0 and type(file) in (io.FileIO, SocketIO, io.BufferedWriter):
-            if isinstance(file, io.BufferedWriter):
-                self._buffer = file
-                self.file = file.raw
-            if os.isatty(self.descriptor):
-                self._open_terminal()
-
-    def _open_terminal(self) -> None:
-        """Nobody knows how much a terminal takes, so it has to be written without blocking; not for the others who
-        have it, and perhaps read it, and so under a descriptor of our own."""
-        try:
-            self._terminal = io.FileIO(os.ttyname(self.descriptor), "wb", opener=_open_without_blocking)
-        except OSError as error:
-            if error.errno is None:
-                raise  # a signal handler raised it
-            return  # not ours to open: most do take as much as a pipe does
-        self.file = self._terminal
-
-    def close(self) -> None:
-        if self._terminal is not None:
-            self._terminal.close()
-
-    def flushed(self) -> bool:
-        """Whether what its buffer held has been written, as far as that goes without waiting."""
-        if self._buffer is not None:
-            try:
-                _without_blocking(self.descriptor, self._buffer.flush)
-            except BlockingIOError:
-                return False
-            self._buffer = None
-        return True
-
-    def position(self) -> int | None:
-        """Where the next byte goes, if the file knows."""
-        try:
-            return self.file.tell()
-        except (AttributeError, OSError, ValueError):
-            return None
-
-    def write(self, chunk: bytes, counts: list[int | None]) -> None:
-        """Append to ``counts`` what the file says it has taken."""
-        keep(counts, self.file.write, chunk)
-
-    def room(self, wanted: int) -> int:
-        """How much of ``wanted`` bytes may be written to it, now that it takes some."""
-        if self.descriptor < 0 or self._terminal is not None or not os.get_blocking(self.descriptor):
-            return wanted
-        return min(wanted, select.PIPE_BUF)
-
-    def taken(self, answer: int | None, size: int) -> int:
-        """How much of ``size`` bytes it has taken, by what ``write`` has returned. ``None`` is a raw file's word for
-        nothing; others that are no more than alike to a file return it always, and take everything."""
-        if answer is None:
-            return 0 if isinstance(self.file, io.RawIOBase) else size
-        return answer
-
-
-class StreamTarget(Target):
-    """A file over another stream, which is itself sent to: in turn, within the time of the call that receives, and
-    until either is closed."""
-
-    def __init__(self, file: Any, stream_file: StreamFile, deadline: Deadline,
-                 given_up: Collection[object]) -> None:
-        super().__init__(file)
-        self._stream_file = stream_file
-        self._deadline = deadline
-        self._given_up = given_up
-        self._held: IO[bytes] | None = None if file is stream_file else file
-
-    def flushed(self) -> bool:
-        if self._held is not None:
-            try:
-                self._stream_file.lent = get_ident(), self._deadline, self._given_up
-                self._held.flush()
-            finally:
-                self._stream_file.lent = None
-            self._held = None
-        return True
-
-    def position(self) -> int | None:
-        return None  # what has gone is always known
-
-    def write(self, chunk: bytes, counts: list[Any]) -> None:
-        self._stream_file.check_writing()
-        self._stream_file.send_some(chunk, counts, self._deadline, self._given_up)
-
-
 def stream_file(file: Any) -> StreamFile | None:
     """What is below a file over a stream, such as `open_file` makes; ``None`` for any other file."""
     raw = getattr(file, "raw", file)
@@ -402,51 +295,8 @@ def stream_file(file: Any) -> StreamFile | None:
     return raw if plain and isinstance(raw, StreamFile) else None
 
 
-def _open_without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_TRUNC & ~os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY)
-
-
-def held_by_reader(file: IO[bytes], descriptor: int, count: int | None) -> bytes:
-    """Take what a buffered reader over a pipe, a stream or the like has read ahead, up to ``count`` bytes, without
-    waiting for more."""
-    other = stream_file(file)
-    if other is not None:
-        return other.held_by(file, count)
-    if descriptor < 0 or not isinstance(file, (io.BufferedReader, io.BufferedRandom)):
-        return b""
-    readable = ready_sockets({descriptor: READ}, None, Deadline(0))  # then nobody has to wait, whatever the reader does
-    held = len(file.peek() if readable else _without_blocking(descriptor, file.peek))
-    if count is not None:
-        held = min(held, count)
-    return file.read1(held) if held else b""
-
-
-def _without_blocking(descriptor: int, work: Callable[[], T]) -> T:
-    """Others may have the file too, and it is theirs again at once."""
-    blocking = os.get_blocking(descriptor)
-    try:
-        if blocking:
-            os.set_blocking(descriptor, False)
-        return work()
-    finally:
-        if blocking:
-            os.set_blocking(descriptor, True)
-
-
-def size_of(file: IO[bytes]) -> int | None:
-    """How long a file that can seek is, if that is known: in /proc and /dev they claim to be empty, or cannot tell.
-    Moves to its end."""
-    try:
-        size = file.seek(0, os.SEEK_END)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return None
-    return size if size or _descriptor(file) < 0 else None
-
-
-def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, encoding: str | None,
-              errors: str | None, newline: str | None, timeout: float | None) -> Any:
+def open_file(stream: Stream, receiving: Receiving, sending: Sending, readers: Readers, mode: str, buffering: int,
+              encoding: str | None, errors: str | None, newline: str | None, timeout: float | None) -> Any:
     """See `ByteStream.makefile`."""
     check_str("mode", mode)
     kind = "".join(letter for letter in "rwb" if letter in mode)
@@ -460,8 +310,8 @@ def open_file(stream: ByteStream, readers: Readers, mode: str, buffering: int, e
     both = kind.startswith("rw")
     by_line = buffering != 0 and (both or not binary)
     make = StreamFile if by_line or buffering == 0 or "r" not in kind else BytesFile
-    raw = make(stream, readers.turn if buffering else None, readable="r" in kind, writable="w" in kind,
-               timeout=timeout, by_line=by_line)
+    raw = make(stream, receiving, sending, readers.turn if buffering else None, readable="r" in kind,
+               writable="w" in kind, timeout=timeout, by_line=by_line)
     if buffering == 0:
         return raw
     size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering

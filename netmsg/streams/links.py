@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from threading import get_ident
@@ -14,14 +12,12 @@ from typing import Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError
-from ..locks import new_reentrant_lock
 from ..sockets.lingering import all_acknowledged, reset_on_close
-from ..sockets.waiting import READ, WRITE, Occupancy, ready_sockets
-from ..tls import TLSInfo
-from ..transports.plain import Buffer, PlainTransport, Transport, UNIXTransport
-from ..waiting import Ticket, Waiters, wait_by
+from ..sockets.waiting import WRITE, Occupancy, ready_sockets
+from ..transports.plain import PlainTransport, Transport, UNIXTransport
+from ..waiting import Ticket, wait_by
 
-__all__ = ["BRIEFLY", "Link", "MemoryLink", "SocketLink", "memory_links"]
+__all__ = ["BRIEFLY", "Link", "SocketLink", "Woken"]
 
 LINGER_STEP: Final = 0.01
 """Seconds between two looks at whether the other end has acknowledged everything: the kernel does not tell."""
@@ -68,6 +64,9 @@ class Link(Protocol):
     def settled(self) -> bool:
         """Whether the other end has all that was sent, and nothing is left that closing could destroy."""
 
+    def go_under_tls(self) -> None:
+        """Before TLS is put over the transport."""
+
     def close(self) -> None:
         """When no thread waits any more, nor moves bytes."""
 
@@ -78,9 +77,9 @@ class Link(Protocol):
         """In a forked child: close this process's copies."""
 
 
-class _Woken:
-    """What has descriptors, and is woken by any thread at any time: who does that is inside, and they go when nobody
-    is. Those who wait are seen to by the stream."""
+class Woken:
+    """A link that has descriptors, and is woken by any thread at any time: who does that is inside, and they go when
+    nobody is. Those who wait are seen to by the stream."""
 
     def __init__(self) -> None:
         self._occupancy = Occupancy()
@@ -110,7 +109,7 @@ class _Woken:
         self._occupancy.forked(self._dispose)
 
 
-class SocketLink(_Woken):
+class SocketLink(Woken):
     """A connected socket, which this owns."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -230,6 +229,10 @@ class SocketLink(_Woken):
     def settled(self) -> bool:
         return all_acknowledged(self.sock)
 
+    def go_under_tls(self) -> None:
+        if self.unix is not None:
+            self.unix.refuse_descriptors()
+
     def _dispose(self) -> None:
         try:
             self.sock.close()
@@ -241,215 +244,3 @@ class SocketLink(_Woken):
     def reset(self) -> None:
         """Have `close` drop what was sent and is not there yet, and tell the other end at once."""
         self._inside(reset_on_close, self.sock)
-
-
-class _Pipe:
-    """One direction of a pair of memory links."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.chunks: deque[bytes] = deque()
-        self.position = 0  # how much of the first of them has been taken
-        self.held = 0
-        self.ended = False
-        self.broken = False
-        self.lock = new_reentrant_lock()  # guards all of these; a leaf, but for a signal handler that closes
-        self.changed = Waiters()
-        """Who waits for any change; both directions of a pair share it."""
-
-    def put(self, data: Buffer, taken: list[int]) -> None:
-        """Append to ``taken`` how much of ``data`` there was room for."""
-        try:
-            self._put(data, taken)
-            self.changed.notify_all()
-        except BlockingIOError:
-            raise
-        except BaseException:
-            self.changed.notify_all()  # whoever waits for it has to learn of it, even if this was interrupted
-            raise
-
-    def _put(self, data: Buffer, taken: list[int]) -> None:
-        with self.lock:
-            if self.broken:
-                raise BrokenPipeError(errno.EPIPE, "the other end was closed")
-            room = self.size - self.held
-            if room <= 0:
-                raise BlockingIOError
-            chunk = bytes(memoryview(data)[:room])
-            size = len(chunk)
-            chunks = self.chunks
-            # No call from here on, and so no interrupt between the one and the other.
-            chunks += (chunk,)
-            self.held += size
-            taken += (size,)
-
-    def get(self, max_bytes: int, target: deque[bytes]) -> None:
-        """Move a chunk to ``target``; ``b""`` for the end."""
-        try:
-            self._get(max_bytes, target)
-            self.changed.notify_all()
-        except BlockingIOError:
-            raise
-        except BaseException:
-            self.changed.notify_all()
-            raise
-
-    def _get(self, max_bytes: int, target: deque[bytes]) -> None:
-        with self.lock:
-            if not self.chunks:
-                if self.broken:
-                    raise ConnectionResetError(errno.ECONNRESET, "the other end was aborted")
-                if self.ended:
-                    target.append(b"")
-                    return
-                raise BlockingIOError
-            first = self.chunks[0]
-            start = self.position
-            end = min(start + max_bytes, len(first))
-            piece = first[start:end]
-            whole = end == len(first)
-            # No call from here on, and so no interrupt between the one and the other.
-            target += (piece,)
-            if whole:
-                del self.chunks[0]
-                self.position = 0
-            else:
-                self.position = end
-            self.held -= end - start
-
-    def end(self) -> None:
-        try:
-            self.ended = True
-            self.changed.notify_all()
-        except BaseException:
-            self.changed.notify_all()
-            raise
-
-    def sever(self) -> None:
-        try:
-            self.broken = True
-            self.changed.notify_all()
-        except BaseException:
-            self.changed.notify_all()
-            raise
-
-
-class _MemoryTransport:
-    """One end of two pipes, as a `Transport`."""
-
-    handshaking = False
-    answered = False
-    calls_back = False
-    tls: TLSInfo | None = None
-    readable = False
-    unsent = False
-    finishing = False
-    stalled = False
-    receive_into: Callable[[memoryview], int] | None = None
-
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._received: deque[bytes] = deque()
-        self._taken: list[int] = []
-
-    def handshake(self) -> None:
-        """There is none."""
-
-    def receive(self, max_bytes: int, /) -> bytes:
-        received = self._received
-        if not received:
-            self._incoming.get(max_bytes, received)
-        chunk = received[0]
-        if len(chunk) > max_bytes:  # left by an interrupted call that wanted more
-            received[0] = chunk[max_bytes:]
-            return chunk[:max_bytes]
-        del received[0]
-        return chunk
-
-    def send_one(self, buffer: Buffer, /) -> int:
-        taken = self._taken
-        if not taken:
-            self._outgoing.put(buffer, taken)
-        count = taken[0]
-        del taken[0]
-        return count
-
-    def send_many(self, buffers: list[Buffer], /) -> int:
-        return self.send_one(buffers[0])
-
-    @property
-    def begun(self) -> bool:
-        return bool(self._taken)
-
-    def flush(self) -> None:
-        """Nothing is ever kept back."""
-
-    def end_sending(self) -> None:
-        self._outgoing.end()
-
-
-class MemoryLink(_Woken):
-    """One end of a connection inside this process. A descriptor it has only once somebody waits for a file."""
-
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
-        super().__init__()
-        self.transport: Transport = _MemoryTransport(incoming, outgoing)
-        self.moved = True
-        self.blocked: Callable[[], AbstractContextManager[object]] = nullcontext
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._woken = False
-
-    def _possible(self, events: int) -> int:
-        incoming, outgoing = self._incoming, self._outgoing
-        readable = incoming.chunks or incoming.ended or incoming.broken
-        writable = outgoing.held < outgoing.size or outgoing.broken
-        return (READ if events & READ and readable else 0) | (WRITE if events & WRITE and writable else 0)
-
-    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
-        if not self._incoming.changed.wait(lambda: self._woken or unless or self._possible(events), deadline):
-            raise TimeoutError("timed out")
-        return 0 if self._woken else self._possible(events)
-
-    def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
-        return bool(self._wake_up.wait({descriptor: events}, deadline))
-
-    def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
-        return wait_by(ticket, deadline)
-
-    def linger(self, events: int, deadline: Deadline) -> None:
-        if not self._incoming.changed.wait(lambda: self._possible(events), deadline):
-            raise TimeoutError("timed out")
-
-    def wake(self) -> None:
-        self._woken = True
-        self._inside(self._wake_up.set)
-        self._incoming.changed.notify_all()
-
-    def look_again(self) -> None:
-        self._incoming.changed.notify_all()
-
-    def hurry(self) -> None:
-        self._incoming.sever()
-        self._outgoing.sever()
-
-    @property
-    def over(self) -> bool:
-        return False  # it tells as often as it is asked
-
-    def settled(self) -> bool:
-        return True
-
-    def _dispose(self) -> None:
-        self._outgoing.end()
-        self._incoming.sever()
-
-    def reset(self) -> None:
-        self._outgoing.sever()
-
-
-def memory_links(buffer_size: int) -> tuple[MemoryLink, MemoryLink]:
-    one, other = _Pipe(buffer_size), _Pipe(buffer_size)
-    other.changed = one.changed
-    return MemoryLink(one, other), MemoryLink(other, one)

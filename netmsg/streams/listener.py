@@ -27,6 +27,7 @@ from ..sockets.waiting import READ, Occupancy
 from ..speaking import say_soon
 from ..uninterrupted import keep, move_first
 from ..waiting import ONE
+from .byte_stream import inside
 from .socket_stream import SocketStream, prepare
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
@@ -187,9 +188,10 @@ class Listener:
     def _set_up(self, stream: SocketStream, sock: socket.socket, address: Any) -> None:
         prepare(sock)
         SocketStream.__init__(stream, sock, address)
-        stream._expect_tls(self._ssl_context, server_side=True, standard_compatible=self._tls_standard_compatible)
+        maker = inside(stream)
+        maker.expect_tls(self._ssl_context, server_side=True, standard_compatible=self._tls_standard_compatible)
         if self._ssl_context is not None and self._autostart_tls:
-            stream._begin_tls(self._handshake_timeout)
+            maker.begin_tls(self._handshake_timeout)
 
     def _stream(self, sock: socket.socket, address: Any) -> SocketStream:
         """The stream over a socket that was accepted. For whoever accepts in this object's place."""

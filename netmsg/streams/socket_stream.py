@@ -18,7 +18,7 @@ from ..errors import TOLD_ONCE, LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
 from ..sockets.adopting import check_socket
 from ..sockets.proxy import SocketProxy
-from ..transports.plain import Transport, UNIXTransport
+from ..transports.plain import UNIXTransport
 from ..uninterrupted import keep
 from .byte_stream import ByteStream
 from .links import SocketLink
@@ -26,7 +26,7 @@ from .links import SocketLink
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["PeerCredentials", "SocketStream", "peer_credentials", "prepare"]
+__all__ = ["PeerCredentials", "SocketStream", "peer_credentials", "prepare", "socket_link"]
 
 SENDFILE_PIECE: Final = 1 << 30
 OF_THE_FILE: Final = {errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW}
@@ -117,17 +117,13 @@ class SocketStream(ByteStream):
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self._local_address!r} to {self._remote_address!r} {state}>"
 
-    def _below_tls(self) -> Transport:
-        if self._socket_link.unix is not None:
-            self._socket_link.unix.refuse_descriptors()
-        return super()._below_tls()
-
     def _send_by_kernel(self, deadline: Deadline, file: IO[bytes], offset: int, count: int, counts: list[int]) -> None:
         raw = getattr(file, "raw", file)
-        if (not hasattr(os, "sendfile") or self._transport is not self._socket_link.transport
+        if (not hasattr(os, "sendfile") or self._connection.transport is not self._socket_link.transport
                 or not isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO))
                 or not isinstance(raw, io.FileIO) or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)):
             return  # what is read from anything else need not be what its descriptor has
+        sending = self._sending
         sent = 0
         overtime = Overtime(deadline)
         while sent < count:
@@ -135,62 +131,63 @@ class SocketStream(ByteStream):
                 keep(counts, os.sendfile, self._socket.fileno(), raw.fileno(), offset + sent,
                      min(count - sent, SENDFILE_PIECE))
             except BlockingIOError:
-                self._wait_to_send(deadline, counts)
+                sending.wait(deadline, counts)
                 continue
             except OSError as error:
                 if error.errno in TOLD_ONCE:
-                    self._lost = error  # before any call
+                    self._connection.lost = error  # before any call
                 if error.errno is None:
                     raise  # not of the network: a signal handler raised it
                 if error.errno in OF_THE_FILE:
                     return
-                raise self._send_failed(error)
+                raise sending.failed(error)
             if not counts[-1]:
                 return  # the file has become shorter
-            self._has_sent = True
+            sending.has_sent = True
             sent += counts[-1]
             if sent < count and overtime.is_over(counts[-1]):
-                raise self._sent_too_late(counts)
+                raise sending.too_late(counts)
 
     # UNIX streams
 
     def _check_unix(self) -> None:
         if self._socket.family != getattr(socket, "AF_UNIX", None):
             raise LocalProtocolError("only UNIX streams can do this")
-        if self._transport is not self._socket_link.transport:
+        if self._connection.transport is not self._socket_link.transport:
             raise LocalProtocolError("descriptors cannot be passed under TLS")
 
     def send_fds(self, data: ReadableBuffer, fds: Sequence[int], *, timeout: float | None = None) -> None:
         """Pass open descriptors to the process at the other end, along with ``data``, which must not be empty."""
-        deadline = self._deadline(timeout)
+        deadline = self._connection.deadline(timeout)
         octets = bytes(data)
         if not octets:
             raise ValueError("descriptors travel with at least one byte of data")
         descriptors = array.array("i", [fd if isinstance(fd, int) else fd.fileno() for fd in fds])
         self._check_unix()
-        self._send_in_turn(deadline, self._send_fds, octets, descriptors)
+        self._sending.in_turn(deadline, self._send_fds, octets, descriptors)
 
     def _send_fds(self, deadline: Deadline, octets: bytes, descriptors: array.array[int]) -> None:
-        self._check_sending()
+        sending = self._sending
+        sending.check()
         counts: list[int] = []
         size = len(octets)
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
-        self._sending_now = counts, size  # see `_send_all`
+        sending.under_way = counts, size  # see `Sending.send_all`
         while not counts:
             try:
                 keep(counts, self._socket.sendmsg, [octets], passed)
             except BlockingIOError:
-                self._wait_to_send(deadline, counts)
+                sending.wait(deadline, counts)
             except OSError as error:
                 if error.errno == errno.ECONNRESET:
-                    self._lost = error  # before any call
+                    self._connection.lost = error  # before any call
                 if isinstance(error, ConnectionError) and error.errno is not None:
-                    raise self._send_failed(error)
+                    raise sending.failed(error)
                 raise
-        self._has_sent = True
+        sending.has_sent = True
         if counts[0] < size:
-            self._send_pieces(deadline, octets[counts[0]:], size - counts[0], counts)
-        self._sending_now = None
+            sending.send_pieces(deadline, octets[counts[0]:], size - counts[0], counts)
+        sending.under_way = None
 
     def receive_fds(self, max_bytes: int, max_fds: int, *, timeout: float | None = None) -> tuple[bytes, list[int]]:
         """Some bytes, and the descriptors that came with them, close-on-exec; they belong to the caller.
@@ -204,7 +201,7 @@ class SocketStream(ByteStream):
         before the first call of this on the stream 32 of several, the newest; and on all streams together a quarter of
         what the process may have open. The surplus has been closed then, and the bytes can still be read.
         """
-        deadline = self._deadline(timeout)
+        deadline = self._connection.deadline(timeout)
         check_size("max_bytes", max_bytes)
         check_size("max_fds", max_fds)
         self._check_unix()
@@ -212,31 +209,26 @@ class SocketStream(ByteStream):
         assert unix is not None
         found: list[int] = []
         try:
-            data = self._take(deadline, self._some_and_fds, max_bytes, max_fds, unix, found)
+            data = self._receiving.take(deadline, self._some_and_fds, max_bytes, max_fds, unix, found)
         except BaseException:
             if found:
                 unix.descriptors.kept[0:0] = (found,)  # without a call, and so without an interrupt
-                if self._disposed:
+                if self._inside.closing.disposed:
                     unix.descriptors.close()
             raise
         return data, found
 
     def _some_and_fds(self, deadline: Deadline, max_bytes: int, max_fds: int, unix: UNIXTransport,
                       found: list[int]) -> tuple[int, int]:
-        ahead = self._ahead
         come = unix.descriptors
-        if ahead.items or ahead.joining or ahead.returned:
-            ahead.settle()
-        ahead.streak = 0
-        left = ahead.front()
+        size = self._receiving.some_there(max_bytes)
         come.ask()
-        if not left and (unix.readable or not (come.kept or come.lost)):
+        if not size and (unix.readable or not (come.kept or come.lost)):
             try:
                 come.asking = True
-                left = self._front(deadline, max_bytes)
+                size, _ = self._receiving.some(deadline, max_bytes)
             finally:
                 come.asking = False
-        ahead.searched()
         if come.lost:
             why, come.lost = come.lost, ""
             raise RemoteProtocolError(why)
@@ -246,7 +238,6 @@ class SocketStream(ByteStream):
             del come.kept[0]
             come.close_unwanted()
             raise RemoteProtocolError(f"{number} descriptors came, and no more than {max_fds} were wanted")
-        size = min(left, max_bytes)
         # No call from here on, and so no interrupt.
         if come.kept:
             found += come.kept[0]
@@ -256,5 +247,10 @@ class SocketStream(ByteStream):
     @property
     def peer_credentials(self) -> PeerCredentials:
         """Who is at the other end of a UNIX stream (Linux)."""
-        self._check()
+        self._connection.check()
         return peer_credentials(self._socket)
+
+
+def socket_link(stream: SocketStream) -> SocketLink:
+    """Who waits at the socket under a stream, and how they are told to wait no more. For servers; see `inside`."""
+    return stream._socket_link

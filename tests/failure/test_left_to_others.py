@@ -228,7 +228,7 @@ def test_what_is_left_when_the_next_was_woken_wakes_that_again(kind: str, how: s
         sender.send_all(b"line\n")
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "c_return" and argument.__name__ == "release" and frame.f_code.co_name in ("_take", "_recv"):
+        if event == "c_return" and argument.__name__ == "release" and frame.f_code.co_name in ("take", "_recv"):
             until_asleep_or_over(others[0])
             raise Struck("the next was woken")
 

@@ -12,8 +12,8 @@ from support.pairs import TIMEOUT
 
 from netmsg import ByteStream, DelimiterNotFoundError, LineCodec, PacketClient, memory_stream_pair
 from netmsg.deadline import Deadline
-from netmsg.streams import links
-from netmsg.streams.links import MemoryLink, memory_links
+from netmsg.streams import memory
+from netmsg.streams.memory import MemoryLink, memory_links
 from netmsg.streams.read_ahead import ReadAhead
 from netmsg.transports import encrypted
 from netmsg.transports.encrypted import TLSTransport
@@ -226,7 +226,7 @@ class Counted(bytes):
 
 def test_what_is_buffered_in_memory_is_not_copied_again_however_little_is_taken_at_a_time(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "bytes", Counted, raising=False)
+    monkeypatch.setattr(memory, "bytes", Counted, raising=False)
     one, other = memory_stream_pair()
     one.send_all(b"abcd" * 10_000)
     Counted.copied = 0

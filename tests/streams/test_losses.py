@@ -22,8 +22,9 @@ from netmsg import (
     create_tcp_server, memory_stream_pair,
 )
 from netmsg.sockets.liveness import hung_up
-from netmsg.streams import byte_stream
-from netmsg.streams.links import SocketLink, memory_links
+from netmsg.streams import receiving
+from netmsg.streams.links import SocketLink
+from netmsg.streams.memory import memory_links
 from netmsg.transports.plain import PlainTransport
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -139,7 +140,7 @@ class Slow(PlainTransport):
 
 @pytest.mark.parametrize("how", ["receive", "receive_into"])
 def test_13_what_a_send_is_being_told_is_no_end_either(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(byte_stream, "TELLING", TIMEOUT)
+    monkeypatch.setattr(receiving, "TELLING", TIMEOUT)
     with create_tcp_server(interface="127.0.0.1") as listener:
         sock = socket.create_connection(("127.0.0.1", listener.port))
         other = listener.accept(timeout=TIMEOUT)
@@ -149,12 +150,12 @@ def test_13_what_a_send_is_being_told_is_no_end_either(monkeypatch: pytest.Monke
     with ByteStream(link) as one:
         other.abort()
         until(lambda: hung_up(sock))
-        sending = Background(one.send_all, b"x")
+        send = Background(one.send_all, b"x")
         assert transport.told.wait(TIMEOUT)
-        receiving = Background(HOW[how], one)
-        until_waiting(receiving)
+        receive = Background(HOW[how], one)
+        until_waiting(receive)
         transport.may_say.set()
-        for call in (sending, receiving):
+        for call in (send, receive):
             with pytest.raises(ConnectionBrokenError):
                 call.result()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from netmsg import ByteStream, ConnectionBrokenError, DelimitedCodec, PacketClient, SendTimeoutError
-from netmsg.streams.links import memory_links
+from netmsg.streams.memory import memory_links
 from support.streams import connect
 
 MB = 1 << 20

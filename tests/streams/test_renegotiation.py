@@ -16,7 +16,7 @@ from support.blocking import until_asleep
 from support.pairs import TIMEOUT, Background
 
 from netmsg import ByteStream, ClosedError, ConnectionBrokenError, SendTimeoutError, TLSInfo
-from netmsg.streams.links import memory_links
+from netmsg.streams.memory import memory_links
 from netmsg.streams.read_ahead import ReadAhead
 from netmsg.transports.encrypted import TLSTransport
 
