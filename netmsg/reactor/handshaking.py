@@ -73,16 +73,19 @@ def step_aside(io: Reactor, transport: Transport, done: Callable[[OSError | None
 
 class Handshake:
     """The TLS handshake of one connection, within ``timeout`` seconds (``None``: however long it takes); ends with
-    ``done(None)`` or ``done(error)``. Every method belongs on the loop."""
+    ``done(None)`` or ``done(error)``. ``speaks_first``: nothing comes before this end has said something. Every method
+    belongs on the loop."""
 
     def __init__(self, io: Reactor, sock: socket.socket, transport: Transport, timeout: float | None,
-                 done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None) -> None:
+                 done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None, *,
+                 speaks_first: bool = False) -> None:
         self._io = io
         self._socket = sock
         self._transport = transport
         self._done = done
         self._over = False
         self._pending = pending
+        self._speaks_first = speaks_first
         self._timer = io.call_later(timeout, self._too_slow) if timeout is not None else None
 
     def start(self) -> None:
@@ -107,6 +110,7 @@ class Handshake:
             return
         if self._io.handshake_steps:
             self._io.handshake_steps -= 1
+            self._speaks_first = False
             try:
                 self._transport.handshake()
             except BlockingIOError:
@@ -118,7 +122,7 @@ class Handshake:
             else:
                 self._finish(None)
                 return
-        elif self._transport.readable:
+        elif self._transport.readable or self._speaks_first:
             self._io.call(self._on_event, READ)  # this round has had its share of them, and no event will come
         self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
 

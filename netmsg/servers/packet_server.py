@@ -13,10 +13,10 @@ from ..errors import PacketDecodeError, SendTimeoutError
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decodes_by_itself
 from ..reactor.io_thread import IOThread
+from ..sockets.options import prepare
 from ..speaking import say_soon
 from ..streams.byte_stream import check_size
 from ..streams.listener import Listener
-from ..streams.socket_stream import prepare
 from .connection_server import ConnectionServer
 from .handlers import FunctionHandler, GeneratorHandler, Handler, check_handler, is_generator
 from .packet_connection import PacketConnection

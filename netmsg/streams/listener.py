@@ -18,6 +18,7 @@ from ..errors import ClosedError, ForkedError
 from ..forking import Process, close_in_child, current_process
 from ..sockets.addresses import check_host, check_port, host_and_port, socket_file, unix_path
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
+from ..sockets.options import prepare
 from ..sockets.resolving import resolve_within
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..tls.contexts import check_server_context
@@ -25,7 +26,7 @@ from ..sockets.waiting import READ, Occupancy
 from ..speaking import say_soon
 from ..waiting import ONE
 from .byte_stream import check_size
-from .socket_stream import SocketStream, prepare
+from .socket_stream import SocketStream
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
 
