@@ -42,7 +42,7 @@ LEVELS = {
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in ("kept", "lane", "routing", "delivery", "backoff", "urls")} | {
-    "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers"}
+    "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers", "netmsg.servers.steps"}
 
 
 def module_name(path: Path) -> str:
