@@ -214,6 +214,12 @@ class Channel:
             self.more = transport.readable
         self.user.shaken(error)
 
+    @property
+    def handshake_moves(self) -> int:
+        """Another number whenever something has moved in a handshake that is under way. From any thread."""
+        handshake = self._handshake
+        return 0 if handshake is None else handshake.moves
+
     def cancel_handshake(self) -> None:
         """Leave it, without telling; everything goes on as before."""
         if self._handshake is not None:

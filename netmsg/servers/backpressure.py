@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from socket import socket
 from typing import Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import SendTimeoutError
+from ..reactor.channel import Channel
 from ..reactor.reactor import Timer, on_a_loop
 from ..sockets.lingering import unacknowledged
 from ..waiting import Waiters
@@ -83,14 +83,14 @@ class Backpressure:
     """Above the server's ``send_hwm_bytes`` that wait in ``queue`` for one client, whoever sends waits for room, up to
     its ``send_timeout``. Where nobody waits, the client has that time to take anything at all."""
 
-    __slots__ = ("_client", "_queue", "_terms", "_socket", "_waiters", "_timer", "_giving_way", "_deaf", "_leaving",
+    __slots__ = ("_client", "_queue", "_terms", "_channel", "_waiters", "_timer", "_giving_way", "_deaf", "_leaving",
                  "_given_up", "_seen")
 
-    def __init__(self, client: Client, terms: Terms, queue: SendQueue, sock: socket) -> None:
+    def __init__(self, client: Client, terms: Terms, queue: SendQueue, channel: Channel) -> None:
         self._client: Client = client
         self._terms = terms
         self._queue = queue
-        self._socket = sock
+        self._channel = channel
         self._waiters: Waiters | None = None  # for room, or for whatever else; few connections ever have any
         self._timer: Timer | None = None  # looks whether the client is to be given up
         self._giving_way: Timer | None = None  # to those who have waited for room
@@ -219,7 +219,7 @@ class Backpressure:
         """Another one whenever something has moved that the client is waited for."""
         if self._deaf:
             return self._client.heard()
-        return self._queue.gone, unacknowledged(self._socket)
+        return self._queue.gone, unacknowledged(self._channel.socket), self._channel.handshake_moves
 
     def look(self) -> None:
         """Notice what has changed."""

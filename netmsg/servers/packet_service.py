@@ -55,7 +55,7 @@ class PacketService(Generic[S]):
         self.queue = SendQueue(transport)
         self.channel = Channel(terms.io, sock, transport, self.queue, self)
         self.steps = Steps(terms.decoder(), self, self.channel.unread, self.queue, terms.send_hwm_bytes, terms.tasks)
-        self.backpressure = Backpressure(self, terms, self.queue, sock)
+        self.backpressure = Backpressure(self, terms, self.queue, self.channel)
         self.runner = StepRunner(self, home, terms, self.steps, self.channel, self.queue, self.backpressure)
         self._home = home
         self._aborted = False

@@ -36,7 +36,8 @@ class Client:
         monkeypatch.setattr(module, "time", self.loop)
         monkeypatch.setattr(module, "unacknowledged", lambda sock: self.missing)
         terms = SimpleNamespace(io=self.loop, send_hwm_bytes=MARK, send_timeout=send_timeout)
-        self.pressure = Backpressure(self, as_any(terms), self.queue, as_any(Socket()))
+        self.channel: Any = SimpleNamespace(socket=Socket(), handshake_moves=0)
+        self.pressure = Backpressure(self, as_any(terms), self.queue, as_any(self.channel))
 
     def look(self) -> None:
         self.told.append("look")
@@ -95,7 +96,7 @@ def test_who_takes_nothing_is_given_up_once(client: Client) -> None:
     assert client.told == ["slow"] and client.loop.pending == []
 
 
-@pytest.mark.parametrize("how", ["taken", "acknowledged"])
+@pytest.mark.parametrize("how", ["taken", "acknowledged", "shaken hands"])
 def test_who_takes_a_little_now_and_then_is_not(client: Client, how: str) -> None:
     client.queue.put(bytes(1000))
     client.missing = 1000
@@ -104,8 +105,10 @@ def test_who_takes_a_little_now_and_then_is_not(client: Client, how: str) -> Non
         client.loop.advance(7.0)
         if how == "taken":
             client.has_room(1)
-        else:
+        elif how == "acknowledged":
             client.missing -= 1
+        else:
+            client.channel.handshake_moves += 1
     assert client.told == []
     client.loop.advance(12.0)
     assert client.told == ["slow"]
