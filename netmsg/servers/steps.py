@@ -215,7 +215,7 @@ class Steps:
     def end(self) -> None:
         """Nothing is left of the connection, to which the handler and the client refer: that is not to wait for a
         garbage collection."""
-        self._go(OVER)
+        self.state = OVER
         self.handler = NO_HANDLER
         self._client = Nobody()
         self.packets = []
@@ -239,10 +239,10 @@ class Steps:
         given: Any = None
         try:
             if self.state is NEW:
+                self.state = STEPPING  # first: the loop closes, and then looks whether it has begun
                 if self.closed:
                     handler.finished = True
                 else:
-                    self.state = STEPPING
                     self.driven = True
                     handler.begin()
             while not handler.finished:

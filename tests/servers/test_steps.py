@@ -316,8 +316,8 @@ def test_after_the_end_nothing_is_kept() -> None:
 
 def test_a_state_that_cannot_follow_is_refused() -> None:
     steps = Case().begun().steps
-    with pytest.raises(AssertionError, match="resting cannot be over"):
-        steps.end()
+    with pytest.raises(AssertionError, match="resting cannot be resting"):
+        steps.rest()
 
 
 # Turns
