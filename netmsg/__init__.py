@@ -52,8 +52,7 @@ from .packets.netstrings import NetstringCodec
 from .packets.structs import StructCodec
 from .reactor.io_thread import IOThread
 from .servers.datagram_server import DatagramPeer, DatagramServer
-from .servers.packet_connection import PacketConnection
-from .servers.packet_server import PacketServer
+from .servers.packet_server import PacketConnection, PacketServer
 from .servers.stats import ServerStats
 from .servers.stream_server import StreamServer
 from .sockets.proxy import SocketProxy

@@ -15,7 +15,7 @@ import pytest
 import netmsg
 
 LIBRARY = Path(netmsg.__file__).parent
-NEVER_INTERRUPTED = {"Reactor._run", "PacketConnection._step", "_speak"}
+NEVER_INTERRUPTED = {"Reactor._run", "Steps.run", "_speak"}
 """Of threads of the library's own: only the main thread is ever interrupted."""
 FUNCTIONS = (ast.FunctionDef, ast.Lambda, ast.GeneratorExp, ast.ClassDef)
 LOOPS = (ast.While, ast.For, ast.ListComp, ast.SetComp, ast.DictComp)

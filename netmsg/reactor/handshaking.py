@@ -73,11 +73,13 @@ def step_aside(io: Scope, transport: Transport, done: Callable[[OSError | None],
 
 class Handshake:
     """The TLS handshake of one connection, within ``timeout`` seconds (``None``: however long it takes); ends with
-    ``done(None)`` or ``done(error)``. Its steps belong to the ``io`` of whoever has the connection, if that is a scope
-    of its own. Every method belongs on the loop."""
+    ``done(None)`` or ``done(error)``. ``speaks_first``: nothing comes before this end has said something. Its steps
+    belong to the ``io`` of whoever has the connection, if that is a scope of its own. Every method belongs on the
+    loop."""
 
     def __init__(self, io: Scope, sock: socket.socket, transport: Transport, timeout: float | None,
-                 done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None) -> None:
+                 done: Callable[[OSError | None], None], pending: PendingHandshakes | None = None, *,
+                 speaks_first: bool = False) -> None:
         self._io = io
         self._socket = sock
         self._transport = transport
@@ -86,6 +88,7 @@ class Handshake:
         self.moves = 0
         """How often something has come, or room for more: the other end is not silent."""
         self._pending = pending
+        self._speaks_first = speaks_first
         self._timer = io.call_later(timeout, self._too_slow) if timeout is not None else None
 
     def start(self) -> None:
@@ -111,6 +114,7 @@ class Handshake:
             return
         if self._io.loop.handshake_steps:
             self._io.loop.handshake_steps -= 1
+            self._speaks_first = False
             try:
                 self._transport.handshake()
             except BlockingIOError:
@@ -122,7 +126,7 @@ class Handshake:
             else:
                 self._finish(None)
                 return
-        elif self._transport.readable:
+        elif self._transport.readable or self._speaks_first:
             self._io.call(self._on_event, READ)  # this round has had its share of them, and no event will come
         self._io.watch(self._socket, READ | WRITE if self._transport.unsent else READ, self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..errors import bare
+from ..errors import ClosedError, bare
 from ..locks import new_lock
 from ..transports.plain import Buffer, Transport
 
@@ -98,15 +98,24 @@ class SendQueue:
             self.ended = not (self.buffers or self.later)
             return self.ended
 
-    def drop(self) -> None:
-        """Take nothing any more, and let go of what waits: who knows the connection may keep it for long. Under the
-        lock."""
+    def lost(self) -> OSError | None:
+        """`failure`, also if somebody who sends is being told just now."""
+        with self.lock:
+            return self.failure
+
+    def drop(self) -> bool:
+        """Take nothing any more, and let go of what waits: who knows the connection may keep it for long. Whether there
+        was anything. Under the lock."""
         assert self.lock.locked()
+        waited = self.size > 0
+        if self.failure is None:
+            self.failure = ClosedError("the connection is closed")
         self.ended = True
         self.buffers.clear()
         self._counts.clear()
         self.later = None
         self.size = 0
+        return waited
 
     @property
     def waits(self) -> bool:

@@ -18,12 +18,13 @@ from ..errors import ConnectFailedError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..sockets.addresses import Address, SocketFile, check_family, host_and_port, socket_file, unix_path
 from ..sockets.binding import bind_unix
+from ..sockets.options import prepare
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
 from ..tls.contexts import client_context
 from ..sockets.waiting import WRITE, ready_sockets
 from .byte_stream import inside
-from .socket_stream import SocketStream, prepare
+from .socket_stream import SocketStream
 
 __all__ = ["connect_tcp", "connect_unix"]
 

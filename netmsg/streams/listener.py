@@ -20,6 +20,7 @@ from ..forking import Process, close_in_child, current_process
 from ..sockets.addresses import host_and_port, socket_file, unix_path
 from ..sockets.adopting import check_socket
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
+from ..sockets.options import prepare
 from ..sockets.resolving import resolve_within
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..tls.contexts import check_server_context
@@ -28,7 +29,7 @@ from ..speaking import say_soon
 from ..uninterrupted import keep, move_first
 from ..waiting import ONE
 from .byte_stream import inside
-from .socket_stream import SocketStream, prepare
+from .socket_stream import SocketStream
 
 __all__ = ["Listener", "create_tcp_server", "create_unix_server"]
 

@@ -17,6 +17,7 @@ from ..deadline import Deadline, Overtime
 from ..errors import TOLD_ONCE, LocalProtocolError, RemoteProtocolError
 from ..sockets.addresses import host_and_port
 from ..sockets.adopting import check_socket
+from ..sockets.options import prepare
 from ..sockets.proxy import SocketProxy
 from ..transports.plain import UNIXTransport
 from ..uninterrupted import keep
@@ -26,7 +27,7 @@ from .links import SocketLink
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["PeerCredentials", "SocketStream", "peer_credentials", "prepare", "socket_link"]
+__all__ = ["PeerCredentials", "SocketStream", "peer_credentials", "socket_link"]
 
 SENDFILE_PIECE: Final = 1 << 30
 OF_THE_FILE: Final = {errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW}
@@ -49,14 +50,6 @@ def peer_credentials(sock: socket.socket) -> PeerCredentials:
         raise NotImplementedError("this system does not tell the credentials of a peer")
     form = struct.Struct("3i")
     return PeerCredentials(*form.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)))
-
-
-def prepare(sock: socket.socket) -> None:
-    """The options of every TCP connection: no delay for small pieces, and a look now and then whether the other end is
-    still there."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 class SocketStream(ByteStream):

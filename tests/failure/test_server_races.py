@@ -67,12 +67,12 @@ def test_what_is_received_while_a_step_stops_at_the_mark_is_behind_what_it_has_l
         client.send_packet(packet + "x" * 8_000_000)
 
     def hold(event: str, module: str, name: str) -> None:
-        if module != "packet_connection.py" or not begun.is_set():
+        if not begun.is_set():
             return
-        if event == "c_return" and name == "recv" and on_loop() and not received.is_set():
+        if (event, module, name) == ("c_return", "channel.py", "recv") and on_loop() and not received.is_set():
             received.set()
             assert stopped.wait(TIMEOUT)
-        elif event == "return" and name == "_step":
+        elif (event, module, name) == ("return", "step_runner.py", "_step"):
             stopped.set()
 
     with told(hold), PacketServer(handler, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(),
@@ -114,7 +114,7 @@ def test_a_step_that_has_decoded_at_once_is_the_only_one() -> None:
         client.send_packet(packet)
 
     def hold(event: str, module: str, name: str) -> None:
-        if module == "packet_connection.py" and event == "return" and name == "_schedule":
+        if (event, module, name) == ("return", "step_runner.py", "schedule"):
             if busy.is_set() and not scheduled.is_set():
                 scheduled.set()
                 assert decoded.wait(TIMEOUT)  # by a worker that need not be woken
@@ -181,10 +181,10 @@ def test_what_is_just_being_sent_at_the_end_is_before_it() -> None:
             if name == "put":
                 about_to_send.set()
                 assert ending.wait(TIMEOUT)
-            elif name == "_send":
+            elif name == "_go_on":
                 sending.set()
                 assert looked.wait(TIMEOUT)
-        elif on_loop() and module in ("packet_connection.py", "send_queue.py"):
+        elif on_loop() and module in ("packet_service.py", "send_queue.py"):
             if (event, name) == ("call", "_say_goodbye"):
                 ending.set()
                 assert sending.wait(TIMEOUT)
@@ -207,10 +207,10 @@ def test_a_long_packet_that_goes_whole_while_the_loop_looks_stops_nothing() -> N
     sending, looked = threading.Event(), threading.Event()
 
     def hold(event: str, module: str, name: str) -> None:
-        if event == "call" and module == "send_queue.py" and name == "_send" and broadcasting():
+        if event == "call" and module == "send_queue.py" and name == "_go_on" and broadcasting():
             sending.set()
             assert looked.wait(TIMEOUT)
-        elif event == "return" and module == "packet_connection.py" and name == "_read" and sending.is_set():
+        elif (event, module, name) == ("return", "channel.py", "_on_event") and sending.is_set():
             looked.set()
 
     def echo(client: PacketConnection[str], packet: str) -> None:

@@ -333,7 +333,7 @@ def last_words(client: PacketConnection[str], packet: str) -> None:
 @pytest.mark.parametrize("workers", [2, 0])
 def test_who_reads_slowly_gets_the_last_words_too_whatever_it_sends(workers: int,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netmsg.servers.packet_connection.LINGER", 0.05)
+    monkeypatch.setattr("netmsg.reactor.farewell.LINGER", 0.05)
     with serve(last_words, max_workers=workers, send_timeout=5.0) as server, deaf(server, b"go\n") as sock:
         received = b""
         begin = time.monotonic()
@@ -351,7 +351,7 @@ def test_who_reads_slowly_gets_the_last_words_too_whatever_it_sends(workers: int
 
 @pytest.mark.parametrize("workers", [2, 0])
 def test_who_never_reads_the_last_words_is_given_up(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netmsg.servers.packet_connection.LINGER", 0.05)
+    monkeypatch.setattr("netmsg.reactor.farewell.LINGER", 0.05)
     with serve(last_words, max_workers=workers, send_timeout=0.3) as server, deaf(server, b"go\n"):
         eventually(lambda: server.stats().accepted == 1 and server.stats().connections == 0)
         assert server.stats().closed_slow == 1

@@ -1,0 +1,94 @@
+"""Closing a connection without losing what was sent."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Final, Protocol
+
+from ..sockets.lingering import all_acknowledged, unacknowledged
+from ..transports.plain import Transport
+from .reactor import Reactor, Timer
+
+__all__ = ["Farewell"]
+
+LINGER: Final = 1.0
+"""Seconds that the other end gets to finish too, once it has all that was sent."""
+STEP: Final = 0.01
+LONGEST_STEP: Final = 0.2
+"""Seconds between two looks at whether it has; the first and the longest."""
+PIECE: Final = 65_536
+
+
+class Leaving(Protocol):
+    """Whoever closes."""
+
+    def left(self, *, given_up: bool) -> None:
+        """It is time to close; ``given_up``: the other end has not taken what it was sent."""
+
+    def _crashed(self, error: Exception) -> None:
+        """A step has failed: close."""
+
+
+class Farewell:
+    """Half-closed: closing with bytes unread is a reset, which can destroy what the other end has not read yet. So what
+    comes is received, and dropped, until the other end has acknowledged all. It may be slow, as long as it takes
+    something within ``patience`` seconds; ``answered``: under TLS, it is to have a moment to say goodbye. On the loop.
+    """
+
+    __slots__ = ("_io", "_socket", "_transport", "_user", "_patience", "_answered", "_missing", "_since", "_timer")
+
+    def __init__(self, io: Reactor, sock: socket.socket, transport: Transport, user: Leaving, patience: float, *,
+                 answered: bool) -> None:
+        self._io = io
+        self._socket = sock
+        self._transport = transport
+        self._user = user
+        self._patience = max(patience, LINGER)
+        self._answered = answered and transport.tls is not None
+        self._missing = -1  # bytes that were not acknowledged at the last look
+        self._since = 0.0  # when that was another number
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        self._look(STEP)
+
+    def _look(self, step: float) -> None:
+        self._timer = None
+        if all_acknowledged(self._socket):
+            if self._answered:
+                self._timer = self._io.call_later(LINGER, self._end)
+            else:
+                self.discard()
+                self._end()
+            return
+        missing, now = unacknowledged(self._socket), time.monotonic()
+        if missing != self._missing:
+            self._missing, self._since = missing, now
+        elif now - self._since >= self._patience:
+            self._end(given_up=True)
+            return
+        self._timer = self._io.call_later(step, self._look, min(2 * step, LONGEST_STEP))  # no event tells of it
+
+    def discard(self) -> None:
+        """Something has come."""
+        try:
+            if self._transport.receive(PIECE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._end()
+
+    def _end(self, *, given_up: bool = False) -> None:
+        self.cancel()
+        self._user.left(given_up=given_up)
+
+    def cancel(self) -> None:
+        """It is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _crashed(self, error: Exception) -> None:
+        self._user._crashed(error)

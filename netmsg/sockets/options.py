@@ -1,0 +1,15 @@
+"""The options of every connection."""
+
+from __future__ import annotations
+
+import socket
+
+__all__ = ["prepare"]
+
+
+def prepare(sock: socket.socket) -> None:
+    """The options of every TCP connection: no delay for small pieces, and a look now and then whether the other end is
+    still there."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
