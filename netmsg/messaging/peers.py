@@ -831,7 +831,7 @@ class Peer:
             if isinstance(self.transport, TLSTransport) and self.lane.writing is not None:
                 self.lane.writing.counts.append(self.transport.unreported())
         self._io.watch(self.sock, 0, self)
-        self._io.bury(self._close_socket)
+        self._io.close_afterwards(self._close_socket)
         if self._deadline is not None:
             self._deadline.cancel()
         self.session.closed()

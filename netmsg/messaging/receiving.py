@@ -86,7 +86,7 @@ class Receiver:
         inbox = self.inbox
         inbox.deliver(Batch(credit, (payload,), 1, size))
         if inbox.waiters.waiting:
-            self._io.notices.append(inbox.waiters.notify)
+            self._io.before_sleep(inbox.waiters.notify)
             self.conversation.overhear(peer)
 
     def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
@@ -123,7 +123,7 @@ class Receiver:
         else:
             inbox.deliver(Batch(credit, messages))
         if inbox.waiters.waiting:
-            self._io.notices.append(inbox.waiters.notify)
+            self._io.before_sleep(inbox.waiters.notify)
 
     # What is taken
 

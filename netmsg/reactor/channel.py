@@ -202,7 +202,7 @@ class Channel:
     def _shake(self, transport: Transport, timeout: float | None, pending: PendingHandshakes | None,
                speaks_first: bool) -> None:
         self._ask_for(0)
-        self._handshake = Handshake(self._io.scope(self._crashed), self.socket, transport, timeout,
+        self._handshake = Handshake(self._io, self.socket, transport, timeout,
                                     lambda error: self._shaken(transport, error), pending, speaks_first=speaks_first)
         self._handshake.start()
 
@@ -369,7 +369,7 @@ class Channel:
             self._farewell = None
         self._ask_for(0)
         self._go(CLOSED)
-        self._io.bury(self._close_socket)
+        self._io.close_afterwards(self._close_socket)
         self.user = NOBODY
 
     def _close_socket(self) -> None:

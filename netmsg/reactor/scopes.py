@@ -111,8 +111,6 @@ class Scope:
         """Call ``close`` once this round's events are dealt with, so that none of them meets a reused descriptor."""
         self.loop.to_close.append((close, self))
 
-    bury = close_afterwards  # as some of its users call it
-
 
 class Agenda(Scope):
     """All that there is to do, for whomever; and the scope of what belongs to nobody in particular."""

@@ -27,7 +27,8 @@ class Loop:
         self.now = 1000.0
         self.watched: dict[Any, tuple[int, Any]] = {}
         self.calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self.buried: list[Callable[[], None]] = []
+        self.to_close: list[Callable[[], None]] = []
+        self.loop = self
         self.handshake_steps = 1000
         self.is_current = True
         self.ident = threading.get_ident()
@@ -53,8 +54,8 @@ class Loop:
         heapq.heappush(self._timers, (timer.at, next(self._numbers), timer))
         return timer
 
-    def bury(self, close: Callable[[], None]) -> None:
-        self.buried.append(close)
+    def close_afterwards(self, close: Callable[[], None]) -> None:
+        self.to_close.append(close)
 
     # What the test lets happen
 
@@ -74,8 +75,8 @@ class Loop:
         while self.calls:
             function, arguments = self.calls.popleft()
             function(*arguments)
-        while self.buried:
-            self.buried.pop(0)()
+        while self.to_close:
+            self.to_close.pop(0)()
 
     @property
     def pending(self) -> list[float]:
