@@ -273,6 +273,17 @@ def test_a_handshake_that_fails_or_takes_too_long_is_told_of() -> None:
     assert kind == "shaken" and "in time" in str(error)
 
 
+def test_whoever_takes_part_in_a_handshake_is_seen_to_move() -> None:
+    pair = Pair(opened=False, handshake=[BlockingIOError(), BlockingIOError(), None])
+    assert pair.channel.handshake_moves == 0
+    pair.channel.open(10.0)
+    before = pair.channel.handshake_moves
+    pair.loop.tell(pair.sock, READ)
+    assert pair.channel.handshake_moves > before
+    pair.loop.tell(pair.sock, READ)
+    assert pair.channel.handshake_moves == 0 and not pair.channel.shaking
+
+
 def test_what_the_handshake_has_left_in_the_transport_is_known() -> None:
     pair = Pair(opened=False, handshake=[None])
     pair.transport.readable = True

@@ -268,6 +268,14 @@ def test_a_decoder_that_fails_is_told_of_and_is_the_end() -> None:
     assert [type(one) for one in case.heard] == [PacketDecodeError, RemoteProtocolError]
 
 
+def test_bad_packets_in_masses_are_decoded_as_they_are_handled() -> None:
+    case = Case(conversation=listen).begun()
+    case.comes(b"\xff\n" * 200 + b"good\n")
+    assert len(case.steps.packets) < 200
+    case.step()
+    assert case.told == ["bad packet"] * 200 and case.heard[-1] == "good"
+
+
 def test_whoever_closes_before_it_has_begun_is_told_nothing() -> None:
     case = Case(conversation=listen)
     case.steps.closed = True
