@@ -10,13 +10,10 @@ from support.interrupts import Alarm, Interrupted
 from support.scripted import SOME_TLS, ScriptedLink, ScriptedTransport, after, scripted
 
 from netmsg import ClosedError
-from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
 from netmsg.streams import closing as module
 from netmsg.streams.closing import Closing
 from netmsg.streams.connection import FOREVER, nothing
-
-NOW = Deadline(0)
 
 
 def closing() -> tuple[Closing, ScriptedLink, ScriptedTransport]:
@@ -28,19 +25,19 @@ def test_it_says_goodbye_and_closes_once() -> None:
     close, link, transport = closing()
     called: list[str] = []
     close.at_close = lambda: called.append("before the descriptor")
-    close.close(1)
+    close.close(None)
     assert transport.has_ended
     assert link.calls == ["wake", "settled", "close"]
     assert called == ["before the descriptor"]
     assert close.disposed
-    close.close(1)
+    close.close(None)
     assert link.calls[2:] == ["close"]
 
 
 def test_it_receives_what_still_comes_until_the_other_end_has_finished() -> None:
     close, link, transport = closing()
     transport.incoming += (b"unread", b"")
-    close.close(1)
+    close.close(None)
     assert link.calls == ["wake", "close"]
     assert not transport.incoming
 
@@ -49,7 +46,7 @@ def test_what_has_to_go_has_time_until_the_deadline() -> None:
     close, link, transport = closing()
     transport.unsent = True
     link.happenings.append(WRITE)
-    close.close(1)
+    close.close(None)
     assert link.waits == [WRITE]
     assert not transport.unsent
     close, link, transport = closing()
@@ -66,14 +63,14 @@ def test_under_tls_it_waits_for_the_goodbye_of_the_other_end_if_something_was_se
         if sent:
             inside.sending.in_turn(FOREVER, inside.sending.send_all, b"abc")
         link.happenings.append(after(transport.incoming.append, b"", events=READ))
-        inside.closing.close(1)
+        inside.closing.close(None)
         assert link.waits == ([READ] if sent else [])
 
 
 def test_a_send_that_was_cut_short_has_no_goodbye() -> None:
     inside, link, transport = scripted()
     inside.sending.under_way = [3], 8
-    inside.closing.close(1)
+    inside.closing.close(None)
     assert not transport.has_ended
     assert link.calls[-1] == "close"
 
@@ -82,7 +79,7 @@ def test_a_send_that_was_cut_short_has_no_goodbye() -> None:
 def test_an_error_of_the_network_ends_the_goodbye(error: OSError) -> None:
     close, link, transport = closing()
     transport.ends.append(error)
-    close.close(1)
+    close.close(None)
     assert link.calls == ["wake", "close"]
 
 
@@ -90,7 +87,7 @@ def test_what_a_signal_handler_raises_is_none_and_has_lingered_enough() -> None:
     close, link, transport = closing()
     transport.ends.append(Alarm())
     with pytest.raises(Alarm):
-        close.close(10)
+        close.close(None)
     assert link.calls == ["wake", "close"]
 
 
@@ -99,7 +96,7 @@ def test_from_inside_of_a_call_the_last_to_leave_closes() -> None:
     calls: list[list[str]] = []
 
     def close() -> None:
-        inside.closing.close(1)
+        inside.closing.close(None)
         calls.append(list(link.calls))
 
     link.happenings.append(after(close))
@@ -133,7 +130,7 @@ def test_abort_while_it_lingers_ends_that() -> None:
     inside, link, transport = scripted()
     transport.unsent = True
     link.happenings.append(after(inside.closing.abort, events=WRITE))
-    inside.closing.close(10)
+    inside.closing.close(None)
     assert link.calls.count("hurry") == 1
     assert link.calls[-1] == "close"
 
@@ -146,10 +143,10 @@ def test_an_interrupt_before_all_are_woken_leaves_that_to_who_closes_again(monke
 
     monkeypatch.setattr(link, "wake", interrupt, raising=False)
     with pytest.raises(Interrupted):
-        close.close(1)
+        close.close(None)
     assert not close.disposed
     monkeypatch.undo()
-    close.close(1)
+    close.close(None)
     assert link.calls[0] == "wake"
     assert link.calls[-1] == "close"
 
@@ -159,7 +156,7 @@ def test_an_interrupt_while_it_lingers_closes_at_once() -> None:
     transport.unsent = True
     link.happenings.append(Interrupted())
     with pytest.raises(Interrupted):
-        close.close(10)
+        close.close(None)
     assert link.calls == ["wake", "close"]
 
 
@@ -178,7 +175,7 @@ def test_the_links_wait_is_surrounded_once_it_is_no_brief_one(monkeypatch: pytes
     link.blocked = Blocked
     transport.unsent = True
     link.happenings += (TimeoutError("timed out"), after(lambda: inside.append(True), events=WRITE))
-    close.close(10)
+    close.close(None)
     assert inside == [True, True, False]
     assert not transport.unsent
 
@@ -189,7 +186,7 @@ def test_calls_that_wait_in_another_stream_are_woken() -> None:
     woken: list[bool] = []
 
     def wait() -> str:
-        inside.closing.close(1)
+        inside.closing.close(None)
         return "over"
 
     assert elsewhere.wait(lambda: woken.extend(elsewhere.given_up), wait) == "over"
@@ -204,7 +201,7 @@ def test_the_cause_of_a_closed_stream_is_what_broke_it() -> None:
     transport.incoming.append(error)
     with pytest.raises(ConnectionError):
         inside.receiving.take(FOREVER, inside.receiving.some, 1)
-    inside.closing.close(1)
+    inside.closing.close(None)
     with pytest.raises(ClosedError) as caught:
         inside.connection.check()
     assert caught.value.__cause__ is error
@@ -224,5 +221,5 @@ def test_once_it_is_over_the_connection_knows_nobody_any_more() -> None:
     """So that all of it is gone at once, and not only when the collector comes."""
     inside, _, _ = scripted()
     connection: Any = inside.connection
-    inside.closing.close(1)
+    inside.closing.close(None)
     assert connection.finish is connection.shake_hands is nothing
