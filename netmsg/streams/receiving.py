@@ -136,7 +136,7 @@ class Receiving:
 
     # Without its turn
 
-    def prepare(self, deadline: Deadline) -> None:
+    def shake_hands_first(self, deadline: Deadline) -> None:
         """Have the first handshake behind us. For who takes other turns before this one's."""
         connection = self.connection
         connection.check()
