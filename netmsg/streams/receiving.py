@@ -130,7 +130,6 @@ class Receiving:
                 ahead.returned += (b"" + view[:counts[0]],)
                 ahead.quick = None
                 self.connection.link.look_again()
-            view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         return counts[0]
 
