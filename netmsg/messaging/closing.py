@@ -252,7 +252,7 @@ class Closing:
         _not_closed.discard(self)
         if self._attached:
             self._io.detach(self)
-            self._io.close_afterwards(self._tell_over)  # behind the sockets: who has closed may bind the same address at once
+            self._io.close_afterwards(self._tell_over)  # behind the sockets: then the same address can be bound at once
         else:
             self._tell_over()
 
