@@ -18,8 +18,8 @@ way. What can happen between which two steps:
    `send`, or for the regular look, which finds whatever is `Peer.stuck`.
 4. *Is the peer dead?* When a peer goes, the network thread empties `fast_ring`, sets `Lane.dead`, and takes the queue,
    under ``route``; a sender appends, and looks at ``dead``. Whoever comes second finds the frame, and gives it back: to
-   the others, or to those who wait. Both may do so, for `Router.give_back` takes what there is, once. The sender does it
-   before it returns, so that the next message of its thread stays behind this one.
+   the others, or to those who wait. Both may do so, for `Router.give_back` takes what there is, once. The sender does
+   it before it returns, so that the next message of its thread stays behind this one.
 5. *The frame is written*, with others, by whoever holds the lane's lock. A `Write` is stored before the system call,
    and the call itself appends to its counts how much has gone. Frames stay at the head of the queue until `end_write`
    takes them out, which makes no call but the one that deletes them. So an interrupt, or the end of the peer, before
