@@ -69,4 +69,4 @@ dist: $(VENV)/.test  ## wheel and source distribution
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build
 
-.PHONY: help demo test locked lint types cover docs bench soak dist
+.PHONY: help demo test locked lint format types cover docs bench soak dist
