@@ -60,7 +60,10 @@ class Desk:
         self.loop: Any = Loop()
         self.callbacks: Any = Callbacks()
         self.life = Life()
-        self.asking = Asking(self.authorize, self.callbacks, self.life, self.loop)
+        self.authorize_by(self.authorize)
+
+    def authorize_by(self, function: Callable[[Any], Any]) -> None:
+        self.asking = Asking(function, self.callbacks, self.life, self.loop)
 
     def authorize(self, info: Any) -> Any:
         self.asked.append(info)
@@ -142,7 +145,7 @@ def test_what_the_function_raises_is_the_newcomers(desk: Desk) -> None:
         raise error
 
     error = ArithmeticError("in authorize")
-    desk.asking = Asking(fail, desk.callbacks, desk.life, desk.loop)
+    desk.authorize_by(fail)
     one, two = desk.add("one", "two")
     desk.answer()
     desk.answer()
@@ -151,7 +154,7 @@ def test_what_the_function_raises_is_the_newcomers(desk: Desk) -> None:
 
 @pytest.mark.parametrize("answer, verdict", [(None, False), ("yes", True), ([], False)])
 def test_the_answer_is_taken_for_what_it_is_worth(desk: Desk, answer: Any, verdict: bool) -> None:
-    desk.asking = Asking(lambda info: answer, desk.callbacks, desk.life, desk.loop)
+    desk.authorize_by(lambda info: answer)
     (one,) = desk.add("one")
     desk.answer()
     assert one.verdicts == [(verdict, None)]
@@ -162,7 +165,7 @@ def test_the_answers_own_code_runs_where_the_function_does(desk: Desk) -> None:
         def __bool__(self) -> bool:
             raise ArithmeticError("in __bool__")
 
-    desk.asking = Asking(lambda info: Undecided(), desk.callbacks, desk.life, desk.loop)
+    desk.authorize_by(lambda info: Undecided())
     (one,) = desk.add("one")
     desk.answer()
     ((verdict, error),) = one.verdicts
