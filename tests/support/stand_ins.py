@@ -70,7 +70,8 @@ class Loop:
     @property
     def delays(self) -> list[float]:
         """Seconds until each of the timers that are set."""
-        return sorted(round(timer.at - self.clock.now, 6) for _, _, timer in self.io.timers if timer.function is not None)
+        now = self.clock.now
+        return sorted(round(timer.at - now, 6) for _, _, timer in self.io.timers if timer.function is not None)
 
     # What modules take from ``time``
 
