@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.midst import in_the_midst, lines
 from support.settings import settings
 
 from netmsg.messaging.accounts import MOST_MARKS, Accounts
@@ -198,6 +199,33 @@ def test_what_the_successor_leaves_is_counted(bank: Bank) -> None:
     ending.when_resumed = be_succeeded_by_one_that_goes_at_once
     bank.accounts.taken_from(bank.accounts.open(ending))
     assert bank.told == [True]
+
+
+def test_what_is_taken_at_any_moment_while_its_sender_goes_is_not_forgotten() -> None:
+    """The taker only says so if it is waited for, and the network thread makes no second look by itself."""
+    moments = []
+    for function in (Accounts.leave, Accounts.taken_from, Accounts._note_orphan):
+        for line in lines(function):
+            bank, holder = Bank(), Holder(b"a")
+            credit = bank.accounts.open(holder)
+            credit.arrived = MOST_MARKS * HWM
+            said: list[Credit] = []
+
+            def take() -> None:
+                credit.taken = credit.arrived
+                if credit.waits:
+                    said.append(credit)
+
+            with in_the_midst(function, line, take) as happened:
+                bank.accounts.leave(holder)
+            if not happened:
+                continue
+            moments += happened
+            for one in said:
+                bank.accounts.taken_from(one)
+            assert bank.accounts.open(Holder(b"a")) is not credit, "its account would be kept for ever"
+            assert not bank.told or not bank.told[-1]
+    assert len(moments) > 10
 
 
 # What is left behind

@@ -119,6 +119,14 @@ def test_the_newcomer_is_told_on_the_network_thread(desk: Desk) -> None:
     assert one.verdicts == [(True, None)]
 
 
+def test_the_next_is_asked_about_by_the_network_thread(desk: Desk) -> None:
+    desk.add("one", "two")
+    desk.callbacks.run_next()
+    assert not desk.callbacks.waiting
+    desk.loop.run()
+    assert desk.callbacks.waiting
+
+
 def test_nobody_is_asked_about_who_has_gone(desk: Desk) -> None:
     _, two, three = desk.add("one", "two", "three")
     desk.asking.forget(two)
@@ -174,11 +182,11 @@ def test_the_answers_own_code_runs_where_the_function_does(desk: Desk) -> None:
 
 def test_where_nobody_can_be_asked_any_more_all_are_told_so(desk: Desk) -> None:
     """However many they are: one answer does not come inside another."""
+    first, *others = desk.add(*map(str, range(5000)))
     desk.callbacks.closed = True
-    newcomers = desk.add(*map(str, range(5000)))
-    desk.loop.run()
-    assert not desk.asked
-    for newcomer in newcomers:
+    desk.answer()
+    assert desk.asked == ["0"] and first.verdicts == [(True, None)]
+    for newcomer in others:
         ((verdict, error),) = newcomer.verdicts
         assert not verdict and isinstance(error, ClosedError)
 

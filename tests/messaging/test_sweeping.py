@@ -276,12 +276,22 @@ def test_after_a_pause_of_its_own_everybody_has_one_more_interval(yard: Yard) ->
     assert silent.reasons and not speaking.reasons
 
 
-def test_a_first_peer_after_a_long_time_is_no_pause(yard: Yard) -> None:
+def test_the_time_without_any_peer_was_no_pause(yard: Yard) -> None:
     yard.let_in("first").close("gone", None)
     yard.wait(1000)
-    peer = yard.let_in("second")
-    yard.wait(TIMEOUT + 1)
-    assert peer.reasons
+    silent = yard.let_in("second")
+    silent.liveness.last_heard -= TIMEOUT
+    yard.loop.run_timer()
+    assert silent.reasons
+
+
+def test_being_a_little_late_each_time_excuses_nobody(yard: Yard) -> None:
+    silent = yard.let_in()
+    begin = yard.loop.now
+    while not silent.reasons and yard.loop.now < begin + 2 * TIMEOUT:
+        yard.loop.now += INTERVAL / 2
+        yard.loop.run_timer()
+    assert silent.reasons and yard.loop.now <= begin + TIMEOUT + INTERVAL
 
 
 # What is left to send

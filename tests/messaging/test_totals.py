@@ -149,6 +149,33 @@ def test_who_goes_while_it_is_added_up_is_counted_once(function: Callable[..., A
     assert len(set(moments)) > 3
 
 
+class Companion(Peer):
+    """When it is looked at, another one goes."""
+
+    def __init__(self, connections: Any, other: Peer) -> None:
+        self._connections = connections
+        self._other = other
+        super().__init__()
+
+    @property
+    def received_messages(self) -> int:
+        if self._other in self._connections.open:
+            self._connections.count_out(self._other)
+        return 0
+
+    @received_messages.setter
+    def received_messages(self, count: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_who_goes_while_another_is_looked_at_is_counted_once(connections: Any, index: int) -> None:
+    peers = three(connections)
+    let_in(connections, Companion(connections, peers[index]))
+    assert connections.totals() == ALL
+    assert peers[index] not in connections.open
+
+
 class LookedAtAgain(Exception):
     """It was added up, and is to be once more, as the network thread was in the midst of counting somebody out."""
 
