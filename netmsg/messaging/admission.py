@@ -106,6 +106,11 @@ class Admission:
         at_once = crossing and old.open_for < AT_ONCE
         if self._engine.receiver.connections_of(peer.identity) >= MOST_OF_ONE:
             self.refuse(peer, "too many connections under this identity are still to be read")
+        elif hung_up(peer.sock):  # nothing is to be handed over to one that has gone
+            if crossing:
+                self._engine.read_only(peer, old, CROSSED)
+            else:
+                self.refuse(peer, "its peer has closed it")
         elif not crossing and policy is not OnDuplicate.REJECT and hung_up(old.sock):
             # Its goodbye waits behind messages that nobody has taken: they are not lost.
             self._tell(old, "the old connection has been closed by its peer, which has connected again")

@@ -39,8 +39,9 @@ from ..errors import ClosedError, ForkedError
 from ..interrupts import interrupts
 from ..locks import new_lock
 from ..reactor.accepting import Acceptor
-from ..reactor.reactor import Reactor
+from ..reactor.reactor import Reactor, Timer
 from ..sockets.addresses import host_and_port
+from ..sockets.liveness import hung_up
 from ..speaking import say_soon
 from ..waiting import Waiters
 from ..wire.envelope import Capabilities
@@ -65,6 +66,7 @@ log = logging.getLogger("netmsg.messaging")
 HERE: Final = os.path.dirname(__file__)
 LOOK_EVERY: Final = 1.0
 LOOK_AT_MOST_EVERY: Final = 0.001
+GONE: Final = "the peer closed the connection"
 BRIEFLY: Final = 0.1
 """Seconds that `close` waits for a function of the user's to return."""
 
@@ -162,6 +164,7 @@ class Engine:
         self._failure: BaseException | None = None
         self._looking = False
         self._winding_down = False  # the network thread's
+        self._lingering: list[Timer] = []
         self._settling = False
         self._settled = False
         self._look_every = max(LOOK_AT_MOST_EVERY, min(LOOK_EVERY, settings.heartbeat_interval / 8,
@@ -339,13 +342,24 @@ class Engine:
     # The network thread: connections let in
 
     def let_in(self, peer: Peer) -> None:
-        """Exchange messages with ``peer``, which has said who it is."""
+        """Exchange messages with ``peer``, which has said who it is. One that has gone meanwhile, having waited in the
+        backlog for longer than it would, is read to its end: what waits for a peer is not for this one."""
+        if self.closing and not self._has_for(peer.identity, peer.endpoint):
+            peer.close("closed", None)  # what it sends would be lost
+            return
         retired = self._retired.get(peer.identity)
         if retired is not None:
             peer.follow(retired, send=True)
-        if self._open(peer):
+        if not self._open(peer):
+            return
+        gone = hung_up(peer.sock)
+        if not gone:
             self.sender.join(peer)
-            self._opened(peer)
+        self._opened(peer)
+        if gone:
+            self._retired[peer.identity] = peer
+            peer.retire(GONE)
+            self._dial_again(peer, GONE, None)
 
     def replace(self, old: Peer, new: Peer, reason: str) -> None:
         """Exchange messages by ``new``, and by ``old`` no more, which is closed when what has come is read."""
@@ -394,11 +408,16 @@ class Engine:
         peer.retire(reason)
         self._gone(peer, reason, error)
         self._peers_changed()
+        self._dial_again(peer, reason, error)
+        self._wake_resting(peer.identity)
+        self._let_in_challenger(peer)
+
+    @staticmethod
+    def _dial_again(peer: Peer, reason: str, error: BaseException | None) -> None:
+        """What leads to ``peer``, though it is still read."""
         endpoint, peer.endpoint = peer.endpoint, None
         if endpoint is not None:
             endpoint.ended(peer.open_for, reason, error)
-        self._wake_resting(peer.identity)
-        self._let_in_challenger(peer)
 
     def rest(self, peer: Peer, other: Peer) -> None:
         """Do not dial again what leads to a peer that is there by another connection."""
@@ -478,6 +497,9 @@ class Engine:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._wake_resting(peer.identity)
         self.regulate_accepting()
+        if self.closing and self.sender.router.waiting:
+            for endpoint in self._endpoints:
+                endpoint.revive()  # who has been said goodbye to may take what this one has left
         self.check_closed()
 
     def _count_out(self, peer: Peer) -> None:
@@ -604,8 +626,8 @@ class Engine:
                 if peer.lane.control:
                     peer.on_work()  # the acknowledgements of what has been taken, as far as that goes at once
             self._end()
-        elif linger != float("inf"):
-            self.io.call_later(linger, self._end)
+        elif linger != float("inf") and not self.closed:
+            self._lingering.append(self.io.call_later(linger, self._end))
 
     def _wind_down(self) -> None:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
@@ -621,7 +643,17 @@ class Engine:
 
     def wants(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint without a connection is to be dialled again."""
-        return not self.closing or (not self.closed and self.sender.router.unplaced > 0)
+        if not self.closing:
+            return True
+        return not self.closed and self.sender.router.unplaced > 0 and (
+            not endpoint.took_leave or self._has_for(endpoint.leads_to, endpoint))
+
+    def _has_for(self, identity: bytes, way: Endpoint | None) -> bool:
+        """Once closing: whether something waits for the peer of that identity, which this or another way leads to."""
+        router = self.sender.router
+        return bool(router.waiting or router.parked.of(identity)
+                    or any(router.copies.get(one) for one in self._endpoints
+                           if one is way or one.leads_to in (identity, b"")))
 
     def _settle_endpoints(self) -> None:
         """Once closing: when no message waits for a peer any more, or may have to, none is dialled or let in."""
@@ -644,10 +676,13 @@ class Engine:
         self._settling = False
 
     def finish_peer(self, peer: Peer) -> None:
-        """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything. Not before the
-        winding down has begun, which first acknowledges what has been taken."""
+        """Once closing: say goodbye to a peer that has been sent everything and acknowledged everything, whatever is
+        still kept for others: it would go on sending. Not before the winding down has begun, which first acknowledges
+        what has been taken."""
         if (self._winding_down and peer in self.open_peers and not peer.closing
-                and peer.lane.empty and not peer.lane.unacked and not self.sender.router.unplaced):
+                and peer.lane.empty and not peer.lane.unacked and not self._has_for(peer.identity, peer.endpoint)):
+            if peer.endpoint is not None:
+                peer.endpoint.took_leave = True
             peer.finish()
 
     def check_closed(self) -> None:
@@ -666,6 +701,8 @@ class Engine:
         if self.closed:
             return
         self.closed = True
+        for timer in self._lingering:
+            timer.cancel()  # it would keep all of this alive
         self.authorizing.close()
         self.delaying.close()
         self._given_up = self.sender.take_all(self.open_peers)

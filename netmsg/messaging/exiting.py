@@ -1,14 +1,17 @@
 """Daemonic threads at the exit of the interpreter.
 
 Søckets left open are closed then, which wakes every thread that waits for one of them. In a daemonic thread the
-`ClosedError` would only print a traceback in the last moment of a program that ends in good order; such threads stay
-blocked instead, as they would in any call of the standard library, and end with the process.
+`ClosedError` would only print a traceback in the last moment of a program that ends in good order; so they stay blocked
+instead, as they would in any call of the standard library, and end with the process. Those that come later, such as one
+that sends something from time to time, do get it, but nothing is printed of a daemonic thread that it ends.
 """
 
 from __future__ import annotations
 
 import threading
 from _thread import allocate_lock
+
+from ..errors import ClosedError
 
 __all__ = ["begin", "stay_blocked"]
 
@@ -18,7 +21,20 @@ _has_begun = False
 def begin() -> None:
     """The interpreter is about to exit: only daemonic threads and the main thread are left."""
     global _has_begun
-    _has_begun = True
+    if not _has_begun:
+        _has_begun = True
+        _keep_quiet()
+
+
+def _keep_quiet() -> None:
+    """Print no traceback of daemonic threads that end because everything has been closed."""
+    tell = threading.excepthook
+
+    def tell_unless_closed(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, ClosedError) and args.thread is not None and args.thread.daemon):
+            tell(args)
+
+    threading.excepthook = tell_unless_closed
 
 
 def stay_blocked() -> None:

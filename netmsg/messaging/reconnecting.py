@@ -67,6 +67,8 @@ class Endpoint:
         self._resting = False
         self.leads_to = b""
         """The identity of the peer that it led to last."""
+        self.took_leave = False
+        """Whether that peer has been said goodbye to, because the Søcket closes."""
 
     def start(self) -> None:
         """Dial."""
@@ -117,6 +119,7 @@ class Endpoint:
     def opened(self, identity: bytes) -> None:
         """The handshake is over, and the peer in."""
         self.leads_to = identity
+        self.took_leave = False
         self.connecting = False
         self._failure = ""
 
@@ -193,6 +196,11 @@ class Endpoint:
         if not (self.connecting or self._stopped or self._resting) and self.peer is None:
             self._cancel()  # a function that was asked for the delay need not answer any more
             self._timer = self._io.call_later(random.uniform(SHORTEST, LONGEST_AT_CLOSE), self.start)
+
+    def revive(self) -> None:
+        """The Søcket closes, and something waits again: dial, where that had been given up."""
+        if self._timer is None and self._dial is None:
+            self.hurry()
 
     def stop(self) -> None:
         """Dial no more; a connection that is up stays."""

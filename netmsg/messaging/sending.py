@@ -562,7 +562,7 @@ class Sender:
         if self._receipt_waiters.waiting:
             self._receipt_waiters.notify_all()
         self._room_made(peer)
-        if self._engine.closing and not self.router.unplaced:
+        if self._engine.closing:
             for remaining in tuple(self._engine.open_peers):
                 self._engine.finish_peer(remaining)
 

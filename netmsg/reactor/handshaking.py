@@ -82,6 +82,8 @@ class Handshake:
         self._transport = transport
         self._done = done
         self._over = False
+        self.moves = 0
+        """How often something has come, or room for more: the other end is not silent."""
         self._pending = pending
         self._timer = io.call_later(timeout, self._too_slow) if timeout is not None else None
 
@@ -101,6 +103,7 @@ class Handshake:
     def _on_event(self, events: int) -> None:
         if self._over:
             return
+        self.moves += 1
         if self._transport.calls_back:
             self._io.watch(self._socket, 0, self)
             step_aside(self._io, self._transport, self._stepped)

@@ -711,8 +711,9 @@ class PacketConnection(Generic[S]):
 
     def _moved(self) -> object:
         """Another one whenever something has moved that the client is waited for."""
+        handshake = self._handshake
         if not self._deaf:
-            return self._queue.gone, unacknowledged(self._socket)
+            return self._queue.gone, unacknowledged(self._socket), handshake.moves if handshake is not None else 0
         if self._busy or self._packets or self._unread is not None:
             return object()  # it is the client who waits
         return self._packets_received

@@ -239,8 +239,10 @@ class WorkerPool:
         """If more wait than others can stand in for, give up the clients that have been waited for the longest, of
         those that take nothing for `DEAF` seconds. Whether to be called again after `LOOK`, for nobody else comes."""
         with self._lock:
-            if len(self._blocked) <= self.spare or self._room() > 0:
+            if len(self._blocked) <= self.spare:
                 return False
+            if self._room() > 0:  # as yet: a task that waits for no client may take it
+                return True
             blocked = list(self._blocked.values())
         workers = Counter(client for client in blocked if client._awaited)  # the longest awaited first
         silent = {client: client._silent_since() for client in workers}  # of all: it is told from look to look

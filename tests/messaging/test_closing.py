@@ -12,16 +12,17 @@ import textwrap
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.forking import fork
-from support.pairs import TIMEOUT, Background, connected, until
+from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.servers import said
 from support.wire_peer import ACK, DATA, DATA_REQ, accept, dial, frame, hello, listening
 
-from netmsg import ClosedError, DeliveryGuarantee, ForkedError, IOThread, SendMode, Søcket
+from netmsg import ClosedError, DeliveryGuarantee, Disconnected, ForkedError, IOThread, PeerInfo, SendMode, Søcket
 from netmsg.messaging.sending import Sender
 from netmsg.reactor.io_thread import reactor_of
 
@@ -635,3 +636,69 @@ def test_wait_for_two_threads_in_recv_at_close() -> None:
         for thread in blocked:
             with pytest.raises(ClosedError):
                 thread.result()
+
+
+def test_a_closed_socket_lives_no_longer_for_the_linger_that_it_did_not_need() -> None:
+    class Permit:
+        def __call__(self, peer: PeerInfo) -> bool:
+            return True
+
+    with IOThread() as io:
+        kept = []
+        for _ in range(3):
+            with Søcket(io_thread=io, linger=3600, authorize=(permit := Permit())) as sock:
+                sock.bind(port=0)
+                kept.append(weakref.ref(permit))
+                del permit
+            del sock
+        until(lambda: gc.collect() >= 0 and not any(reference() for reference in kept))
+
+
+def test_what_a_peer_leaves_goes_to_one_that_has_been_said_goodbye_to() -> None:
+    with listening() as one, listening() as other, Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE) as sock:
+        for listener in (one, other):
+            sock.connect(port=listener.getsockname()[1])
+        quick, slow = accept(one), accept(other)
+        for peer in (quick, slow):
+            peer.shake_hands()
+        sock.wait_for_peers(2, timeout=TIMEOUT)
+        sock.send_many([b"first", b"second"])
+        _, body = quick.read_kind(DATA_REQ)
+        closing = Background(sock.close, linger=TIMEOUT)
+        quick.send(frame(ACK, body[:16]))
+        quick.wait_for_end()
+        quick.close()
+        wait_for_event(sock, Disconnected)
+        _, left = slow.read_kind(DATA_REQ)
+        slow.reset()
+        with accept(one) as again:
+            again.shake_hands()
+            _, body = again.read_kind(DATA_REQ)
+            assert body == left
+            again.send(frame(ACK, body[:16]))
+            again.wait_for_end()
+        assert closing.result(TIMEOUT) == 0
+
+
+def test_who_lingers_for_an_absent_peer_takes_leave_of_the_others() -> None:
+    """They would go on sending, and it would be lost."""
+    with Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE) as sock:
+        sock.bind(port=0)
+        port = sock.bound_port
+        with dial(port) as peer:
+            peer.shake_hands()
+            sock.wait_for_peers(1, timeout=TIMEOUT)
+            sock.send(b"for one that is away", b"I" * 16)
+            closing = Background(sock.close, linger=TIMEOUT)
+            peer.wait_for_end()
+        with dial(port) as again:
+            again.send(hello(again.identity))
+            with pytest.raises((EOFError, ConnectionError)):
+                again.read_frame()  # not let in: nothing waits for it
+        with dial(port, b"I" * 16) as awaited:
+            awaited.shake_hands()
+            _, body = awaited.read_kind(DATA_REQ)
+            assert body[16:] == b"for one that is away"
+            awaited.send(frame(ACK, body[:16]))
+            awaited.wait_for_end()
+        assert closing.result(TIMEOUT) == 0

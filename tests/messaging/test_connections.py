@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,18 @@ from netmsg import (
     DuplicatePeer,
     HandshakeFailed,
     IOThread,
+    LineCodec,
     Listening,
     OnDuplicate,
+    PacketClient,
+    PacketServer,
     PeerInfo,
     RemoteProtocolError,
     Retrying,
     SendMode,
     Søcket,
     TLSHandshakeError,
+    create_tcp_server,
 )
 from netmsg.messaging.peers import Peer
 from netmsg.speaking import wait_until_said
@@ -218,6 +223,66 @@ def test_at_max_connections_clients_wait_in_the_backlog() -> None:
         assert three.read_frame()[0] == HELLO
         two.close()
         three.close()
+
+
+@contextmanager
+def kept_from_looking(io: IOThread) -> Iterator[None]:
+    """Meanwhile the network thread is busy with a handler of its own: what happens has happened once it looks."""
+    begun, over = threading.Event(), threading.Event()
+
+    def handler(client: Any, packet: str) -> None:
+        begun.set()
+        over.wait(TIMEOUT)
+
+    with PacketServer(handler, create_tcp_server(interface="127.0.0.1"), codec=LineCodec(), max_workers=0,
+                      io_thread=io) as server:
+        with PacketClient(("127.0.0.1", server.port), LineCodec()) as client:
+            client.send_packet("be busy")
+            assert begun.wait(TIMEOUT)
+            try:
+                yield
+            finally:
+                over.set()
+
+
+def test_what_waits_for_a_peer_is_not_for_one_that_has_gone_before_it_was_let_in() -> None:
+    with IOThread() as io, Søcket(linger=0, io_thread=io) as sock:
+        sock.bind(port=0)
+        sock.send_many([b"1", b"2", b"3"])
+        with kept_from_looking(io):
+            for _ in range(3):
+                gone = dial(sock.bound_port)
+                gone.send(hello(gone.identity))
+                gone.close()
+        wait_for_event(sock, Disconnected)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            assert [peer.read_kind(DATA)[1] for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+def test_what_one_has_said_that_has_gone_before_it_was_let_in_is_received() -> None:
+    with IOThread() as io, Søcket(linger=0, io_thread=io) as sock:
+        sock.bind(port=0)
+        with kept_from_looking(io):
+            gone = dial(sock.bound_port)
+            gone.send(hello(gone.identity), frame(DATA, b"one"), frame(DATA, b"two"))
+            gone.close()
+        assert sock.recv_identity(timeout=TIMEOUT) == (gone.identity, b"one")
+        assert sock.recv_identity(timeout=TIMEOUT) == (gone.identity, b"two")
+
+
+def test_one_that_we_dial_and_that_has_gone_is_dialled_again() -> None:
+    with listening() as listener, IOThread() as io, Søcket(linger=0, io_thread=io) as sock:
+        sock.send(b"message")
+        sock.connect(port=listener.getsockname()[1])
+        gone = accept(listener)
+        with kept_from_looking(io):
+            gone.send(hello(gone.identity), frame(DATA, b"farewell"))
+            gone.close()
+        assert sock.recv(timeout=TIMEOUT) == b"farewell"
+        with accept(listener) as peer:
+            peer.send(hello(peer.identity))
+            assert peer.read_kind(DATA)[1] == b"message"
 
 
 def test_a_dial_in_vain_makes_no_room_at_max_connections() -> None:

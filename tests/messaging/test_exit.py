@@ -94,6 +94,37 @@ def test_a_daemonic_thread_that_comes_to_the_socket_after_the_exit_has_begun_sta
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_a_daemonic_thread_that_sends_when_the_exit_has_begun_prints_nothing() -> None:
+    result = run(program="""
+        import atexit, threading
+        from netmsg import Søcket
+        class Other(Exception):
+            pass
+        go = threading.Event()
+        def late(then):
+            go.wait(30)
+            try:
+                sock.send(b"x")
+            finally:
+                then()
+        def fail():
+            raise Other("of the program's own")
+        def at_exit():  # registered before the sockets' own, and so called after it
+            go.set()
+            for thread in threads:
+                thread.join(10)
+                assert not thread.is_alive()
+        atexit.register(at_exit)
+        import netmsg.messaging.engine
+        sock = Søcket(linger=0).bind(port=0)
+        threads = [threading.Thread(target=late, args=(then,), daemon=True) for then in (lambda: None, fail)]
+        for thread in threads:
+            thread.start()
+    """)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr.count("Exception in thread") == 1 and "of the program's own" in result.stderr
+
+
 def test_the_main_thread_does_not_hang_at_exit() -> None:
     result = run(program="""
         import atexit, sys

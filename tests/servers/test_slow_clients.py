@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -466,6 +467,27 @@ def test_88_and_the_client_that_they_have_waited_for_the_longest_goes_when_too_m
         eventually(lambda: len(heard) == 2)
         assert public.stats().closed_blocked == 1
         assert server.stats().closed_blocked == 0
+
+
+def test_nor_does_one_whose_part_of_a_tls_handshake_comes_little_by_little(
+        monkeypatch: pytest.MonkeyPatch, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    monkeypatch.setattr("netmsg.servers.worker_pool.SPARE", 2)
+    monkeypatch.setattr("netmsg.servers.worker_pool.DEAF", 1.5)  # seconds of silence
+
+    def handler(client: PacketConnection[str], packet: str) -> None:
+        client.start_tls(tls_contexts[0])
+
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(handler, max_workers=4))
+        clients = [stack.enter_context(deaf(server, b"starttls\n")) for _ in range(6)]
+        eventually(lambda: server.stats().packets_received == 6)
+        for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(10):  # the beginning of a ClientHello
+            for sock in clients:
+                sock.sendall(bytes((byte,)))
+            time.sleep(0.1)  # a slow link
+        assert server.stats().closed_blocked == 0
+        eventually(lambda: server.stats().closed_blocked == 4)  # once they are silent
+        server.shutdown(timeout=0.1)
 
 
 def test_one_that_receives_all_the_time_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

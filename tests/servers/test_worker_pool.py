@@ -232,7 +232,8 @@ def test_of_too_many_only_those_that_take_nothing_are_given_up_and_no_more_than_
 
     try:
         for client in (quick, first, first, second, third):
-            assert not pool.give_up_deaf()
+            pool.give_up_deaf()
+            assert not any(client.gone.is_set() for client in (quick, first, second, third))
             pool.put(lambda client=client: wait_for(client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
@@ -267,6 +268,41 @@ def test_while_none_of_them_takes_nothing_it_is_to_be_looked_again() -> None:
         assert pool.give_up_deaf()
         assert [client.gone.is_set() for client in clients] == [False, True]
     finally:
+        for client in clients:
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_nor_is_the_looking_over_while_one_more_may_work_who_may_take_long_without_waiting_for_a_client() -> None:
+    pool = WorkerPool(2, patient=False)
+    pool.spare = 1
+    waiting, over = threading.Semaphore(0), threading.Event()
+    clients = Client(deaf=True), Client(deaf=True)
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    def work() -> None:
+        waiting.release()
+        over.wait(TIMEOUT)
+
+    try:
+        for client in clients:
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert not any(client.gone.is_set() for client in clients)
+        pool.put(work)
+        run(pool)
+        assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in clients] == [True, False]
+    finally:
+        over.set()
         for client in clients:
             client.gone.set()
         pool.close()
