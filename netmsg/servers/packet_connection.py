@@ -22,6 +22,7 @@ from ..reactor.reactor import READ, WRITE, Timer, on_a_loop
 from ..sockets.addresses import host_and_port
 from ..sockets.lingering import all_acknowledged, reset_on_close, unacknowledged
 from ..sockets.proxy import SocketProxy
+from ..standing_in import standing_in
 from ..streams.socket_stream import PeerCredentials, peer_credentials
 from ..tls import TLSInfo
 from ..tls.contexts import check_server_context
@@ -31,7 +32,6 @@ from ..waiting import Waiters
 from .handlers import FunctionHandler, Handler
 from .patience import Patience
 from .send_queue import SendQueue
-from .worker_pool import standing_in
 
 if TYPE_CHECKING:
     from ..streams.listener import Listener

@@ -16,6 +16,7 @@ from ..errors import (
 )
 from ..sockets.waiting import WRITE
 from .connection import FOREVER, Connection, closed_meanwhile
+from .other_end import OthersWaitError
 from .receiving import CHUNK, LARGE_CHUNK, Receiving
 from .turns import Turn
 
@@ -78,7 +79,8 @@ class Sending:
                 if connection.closed_by_last:
                     connection.finish()
         except BaseException as error:
-            if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
+            if (isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError)
+                    and (deadline.expired or isinstance(error, OthersWaitError))):
                 late = SendTimeoutError(str(error))
                 connection.failure = identity(late)
                 try:
@@ -197,6 +199,9 @@ class Sending:
         """For room."""
         try:
             self.connection.wait(WRITE, deadline, given_up, self.failed)
+        except OthersWaitError as error:
+            done = sum(counts)
+            raise SendTimeoutError(f"{error}; {done} bytes were sent before", bytes_sent=done) from None
         except TimeoutError:
             if not deadline.expired:
                 raise  # a signal handler raised it

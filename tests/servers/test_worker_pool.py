@@ -12,7 +12,8 @@ from support.servers import eventually, said
 
 from netmsg.deadline import Deadline
 from netmsg.servers import worker_pool
-from netmsg.servers.worker_pool import WorkerPool, standing_in
+from netmsg.servers.worker_pool import WorkerPool
+from netmsg.standing_in import standing_in
 
 
 @pytest.fixture(params=[True, False], ids=["patient", "eager"])
