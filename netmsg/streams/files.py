@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
@@ -188,6 +189,27 @@ class StreamFile(io.RawIOBase):
             return taken
         finally:
             self.handing_back = None
+
+    def until_closed(self, source: Receiving, deadline: Deadline, prepare: Callable[..., tuple[int, int]],
+                     *arguments: Any) -> None:
+        """``source.take(deadline, prepare, *arguments)``, which writes to this: `ClosedError`, too, once the stream of
+        this is closed, if ``prepare`` sees whether it is `over` whenever it is woken."""
+        self._sending.connection.elsewhere.wait(source.look_again, functools.partial(source.take, given_up=self.over),
+                                                deadline, prepare, *arguments)
+
+    @property
+    def over(self) -> Collection[object]:
+        """Something once the stream is closed."""
+        return self._sending.connection.elsewhere.given_up
+
+    def check_open(self) -> None:
+        """Raises what the stream of this does once it is closed."""
+        connection = self._sending.connection
+        try:
+            connection.check()
+        except BaseException as error:
+            connection.failed(error)
+            raise
 
     def leave(self) -> None:
         """Have who is in `receive_some` come out of it."""

@@ -46,6 +46,9 @@ class Target:
     """A file that is received to. One that has to be waited for is written to directly, and only as much as fits: its
     buffer would write what it holds at a moment of its own choice, and wait for whoever reads it."""
 
+    over: Collection[object] = ()
+    """Something once it takes nothing any more, and so nothing is to be waited for."""
+
     def __init__(self, file: IO[bytes]) -> None:
         self.descriptor = waitable_descriptor(file)
         self.file = file
@@ -72,6 +75,9 @@ class Target:
     def close(self) -> None:
         if self._terminal is not None:
             self._terminal.close()
+
+    def check(self) -> None:
+        """Raises why it is `over`."""
 
     def flushed(self) -> bool:
         """Whether what its buffer held has been written, as far as that goes without waiting."""
@@ -116,9 +122,13 @@ class StreamTarget(Target):
                  given_up: Collection[object]) -> None:
         super().__init__(file)
         self._stream_file = stream_file
+        self.over = stream_file.over
         self._deadline = deadline
         self._given_up = given_up
         self._held: IO[bytes] | None = None if file is stream_file else file
+
+    def check(self) -> None:
+        self._stream_file.check_open()
 
     def flushed(self) -> bool:
         if self._held is not None:
