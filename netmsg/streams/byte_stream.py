@@ -142,7 +142,11 @@ class ByteStream:
             raise TypeError("receive_into() needs a writable buffer")
         if not len(view):
             raise ValueError("the buffer is empty")
-        return self._receiving.receive_into(deadline, view)
+        try:
+            return self._receiving.receive_into(deadline, view)
+        except BaseException:
+            view.release()  # the error would keep it, and the caller could not resize the buffer
+            raise
 
     def receive_exactly(self, nbytes: int, *, timeout: float | None = None) -> bytes:
         """``nbytes`` bytes. If the peer finishes before, `EndOfStream`, or `IncompleteReadError` when some came."""

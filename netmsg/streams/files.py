@@ -105,7 +105,7 @@ class StreamFile(io.RawIOBase):
         deadline = Deadline(self._timeout)
         claim = [get_ident()]
         try:
-            receiving.prepare(deadline)  # nobody waits for the handshake who has this turn
+            receiving.shake_hands_first(deadline)  # nobody waits for the handshake who has this turn
             turn.take(claim, deadline)
             receiving.receive_to(chunks, max_bytes, timeout=deadline.remaining(), or_nothing=False,
                                  by_line=self._by_line)

@@ -132,13 +132,12 @@ class Receiving:
                 ahead.returned += (b"" + view[:counts[0]],)
                 ahead.quick = None
                 self.connection.link.look_again()
-            view.release()  # the error would keep it, and the caller could not resize the buffer
             raise
         return counts[0]
 
     # Without its turn
 
-    def prepare(self, deadline: Deadline) -> None:
+    def shake_hands_first(self, deadline: Deadline) -> None:
         """Have the first handshake behind us. For who takes other turns before this one's."""
         connection = self.connection
         connection.check()

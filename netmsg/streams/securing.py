@@ -49,16 +49,16 @@ class Securing:
         context = self._context
         assert isinstance(context, ssl.SSLContext) and self._server_side is not None
         hostname = verified_hostname(context, self._server_hostname) if not self._server_side else None
-        self._connection.transport = self._transport(context, self._server_side, hostname,
-                                                     self._connection.standard_compatible)
+        self._connection.transport = self._over_tls(context, self._server_side, hostname,
+                                                    self._connection.standard_compatible)
         self._handshake_deadline = Deadline(handshake_timeout)
 
     def handshake_over(self) -> None:
         """Somebody else has performed the handshake, on the transport."""
         self._handshake_deadline = FOREVER
 
-    def _transport(self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None,
-                   standard_compatible: bool) -> TLSTransport:
+    def _over_tls(self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None,
+                  standard_compatible: bool) -> TLSTransport:
         self._connection.link.go_under_tls()
         return TLSTransport(self._connection.transport, context, server_side=server_side,
                             server_hostname=server_hostname, standard_compatible=standard_compatible)
@@ -67,8 +67,7 @@ class Securing:
 
     def do_handshake(self, deadline: Deadline) -> TLSInfo:
         """See `ByteStream.do_handshake`."""
-        transport = self._connection.transport
-        if transport.handshaking:
+        if self._connection.transport.handshaking:
             self._shake_hands(deadline)
         info = self._connection.transport.tls
         if info is None:
@@ -190,7 +189,7 @@ class Securing:
             raise RemoteProtocolError(f"the peer sent {len(early)} bytes in the clear behind what asked for TLS: they "
                                       "may have been injected")
         standard_compatible = standard_compatible and connection.standard_compatible
-        transport = self._transport(context, server_side, server_hostname, standard_compatible)
+        transport = self._over_tls(context, server_side, server_hostname, standard_compatible)
         if early:
             transport.feed(early)
             ahead.clear()

@@ -10,12 +10,11 @@ import pytest
 from support.interrupts import Interrupted
 from support.scripted import scripted
 
-from netmsg import ConnectionBrokenError, EndOfStream, IncompleteReadError, SendTimeoutError
+from netmsg import ConnectionBrokenError, EndOfStream, IncompleteReadError, LocalProtocolError, SendTimeoutError
 from netmsg.deadline import Deadline
+from netmsg.sockets.waiting import WRITE
 from netmsg.streams.connection import FOREVER
 from netmsg.streams.copying import receive_file, send_file
-
-NOW = Deadline(0)
 
 
 class Interrupting(io.BytesIO):
@@ -39,22 +38,22 @@ def test_exactly_so_many_bytes_and_the_rest_stays() -> None:
     inside, _, transport = scripted()
     transport.incoming += (b"abc", b"def")
     file = io.BytesIO()
-    assert receive_file(inside.receiving, NOW, file, 4) == 4
+    assert receive_file(inside.receiving, FOREVER, file, 4) == 4
     assert file.getvalue() == b"abcd"
-    assert inside.receiving.take(NOW, inside.receiving.some, 10) == b"ef"
+    assert inside.receiving.take(FOREVER, inside.receiving.some, 10) == b"ef"
 
 
 def test_all_to_the_end_or_too_little() -> None:
     inside, _, transport = scripted()
     transport.incoming += (b"abc", b"def", b"")
     file = io.BytesIO()
-    assert receive_file(inside.receiving, NOW, file, None) == 6
+    assert receive_file(inside.receiving, FOREVER, file, None) == 6
     with pytest.raises(EndOfStream):
-        receive_file(inside.receiving, NOW, file, 1)
+        receive_file(inside.receiving, FOREVER, file, 1)
     inside, _, transport = scripted()
     transport.incoming += (b"abc", b"")
     with pytest.raises(IncompleteReadError) as caught:
-        receive_file(inside.receiving, NOW, io.BytesIO(), 4)
+        receive_file(inside.receiving, FOREVER, io.BytesIO(), 4)
     assert (caught.value.partial, caught.value.expected) == (b"", 4)
 
 
@@ -63,9 +62,11 @@ def test_where_an_interrupt_kept_the_file_from_saying_what_it_took_its_position_
     transport.incoming.append(b"abcdef")
     file = Interrupting()
     with pytest.raises(Interrupted):
-        receive_file(inside.receiving, NOW, file, 6)
-    assert receive_file(inside.receiving, NOW, file, 4) == 4
-    assert file.getvalue() == b"abcdef"
+        receive_file(inside.receiving, FOREVER, file, 6)
+    assert file.getvalue() == b"ab"
+    file.seek(0)  # it is its owner's again
+    assert receive_file(inside.receiving, FOREVER, file, 4) == 4
+    assert file.getvalue() == b"cdef"
 
 
 def test_a_file_that_takes_a_part_and_then_nothing() -> None:
@@ -77,7 +78,7 @@ def test_a_file_that_takes_a_part_and_then_nothing() -> None:
     inside, _, transport = scripted()
     transport.incoming.append(b"abcd")
     file = Full()
-    assert receive_file(inside.receiving, NOW, file, 4) == 4
+    assert receive_file(inside.receiving, FOREVER, file, 4) == 4
     assert file.getvalue() == b"abcd"
 
 
@@ -86,10 +87,10 @@ def test_a_timeout_leaves_in_the_file_what_came() -> None:
     transport.incoming.append(b"abc")
     file = io.BytesIO()
     with pytest.raises(TimeoutError):
-        receive_file(inside.receiving, NOW, file, 6)
+        receive_file(inside.receiving, Deadline(0), file, 6)
     assert file.getvalue() == b"abc"
     transport.incoming.append(b"def")
-    assert receive_file(inside.receiving, NOW, file, 3) == 3
+    assert receive_file(inside.receiving, FOREVER, file, 3) == 3
     assert file.getvalue() == b"abcdef"
 
 
@@ -118,7 +119,7 @@ def test_a_timeout_part_way_says_how_far_it_came_and_nothing_more_is_sent() -> N
     inside, _, transport = scripted()
     transport.room += (3, BlockingIOError())
     with pytest.raises(SendTimeoutError) as caught:
-        send_file(inside.sending, NOW, io.BytesIO(b"abcdef"), 0, None, nothing_by_kernel)
+        send_file(inside.sending, Deadline(0), io.BytesIO(b"abcdef"), 0, None, nothing_by_kernel)
     assert caught.value.bytes_sent == 3
     with pytest.raises(ConnectionBrokenError, match="after 3 of 6 bytes"):
         inside.sending.check()
@@ -135,3 +136,23 @@ def test_a_file_that_has_become_shorter_is_a_send_that_was_cut_short() -> None:
         send_file(inside.sending, FOREVER, Shrinking(b"abcdef"), 0, None, nothing_by_kernel)
     with pytest.raises(ConnectionBrokenError, match="after 2 of 6 bytes"):
         inside.sending.check()
+
+
+def test_all_of_what_nobody_knows_the_length_of() -> None:
+    class Unseekable(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    inside, link, transport = scripted()
+    link.happenings.append(WRITE)
+    assert send_file(inside.sending, FOREVER, Unseekable(b"abcdef"), 0, None, nothing_by_kernel) == 6
+    assert link.waits == [WRITE]  # before anything was read
+    inside.sending.in_turn(FOREVER, inside.sending.send_all, b"ghi")
+    assert transport.sent == [b"abcdef", b"ghi"]
+
+
+def test_no_file_is_sent_behind_the_end() -> None:
+    inside, _, _ = scripted()
+    inside.sending.in_turn(FOREVER, inside.sending.send_eof)
+    with pytest.raises(LocalProtocolError):
+        send_file(inside.sending, FOREVER, io.BytesIO(b"abc"), 0, None, nothing_by_kernel)

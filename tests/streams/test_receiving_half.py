@@ -16,8 +16,6 @@ from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
 from netmsg.streams.connection import FOREVER, IdleTimeoutError
 
-NOW = Deadline(0)
-
 
 def reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "reset")
@@ -27,9 +25,9 @@ def test_some_is_what_has_come_and_the_rest_of_it_stays() -> None:
     inside, link, transport = scripted()
     receiving = inside.receiving
     transport.incoming += (b"abc", b"def")
-    assert receiving.take(NOW, receiving.some, 2) == b"ab"
-    assert receiving.take(NOW, receiving.some, 2) == b"c"
-    assert receiving.take(NOW, receiving.some, 9) == b"def"
+    assert receiving.take(FOREVER, receiving.some, 2) == b"ab"
+    assert receiving.take(FOREVER, receiving.some, 2) == b"c"
+    assert receiving.take(FOREVER, receiving.some, 9) == b"def"
     assert link.waits == []
 
 
@@ -47,10 +45,10 @@ def test_a_timeout_loses_nothing() -> None:
     receiving = inside.receiving
     transport.incoming.append(b"half")
     with pytest.raises(TimeoutError):
-        receiving.take(NOW, receiving.exactly, 8)
+        receiving.take(Deadline(0), receiving.exactly, 8)
     transport.incoming.append(b" and half")
-    assert receiving.take(NOW, receiving.exactly, 8) == b"half and"
-    assert receiving.take(NOW, receiving.some, 100) == b" half"
+    assert receiving.take(FOREVER, receiving.exactly, 8) == b"half and"
+    assert receiving.take(FOREVER, receiving.some, 100) == b" half"
 
 
 def test_an_idle_timeout_is_told_from_others() -> None:
@@ -70,10 +68,10 @@ def test_until_a_delimiter_that_comes_in_two_pieces() -> None:
     inside, _, transport = scripted()
     receiving = inside.receiving
     transport.incoming += (b"line\r", b"\nnext")
-    assert receiving.take(NOW, receiving.until, b"\r\n", 10) == b"line"
+    assert receiving.take(FOREVER, receiving.until, b"\r\n", 10) == b"line"
     with pytest.raises(DelimiterNotFoundError):
-        receiving.take(NOW, receiving.until, b"\r\n", 1)
-    assert receiving.take(NOW, receiving.some, 10) == b"next"
+        receiving.take(FOREVER, receiving.until, b"\r\n", 1)
+    assert receiving.take(FOREVER, receiving.some, 10) == b"next"
 
 
 def test_an_end_is_one_for_ever_and_what_came_before_it_stays() -> None:
@@ -81,13 +79,13 @@ def test_an_end_is_one_for_ever_and_what_came_before_it_stays() -> None:
     receiving = inside.receiving
     transport.incoming += (b"abc", b"")
     with pytest.raises(IncompleteReadError) as caught:
-        receiving.take(NOW, receiving.exactly, 4)
+        receiving.take(FOREVER, receiving.exactly, 4)
     assert caught.value.partial == b"abc"
-    assert receiving.take(NOW, receiving.exactly, 3) == b"abc"
+    assert receiving.take(FOREVER, receiving.exactly, 3) == b"abc"
     for _ in range(2):
         with pytest.raises(EndOfStream):
-            receiving.take(NOW, receiving.exactly, 1)
-        assert receiving.take(NOW, receiving.some, 1) == b""
+            receiving.take(FOREVER, receiving.exactly, 1)
+        assert receiving.take(FOREVER, receiving.some, 1) == b""
 
 
 def test_an_error_is_told_behind_what_came_before_it_and_each_time_as_another_one() -> None:
@@ -95,11 +93,11 @@ def test_an_error_is_told_behind_what_came_before_it_and_each_time_as_another_on
     receiving = inside.receiving
     error = reset()
     transport.incoming += (b"abc", error)
-    assert receiving.take(NOW, receiving.some, 10) == b"abc"
+    assert receiving.take(FOREVER, receiving.some, 10) == b"abc"
     told = []
     for _ in range(2):
         with pytest.raises(ConnectionBrokenError) as caught:
-            receiving.take(NOW, receiving.some, 10)
+            receiving.take(FOREVER, receiving.some, 10)
         assert caught.value.__cause__ is error
         told.append(caught.value)
     assert receiving.error is error
@@ -111,9 +109,9 @@ def test_what_a_signal_handler_raises_is_no_error_of_the_network() -> None:
     receiving = inside.receiving
     transport.incoming += (Alarm(), b"on")
     with pytest.raises(Alarm):
-        receiving.take(NOW, receiving.some, 10)
+        receiving.take(FOREVER, receiving.some, 10)
     assert receiving.error is None
-    assert receiving.take(NOW, receiving.some, 10) == b"on"
+    assert receiving.take(FOREVER, receiving.some, 10) == b"on"
 
 
 def test_an_end_behind_a_loss_that_a_send_was_told_of_is_a_break() -> None:
@@ -123,9 +121,10 @@ def test_an_end_behind_a_loss_that_a_send_was_told_of_is_a_break() -> None:
         inside.sending.in_turn(FOREVER, inside.sending.send_all, b"x")
     transport.incoming += (b"abc", b"")
     receiving = inside.receiving
-    assert receiving.take(NOW, receiving.some, 10) == b"abc"
+    assert receiving.take(FOREVER, receiving.some, 10) == b"abc"
     with pytest.raises(ConnectionBrokenError):
-        receiving.take(NOW, receiving.some, 10)
+        receiving.take(FOREVER, receiving.some, 10)
+    assert receiving.error is inside.connection.lost
     assert not receiving.ended
 
 
@@ -139,11 +138,11 @@ def test_into_a_buffer_past_the_read_ahead_and_only_if_nothing_is_in_it() -> Non
 
     transport.receive_into = receive_into
     transport.incoming.append(b"a\nhead")
-    assert receiving.take(NOW, receiving.until, b"\n", 1) == b"a"
+    assert receiving.take(FOREVER, receiving.until, b"\n", 1) == b"a"
     buffer = bytearray(10)
-    assert receiving.receive_into(NOW, memoryview(buffer)) == 4
+    assert receiving.receive_into(FOREVER, memoryview(buffer)) == 4
     assert buffer[:4] == b"head"
-    assert receiving.receive_into(NOW, memoryview(buffer)) == 3
+    assert receiving.receive_into(FOREVER, memoryview(buffer)) == 3
     assert buffer[:4] == b"newd"
 
 
@@ -151,10 +150,10 @@ def test_what_is_given_back_comes_next_and_wakes_who_waits() -> None:
     inside, link, transport = scripted()
     receiving = inside.receiving
     transport.incoming.append(b"abc")
-    assert receiving.take(NOW, receiving.exactly, 2) == b"ab"
+    assert receiving.take(FOREVER, receiving.exactly, 2) == b"ab"
     receiving.give_back(b"ab")
     assert link.calls == ["look_again"]
-    assert receiving.take(NOW, receiving.exactly, 3) == b"abc"
+    assert receiving.take(FOREVER, receiving.exactly, 3) == b"abc"
 
 
 def test_who_may_have_nothing_comes_out_when_something_is_left_elsewhere() -> None:
@@ -168,6 +167,7 @@ def test_who_may_have_nothing_comes_out_when_something_is_left_elsewhere() -> No
     receiving.receive_to(chunks)
     assert chunks == []
     assert link.waits == [READ]
+    assert link.unless is receiving.ahead.returned
 
 
 def test_who_may_not_waits_on() -> None:
@@ -200,13 +200,13 @@ def test_an_interrupt_behind_the_taking_gives_it_back() -> None:
     finish = connection.finish
     connection.closed_by_last, connection.finish = True, interrupt
     buffer = bytearray(2)
-    for call in (lambda: receiving.take(NOW, receiving.until, b"\n", 10),
-                 lambda: receiving.receive_into(NOW, memoryview(buffer))):
+    for call in (lambda: receiving.take(FOREVER, receiving.until, b"\n", 10),
+                 lambda: receiving.receive_into(FOREVER, memoryview(buffer))):
         with pytest.raises(Interrupted):
             call()
     connection.closed_by_last, connection.finish = False, finish
     assert receiving.turn.holder is None
-    assert receiving.take(NOW, receiving.exactly, 9) == b"line\nrest"
+    assert receiving.take(FOREVER, receiving.exactly, 9) == b"line\nrest"
 
 
 def test_the_handshake_comes_first() -> None:
@@ -220,7 +220,7 @@ def test_the_handshake_comes_first() -> None:
         order.append("received")
         return 0, 0
 
-    receiving.take(NOW, prepare)
+    receiving.take(FOREVER, prepare)
     assert order == ["shaken", "received"]
 
 
@@ -232,9 +232,9 @@ def test_what_a_file_has_taken_is_found_out_before_anything_is_received() -> Non
     inside, _, transport = scripted()
     receiving = inside.receiving
     transport.incoming.append(b"abcdef")
-    receiving.take(NOW, lambda deadline: (0 * receiving.some(deadline, 10)[0], 0))
+    receiving.take(FOREVER, lambda deadline: (0 * receiving.some(deadline, 10)[0], 0))
     receiving.writing = Writing()
-    assert receiving.take(NOW, receiving.some, 10) == b"def"
+    assert receiving.take(FOREVER, receiving.some, 10) == b"def"
     assert receiving.writing is None
 
 
@@ -287,6 +287,6 @@ def test_what_another_stream_has_raised_is_not_its_failure() -> None:
         other.receiving.take(deadline, other.receiving.some, 1)
 
     with pytest.raises(TimeoutError) as caught:
-        one.receiving.take(NOW, receive_there)
+        one.receiving.take(Deadline(0), receive_there)
     assert other.has_raised(caught.value)
     assert not one.has_raised(caught.value)

@@ -15,8 +15,6 @@ from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
 from netmsg.streams.connection import FOREVER
 
-NOW = Deadline(0)
-
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
@@ -50,10 +48,10 @@ def test_a_timeout_of_the_caller_leaves_it_to_the_next() -> None:
     transport.handshaking = True
     transport.shakes.append(BlockingIOError())
     with pytest.raises(TimeoutError):
-        inside.receiving.take(NOW, inside.receiving.some, 1)
+        inside.receiving.take(Deadline(0), inside.receiving.some, 1)
     assert not inside.connection.closed
     transport.incoming.append(b"abc")
-    assert inside.receiving.take(NOW, inside.receiving.some, 10) == b"abc"
+    assert inside.receiving.take(FOREVER, inside.receiving.some, 10) == b"abc"
 
 
 @pytest.mark.parametrize("error", [TLSHandshakeError("no"), ConnectionResetError(errno.ECONNRESET, "reset")])
@@ -122,7 +120,7 @@ def test_what_was_received_in_the_clear_is_an_injection_on_the_client(tls_contex
     inside, link, transport = scripted()
     transport.incoming.append(b"go ahead\ninjected")
     receiving = inside.receiving
-    assert receiving.take(NOW, receiving.until, b"\n", 100) == b"go ahead"
+    assert receiving.take(FOREVER, receiving.until, b"\n", 100) == b"go ahead"
     with pytest.raises(RemoteProtocolError, match="8 bytes"):
         inside.securing.start_tls(FOREVER, tls_contexts[1], False, "localhost", True)
     assert inside.connection.closed
@@ -138,9 +136,9 @@ def test_and_goes_into_the_handshake_on_the_server(tls_contexts: Contexts) -> No
     inside, _, transport = scripted()
     transport.incoming.append(b"go ahead\n" + outgoing.read())
     receiving = inside.receiving
-    assert receiving.take(NOW, receiving.until, b"\n", 100) == b"go ahead"
+    assert receiving.take(FOREVER, receiving.until, b"\n", 100) == b"go ahead"
     with pytest.raises(TimeoutError):
-        inside.securing.start_tls(NOW, tls_contexts[0], True, None, True)
+        inside.securing.start_tls(Deadline(0), tls_contexts[0], True, None, True)
     assert transport.sent  # its hello in return
     assert inside.connection.closed  # it is neither in the clear nor under TLS
 

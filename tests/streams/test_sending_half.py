@@ -12,8 +12,6 @@ from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
 from netmsg.streams.connection import FOREVER
 
-NOW = Deadline(0)
-
 
 def reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "reset")
@@ -39,7 +37,7 @@ def test_how_much_has_gone_is_counted_each_time() -> None:
 
 def test_nothing_at_all_is_sent_without_a_word() -> None:
     inside, _, transport = scripted()
-    inside.sending.in_turn(NOW, inside.sending.send_all, b"")
+    inside.sending.in_turn(FOREVER, inside.sending.send_all, b"")
     assert transport.sent == []
     assert not inside.sending.has_sent
 
@@ -49,7 +47,7 @@ def test_a_timeout_part_way_says_how_far_it_came_and_nothing_more_is_sent() -> N
     sending = inside.sending
     transport.room += (3, BlockingIOError())
     with pytest.raises(SendTimeoutError) as caught:
-        sending.in_turn(NOW, sending.send_all, b"abcdefgh")
+        sending.in_turn(Deadline(0), sending.send_all, b"abcdefgh")
     assert caught.value.bytes_sent == 3
     assert inside.has_raised(caught.value)
     for _ in range(2):
@@ -63,7 +61,7 @@ def test_a_timeout_before_anything_has_gone_spoils_nothing() -> None:
     sending = inside.sending
     transport.room.append(BlockingIOError())
     with pytest.raises(SendTimeoutError) as caught:
-        sending.in_turn(NOW, sending.send_all, b"abc")
+        sending.in_turn(Deadline(0), sending.send_all, b"abc")
     assert caught.value.bytes_sent == 0
     sending.in_turn(FOREVER, sending.send_all, b"abc")
     assert transport.sent == [b"abc"]
@@ -152,6 +150,7 @@ def test_who_gives_it_up_has_it_come_out_and_cuts_nothing_short() -> None:
     link.happenings.append(after(given_up.append, True))
     with pytest.raises(ClosedError):
         sending.send_some(b"abc", [], FOREVER, given_up)
+    assert link.unless is given_up
     sending.in_turn(FOREVER, sending.send_all, b"abc")
 
 
@@ -160,7 +159,7 @@ def test_under_tls_it_is_seen_first_whether_something_can_go_if_there_is_no_time
     sending = inside.sending
     transport.tls = SOME_TLS
     with pytest.raises(SendTimeoutError):
-        sending.in_turn(NOW, sending.send_all, b"abc")
+        sending.in_turn(Deadline(0), sending.send_all, b"abc")
     assert transport.sent == [] and link.waits == [WRITE]
     sending.in_turn(FOREVER, sending.send_all, b"abc")
 
@@ -187,7 +186,7 @@ def test_who_can_send_only_after_receiving_has_it_in_the_read_ahead() -> None:
     transport.incoming.append(b"heard")
     sending.in_turn(FOREVER, sending.send_all, b"abc")
     assert transport.sent == [b"abc"]
-    assert receiving.take(NOW, receiving.some, 10) == b"heard"
+    assert receiving.take(FOREVER, receiving.some, 10) == b"heard"
 
 
 def test_an_end_where_something_has_to_be_received_is_a_break() -> None:
@@ -248,8 +247,9 @@ def test_the_handshake_comes_first_and_its_timeout_is_that_of_a_send() -> None:
     transport.handshaking = True
     transport.shakes.append(BlockingIOError())
     with pytest.raises(SendTimeoutError) as caught:
-        inside.sending.in_turn(NOW, inside.sending.send_all, b"abc")
+        inside.sending.in_turn(Deadline(0), inside.sending.send_all, b"abc")
     assert caught.value.bytes_sent == 0
+    assert inside.has_raised(caught.value)
     assert transport.sent == []
     inside.sending.in_turn(FOREVER, inside.sending.send_all, b"abc")
     assert transport.sent == [b"abc"]

@@ -107,11 +107,14 @@ class ScriptedLink:
         self.over = False
         self.waits: list[int] = []
         """For which events has been waited."""
+        self.unless: Collection[object] = ()
+        """What the last wait was to look at."""
         self.calls: list[str] = []
         """What else has been asked for."""
 
     def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
         self.waits.append(events)
+        self.unless = unless
         return self._wait(deadline, unless)
 
     def _wait(self, deadline: Deadline, unless: Collection[object] = ()) -> int:
