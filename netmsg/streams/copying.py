@@ -120,6 +120,8 @@ class _Writing:
         self._counts = counts
 
     def taken(self) -> int:
+        if not self._counts:
+            self._target.settle(self._counts)
         if self._counts:
             return self._target.taken(self._counts[0], self._size)
         after = self._target.position()

@@ -51,7 +51,8 @@ class StreamFile(io.RawIOBase):
         self._timeout = timeout
         self._by_line = by_line
         self._position = 0
-        self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
+        # Sent by a `write` that was interrupted, how much of it, and whether a part is as good as all.
+        self._unsaid: tuple[bytes, list[int], bool] | None = None
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
         self._lent: tuple[int, Deadline, Collection[object]] | None = None  # see `flush_within`
@@ -135,9 +136,11 @@ class StreamFile(io.RawIOBase):
         """A buffer whose call was interrupted comes again, with the same bytes in front: if they have gone, they are
         not sent again."""
         if self._unsaid is not None:
-            before, counts = self._unsaid
-            size = len(before)
-            gone = sum(counts) == size and octets[:size] == before
+            before, counts, partly = self._unsaid
+            if partly:
+                self.settle(counts)
+            size = sum(counts)
+            gone = 0 < size and (partly or size == len(before)) and octets[:size] == before[:size]
             # No call from here to the return, and so no interrupt.
             self._unsaid = None
             if gone:
@@ -150,8 +153,8 @@ class StreamFile(io.RawIOBase):
             else:
                 self.send_some(octets, counts, lent[1], lent[2])
         except BaseException:
-            if counts:  # no call here: the sum of bytes and a buffer is a copy of it
-                self._unsaid = b"" + (octets if lent is None else octets[:counts[0]]), counts
+            if counts or lent is not None:  # no call here: the sum of bytes and a buffer is a copy of it
+                self._unsaid = b"" + octets, counts, lent is not None
             raise
         return size if lent is None else counts[0]
 
@@ -159,6 +162,10 @@ class StreamFile(io.RawIOBase):
                   given_up: Collection[object]) -> None:
         """See `Sending.send_some`; within this file's own timeout, too."""
         self._sending.send_some(octets, counts, self._sooner(deadline), given_up)
+
+    def settle(self, counts: list[int]) -> None:
+        """See `Sending.settle`."""
+        self._sending.settle(counts)
 
     def flush_within(self, deadline: Deadline, given_up: Collection[object], buffer: IO[bytes]) -> None:
         """``buffer.flush()``, which writes to this, and what it writes as `send_some` does. Other threads that write

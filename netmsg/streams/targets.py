@@ -100,6 +100,9 @@ class Target:
         """Append to ``counts`` what the file says it has taken."""
         counts.extend(map(self.file.write, (chunk,)))  # one call into C: what it says is kept
 
+    def settle(self, counts: list[Any]) -> None:
+        """See to it that ``counts`` has all that is known of what an interrupted `write` has done."""
+
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""
         if self.descriptor < 0 or self._terminal is not None or not os.get_blocking(self.descriptor):
@@ -142,6 +145,9 @@ class StreamTarget(Target):
     def write(self, chunk: bytes, counts: list[Any]) -> None:
         self._stream_file.check_writing()
         self._stream_file.send_some(chunk, counts, self._deadline, self._given_up)
+
+    def settle(self, counts: list[Any]) -> None:
+        self._stream_file.settle(counts)
 
 
 def _open_without_blocking(path: str, flags: int) -> int:
