@@ -227,6 +227,18 @@ class TLSTransport:
     def begun(self) -> bool:
         return self._engine.begun
 
+    def report(self, counts: list[int], /) -> None:
+        """They may still wait for room below, and go before anything else does."""
+        engine = self._engine
+        with self._state:
+            engine.settle_write()
+        if engine.written:
+            total = sum(engine.written)
+            fresh: list[int] = []
+            # No call from here on, and so no interrupt.
+            counts += (total,)
+            engine.written = fresh
+
     def flush(self) -> None:
         self._below.flush()
         self._flush()
