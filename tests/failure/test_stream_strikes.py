@@ -427,7 +427,7 @@ def test_descriptors_are_neither_lost_nor_left_open() -> None:
                 messages = [(b"first", 1), (b"second", 2), (b"third", 1)]
                 for data, count in messages:
                     one.send_fds(data, [file.fileno()] * count)
-                got = []
+                got: list[tuple[bytes, int]] = []
                 while len(got) < len(messages):
                     try:
                         with strike:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netmsg import SendMode
 from netmsg.messaging.kept import Kept, Limits
 from netmsg.messaging.lane import Lane
-from netmsg.messaging.routing import Placed, Router, SendMode
+from netmsg.messaging.routing import Placed, Router
 from netmsg.wire.envelope import Frame, data_frame, frame_size, request_frame
 from support.lanes import addressed, joined, lane, take
 
@@ -167,8 +168,8 @@ def test_nothing_is_lost_or_repeated_as_peers_come_and_go(plan: list[int]) -> No
                 sent += queued[:count]
                 queued = queued[count:]
             assert router.leave(leaving).dead == []
-            for peer in (*present, *([router] if not present else [])):
-                places = [joined(frame) for frame in (peer.queue if isinstance(peer, Lane) else peer.waiting)]
+            for waiting in [peer.queue for peer in present] or [list(router.waiting)]:
+                places = [joined(frame) for frame in waiting]
                 found = [frame for frame in places if frame in queued]
                 assert found == [frame for frame in queued if frame in found]
         elif action == 3:
@@ -537,7 +538,7 @@ def test_what_waits_for_a_peer_and_for_anybody_goes_out_in_the_order_of_sending(
     if returns:
         router.leave(a)
         (a,) = joining(router, b"a", window=1)
-    got = []
+    got: list[Frame] = []
     while a.unacked:
         got += a.unacked
         router.acknowledged(a, list(a.unacked))
@@ -799,7 +800,7 @@ def test_large_messages_in_the_place_of_small_ones_keep_the_mark_in_bytes(mode: 
         frame = data_frame(bytes(1000 + number), router.large)
         if place(router, frame) == [Placed.FULL]:
             assert not router.squeeze_in(frame).refused
-        for queue in [peer.queue for peer in lanes] or [router.waiting]:
+        for queue in [peer.queue for peer in lanes] or [list(router.waiting)]:
             assert sum(frame_size(kept) for kept in queue if isinstance(kept, tuple)) < 10_000 + 2100
 
 

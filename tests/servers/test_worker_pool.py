@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from support.pairs import TIMEOUT
@@ -37,6 +38,13 @@ def run(pool: WorkerPool) -> None:
         assert time.monotonic() < deadline
 
 
+def waiting_at(barrier: threading.Barrier) -> Callable[[], None]:
+    def wait() -> None:
+        barrier.wait(TIMEOUT)
+
+    return wait
+
+
 def test_all_tasks_are_run_in_the_end(pool: WorkerPool) -> None:
     done = threading.Semaphore(0)
     for _ in range(1000):
@@ -52,7 +60,7 @@ def test_all_tasks_are_run_in_the_end(pool: WorkerPool) -> None:
 def test_tasks_that_wait_for_each_other_get_a_worker_each(pool: WorkerPool) -> None:
     barrier = threading.Barrier(5)
     for _ in range(4):
-        pool.put(lambda: barrier.wait(TIMEOUT))
+        pool.put(waiting_at(barrier))
     run(pool)
     barrier.wait(TIMEOUT)
     assert pool.workers == 4
@@ -86,7 +94,7 @@ def test_90_workers_beyond_need_go_away(pool: WorkerPool, monkeypatch: pytest.Mo
     monkeypatch.setattr(worker_pool, "IDLE", 0.05)
     barrier = threading.Barrier(5)
     for _ in range(4):
-        pool.put(lambda: barrier.wait(TIMEOUT))
+        pool.put(waiting_at(barrier))
     run(pool)
     barrier.wait(TIMEOUT)
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(f"netmsg-worker-{pool.number}-")]
@@ -146,12 +154,15 @@ def test_a_pool_with_idle_workers_is_not_taken_for_saturated(late: bool, monkeyp
         while time.perf_counter() < over:
             pass
 
+    def wait() -> None:
+        gate.wait(TIMEOUT)
+
     try:
         for _ in range(2):
-            pool.put(lambda: barrier.wait(TIMEOUT))
+            pool.put(waiting_at(barrier))
         run(pool)
         barrier.wait(TIMEOUT)
-        for task in (compute, lambda: gate.wait(TIMEOUT)):
+        for task in (compute, wait):
             pool.put(task)  # one computes, the other waits: and one worker is enough for both
         run(pool)
         if late:
@@ -236,7 +247,7 @@ def test_of_too_many_only_those_that_take_nothing_are_given_up_and_no_more_than_
         for client in (quick, first, first, second, third):
             pool.give_up_deaf()
             assert not any(client.gone.is_set() for client in (quick, first, second, third))
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()
@@ -320,7 +331,7 @@ def test_while_none_of_them_takes_nothing_it_is_to_be_looked_again() -> None:
 
     try:
         for client in clients:
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()
@@ -352,7 +363,7 @@ def test_nor_is_the_looking_over_while_one_more_may_work_who_may_take_long_witho
 
     try:
         for client in clients:
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()

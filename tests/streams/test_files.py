@@ -286,7 +286,12 @@ def test_close_wakes_who_receives_to_a_pipe(pair: Pair, pipe: tuple[int, int]) -
     one.send_all(bytes(300_000))
     with open(pipe[1], "wb", buffering=0) as file:
         begun = threading.Event()
-        receiving = Background(lambda: (begun.set(), other.receive_file(file)))
+
+        def receive() -> int:
+            begun.set()
+            return other.receive_file(file)
+
+        receiving = Background(receive)
         assert begun.wait(TIMEOUT)
         os.read(pipe[0], 1)
         other.close(timeout=0)
@@ -566,7 +571,7 @@ def test_a_file_over_a_stream_that_nobody_reads_holds_nobody_up(pair: Pair, kind
     if kind == "socket":
         ours = socket.socket(fileno=os.dup(near.fileno()))
         ours.settimeout(None)
-        file = ours.makefile("wb", buffering=buffering)
+        file: Any = ours.makefile("wb", buffering=buffering)
         ours.close()
     else:
         if kind == "stream under TLS":
