@@ -27,8 +27,8 @@ class Awaited(Protocol):
         """Since when nothing that it is waited for was seen to move (``time.monotonic()``)."""
 
     def _give_up_for_others(self) -> None:
-        """Too many workers wait, and of those that take nothing for this one the longest: have them go on. Does not
-        block."""
+        """Too many workers wait, and this has taken nothing for the longest: have those that wait for it go on. Does
+        not block."""
 
 
 class Pool(Protocol):

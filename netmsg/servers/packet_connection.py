@@ -771,7 +771,7 @@ class PacketConnection(Generic[S]):
         return self._seen[1]
 
     def _give_up_for_others(self) -> None:
-        self._give_up("blocked", "too many workers wait for clients that take nothing, and for this one the longest")
+        self._give_up("blocked", "too many workers wait for clients, and this one has taken nothing for the longest")
 
     def _give_up(self, kind: str, why: str) -> None:
         """From any thread. Several may be tired of the same client."""

@@ -54,13 +54,12 @@ class StreamServer(ConnectionServer):
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
     :param max_workers: handlers that may run at a time. One that waits to send, or to close, does not count: up to 64
-        others stand in, and past that the client that has been waited for the longest is closed, of those that have
-        been silent for a second; of a stream that is no client's the sends of workers end, with `SendTimeoutError`.
-        Further connections wait, accepted, without a thread, and who has sent something comes
-        first. While any wait, the handlers that wait for clients whose streams have been silent for the longest, and
-        over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``, whatever their own ``timeout``,
-        and however often that has run out. Nothing received and nothing sent is silence. Workers that are not needed
-        any more go away.
+        others stand in, and past that the client that has been silent for the longest, and for two seconds, is closed;
+        of a stream that is no client's the sends of workers end, with `SendTimeoutError`. Further connections wait,
+        accepted, without a thread, and who has sent something comes first. While any wait, the handlers that wait for
+        clients whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is
+        set), get a ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing
+        received and nothing sent is silence. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something, within ``idle_timeout``: silent ones
         cost no thread.
@@ -186,7 +185,7 @@ class _OtherEnd:
         stream = self._stream()
         if stream is not None:
             self._server._given_up("blocked", stream.remote_address,
-                                   "too many workers wait for clients that take nothing, and for this one the longest")
+                                   "too many workers wait for clients, and this one has taken nothing for the longest")
             if not stream.closed:
                 socket_link(stream).reset()
             inside(stream).cut()
@@ -274,7 +273,7 @@ class _Call:
         client."""
         link = self._link
         since = link.seen_moving()
-        if not threads.isdisjoint(link.waits):
+        if not threads.isdisjoint(link.waits.copy()):
             return since
         in_vain = link.in_vain
         if in_vain is None or in_vain[0] not in threads or in_vain[1] < time.monotonic() - LATELY:

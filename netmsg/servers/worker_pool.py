@@ -29,8 +29,9 @@ PATIENCE: Final = 0.001
 SPARE: Final = 64
 """Workers beyond ``max_workers`` that stand in for those that are blocked."""
 
-DEAF: Final = 1.0
-"""Seconds in which a client has to take something, while more wait for clients than others can stand in for."""
+DEAF: Final = 2.0
+"""Seconds in which a client has to take something, while more wait for clients than others can stand in for. Of one
+that reads 16 KiB each 0.4 s, into a small buffer, the kernel tells nothing for up to 1.2 s."""
 
 LOOK: Final = 0.05
 """Seconds between two looks at whether one does, while that is so."""
@@ -220,8 +221,8 @@ class WorkerPool:
         return claim
 
     def give_up_deaf(self) -> bool:
-        """If more wait than others can stand in for, give up the clients that have been waited for the longest, of
-        those that take nothing for `DEAF` seconds. Whether to be called again after `LOOK`, for nobody else comes."""
+        """If more wait than others can stand in for, give up the clients that have taken nothing for the longest, and
+        for `DEAF` seconds. Whether to be called again after `LOOK`, for nobody else comes."""
         with self._lock:
             if len(self._blocked) <= self.spare:
                 return False
@@ -231,10 +232,11 @@ class WorkerPool:
         workers = Counter(client for client in blocked if client._awaited)  # the longest awaited first
         silent = {client: client._silent_since() for client in workers}  # of all: it is told from look to look
         too_many = workers.total() - self.spare
-        for client in workers:
-            if too_many > 0 and silent[client] <= time.monotonic() - DEAF:
-                client._give_up_for_others()
-                too_many -= workers[client]
+        for client in sorted(workers, key=silent.__getitem__):
+            if too_many <= 0 or silent[client] > time.monotonic() - DEAF:
+                break
+            client._give_up_for_others()
+            too_many -= workers[client]
         return True
 
     @property

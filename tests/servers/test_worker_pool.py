@@ -208,12 +208,13 @@ class Client:
 
     _awaited = True
 
-    def __init__(self, *, deaf: bool = False) -> None:
+    def __init__(self, *, deaf: bool = False, for_longer: float = 0.0) -> None:
         self.deaf = deaf
+        self.for_longer = for_longer
         self.gone = threading.Event()
 
     def _silent_since(self) -> float:
-        return time.monotonic() - (worker_pool.DEAF if self.deaf else 0)
+        return time.monotonic() - (worker_pool.DEAF + self.for_longer if self.deaf else 0)
 
     def _give_up_for_others(self) -> None:
         self._awaited = False
@@ -242,6 +243,65 @@ def test_of_too_many_only_those_that_take_nothing_are_given_up_and_no_more_than_
         assert [client.gone.is_set() for client in (quick, first, second, third)] == [False, True, False, False]
     finally:
         for client in (quick, first, second, third):
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_the_longest_silent_go_first_and_not_the_longest_awaited() -> None:
+    pool = WorkerPool(1, patient=False)
+    pool.spare = 2
+    waiting = threading.Semaphore(0)
+    clients = Client(deaf=True), Client(), Client(deaf=True, for_longer=2.0), Client(deaf=True, for_longer=1.0)
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    try:
+        for client in clients[:3]:
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in clients] == [False, False, True, False]
+        pool.put(lambda: wait_for(clients[3]))
+        run(pool)
+        assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in clients] == [False, False, True, True]
+    finally:
+        for client in clients:
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_of_who_reads_slowly_the_kernel_tells_often_enough() -> None:
+    class Slow(Client):
+        def _silent_since(self) -> float:
+            return time.monotonic() - 1.2  # see `worker_pool.DEAF`
+
+    pool = WorkerPool(1, patient=False)
+    pool.spare = 1
+    waiting = threading.Semaphore(0)
+    clients = Slow(), Slow()
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    try:
+        for client in clients:
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert not any(client.gone.is_set() for client in clients)
+    finally:
+        for client in clients:
             client.gone.set()
         pool.close()
         pool.join(Deadline(TIMEOUT))
