@@ -54,7 +54,7 @@ class StreamServer(ConnectionServer):
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
     :param max_workers: handlers that may run at a time. One that waits to send, or to close, does not count: up to 64
-        others stand in, and past that the client that has been silent for the longest is closed, and for two seconds;
+        others stand in, and past that the client that has been silent for the longest, and for two seconds, is closed;
         of a stream that is no client's the sends of workers end, with `SendTimeoutError`. Further connections wait,
         accepted, without a thread, and who has sent something comes first. While any wait, the handlers that wait for
         clients whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is
@@ -273,7 +273,7 @@ class _Call:
         client."""
         link = self._link
         since = link.seen_moving()
-        if not threads.isdisjoint(link.waits):
+        if not threads.isdisjoint(link.waits.copy()):
             return since
         in_vain = link.in_vain
         if in_vain is None or in_vain[0] not in threads or in_vain[1] < time.monotonic() - LATELY:

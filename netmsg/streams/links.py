@@ -165,7 +165,7 @@ class SocketLink(Woken, OtherEnd):
         return self.silent_since()
 
     def _silent_since(self) -> float:
-        if not (self._lingering or WRITE in tuple(self.waits.values())):
+        if not (self._lingering or WRITE in self.waits.copy().values()):
             return math.inf  # who sends, and whom all others wait for, waits for something else, such as a file
         return self.seen_moving()
 

@@ -102,7 +102,7 @@ class OtherEnd:
     def _give_up_for_others(self) -> None:
         others_wait, self._others_wait = self._others_wait, []
         others_wait += (True,)
-        for ticket in tuple(self._in_line.values()):
+        for ticket in self._in_line.copy().values():
             try:
                 ticket.release()
             except RuntimeError:

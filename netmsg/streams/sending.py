@@ -20,7 +20,7 @@ from .other_end import OthersWaitError
 from .receiving import CHUNK, LARGE_CHUNK, Receiving
 from .turns import Turn
 
-__all__ = ["Sending"]
+__all__ = ["SOME", "Sending"]
 
 RENEGOTIATING: Final = 0.01
 """Seconds for which whoever sends waits for its turn to receive, and receives, before it tries again to send: nothing
@@ -107,25 +107,26 @@ class Sending:
     def settle(self, counts: list[int]) -> None:
         """Have ``counts``, of a `send_some` that was interrupted, say what has gone. Whoever has had the turn since has
         seen to that first, and so this hardly waits."""
+        if self.under_way is None or self.under_way[0] is not counts:
+            return
         turn = self.turn
         claim = [get_ident()]
-        while self.under_way is not None and self.under_way[0] is counts:
-            try:
-                turn.take(claim, FOREVER)
-                self.conclude()
-            except ClosedError:
-                pass  # it is being closed, by somebody who concludes it first
-            finally:
-                if turn.holder is claim:
-                    turn.holder = turn.heir
-                    turn.heir = None
-                if turn.waiting:
-                    try:
-                        turn.waiting[0].release()
-                    except (IndexError, RuntimeError):
-                        pass
-                if self.connection.closed_by_last:
-                    self.connection.finish()
+        try:
+            turn.take(claim, FOREVER)
+            self.conclude()
+        except ClosedError:  # by somebody who has the turn: nothing is sent any more
+            self._report(counts)
+        finally:
+            if turn.holder is claim:
+                turn.holder = turn.heir
+                turn.heir = None
+            if turn.waiting:
+                try:
+                    turn.waiting[0].release()
+                except (IndexError, RuntimeError):
+                    pass
+            if self.connection.closed_by_last:
+                self.connection.finish()
 
     def look_again(self) -> None:
         """Have who is in `send_some` see whether that was given up."""
@@ -148,13 +149,17 @@ class Sending:
         other end would take it for the rest."""
         if self.under_way is not None:
             counts, size = self.under_way
-            if size == SOME and self.error is None:
-                self.connection.transport.report(counts)
+            if size == SOME:
+                self._report(counts)
             done = sum(counts)
             if (done or self.connection.transport.begun) and done < size and self.error is None:
                 of = "" if size == math.inf else f" of {size}"
                 self.error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
             self.under_way = None
+
+    def _report(self, counts: list[int]) -> None:
+        if self.error is None:  # what was on its way has gone down with the connection, as far as anybody knows
+            self.connection.transport.report(counts)
 
     def send_all(self, deadline: Deadline, octets: bytes | memoryview, counts: list[int] | None = None) -> None:
         if self.finished or self.error is not None or self.under_way is not None:

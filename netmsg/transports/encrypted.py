@@ -232,10 +232,11 @@ class TLSTransport:
         engine = self._engine
         with self._state:
             engine.settle_write()
-        if engine.written:
-            total = sum(engine.written)
-            fresh: list[int] = []
-            # No call from here on, and so no interrupt.
+        written = engine.written
+        total = sum(written)
+        fresh: list[int] = []
+        # No call from here on, and so neither an interrupt nor another thread.
+        if total and engine.written is written:
             counts += (total,)
             engine.written = fresh
 

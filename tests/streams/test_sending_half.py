@@ -10,7 +10,8 @@ from support.scripted import SOME_TLS, after, scripted
 from netmsg import ClosedError, ConnectionBrokenError, LocalProtocolError, SendTimeoutError
 from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
-from netmsg.streams.connection import FOREVER
+from netmsg.streams.connection import FOREVER, closed_meanwhile
+from netmsg.streams.sending import SOME
 
 
 def reset() -> ConnectionResetError:
@@ -186,6 +187,18 @@ def test_nor_is_it_if_finding_out_is_interrupted_too(monkeypatch: pytest.MonkeyP
     assert counts == [2]
     sending.settle(counts)
     assert counts == [2] and sending.turn.holder is None
+
+
+def test_nor_has_that_to_wait_for_who_closes() -> None:
+    inside, _, transport = scripted()
+    sending = inside.sending
+    counts: list[int] = []
+    sending.under_way = counts, SOME
+    transport.unreported = [2]
+    sending.turn.holder = [-1]
+    sending.turn.refuse(closed_meanwhile)
+    sending.settle(counts)
+    assert counts == [2]
 
 
 def interrupted(*_: object) -> None:
