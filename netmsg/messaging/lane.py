@@ -8,6 +8,7 @@ the call and the bookkeeping loses a frame, repeats one or splices two.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -33,10 +34,10 @@ def is_addressed(frame: Frame) -> bool:
 class Write:
     """One write: some whole frames, and how far the kernel has taken them."""
 
-    __slots__ = ("buffers", "control", "control_bytes", "counts", "large_bytes", "messages", "size")
+    __slots__ = ("buffers", "control", "control_bytes", "counts", "large_bytes", "messages", "size", "sizes")
 
     def __init__(self, buffers: list[bytes | memoryview], size: int, messages: int, control: int = 0,
-                 control_bytes: int = 0, large_bytes: int = 0) -> None:
+                 control_bytes: int = 0, large_bytes: int = 0, sizes: list[int] | None = None) -> None:
         self.buffers = buffers
         self.size = size
         self.messages = messages
@@ -46,6 +47,8 @@ class Write:
         self.control_bytes = control_bytes
         """of so many bytes together."""
         self.large_bytes = large_bytes
+        self.sizes = sizes
+        """How long each of the frames is that were encoded for it; ``None`` where they are written as they are."""
         self.counts: list[int] = []
         """What each system call has taken."""
 
@@ -73,8 +76,9 @@ class Lane:
     """
 
     __slots__ = ("acknowledged", "backlog", "backlog_bytes", "came", "control", "control_bytes", "dead", "dialled",
-                 "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress", "progress_at",
-                 "queue", "sent_bytes", "sent_log", "sent_messages", "unacked", "unacked_large", "window", "writing")
+                 "encode", "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress",
+                 "progress_at", "queue", "sent_bytes", "sent_log", "sent_messages", "unacked", "unacked_large",
+                 "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -85,6 +89,8 @@ class Lane:
         """What was dialled to reach this peer; ``None`` if the peer dialled us."""
         self.queue: list[Frame] = []
         """Messages, oldest first; always the same list."""
+        self.encode: Callable[[Frame], Frame] | None = None
+        """What makes of them what its peer understands: see `Dialect.encoder`."""
         self.control: list[bytes] = []
         """Control frames: they go out before the messages, and past the marks."""
         self.control_bytes = 0
@@ -150,14 +156,16 @@ class Lane:
             return write
         frames = [] if self.held or self.finishing else self.queue[:FRAMES_A_WRITE]
         if self.control:
-            write = _gather(self.control[:], frames)
+            write = _gather(self.control[:], frames, self.encode)
         elif not frames:
             return None
+        elif self.encode is not None:
+            write = _gather([], frames, self.encode)
         else:
             try:
                 data = b"".join(frames)  # type: ignore[arg-type]
             except TypeError:  # there are large ones among them
-                write = _gather([], frames)
+                write = _gather([], frames, None)
             else:
                 write = Write([data], len(data), len(frames))
         self.writing = write
@@ -208,8 +216,8 @@ class Lane:
         sent = 0
         if write is not None:
             done = sum(write.counts) - write.control_bytes
-            for frame in self.queue[:write.messages]:
-                done -= frame_size(frame)
+            for size in write.sizes or map(frame_size, self.queue[:write.messages]):
+                done -= size
                 if done < 0:
                     break
                 sent += 1
@@ -223,25 +231,31 @@ class Lane:
         return frames
 
 
-def _gather(controls: list[bytes], frames: list[Frame]) -> Write:
+def _gather(controls: list[bytes], frames: list[Frame], encode: Callable[[Frame], Frame] | None) -> Write:
     """A write of ``controls`` and as many frames as make a good one, large payloads uncopied."""
     buffers: list[bytes | memoryview] = [b"".join(controls)] if controls else []
     control_bytes = len(buffers[0]) if controls else 0
     small: list[bytes] = []
-    size = large = messages = 0
+    sizes: list[int] = []
+    total = large = 0
     for frame in frames:
+        if isinstance(frame, tuple):
+            large += frame_size(frame)
+        if encode is not None:
+            frame = encode(frame)
         if isinstance(frame, tuple):
             if small:
                 buffers.append(b"".join(small))
                 small = []
             buffers.extend(frame)
-            large += frame_size(frame)
         else:
             small.append(frame)
-        size += frame_size(frame)
-        messages += 1
-        if size >= LARGE_WRITE or len(buffers) >= LARGE_FRAMES_A_WRITE:
+        size = frame_size(frame)
+        sizes.append(size)
+        total += size
+        if total >= LARGE_WRITE or len(buffers) >= LARGE_FRAMES_A_WRITE:
             break
     if small:
         buffers.append(b"".join(small))
-    return Write(buffers, sum(map(len, buffers)), messages, len(controls), control_bytes, large)
+    return Write(buffers, control_bytes + total, len(sizes), len(controls), control_bytes, large,
+                 None if encode is None else sizes)

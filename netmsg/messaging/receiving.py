@@ -10,8 +10,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..reactor.reactor import Reactor
-from ..wire.envelope import ack_frames
-from ..wire.framing import READ_SIZE
+from ..wire.messages import READ_SIZE
 from . import exiting
 from .accounts import Accounts
 from .choices import AckMode
@@ -173,8 +172,7 @@ class Receiver:
         """On the newest connection under that identity; if there is none, the resend will ask again."""
         lane = self._answers.find(sender)
         if lane is not None:
-            lane.add_control(ack_frames(message_ids))
-            self._io.work.add(lane.owner)
+            lane.owner.acknowledge(message_ids)
 
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""

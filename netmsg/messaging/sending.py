@@ -20,7 +20,8 @@ from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
 from ..waiting import Waiters
-from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, request_frame
+from ..wire.envelope import Frame, data_frame, message_id_of, request_frame
+from ..wire.messages import Capabilities
 from . import exiting
 from .choices import OnFull, SendMode
 from .connections import Connections

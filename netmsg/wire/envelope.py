@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Union
+from typing import Final, Union
 
 from ..errors import RemoteProtocolError
+from . import messages
+from .messages import Capabilities
 
 __all__ = [
     "ACK",
     "ACK_HEADER",
     "CAPABILITIES",
-    "Capabilities",
     "DATA",
     "DATA_HEADERS",
     "DATA_REQ",
@@ -54,10 +55,10 @@ __all__ = [
 
 HELLO: Final = 0x01
 HEARTBEAT: Final = 0x02
-DATA: Final = 0x03
-DATA_REQ: Final = 0x04
-ACK: Final = 0x05
-CAPABILITIES: Final = 0x80
+DATA: Final = messages.MESSAGES
+DATA_REQ: Final = messages.RELIABLE_MESSAGES
+ACK: Final = messages.ACKNOWLEDGEMENTS
+CAPABILITIES: Final = messages.CAPABILITIES
 
 PROTOCOL_VERSION: Final = 1
 IDENTITY_SIZE: Final = 16
@@ -77,15 +78,6 @@ DATA_HEADERS: Final = tuple(_pack_header(size + 1, DATA) for size in range(4096)
 """The headers of small DATA frames by payload size: a look-up costs a third of packing one."""
 
 ACK_HEADER: Final = _pack_header(1 + MESSAGE_ID_SIZE, ACK)
-
-
-class Capabilities(NamedTuple):
-    """What a netmsg peer says of itself after HELLO."""
-
-    heartbeat_interval: float
-    """Seconds between its heartbeats while it has nothing else to send."""
-    window: int
-    """How many unacknowledged messages it will hold."""
 
 
 def data_frame(payload: bytes, large: int = LARGE_FRAME) -> Frame:

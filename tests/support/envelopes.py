@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT
-from netmsg.wire.framing import Run
+from netmsg.wire.messages import Run
 from support.wire_peer import frame
 
 UNKNOWN = 0x42

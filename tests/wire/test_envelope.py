@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import (ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME,
-                                  Capabilities, Frame, ack_frames, capabilities_frame, data_frame, frame_header,
+                                  Frame, ack_frames, capabilities_frame, data_frame, frame_header,
                                   frame_size, hello_frame, message_id_of, parse_capabilities, parse_hello,
                                   request_frame)
+from netmsg.wire.messages import Capabilities
 from support.envelopes import message_ids, pattern
 from support.wire_peer import frame as encoded
 
