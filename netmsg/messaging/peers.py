@@ -59,7 +59,7 @@ class Inlet(Protocol):
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None: ...
 
-    def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
+    def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
 
     def settle_taken(self) -> None:
         """Count as taken what was taken, although nobody has said so yet."""
@@ -291,10 +291,10 @@ class Peer:
         try:
             complete = self.session.greet(chunk)
         except RemoteProtocolError as error:
-            self._refuse(self.session.refusal)
+            self._refuse(self.session.answer())
             self.close(str(error), error)
             return
-        answer = self.session.dialect.answer()
+        answer = self.session.answer()
         if answer:
             self.lane.add_control(answer)
             self._io.work.add(self)
@@ -424,7 +424,7 @@ class Peer:
             elif kind == RELIABLE_MESSAGES:
                 assert message_ids is not None
                 self.received_messages += len(bodies)
-                inlet.requests_arrived(self, message_ids, bodies)
+                inlet.reliable_arrived(self, message_ids, bodies)
             elif kind == ACKNOWLEDGEMENTS:
                 self._outlet.acknowledged(self, bodies)
                 if self._life.closing:

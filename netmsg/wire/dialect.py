@@ -10,8 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
 from ..errors import RemoteProtocolError
-from .envelope import Frame
-from .messages import READ_SIZE, Capabilities, Run
+from .messages import READ_SIZE, Capabilities, Frame, Queued, Run
 
 __all__ = ["Decoder", "Dialect"]
 
@@ -78,7 +77,7 @@ class Dialect(ABC):
         """
 
     def answer(self) -> bytes:
-        """What is to be said, after a call of `greet`, before the other end says more; nothing the next time."""
+        """What is to be said after a call of `greet`, also of one that raised; nothing the next time."""
         return b""
 
     @abstractmethod
@@ -93,7 +92,7 @@ class Dialect(ABC):
         """The meaning of what was received as `CAPABILITIES`. Raises `RemoteProtocolError`."""
         raise RemoteProtocolError(f"{self.name} has no capabilities")
 
-    def encoder(self) -> Callable[[Frame], Frame] | None:
+    def encoder(self) -> Callable[[Queued], Frame] | None:
         """What turns a queued message into one of this dialect; ``None`` where it is written as it is.
 
         It is called by whoever writes, under the lock of the queue, and may be interrupted. What it makes may be

@@ -66,6 +66,7 @@ class Session:
         self._capabilities = capabilities
         self._max_message_size = max_message_size
         self._first = b""
+        self._refusal = b""
         self._speak(opening_dialect(max_message_size))
 
     def _speak(self, dialect: Dialect) -> None:
@@ -84,7 +85,7 @@ class Session:
     def greet(self, chunk: bytes) -> bool:
         """Add bytes received before OPEN; true once it is known who the peer is.
 
-        Raises `RemoteProtocolError`; then `refusal` may be sent.
+        Raises `RemoteProtocolError`. `answer` says what to send then.
         """
         if self.state is not State.OPENING:
             self.decoder.hold(chunk)
@@ -97,6 +98,7 @@ class Session:
             self._first = b""
             dialect = dialect_of(sniffed, self._max_message_size)
             if dialect is None:
+                self._refusal = refusal_of(sniffed)
                 raise RemoteProtocolError(stranger(sniffed, chunk, self.dialled))
             self._speak(dialect)
         self.decoder.hold(chunk)
@@ -107,10 +109,9 @@ class Session:
         self._go(State.GREETED)
         return True
 
-    @property
-    def refusal(self) -> bytes:
-        """What to tell an end that was not understood, before the connection is closed."""
-        return b"" if self.sniffed is None else refusal_of(self.sniffed)
+    def answer(self) -> bytes:
+        """What to send after `greet`, in any case: also when it has raised, before the connection is closed."""
+        return self._refusal or self.dialect.answer()
 
     def welcome(self) -> bytes:
         """Let the peer in: what to send it, after which messages may flow both ways."""
