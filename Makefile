@@ -35,8 +35,16 @@ $(VENV)/.lint: setup.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
 	touch $@
 
-lint: $(VENV)/.lint  ## flake8
-	$(BIN)/python -m flake8 netmsg tests examples benchmarks
+CODE = netmsg tests examples benchmarks
+
+lint: $(VENV)/.lint  ## flake8, and whether all is formatted
+	$(BIN)/python -m flake8 $(CODE)
+	$(BIN)/python -m isort --check-only --diff $(CODE)
+	$(BIN)/python -m autopep8 --recursive --diff --exit-code $(CODE)
+
+format: $(VENV)/.lint  ## sorted imports, and what a formatter can mend
+	$(BIN)/python -m isort $(CODE)
+	$(BIN)/python -m autopep8 --recursive --in-place $(CODE)
 
 types: $(VENV)/.lint  ## mypy, strict
 	$(BIN)/python -m mypy
@@ -61,4 +69,4 @@ dist: $(VENV)/.test  ## wheel and source distribution
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build
 
-.PHONY: help demo test locked lint types cover docs bench soak dist
+.PHONY: help demo test locked lint format types cover docs bench soak dist

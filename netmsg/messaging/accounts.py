@@ -66,13 +66,15 @@ class Accounts:
     def taken_from(self, credit: Credit) -> None:
         """Messages of an identity have been taken that somebody waits for."""
         account = self._accounts.get(credit.identity)
-        if account is None:
+        if account is None or account.credit is not credit:
             return
         for holder in tuple(account.holders):
             if holder.paused:
                 holder.resume_safely()  # which may be its end, and bring us here again
+        if self._accounts.get(credit.identity) is not account:
+            return  # it was, and the last one's: what is there now is that of a successor
         if not account.holders and credit.pending <= 0:
-            self._accounts.pop(credit.identity, None)
+            del self._accounts[credit.identity]
         credit.waits = not account.holders or any(holder.paused for holder in account.holders)
         self._note_orphan(account)
 

@@ -49,8 +49,8 @@ class Asking:
             return
         newcomer = next(iter(self._queue))
         del self._queue[newcomer]
-        self._asking = True
         info = newcomer.info()
+        self._asking = True
 
         def judge() -> bool:
             return bool(self._authorize(info))  # what it is taken for is the user's own code, too

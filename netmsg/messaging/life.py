@@ -3,10 +3,8 @@
 ::
 
     OPEN ──────▶ CLOSING ──────▶ CLOSED
-      │             │
-      └──────┬──────┘
-             ▼
-          FAILED           from any of these, in a forked child: FORKED
+                    │
+                    └──────────▶ FAILED     from any of these, in a forked child and in its children: FORKED
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ TRANSITIONS: Final = {
     State.CLOSING: {State.CLOSED, State.FAILED, State.FORKED},
     State.CLOSED: {State.FORKED},
     State.FAILED: {State.FORKED},
-    State.FORKED: set[State](),
+    State.FORKED: {State.FORKED},
 }
 
 
@@ -79,7 +77,7 @@ class Life:
         return True
 
     def fork(self) -> None:
-        """This is a forked child."""
+        """This is a forked child, or one of its children."""
         self._go(State.FORKED)
         self.over = True
 

@@ -862,7 +862,14 @@ class Peer:
         self.sock.close()
 
     def _crashed(self, error: Exception) -> None:
-        self.close(f"internal error: {error!r}", error)
+        reason = f"internal error: {error!r}"
+        try:
+            self.close(reason, error)
+        except Exception:
+            if self._closed:
+                raise
+            self.session.decoder.discard()  # to deliver what is left has failed as well
+            self.close(reason, error)
 
     @property
     def answered(self) -> bool:

@@ -37,7 +37,8 @@ class Receipt:
     @property
     def acked(self) -> bool:
         """Whether the receiver has acknowledged the message."""
-        return not self._failed and not self._keeper.is_outstanding(self.message_id)
+        # In this order: who gives it up says so before it is outstanding no more.
+        return not self._keeper.is_outstanding(self.message_id) and not self._failed
 
     @property
     def failed(self) -> bool:

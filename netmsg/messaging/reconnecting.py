@@ -141,7 +141,11 @@ class Endpoint:
                                             [(host_and_port(at), error) for (_, at), error in failures]))
             return
         self._cancel()
-        self.peer = self._welcome.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
+        try:
+            self.peer = self._welcome.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
+        except Exception:
+            self._io.close_afterwards(sock.close)
+            raise
 
     def _failed(self, error: OSError) -> None:
         self._cancel()

@@ -1,9 +1,35 @@
 """The sending half of a Søcket: from `Søcket.send` to the queues of the peers, and what comes back of it.
 
-The hot path is in `Søcket.send` itself. It appends to the queue of a peer without a lock, and then looks: at whether
-the peer is on the network thread's list of work (then nothing is left to do), and, in `Sender.kick`, at whether the
-peer is dead. The network thread works in the opposite order, so whoever comes second sees the other: see
-`Router.give_back`.
+The way of a message, and why none is lost on it
+------------------------------------------------
+Three meet on it: threads of the user's, of which there may be many; the network thread; and in the main thread signal
+handlers, which may raise between two instructions (where, says `netmsg.uninterrupted`). No lock is taken on the usual
+way. What can happen between which two steps:
+
+1. *A peer is chosen*, from `Sender.fast_ring`, a snapshot that nobody changes. Before the next step the peer may go, or
+   others may come. Then the message is in the queue of one that is dead: see 4.
+2. *The frame is appended* to the peer's queue, by one call into C. Interrupted before, it was not sent; behind it, it
+   was, whatever `send` raises. Nobody but the writer takes anything from the head of a queue, and appends of others do
+   not disturb it.
+3. *Somebody is told.* First append, then look: if the peer is on the list of work now, the network thread is still to
+   look at its queue, for it takes a peer off the list before it does. If not, `Sender.kick` writes at once, or puts the
+   peer on the list and wakes the thread, if that is asleep. (It writes `asleep`, looks at the list once more, and
+   sleeps: whoever comes second sees the other.) Interrupted between 2 and 3, the frame waits in the queue for the next
+   `send`, or for the regular look, which finds whatever is `Peer.stuck`.
+4. *Is the peer dead?* When a peer goes, the network thread empties `fast_ring`, sets `Lane.dead`, and takes the queue,
+   under ``route``; a sender appends, and looks at ``dead``. Whoever comes second finds the frame, and gives it back: to
+   the others, or to those who wait. Both may do so, for `Router.give_back` takes what there is, once. The sender does
+   it before it returns, so that the next message of its thread stays behind this one.
+5. *The frame is written*, with others, by whoever holds the lane's lock. A `Write` is stored before the system call,
+   and the call itself appends to its counts how much has gone. Frames stay at the head of the queue until `end_write`
+   takes them out, which makes no call but the one that deletes them. So an interrupt, or the end of the peer, before
+   the system call finds a write that has not begun; behind it, one of which it is known how far it has come: it is gone
+   on with, or given back but for those frames that have gone whole.
+6. *The kernel takes no more.* The network thread is told, and waits for room. Interrupted in between, the lane is not
+   idle and nobody waits for room: that is being stuck, as in 3.
+
+Messages that the usual way does not take (by identity, published, at least once, at the mark) are placed under
+``route``, in blocks without a call that move them and count them at once: see `Router` and `netmsg.messaging.kept`.
 """
 
 from __future__ import annotations

@@ -107,4 +107,4 @@ def test_a_full_queue_is_told_of() -> None:
                 events += sock.events(timeout=0)
             assert Full in map(type, events)
 
-    assert strike_everywhere(trial) > 20
+    assert strike_everywhere(trial) >= 20

@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -327,8 +328,10 @@ def is_in_the_clear(stream: ByteStream) -> bool:
 
 def upgrade(client: ByteStream, context: ssl.SSLContext) -> None:
     """Until it is under TLS, or closed."""
-    while not client.closed:
+    while True:
         try:
+            if client.closed:
+                return
             if is_in_the_clear(client):
                 client.start_tls(context, server_side=False, server_hostname="localhost", timeout=TIMEOUT)
             client.do_handshake(timeout=TIMEOUT)
@@ -336,7 +339,8 @@ def upgrade(client: ByteStream, context: ssl.SSLContext) -> None:
         except Struck:
             pass
         except NetmsgError:
-            client.close(timeout=0)
+            with suppress(Struck):
+                client.close(timeout=0)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from support import loops
 from support.forking import fork
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.servers import said
@@ -24,41 +25,22 @@ from netmsg import ClosedError, DeliveryGuarantee, Disconnected, IOThread, Søck
 from netmsg.messaging import conversation as conversation_module
 from netmsg.messaging.conversation import MOST, TURNS, Conversation
 from netmsg.reactor.io_thread import reactor_of
-from netmsg.reactor.reactor import Timer
 from netmsg.waiting import Signal, Waiters
 
 # By itself
 
 
-class Loop:
-    """A `Reactor` that does what it is asked when it is told to."""
+class Loop(loops.Loop):
+    """With what a conversation is about."""
 
     def __init__(self) -> None:
-        self.now = 100.0
-        self.calls: list[Callable[[], None]] = []
-        self.timers: list[Timer] = []
+        super().__init__()
         self.conversation: Any = None
         self.waiters: Any = None
         self.answers = 0
 
-    def call(self, function: Callable[[], None]) -> None:
-        self.calls.append(function)
-
-    def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(self.now + delay, function, (), [0]))
-        return self.timers[-1]
-
     def answering(self) -> None:
         self.answers += 1
-
-    def run(self) -> None:
-        while self.calls:
-            self.calls.pop(0)()
-
-    def run_timer(self) -> None:
-        function = self.timers.pop(0).function
-        assert function is not None
-        function()
 
 
 class Speaker:

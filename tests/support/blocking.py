@@ -25,8 +25,8 @@ def until_polling_or_over(*threads: Background) -> None:
 
 
 def until_asleep(*threads: threading.Thread) -> None:
-    """Wait until every one of ``threads`` has come to wait for something, be it a lock or the network: it sleeps, and
-    has not run for a moment."""
+    """Wait until every one of ``threads`` has come to wait for something, be it a lock or the network: it sleeps (and
+    does not only want a processor that others have), and has not run for a moment."""
     until_asleep_or_over(*threads)
     for thread in threads:
         assert thread.is_alive(), "it did not wait"
@@ -40,16 +40,17 @@ def until_asleep_or_over(*threads: threading.Thread) -> None:
         def rests(thread: threading.Thread = thread, seen: list[str] = seen) -> bool:
             thread.join(0.02)
             seen.append(_switches(thread))
-            return not thread.is_alive() or len(seen) > 1 and seen[-1] == seen[-2]
+            return not thread.is_alive() or len(seen) > 1 and seen[-1] == seen[-2] and "State:\tR" not in seen[-1]
 
         until(rests)
 
 
 def _switches(thread: threading.Thread) -> str:
-    """How often it has given the processor away, or was taken it from; always the same where that cannot be told."""
+    """Its state, and how often it has given the processor away, or was taken it from; always the same where that cannot
+    be told."""
     try:
         with open(f"/proc/self/task/{thread.native_id}/status") as status:
-            return "".join(line for line in status if "ctxt_switches" in line)
+            return "".join(line for line in status if "ctxt_switches" in line or line.startswith("State:"))
     except OSError:
         return ""
 

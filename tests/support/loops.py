@@ -1,11 +1,13 @@
-"""A reactor that is driven by hand: no thread, no descriptor, and a clock that goes on only while it waits."""
+"""A reactor that is driven by hand: no thread, no descriptor, and a clock that goes on only while it waits. And what
+stands in place of one, for the tests of a part that only asks for calls and timers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from netmsg.reactor.polling import READ, HasFileno, Poller
-from netmsg.reactor.reactor import Reactor
+from netmsg.reactor.reactor import Reactor, Timer
 
 
 class HandPoller(Poller):
@@ -74,3 +76,49 @@ class Descriptor:
 
     def fileno(self) -> int:
         return 7
+
+
+class Loop:
+    """In place of a reactor: it does what it is asked to when it is told to, and its time goes on when it is told to.
+    Its `monotonic` can stand in place of that of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.calls: list[Callable[[], None]] = []
+        self.timers: list[Timer] = []
+        """The next one first."""
+        self.work: set[Any] = set()
+        self.notices: list[Callable[[], None]] = []
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        self.calls.append(lambda: function(*arguments))
+
+    def call_later(self, delay: float, function: Callable[..., None], *arguments: Any) -> Timer:
+        timer = Timer(self.now + delay, function, arguments, [0])
+        self.timers.append(timer)
+        self.timers.sort(key=lambda timer: timer.at)
+        return timer
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def run(self) -> None:
+        """Do what was asked for, and what is asked for meanwhile."""
+        while self.calls:
+            self.calls.pop(0)()
+
+    def run_timer(self) -> None:
+        """Let time go on until the next timer."""
+        timer = self.timers.pop(0)
+        self.now = max(self.now, timer.at)
+        function, timer.function = timer.function, None
+        if function is not None:
+            function(*timer.arguments)
+        self.run()
+
+    def wait(self, seconds: float) -> None:
+        """Let time go on."""
+        until = self.now + seconds
+        while self.timers and self.timers[0].at <= until:
+            self.run_timer()
+        self.now = until

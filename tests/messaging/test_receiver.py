@@ -1,0 +1,435 @@
+"""The receiving half of a Søcket, by itself: peers, accounts and the way back to them are stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from support.servers import said
+from support.stand_ins import HandWaiters, Loop, settings
+
+from netmsg.deadline import Deadline
+from netmsg.errors import ClosedError, ForkedError
+from netmsg.messaging import conversation
+from netmsg.messaging import inbox as inbox_module
+from netmsg.messaging.choices import AckMode
+from netmsg.messaging.conversation import TURNS
+from netmsg.messaging.credit import Credit
+from netmsg.messaging.deliveries import Delivery
+from netmsg.messaging.lane import Lane
+from netmsg.messaging.life import Life
+from netmsg.messaging.receiving import LONG_RUN, Receiver
+from netmsg.wire.envelope import ack_frames
+
+A, B = b"a" * 16, b"b" * 16
+
+
+class Peer:
+    """One that has sent something."""
+
+    def __init__(self, identity: bytes) -> None:
+        self.identity = identity
+        self.credit = Credit(identity, 1000, 1 << 20)
+        self.lane = Lane(identity, nullcontext(), self)
+        self.lent = False
+        self.sock = self
+        self.written = b""
+
+    def fileno(self) -> int:
+        return 7
+
+    def lend(self) -> bool:
+        self.lent = True
+        return True
+
+    def take_back(self) -> None:
+        self.lent = False
+
+    def bursting(self) -> bool:
+        return False
+
+    def on_work(self) -> None:
+        self.written += b"".join(self.lane.control)
+        self.lane.control.clear()
+
+    def take_written(self) -> bytes:
+        """What it has been sent since the last look."""
+        written, self.written = self.written, b""
+        return written
+
+
+class Scene:
+    """It is the accounts, and the way back, too."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.loop = Loop()
+        self.life = Life()
+        self.crashes: list[BaseException] = []
+        self.life.on_crash = self.crashes.append
+        self.lanes: dict[bytes, Lane] = {}
+        self.taken: list[Credit] = []
+        self.answers = 0
+        there: Any = self
+        self.receiver = Receiver(settings(**changes), self.life, self.loop.io, there, self)
+
+    def find(self, identity: bytes) -> Lane | None:
+        return self.lanes.get(identity)
+
+    def answering(self) -> None:
+        self.answers += 1
+
+    def taken_from(self, credit: Credit) -> None:
+        self.taken.append(credit)
+
+    # What the test has happen
+
+    def peer(self, identity: bytes = A) -> Any:
+        peer = Peer(identity)
+        self.lanes[identity] = peer.lane
+        return peer
+
+    def take(self) -> bytes:
+        """As `Søcket.recv` does."""
+        taken = self.receiver.inbox.take(Deadline(0))
+        assert taken is not None
+        message: bytes = taken[1]
+        return message
+
+    def take_delivery(self) -> Delivery:
+        delivery = self.receiver.inbox.take_as(
+            lambda batch, message: Delivery(self.receiver, batch, message[1], message[0]), Deadline(0))
+        assert delivery is not None
+        return delivery
+
+    def look(self, peer: Any) -> bytes:
+        """What has been acknowledged by the end of the next look at what has been taken."""
+        self.loop.pass_time(0.0015)
+        acks: bytes = peer.take_written()
+        return acks
+
+    def acks(self, peer: Any) -> bytes:
+        """What has been acknowledged by now."""
+        self.loop.settle()
+        acks: bytes = peer.take_written()
+        return acks
+
+    @property
+    def is_empty(self) -> bool:
+        try:
+            self.receiver.inbox.take(Deadline(0))
+        except TimeoutError:
+            return True
+        return False
+
+
+@pytest.fixture
+def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
+    def make(**changes: Any) -> Scene:
+        with monkeypatch.context() as patch:
+            patch.setattr(inbox_module, "Waiters", HandWaiters)
+            return Scene(**changes)
+
+    monkeypatch.setattr(HandWaiters, "meanwhile", HandWaiters.meanwhile)
+    monkeypatch.setattr(conversation, "Signal", Signal)
+    return make
+
+
+@pytest.fixture
+def scene(scenes: Callable[..., Scene]) -> Scene:
+    return scenes()
+
+
+class Signal:
+    """In the place of a descriptor that wakes."""
+
+    def set(self) -> None:
+        pass
+
+
+def ids(*numbers: int) -> list[bytes]:
+    return [b"%016d" % number for number in numbers]
+
+
+def bodies(*numbers: int) -> list[bytes]:
+    return [b"%d" % number for number in numbers]
+
+
+# What arrives
+
+
+def test_messages_are_taken_in_the_order_in_which_they_came(scene: Scene) -> None:
+    a, b = scene.peer(A), scene.peer(B)
+    scene.receiver.arrived(a, bodies(0, 1))
+    scene.receiver.one_arrived(b, b"2")
+    scene.receiver.requests_arrived(a, ids(3), bodies(3))
+    assert [scene.take() for _ in range(4)] == bodies(0, 1, 2, 3) and scene.is_empty
+
+
+def test_what_arrives_counts_against_the_mark_until_it_is_taken(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.arrived(a, [b"12", b"345"])
+    scene.receiver.one_arrived(a, b"6789")
+    assert (a.credit.pending, a.credit.pending_bytes) == (3, 9)
+    for _ in range(3):
+        scene.take()
+    assert scene.is_empty
+    assert (a.credit.pending, a.credit.pending_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("hwm_bytes, weighed", [(1 << 30, False), (1000, True)], ids=["ample", "scarce"])
+def test_many_small_ones_are_weighed_only_where_the_mark_in_bytes_is_scarce(scenes: Callable[..., Scene],
+                                                                            hwm_bytes: int, weighed: bool) -> None:
+    scene = scenes(recv_hwm=10, recv_hwm_bytes=hwm_bytes)
+    a = scene.peer()
+    scene.receiver.arrived(a, [b"x"] * LONG_RUN)
+    assert a.credit.pending == LONG_RUN and a.credit.pending_bytes == (LONG_RUN if weighed else 0)
+
+
+def test_whoever_waits_is_woken_before_the_network_thread_sleeps(scene: Scene) -> None:
+    a = scene.peer()
+    waiters: Any = scene.receiver.inbox.waiters
+
+    def arrive() -> None:
+        scene.receiver.arrived(a, [b"message"])
+        assert waiters.woken == 0
+        scene.loop.settle()
+
+    HandWaiters.meanwhile = staticmethod(arrive)
+    taken = scene.receiver.inbox.take(Deadline(1))
+    assert taken is not None and taken[1] == b"message"
+
+
+def test_who_has_room_again_is_told_when_somebody_waits_for_that(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.arrived(a, bodies(0, 1))
+    scene.take()
+    a.credit.waits = True
+    scene.take()
+    assert scene.is_empty and scene.taken == []
+    scene.loop.settle()
+    assert scene.taken == [a.credit]
+
+
+def test_once_it_closes_what_arrives_is_neither_delivered_nor_acknowledged(scene: Scene) -> None:
+    a = scene.peer()
+    scene.life.begin_closing()
+    scene.receiver.arrived(a, [b"0"])
+    scene.receiver.one_arrived(a, b"1")
+    scene.receiver.requests_arrived(a, ids(2), bodies(2))
+    assert scene.is_empty and scene.acks(a) == b"" and a.credit.pending == 0
+
+
+# Acknowledgements: when taken
+
+
+def test_a_message_is_acknowledged_when_it_is_taken_and_not_before(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(0, 1, 2), bodies(0, 1, 2))
+    assert scene.look(a) == b""
+    scene.take()
+    assert scene.look(a) == ack_frames(ids(0))
+    scene.take()
+    scene.take()
+    assert scene.look(a) == ack_frames(ids(1, 2))
+    assert scene.is_empty and scene.look(a) == b"" and scene.loop.delays == []
+
+
+def test_what_is_taken_between_two_looks_is_acknowledged_by_the_next(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(*range(10)), bodies(*range(10)))
+    scene.take()
+    assert scene.acks(a) == ack_frames(ids(0))
+    for _ in range(4):
+        scene.take()
+    assert scene.acks(a) == b""
+    assert scene.look(a) == ack_frames(ids(1, 2, 3, 4))
+
+
+def test_nobody_looks_for_as_long_as_nothing_is_taken(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    scene.take()
+    scene.loop.pass_time(1.0)
+    assert scene.loop.delays == [] and scene.acks(a) == ack_frames(ids(0))
+    scene.take()
+    assert scene.look(a) == ack_frames(ids(1))
+
+
+def test_acknowledgements_go_by_the_connection_that_is_there_now(scene: Scene) -> None:
+    old = scene.peer()
+    scene.receiver.requests_arrived(old, ids(0), bodies(0))
+    new = scene.peer()
+    scene.take()
+    assert scene.look(new) == ack_frames(ids(0)) and scene.acks(old) == b""
+
+
+def test_where_no_connection_is_left_the_resend_is_acknowledged(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(0), bodies(0))
+    scene.lanes.clear()
+    scene.take()
+    assert scene.look(a) == b""
+    again = scene.peer()
+    scene.receiver.requests_arrived(again, ids(0), bodies(0))
+    assert scene.acks(again) == ack_frames(ids(0)) and scene.is_empty
+
+
+def test_duplicates_are_not_delivered_and_not_acknowledged_before_the_first_is_taken(scene: Scene) -> None:
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    assert scene.acks(a) == b"" and scene.receiver.arrivals.duplicates == 2
+    assert [scene.take(), scene.take()] == bodies(0, 1) and scene.is_empty
+    assert a.credit.pending == 0
+    assert scene.look(a) == ack_frames(ids(0, 1))
+
+
+def test_ids_count_for_each_sender_by_itself(scene: Scene) -> None:
+    a, b = scene.peer(A), scene.peer(B)
+    scene.receiver.requests_arrived(a, ids(0), [b"a's"])
+    scene.receiver.requests_arrived(b, ids(0), [b"b's"])
+    assert [scene.take(), scene.take()] == [b"a's", b"b's"]
+
+
+# Acknowledgements: on arrival
+
+
+def test_on_arrival_a_message_is_acknowledged_at_once(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(ack_mode=AckMode.ON_ARRIVAL)
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    assert scene.acks(a) == ack_frames(ids(0, 1)) and a.credit.pending == 2
+    assert [scene.take(), scene.take()] == bodies(0, 1)
+    assert scene.look(a) == b""
+
+
+# Acknowledgements: by hand
+
+
+@pytest.fixture
+def manual(scenes: Callable[..., Scene]) -> Scene:
+    return scenes(ack_mode=AckMode.MANUAL)
+
+
+def test_by_hand_a_message_is_acknowledged_when_it_is_answered_for(manual: Scene) -> None:
+    a = manual.peer()
+    manual.receiver.requests_arrived(a, ids(0, 1), [b"12", b"345"])
+    first, second = manual.take_delivery(), manual.take_delivery()
+    assert (first.data, first.identity, second.data) == (b"12", A, b"345") and manual.look(a) == b""
+    second.ack()
+    second.ack()
+    assert manual.look(a) == ack_frames(ids(1))
+    first.ack()
+    assert manual.look(a) == ack_frames(ids(0))
+
+
+def test_by_hand_it_counts_against_the_mark_until_then(manual: Scene) -> None:
+    a = manual.peer()
+    manual.receiver.requests_arrived(a, ids(0, 1), [b"12", b"345"])
+    first, second = manual.take_delivery(), manual.take_delivery()
+    assert manual.is_empty
+    assert (a.credit.pending, a.credit.pending_bytes) == (2, 5)
+    a.credit.waits = True
+    first.ack()
+    second.nack()
+    manual.loop.settle()
+    assert (a.credit.pending, a.credit.pending_bytes) == (0, 0) and manual.taken == [a.credit, a.credit]
+
+
+def test_what_is_refused_is_delivered_again_when_it_is_sent_again(manual: Scene) -> None:
+    a = manual.peer()
+    manual.receiver.requests_arrived(a, ids(0), bodies(0))
+    manual.take_delivery().nack()
+    assert manual.look(a) == b""
+    manual.receiver.requests_arrived(a, ids(0), bodies(0))
+    manual.take_delivery().ack()
+    assert manual.look(a) == ack_frames(ids(0))
+
+
+@pytest.mark.parametrize("first, acks", [("ack", ack_frames(ids(0))), ("nack", b"")])
+def test_the_first_answer_counts(manual: Scene, first: str, acks: bytes) -> None:
+    a = manual.peer()
+    manual.receiver.requests_arrived(a, ids(0), bodies(0))
+    delivery = manual.take_delivery()
+    getattr(delivery, first)()
+    delivery.nack()
+    delivery.ack()
+    assert manual.look(a) == acks and a.credit.pending == 0
+
+
+def test_for_a_message_at_most_once_there_is_nothing_to_answer(manual: Scene) -> None:
+    a = manual.peer()
+    manual.receiver.one_arrived(a, b"plain")
+    delivery = manual.take_delivery()
+    delivery.ack()
+    assert manual.look(a) == b"" and manual.is_empty and a.credit.pending == 0
+
+
+def test_nothing_is_answered_for_once_it_is_closed(manual: Scene) -> None:
+    a = manual.peer()
+    manual.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    first, second = manual.take_delivery(), manual.take_delivery()
+    manual.life.begin_closing()
+    with pytest.raises(ClosedError):
+        first.ack()
+    manual.life.fork()
+    with pytest.raises(ForkedError):
+        second.nack()
+
+
+# The end
+
+
+def test_at_the_end_what_has_been_taken_is_acknowledged_and_the_rest_is_not(scene: Scene) -> None:
+    a, b = scene.peer(A), scene.peer(B)
+    scene.receiver.requests_arrived(a, ids(0, 1, 2), bodies(0, 1, 2))
+    scene.receiver.requests_arrived(b, ids(0), bodies(0))
+    assert [scene.take(), scene.take()] == bodies(0, 1)
+    scene.receiver.acknowledge_taken()
+    assert scene.acks(a) == ack_frames(ids(0, 1)) and scene.acks(b) == b""
+    scene.loop.settle()
+    assert scene.look(a) == b"", "once"
+
+
+def test_a_step_that_fails_is_the_end_of_the_søcket(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    a = scene.peer()
+    scene.receiver.requests_arrived(a, ids(0), bodies(0))
+    scene.lanes[A] = None  # type: ignore[assignment]
+    scene.lanes = None  # type: ignore[assignment]
+    scene.take()
+    scene.loop.settle()
+    assert [type(error) for error in scene.crashes] == [AttributeError]
+    said(caplog)
+
+
+# Conversations
+
+
+def test_messages_that_come_alone_and_are_waited_for_begin_a_conversation(scene: Scene) -> None:
+    a = scene.peer()
+    waiters: Any = scene.receiver.inbox.waiters
+    waiters.waiting.append("somebody")
+    for number in range(TURNS):
+        scene.receiver.one_arrived(a, b"%d" % number)
+    scene.loop.settle()
+    assert a.lent
+    scene.receiver.stop_lending()
+    assert not a.lent
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_several_at_once_or_nobody_who_waits_begin_none(scene: Scene, waiting: bool) -> None:
+    a = scene.peer()
+    waiters: Any = scene.receiver.inbox.waiters
+    for number in range(4 * TURNS):
+        if waiting:
+            waiters.waiting.append("somebody")
+        if waiting and number % 10 == 9:
+            scene.receiver.arrived(a, bodies(0, 1))
+        else:
+            scene.receiver.one_arrived(a, b"%d" % number)
+        waiters.waiting.clear()
+    scene.loop.settle()
+    assert not a.lent
