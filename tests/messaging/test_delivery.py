@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lanes import lane, send_all, take
 
 from netmsg.messaging.delivery import Arrivals, Ledger
 from netmsg.messaging.lane import Lane
 from netmsg.wire.envelope import reliable_frame
-from support.lanes import lane, send_all, take
 
 ALICE, BOB = b"alice", b"bob"
 

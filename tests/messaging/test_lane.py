@@ -7,12 +7,12 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from netmsg.wire.envelope import data_frame, payload_of, reliable_frame
-from netmsg.wire.messages import Frame, Kind, Queued, frame_size
 from support.lanes import joined, lane, send_all, take
 from support.wire_peer import ACK
 from support.wire_peer import frame as encoded
+
+from netmsg.wire.envelope import data_frame, payload_of, reliable_frame
+from netmsg.wire.messages import Frame, Kind, Queued, frame_size
 
 LARGE = 20
 CONTROL = encoded(ACK, bytes(16))

@@ -8,13 +8,13 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lanes import addressed, joined, lane, take
 
 from netmsg.messaging.kept import Kept, Limits
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.routing import Placed, Router, SendMode
 from netmsg.wire.envelope import data_frame, reliable_frame
 from netmsg.wire.messages import Kind, Queued, frame_size
-from support.lanes import addressed, joined, lane, take
 
 MANY = Limits(1000, 1 << 30)
 WAITING = Placed.WAITING

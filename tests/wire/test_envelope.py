@@ -7,15 +7,15 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from netmsg.errors import RemoteProtocolError
-from netmsg.wire.envelope import (ACK, CAPABILITIES, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME, ack_frames,
-                                  capabilities_frame, data_frame, hello_frame, parse_capabilities, parse_hello,
-                                  payload_of, reliable_frame)
-from netmsg.wire.messages import (Capabilities, Kind, Message, Queued, frame_of, frame_size, large_size,
-                                  message_id_of)
 from support.envelopes import message_ids, pattern
 from support.wire_peer import frame as encoded
+
+from netmsg.errors import RemoteProtocolError
+from netmsg.wire.envelope import (
+    ACK, CAPABILITIES, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME, ack_frames, capabilities_frame, data_frame,
+    hello_frame, parse_capabilities, parse_hello, payload_of, reliable_frame,
+)
+from netmsg.wire.messages import Capabilities, Kind, Message, Queued, frame_of, frame_size, large_size, message_id_of
 
 IDENTITY = bytes(range(16))
 MESSAGE_ID = bytes(range(100, 116))

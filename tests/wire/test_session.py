@@ -9,14 +9,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.envelopes import PLENTY, Envelope, flatten, pieces
+from support.wire_peer import capabilities, frame, hello
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import CAPABILITIES, DATA
 from netmsg.wire.messages import Capabilities
 from netmsg.wire.session import TRANSITIONS, Liveness, Session, State
 from netmsg.wire.sniffing import Sniffed
-from support.envelopes import PLENTY, Envelope, flatten, pieces
-from support.wire_peer import capabilities, frame, hello
 
 OURS = b"our own identity"
 THEIRS = b"peer's identity!"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.envelopes import PLENTY, message_ids, pattern, pieces
+from support.wire_peer import capabilities, frame, hello
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire import envelope
 from netmsg.wire.dialect import Dialect
 from netmsg.wire.envelope import LARGE_FRAME, data_frame, reliable_frame
-from netmsg.wire.messages import (ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, MESSAGES, RELIABLE_MESSAGES, Capabilities,
-                                  Kind, Queued, frame_of)
+from netmsg.wire.messages import (
+    ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, MESSAGES, RELIABLE_MESSAGES, Capabilities, Kind, Queued, frame_of,
+)
 from netmsg.wire.version_1 import Version1
-from support.envelopes import PLENTY, message_ids, pattern, pieces
-from support.wire_peer import capabilities, frame, hello
 
 OURS = b"our own identity"
 THEIRS = b"peer's identity!"
