@@ -59,7 +59,7 @@ class Dialect(ABC):
     """One connection's. It reads no clock, waits for nothing, and knows nothing of peers and queues."""
 
     name: str
-    """What `PeerInfo.protocol` says."""
+    """What `PeerInfo.dialect` says."""
     heartbeat: bytes
     """What is sent while there is nothing else to send."""
     decoder: Decoder

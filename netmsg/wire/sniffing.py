@@ -15,7 +15,7 @@ from .envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, IDENT
 from .framing import HANDSHAKE_BOUND
 from .version_1 import Version1
 
-__all__ = ["Sniffed", "dialect_of", "opening_dialect", "refusal_of", "sniff", "stranger"]
+__all__ = ["SPOKEN", "Sniffed", "dialect_of", "opening_dialect", "refusal_of", "sniff", "stranger"]
 
 _VERSION_1 = b"\x00\x00\x00\x12\x01"
 _LEGACY = b"\x00\x00\x00\x10"
@@ -54,7 +54,8 @@ def sniff(first: bytes) -> Sniffed | None:
     return Sniffed.UNKNOWN
 
 
-_SPOKEN: Final[dict[Sniffed, Callable[[int], Dialect]]] = {Sniffed.VERSION_1: Version1}
+SPOKEN: Final[dict[Sniffed, Callable[[int], Dialect]]] = {Sniffed.VERSION_1: Version1}
+"""The dialects, each of which is made for one connection, with the size of the largest message."""
 _REFUSALS: Final = {
     Sniffed.WEBSOCKET: b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
                        b"Content-Length: 35\r\n\r\nWebSocket origins are not allowed.\r\n",
@@ -68,7 +69,7 @@ def opening_dialect(max_message_size: int) -> Dialect:
 
 def dialect_of(sniffed: Sniffed, max_message_size: int) -> Dialect | None:
     """A dialect for one connection to such an end; ``None`` if we do not speak it."""
-    spoken = _SPOKEN.get(sniffed)
+    spoken = SPOKEN.get(sniffed)
     return None if spoken is None else spoken(max_message_size)
 
 

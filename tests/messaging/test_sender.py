@@ -235,7 +235,7 @@ def test_large_messages_are_not_copied(scene: Scene) -> None:
     a = scene.joins(A)
     large = b"x" * 200_000
     scene.send(large)
-    assert a.queue[0][1] is large
+    assert payload_of(a.queue[0]) is large
 
 
 # The short way
