@@ -4,7 +4,7 @@ The time of such a round trip is the waking of threads. Ordinarily the network t
 wakes the thread that waits in ``recv``. While a conversation lasts, the waiting thread polls and reads the connections
 by itself, and the network thread sleeps.
 
-Only reading is lent, and only what is exactly one DATA frame is taken. Anything else, be it a heartbeat, half a frame
+Only reading is lent, and only what is exactly one small message is taken. Anything else, be it a heartbeat, half of one
 or the end, stays where it is and ends the conversation: the network thread takes the right to read back and goes on as
 ever. The right (`Peer.lent`) is guarded by the lane's lock, so it can be taken back at any moment, and an interrupt in
 the waiting thread leaves nothing half done: what it has read is kept by the peer until it is delivered. Rejected: that

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from ..wire.envelope import Frame
 from .lane import Lane
 
 __all__ = ["Arrivals", "Due", "Ledger"]
@@ -20,7 +19,6 @@ class Due(NamedTuple):
     """A message that has been unacknowledged for too long."""
 
     message_id: bytes
-    frame: Frame
     give_up: bool
     """It has been sent again as often as it may."""
 
@@ -115,7 +113,8 @@ class Ledger(Generic[R]):
             long_ago = 0
         due = []
         resends = self._resends
-        for message_id, (number, frame) in lane.unacked.items():
+        for message_id, message in lane.unacked.items():
+            number = message.number
             again = resends.get(message_id)
             if again is None:
                 if number > long_ago:
@@ -125,7 +124,7 @@ class Ledger(Generic[R]):
                 continue
             elif again.due_at > now:
                 continue
-            due.append(Due(message_id, frame, not self.may_resend(message_id, now)))
+            due.append(Due(message_id, not self.may_resend(message_id, now)))
         return due
 
     def may_resend(self, message_id: bytes, now: float) -> bool:

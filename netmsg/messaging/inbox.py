@@ -21,7 +21,7 @@ from ..locks import new_lock
 from ..waiting import Signal, Ticket, Waiters
 from .credit import Credit
 
-__all__ = ["Batch", "Inbox", "NOTHING", "RequestBatch"]
+__all__ = ["Batch", "Inbox", "NOTHING", "ReliableBatch"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Batch:
         return []
 
 
-class RequestBatch(Batch):
+class ReliableBatch(Batch):
     """Messages that are acknowledged as they are taken."""
 
     __slots__ = ("acknowledged", "message_ids", "ticking", "watched")
@@ -84,7 +84,7 @@ class Inbox:
     ``finished(batch)`` when all of a batch has been taken; both by the taker, and perhaps more than once. ``manual``:
     no batch becomes current, so that everybody has to ask."""
 
-    def __init__(self, watch: Callable[[RequestBatch], None], finished: Callable[[Batch], None], *,
+    def __init__(self, watch: Callable[[ReliableBatch], None], finished: Callable[[Batch], None], *,
                  manual: bool = False) -> None:
         self.current = NOTHING
         """What `take` and the hot path of ``recv`` take from."""
@@ -124,7 +124,7 @@ class Inbox:
             if not self.last.queue:
                 self._finish(self.last)
 
-    def unwatch(self, batch: RequestBatch) -> None:
+    def unwatch(self, batch: ReliableBatch) -> None:
         """Stop taking from ``batch`` unasked: the next taker comes by `refill`, and has it watched again."""
         with self._lock:
             batch.watched = False
@@ -152,7 +152,7 @@ class Inbox:
             if self._closed:
                 return NOTHING
             if not batch.watched:
-                assert isinstance(batch, RequestBatch)
+                assert isinstance(batch, ReliableBatch)
                 self._watch(batch)
                 batch.watched = True
             if self._signal is None and not self._manual:
@@ -301,7 +301,7 @@ class Inbox:
                     self._finish(batch)
                 if self._signal is not None and not self._ready():
                     self._clear_signal()
-            if taken and isinstance(batch, RequestBatch):
+            if taken and isinstance(batch, ReliableBatch):
                 self._watch(batch)
             return taken
         except BaseException:

@@ -1,7 +1,7 @@
 """Messages that have no connection yet, or none any more. Pure.
 
 An interrupt (Ctrl-C) may come at any call. So what belongs together is changed in a row without one, or with one at its
-end: the count and the frame that it counts, and, in `Router`, the place that a frame leaves and the one it goes to.
+end: the count and the message that it counts, and, in `Router`, the place that a message leaves and the one it goes to.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from ..wire.envelope import Frame, frame_size
+from ..wire.messages import Queued, large_size
 
-__all__ = ["Kept", "Limits", "Parked", "large_size"]
+__all__ = ["Kept", "Limits", "Parked"]
 
 MOST_MARKS: Final = 10
 """So many times its marks a Søcket keeps for absent peers, all of them together."""
@@ -24,36 +24,31 @@ class Limits(NamedTuple):
     bytes: int
 
 
-def large_size(frame: Frame) -> int:
-    """What ``frame`` counts for in bytes: nothing, unless it is kept as (header, payload)."""
-    return frame_size(frame) if isinstance(frame, tuple) else 0
-
-
-class Kept(deque[Frame]):
-    """Frames, oldest first, and how many bytes the large ones among them have."""
+class Kept(deque[Queued]):
+    """Messages, oldest first, and how many bytes the large ones among them have."""
 
     large = 0
     before = 0
     """Of published ones: so many peers had come when the last of them was given back."""
 
-    def add(self, frame: Frame) -> None:
-        large = large_size(frame) if type(frame) is tuple else 0
+    def add(self, message: Queued) -> None:
+        large = large_size(message)
         self.large += large
-        self.append(frame)
+        self.append(message)
 
-    def put_back(self, frames: list[Frame]) -> None:
+    def put_back(self, messages: list[Queued]) -> None:
         """In front of the others."""
-        large = sum(map(large_size, frames))
-        backwards = frames[::-1]
+        large = sum(map(large_size, messages))
+        backwards = messages[::-1]
         self.large += large
         self.extendleft(backwards)
 
-    def drop_oldest(self) -> Frame:
-        frame = self[0]
-        large = large_size(frame)
+    def drop_oldest(self) -> Queued:
+        message = self[0]
+        large = large_size(message)
         self.large -= large
         del self[0]
-        return frame
+        return message
 
     def is_full(self, limits: Limits) -> bool:
         return len(self) >= limits.messages or self.large >= limits.bytes
@@ -83,36 +78,36 @@ class Parked:
     def _is_full(self) -> bool:
         return self.count >= self._together.messages or self.large >= self._together.bytes
 
-    def add(self, identity: bytes, frame: Frame) -> None:
+    def add(self, identity: bytes, message: Queued) -> None:
         kept = self._by_identity.setdefault(identity, Kept())
-        large = large_size(frame)
+        large = large_size(message)
         self.count += 1
         self.large += large
         kept.large += large
-        kept.append(frame)
+        kept.append(message)
 
-    def put_back(self, identity: bytes, frames: list[Frame]) -> None:
+    def put_back(self, identity: bytes, messages: list[Queued]) -> None:
         """In front of the others for that peer."""
-        if not frames:
+        if not messages:
             return
         kept = self._by_identity.setdefault(identity, Kept())
-        count, large, backwards = len(frames), sum(map(large_size, frames)), frames[::-1]
+        count, large, backwards = len(messages), sum(map(large_size, messages)), messages[::-1]
         self.count += count
         self.large += large
         kept.large += large
         kept.extendleft(backwards)
 
-    def drop_oldest(self, identity: bytes) -> Frame:
+    def drop_oldest(self, identity: bytes) -> Queued:
         """Of those for that peer."""
         kept = self._by_identity[identity]
-        frame = kept[0]
-        large = large_size(frame)
+        message = kept[0]
+        large = large_size(message)
         self.count -= 1
         self.large -= large
         kept.large -= large
         del kept[0]
         self.tidy(identity)
-        return frame
+        return message
 
     def tidy(self, identity: bytes) -> None:
         """Forget a peer for whom nothing is kept any more."""
@@ -124,12 +119,12 @@ class Parked:
         what there is for all together; then that of the peer for whom messages have been kept for the longest."""
         kept = self._by_identity.get(identity)
         if self._is_full and (kept is None or not kept.is_full(self._limits)):
-            return next((one for one, frames in self._by_identity.items() if frames), None)
+            return next((one for one, messages in self._by_identity.items() if messages), None)
         return identity if kept else None
 
-    def take_all(self) -> list[Frame]:
+    def take_all(self) -> list[Queued]:
         """The end."""
-        frames: list[Frame] = [frame for kept in self._by_identity.values() for frame in kept]
+        messages: list[Queued] = [message for kept in self._by_identity.values() for message in kept]
         self._by_identity.clear()
         self.count = self.large = 0
-        return frames
+        return messages

@@ -1,51 +1,44 @@
-"""What one peer is still to be sent: the frames queued, the write in progress, the messages not acknowledged. Pure.
+"""What one peer is still to be sent: the messages queued, the write in progress, those not acknowledged. Pure.
 
-A frame stays at the head of the queue until the kernel has its last byte. The write in progress is one object, stored
+A message stays at the head of the queue until the kernel has its last byte. The write in progress is one object, stored
 before the system call, whose count of bytes the call itself appends to: so neither a death nor an interrupt between
-the call and the bookkeeping loses a frame, repeats one or splices two.
+the call and the bookkeeping loses a message, repeats one or splices two.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from ..wire.envelope import Frame, frame_header, frame_size
+from ..wire.messages import Frame, Message, Queued, frame_of, frame_size, large_size
 
-__all__ = ["Addressed", "Lane", "Write", "is_addressed"]
+__all__ = ["Lane", "Write"]
 
 FRAMES_A_WRITE: Final = 512
 LARGE_FRAMES_A_WRITE: Final = 64
 LARGE_WRITE: Final = 1 << 20
 
 
-class Addressed(bytes):
-    """The bytes of a frame, or the header of a large one, that was sent by identity: nobody else may have it."""
-
-    __slots__ = ()
-
-
-def is_addressed(frame: Frame) -> bool:
-    return type(frame_header(frame)) is Addressed
-
-
 class Write:
-    """One write: some whole frames, and how far the kernel has taken them."""
+    """One write: some whole messages, and how far the kernel has taken them."""
 
-    __slots__ = ("buffers", "control", "control_bytes", "counts", "large_bytes", "messages", "size")
+    __slots__ = ("buffers", "control", "control_bytes", "counts", "large_bytes", "messages", "size", "sizes")
 
     def __init__(self, buffers: list[bytes | memoryview], size: int, messages: int, control: int = 0,
-                 control_bytes: int = 0, large_bytes: int = 0) -> None:
+                 control_bytes: int = 0, large_bytes: int = 0, sizes: list[int] | None = None) -> None:
         self.buffers = buffers
         self.size = size
         self.messages = messages
-        """How many frames from the head of the queue it holds."""
+        """How many from the head of the queue it holds."""
         self.control = control
         """How many control frames it begins with,"""
         self.control_bytes = control_bytes
         """of so many bytes together."""
         self.large_bytes = large_bytes
+        self.sizes = sizes
+        """How long each of them is as it was encoded; ``None`` where they are written as they are."""
         self.counts: list[int] = []
         """What each system call has taken."""
 
@@ -73,8 +66,9 @@ class Lane:
     """
 
     __slots__ = ("acknowledged", "backlog", "backlog_bytes", "came", "control", "control_bytes", "dead", "dialled",
-                 "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress", "progress_at",
-                 "queue", "sent_bytes", "sent_log", "sent_messages", "unacked", "unacked_large", "window", "writing")
+                 "encode", "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress",
+                 "progress_at", "queue", "sent_bytes", "sent_log", "sent_messages", "unacked", "unacked_large",
+                 "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -83,8 +77,10 @@ class Lane:
         self.owner = owner
         self.dialled = dialled
         """What was dialled to reach this peer; ``None`` if the peer dialled us."""
-        self.queue: list[Frame] = []
+        self.queue: list[Queued] = []
         """Messages, oldest first; always the same list."""
+        self.encode: Callable[[Queued], Frame] | None = None
+        """What makes of them what its peer understands: see `Dialect.encoder`."""
         self.control: list[bytes] = []
         """Control frames: they go out before the messages, and past the marks."""
         self.control_bytes = 0
@@ -101,9 +97,8 @@ class Lane:
         self.sent_bytes = 0
         self.window = window
         """How many messages may be unacknowledged."""
-        self.unacked: dict[bytes, tuple[int, Frame]] = {}
-        """By message id, every at-least-once message given to this peer, oldest first, queued ones included; with what
-        `given` was when it was last queued."""
+        self.unacked: dict[bytes, Message] = {}
+        """By message id, every at-least-once message given to this peer, oldest first, queued ones included."""
         self.unacked_large = 0
         self.given = 0
         """At-least-once messages queued here so far, those sent again included. What was queued as number n has been
@@ -148,18 +143,20 @@ class Lane:
         write = self.writing
         if write is not None:
             return write
-        frames = [] if self.held or self.finishing else self.queue[:FRAMES_A_WRITE]
+        messages = [] if self.held or self.finishing else self.queue[:FRAMES_A_WRITE]
         if self.control:
-            write = _gather(self.control[:], frames)
-        elif not frames:
+            write = _gather(self.control[:], messages, self.encode)
+        elif not messages:
             return None
+        elif self.encode is not None:
+            write = _gather([], messages, self.encode)
         else:
             try:
-                data = b"".join(frames)  # type: ignore[arg-type]
-            except TypeError:  # there are large ones among them
-                write = _gather([], frames)
+                data = b"".join(messages)  # type: ignore[arg-type]
+            except TypeError:
+                write = _join(messages)
             else:
-                write = Write([data], len(data), len(frames))
+                write = Write([data], len(data), len(messages))
         self.writing = write
         return write
 
@@ -181,67 +178,84 @@ class Lane:
         self.sent_messages += messages
         self.sent_bytes += size
 
-    def drop_oldest(self) -> Frame | None:
+    def drop_oldest(self) -> Queued | None:
         """Take out the oldest message that no write holds. Under the lock."""
         index = self.writing.messages if self.writing is not None else 0
         if index >= len(self.queue):
             return None
-        frame = self.queue.pop(index)
-        if isinstance(frame, tuple):
-            self.large_bytes -= frame_size(frame)
-        return frame
+        message = self.queue[index]
+        large = large_size(message)
+        # No call from here on, and so no interrupt: it is dropped and no longer counted, or neither.
+        self.large_bytes -= large
+        del self.queue[index]
+        return message
 
-    def take_back(self) -> list[Frame]:
+    def take_back(self) -> list[Queued]:
         """Empty the queue: all that was not handed to the kernel whole, in order. Under the lock; may be repeated.
 
-        A frame handed over in part counts as not sent: the peer cannot have got it. While `finishing`, those of the
+        A message handed over in part counts as not sent: the peer cannot have got it. While `finishing`, those of the
         write in progress stay.
         """
         if self.finishing and self.writing is not None:
             count = len(self.queue)
             kept = self.writing.messages
-            frames = self.queue[kept:count]
+            messages = self.queue[kept:count]
             del self.queue[kept:count]
-            self.large_bytes -= sum(frame_size(frame) for frame in frames if isinstance(frame, tuple))
-            return frames
+            self.large_bytes -= sum(map(large_size, messages))
+            return messages
         write, self.writing = self.writing, None
         sent = 0
         if write is not None:
             done = sum(write.counts) - write.control_bytes
-            for frame in self.queue[:write.messages]:
-                done -= frame_size(frame)
+            for size in write.sizes or map(frame_size, self.queue[:write.messages]):
+                done -= size
                 if done < 0:
                     break
                 sent += 1
-        count = len(self.queue)  # a sender that appends from here on sees `dead`, and comes back for its frame
-        frames = self.queue[sent:count]
+        count = len(self.queue)  # a sender that appends from here on sees `dead`, and comes back for its own
+        messages = self.queue[sent:count]
         del self.queue[:count]
         self.control.clear()
         self.control_bytes = 0
         self.large_bytes = 0
         self.sent_messages += sent
-        return frames
+        return messages
 
 
-def _gather(controls: list[bytes], frames: list[Frame]) -> Write:
-    """A write of ``controls`` and as many frames as make a good one, large payloads uncopied."""
+def _join(messages: list[Queued]) -> Write:
+    """A write of messages among which are not only bare ones."""
+    try:
+        data = b"".join([message if type(message) is bytes else message.frame  # type: ignore[union-attr, misc]
+                         for message in messages])
+    except TypeError:  # there are large ones among them
+        return _gather([], messages, None)
+    return Write([data], len(data), len(messages))
+
+
+def _gather(controls: list[bytes], messages: list[Queued], encode: Callable[[Queued], Frame] | None) -> Write:
+    """A write of ``controls`` and as many messages as make a good one, large payloads uncopied."""
     buffers: list[bytes | memoryview] = [b"".join(controls)] if controls else []
     control_bytes = len(buffers[0]) if controls else 0
     small: list[bytes] = []
-    size = large = messages = 0
-    for frame in frames:
+    sizes: list[int] = []
+    total = large = 0
+    for message in messages:
+        large += large_size(message)
+        frame = frame_of(message) if encode is None else encode(message)
         if isinstance(frame, tuple):
             if small:
                 buffers.append(b"".join(small))
                 small = []
             buffers.extend(frame)
-            large += frame_size(frame)
+            size = len(frame[0]) + len(frame[1])
         else:
             small.append(frame)
-        size += frame_size(frame)
-        messages += 1
-        if size >= LARGE_WRITE or len(buffers) >= LARGE_FRAMES_A_WRITE:
+            size = len(frame)
+        sizes.append(size)
+        total += size
+        if total >= LARGE_WRITE or len(buffers) >= LARGE_FRAMES_A_WRITE:
             break
     if small:
         buffers.append(b"".join(small))
-    return Write(buffers, sum(map(len, buffers)), messages, len(controls), control_bytes, large)
+    return Write(buffers, control_bytes + total, len(sizes), len(controls), control_bytes, large,
+                 None if encode is None else sizes)

@@ -22,10 +22,10 @@ from ..sockets.liveness import hung_up
 from ..speaking import say_soon
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
-from ..wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT_FRAME, Capabilities, parse_capabilities
-from ..wire.framing import READ_SIZE, Run
+from ..wire.messages import (
+    ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, MESSAGES, READ_SIZE, RELIABLE_MESSAGES, Capabilities, Run,
+)
 from ..wire.session import Liveness, Session, State
-from ..wire.sniffing import Dialect
 from .credit import Credit
 from .inbox import Batch
 from .lane import Lane
@@ -47,8 +47,6 @@ FIRST_READ: Final = 4096
 """Bytes received at a time before a peer is let in: what it has to say behind its HELLO can wait in the kernel."""
 CONTROL_MARK: Final = 1 << 20
 """Bytes of control frames waiting for a peer above which it is not read: it asks for more than it takes."""
-FORBIDDEN: Final = (b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-                    b"Content-Length: 35\r\n\r\nWebSocket origins are not allowed.\r\n")
 
 
 class Inlet(Protocol):
@@ -61,7 +59,7 @@ class Inlet(Protocol):
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None: ...
 
-    def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
+    def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
 
     def settle_taken(self) -> None:
         """Count as taken what was taken, although nobody has said so yet."""
@@ -293,12 +291,16 @@ class Peer:
         try:
             complete = self.session.greet(chunk)
         except RemoteProtocolError as error:
-            if self.session.dialect is Dialect.WEBSOCKET:
-                self._refuse_websocket()
+            self._refuse(self.session.answer())
             self.close(str(error), error)
             return
+        answer = self.session.answer()
+        if answer:
+            self.lane.add_control(answer)
+            self._io.work.add(self)
         if complete and was is State.OPENING:
             self.identity = self.lane.identity = self.session.peer_identity
+            self.lane.encode = self.session.dialect.encoder()
             self._reading = False  # until it is let in: what it has to say can wait in the kernel
             self._watch()
             self._home.greeted(self)
@@ -307,12 +309,13 @@ class Peer:
             self._reading = not self.session.decoder.buffered
             self._watch()
 
-    def _refuse_websocket(self) -> None:
-        try:
-            self.transport.send_one(FORBIDDEN)
-            self.transport.end_sending()
-        except OSError:
-            pass
+    def _refuse(self, refusal: bytes) -> None:
+        if refusal:
+            try:
+                self.transport.send_one(refusal)
+                self.transport.end_sending()
+            except OSError:
+                pass
 
     def challenge(self) -> None:
         """Another connection has this identity: however long it takes to find out which of them is alive."""
@@ -363,8 +366,8 @@ class Peer:
         if self.lent or not self._reading:  # an event from before it was paused
             return
         transport = self.transport
-        decoder = self.session.decoder
         for _ in range(READS_A_ROUND):
+            decoder = self.session.decoder
             try:
                 chunk = transport.receive(FIRST_READ if self.open_since is None else decoder.read_size)
             except BlockingIOError:
@@ -415,23 +418,26 @@ class Peer:
     def _take(self, runs: list[Run]) -> None:
         inlet = self._inlet
         for kind, bodies, message_ids in runs:
-            if kind == DATA:
+            if kind == MESSAGES:
                 self.received_messages += len(bodies)
                 inlet.arrived(self, bodies)
-            elif kind == DATA_REQ:
+            elif kind == RELIABLE_MESSAGES:
                 assert message_ids is not None
                 self.received_messages += len(bodies)
-                inlet.requests_arrived(self, message_ids, bodies)
-            elif kind == ACK:
+                inlet.reliable_arrived(self, message_ids, bodies)
+            elif kind == ACKNOWLEDGEMENTS:
                 self._outlet.acknowledged(self, bodies)
                 if self._life.closing:
                     self._home.acknowledged()
             elif kind == CAPABILITIES:
                 try:
-                    self._outlet.capable(self, parse_capabilities(bodies[-1]))
+                    self._outlet.capable(self, self.session.dialect.capabilities(bodies[-1]))
                 except RemoteProtocolError as error:
                     self.close(f"protocol error: {error}", error)
                     return
+            elif kind == ANSWERS:
+                self.lane.add_control(b"".join(bodies))
+                self._io.work.add(self)
         decoder = self.session.decoder
         if decoder.error is not None:
             self.close(f"protocol error: {decoder.error}", decoder.error)
@@ -787,9 +793,14 @@ class Peer:
         if not self._closed:
             self.resume()
 
+    def acknowledge(self, message_ids: list[bytes]) -> None:
+        """Tell that these have been received."""
+        self.lane.add_control(self.session.dialect.acknowledgements(message_ids))
+        self._io.work.add(self)
+
     def heartbeat(self) -> None:
         if self.lane.idle and not self.closing and not self.retired:
-            self.lane.add_control(HEARTBEAT_FRAME)
+            self.lane.add_control(self.session.dialect.heartbeat)
             self._io.work.add(self)
 
     @property
@@ -898,6 +909,6 @@ class Peer:
 
     def info(self) -> PeerInfo:
         lane = self.lane
-        return PeerInfo(self.identity, self.address, self.transport.tls, self.session.dialect.value,
+        return PeerInfo(self.identity, self.address, self.transport.tls, self.session.dialect.name,
                         self.connected_since, lane.sent_messages, self.received_messages, len(lane.queue),
                         len(lane.unacked))

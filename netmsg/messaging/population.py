@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
 from ..sockets.liveness import acknowledged_within, hung_up
-from ..wire.envelope import Capabilities
+from ..wire.messages import Capabilities
 from .accounts import Accounts
 from .admission import Claim, Decision, Verdict, decide
 from .asking import Asking

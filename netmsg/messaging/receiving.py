@@ -10,8 +10,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..reactor.reactor import Reactor
-from ..wire.envelope import ack_frames
-from ..wire.framing import READ_SIZE
+from ..wire.messages import READ_SIZE
 from . import exiting
 from .accounts import Accounts
 from .choices import AckMode
@@ -19,7 +18,7 @@ from .conversation import Conversation
 from .credit import Credit
 from .deliveries import Delivery
 from .delivery import Arrivals
-from .inbox import Batch, Inbox, RequestBatch
+from .inbox import Batch, Inbox, ReliableBatch
 from .lane import Lane
 from .life import Life
 from .settings import Settings
@@ -69,13 +68,13 @@ class Receiver:
     # What arrives
 
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
-        """DATA has been received."""
+        """At-most-once messages have been received."""
         self.conversation.interrupt()
         if not self._life.closing:
             self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None:
-        """A single small DATA message has been received: the short way of `arrived`."""
+        """A single small message has been received: the short way of `arrived`."""
         if self.manual or self._life.closing:
             self.arrived(peer, [payload])
             return
@@ -89,8 +88,8 @@ class Receiver:
             self._io.before_sleep(inbox.waiters.notify)
             self.conversation.overhear(peer)
 
-    def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
-        """DATA_REQ has been received."""
+    def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
+        """At-least-once messages have been received."""
         if self._life.closing:
             return  # and not acknowledged, for nobody will take it
         found = self.arrivals.sort(peer.identity, message_ids, payloads)
@@ -117,7 +116,7 @@ class Receiver:
         credit.arrived_bytes += size
         inbox = self.inbox
         if message_ids is not None:
-            inbox.deliver(RequestBatch(credit, payloads, message_ids, size))
+            inbox.deliver(ReliableBatch(credit, payloads, message_ids, size))
         elif until_taken:
             inbox.deliver(Batch(credit, messages, count, size))
         else:
@@ -129,7 +128,7 @@ class Receiver:
 
     def _finish_batch(self, batch: Batch) -> None:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
-        if isinstance(batch, RequestBatch):
+        if isinstance(batch, ReliableBatch):
             self._io.call(self._look_at_batch, batch)
         credit = batch.credit
         if credit is not None and credit.waits:
@@ -138,11 +137,11 @@ class Receiver:
     def _taken_from(self, credit: Credit) -> None:
         self._accounts.taken_from(credit)
 
-    def _watch_batch(self, batch: RequestBatch) -> None:
+    def _watch_batch(self, batch: ReliableBatch) -> None:
         """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
         self._io.call(self._look_at_batch, batch)
 
-    def _look_at_batch(self, batch: RequestBatch) -> None:
+    def _look_at_batch(self, batch: ReliableBatch) -> None:
         """Acknowledge what has been taken, and look again soon for as long as more is."""
         taken = batch.taken_ids()
         if taken:
@@ -151,7 +150,7 @@ class Receiver:
             batch.ticking = True
             self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
 
-    def _look_at_batch_again(self, batch: RequestBatch) -> None:
+    def _look_at_batch_again(self, batch: ReliableBatch) -> None:
         taken = batch.taken_ids()
         if not taken:
             self.inbox.unwatch(batch)
@@ -173,8 +172,7 @@ class Receiver:
         """On the newest connection under that identity; if there is none, the resend will ask again."""
         lane = self._answers.find(sender)
         if lane is not None:
-            lane.add_control(ack_frames(message_ids))
-            self._io.work.add(lane.owner)
+            lane.owner.acknowledge(message_ids)
 
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""

@@ -2,21 +2,24 @@
 
 The owner serialises the calls (the Søcket's ``route`` lock), with one exception that has its own rules: a sender may
 append to the queue of a lane it found in `Router.ring` without asking, if it looks at the lane's ``dead`` afterwards
-and calls `give_back` when it is set. Whoever comes second, that sender or the `leave` of the peer, finds the frame.
+and calls `give_back` when it is set. Whoever comes second, that sender or the `leave` of the peer, finds the message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from ..wire.envelope import LARGE_FRAME, Frame, frame_header
+from ..wire.envelope import LARGE_FRAME
+from ..wire.messages import Kind, Queued, large_size, message_id_of
 from .choices import SendMode
-from .kept import Kept, Limits, Parked, large_size
-from .lane import Lane, is_addressed
+from .kept import Kept, Limits, Parked
+from .lane import Lane
 
 __all__ = ["Departure", "Placed", "Router", "Squeezed"]
+
+_RELIABLE: Final = Kind.RELIABLE  # looking it up in its class would be slow
 
 
 class Placed(Enum):
@@ -33,7 +36,7 @@ class Squeezed(NamedTuple):
 
     lanes: Iterable[Lane]
     """Lanes that have got something to send."""
-    dropped: list[tuple[Frame, bytes | None]]
+    dropped: list[tuple[Queued, bytes | None]]
     """Messages that went for it, and whose queue they were in; where nothing could go, the message itself."""
     refused: bool
     """Whether it was not placed anywhere."""
@@ -42,7 +45,7 @@ class Squeezed(NamedTuple):
 class Departure(NamedTuple):
     """What the departure of a peer did."""
 
-    dead: list[Frame]
+    dead: list[Queued]
     """Messages that went with it."""
     ready: list[Lane]
     """Lanes that have got something to send."""
@@ -70,8 +73,13 @@ class Router:
         self._by_identity: dict[bytes, Lane] = {}
         self._came = 0
         self.large = min(LARGE_FRAME, max(1, limits.bytes // limits.messages))
-        """From this many bytes of payload on a frame has to be kept as (header, payload), and is counted in bytes: any
-        smaller message reaches the mark in messages first."""
+        """From this many bytes of payload on a message has to be kept in two, and is counted in bytes: any smaller one
+        reaches the mark in messages first."""
+        self.bare = Kind.PUBLISHED if mode is SendMode.PUBLISH else Kind.PLAIN
+        """What a message is of which nothing else is said."""
+
+    def kind_of(self, message: Queued) -> Kind:
+        return self.bare if isinstance(message, bytes) else message.kind
 
     # Peers
 
@@ -84,8 +92,8 @@ class Router:
         self._came += 1
         lane.came = self._came
         self._by_identity[lane.identity] = lane
-        for frame in self._take_copies(lane.dialled, lane):
-            self._give(lane, frame)
+        for message in self._take_copies(lane.dialled, lane):
+            self._give(lane, message)
         self._fill(lane)
         self._note_backlog(lane, len(lane.queue), lane.large_bytes)
         self.ring += (lane,)
@@ -97,18 +105,18 @@ class Router:
         old.finishing = finish
         old.dead = True
         with old.lock:
-            frames = old.take_back()
+            messages = old.take_back()
         if self._reliable:
-            frames = self._take_unacked(old)
+            messages = self._take_unacked(old)
         new.dead = False
         new.came = old.came
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         copies = self._take_copies(new.dialled, new)
-        for frame in copies:
-            self._give(new, frame)
-        for frame in frames:
-            self._give(new, frame)
+        for message in copies:
+            self._give(new, message)
+        for message in messages:
+            self._give(new, message)
         if self._reliable:
             self.refill(new)
         left = max(0, old.backlog - old.sent_messages)
@@ -124,7 +132,7 @@ class Router:
         self._note_backlog(lane, left + len(copies), (lane.backlog_bytes if left else 0) + _size_of_large(copies))
         return [lane]
 
-    def _take_copies(self, endpoint: object, lane: Lane) -> list[Frame]:
+    def _take_copies(self, endpoint: object, lane: Lane) -> list[Queued]:
         """For a lane; but not for one whose peer was there when they were published, and has had them."""
         kept = self.copies.get(endpoint)
         if not kept or kept.before >= lane.came:
@@ -152,56 +160,57 @@ class Router:
     def give_back(self, lane: Lane) -> Departure:
         """Take back what is in the queue of a dead lane. May be called any number of times."""
         with lane.lock:
-            frames = lane.take_back()
+            messages = lane.take_back()
         heir = self._by_identity.get(lane.identity)
         if heir is not None and heir is not lane and not self._reliable:
-            self._inherit(heir, frames)
-            return Departure([], [heir] if frames else [])
-        dead: list[Frame] = []
+            self._inherit(heir, messages)
+            return Departure([], [heir] if messages else [])
         if self._reliable:
-            frames = self._take_unacked(lane)
-        if self._mode is SendMode.PUBLISH and frames:
-            if lane.dialled is not None:
-                copies = self.copies.setdefault(lane.dialled, Kept())
-                copies.before = self._came
-                for frame in frames:
-                    # There may be more than the marks allow: see `_is_catching_up`.
-                    if is_addressed(frame) or copies.is_full(self._limits):
-                        dead.append(frame)
-                    else:
-                        copies.add(frame)
-            else:
-                dead = frames
-            return Departure(dead, [])
-        anybodys = []
-        for frame in frames:
-            if not is_addressed(frame):
-                anybodys.append(frame)
-            elif not self._reliable:
-                dead.append(frame)
-        if self._reliable:
-            self.parked.put_back(lane.identity, [frame for frame in frames if is_addressed(frame)])
+            messages = self._take_unacked(lane)
+        dead: list[Queued] = []
+        anybodys: list[Queued] = []
+        addressed: list[Queued] = []
+        for message in messages:
+            kind = self.kind_of(message)
+            if kind is Kind.PLAIN:
+                anybodys.append(message)
+            elif kind is Kind.RELIABLE:
+                (anybodys if message.addressee is None else addressed).append(message)  # type: ignore[union-attr]
+            elif kind is not Kind.PUBLISHED or not self._keep_copy(lane, message):
+                dead.append(message)
+        self.parked.put_back(lane.identity, addressed)
         self.waiting.put_back(anybodys)
         return Departure(dead, self.distribute())
 
+    def _keep_copy(self, lane: Lane, message: Queued) -> bool:
+        """Of a message published, for a peer that we are going to dial again."""
+        if lane.dialled is None:
+            return False
+        copies = self.copies.setdefault(lane.dialled, Kept())
+        copies.before = self._came
+        if copies.is_full(self._limits):  # there may be more than the marks allow: see `_is_catching_up`
+            return False
+        copies.add(message)
+        return True
+
     @staticmethod
-    def _take_unacked(lane: Lane) -> list[Frame]:
+    def _take_unacked(lane: Lane) -> list[Queued]:
         """All that a lane has to be acknowledged; its queue holds nothing else, except copies being sent again."""
-        frames = [frame for _, frame in lane.unacked.values()]
+        messages: list[Queued] = [*lane.unacked.values()]
         lane.unacked.clear()
         lane.unacked_large = 0
-        return frames
+        return messages
 
-    def _inherit(self, heir: Lane, frames: list[Frame]) -> None:
+    def _inherit(self, heir: Lane, messages: list[Queued]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless
         newer messages are on their way already."""
         with heir.lock:
             if heir.held and (heir.writing is None or not heir.writing.messages):
-                heir.queue[:0] = frames
-                heir.large_bytes += _size_of_large(frames)
+                heir.queue[:0] = messages
+                heir.large_bytes += _size_of_large(messages)
                 return
-        for frame in frames:
-            self._give(heir, frame)
+        for message in messages:
+            self._give(heir, message)
 
     def distribute(self) -> list[Lane]:
         """Hand what waits for anybody to the peers with room: the lanes that got something."""
@@ -217,106 +226,107 @@ class Router:
 
     # Messages
 
-    def place(self, frame: Frame, identity: bytes | None = None) -> tuple[Placed, Iterable[Lane]]:
-        """Queue ``frame`` where it belongs: what became of it, and the lanes it went to."""
+    def place(self, message: Queued, identity: bytes | None = None) -> tuple[Placed, Iterable[Lane]]:
+        """Queue ``message`` where it belongs: what became of it, and the lanes it went to."""
         if identity is not None:
-            return self._place_by_identity(frame, identity)
+            return self._place_by_identity(message, identity)
         if self._mode is SendMode.PUBLISH and self.ring:
             if any(not self.has_room(lane) for lane in self.ring):
                 return Placed.FULL, ()
-            return self.publish(frame, self.ring)
+            return self.publish(message, self.ring)
         if self.ring and not self.waiting:
             lane = self.next_with_room()
             if lane is not None:
-                self._give(lane, frame)
+                self._give(lane, message)
                 return Placed.QUEUED, (lane,)
             if not self._reliable:
                 return Placed.FULL, ()
         if not self.waiting_has_room():
             return Placed.FULL, ()
-        self.waiting.add(frame)
+        self.waiting.add(message)
         return Placed.WAITING, ()
 
-    def publish(self, frame: Frame, lanes: Sequence[Lane]) -> tuple[Placed, Sequence[Lane]]:
+    def publish(self, message: Queued, lanes: Sequence[Lane]) -> tuple[Placed, Sequence[Lane]]:
         """A copy to each of ``lanes``; to all of them also where an interrupt comes in between."""
-        large = large_size(frame)
+        large = large_size(message)
         try:
             for lane in lanes:
                 lane.large_bytes += large
-                lane.queue.append(frame)
+                lane.queue.append(message)
         except BaseException:
-            self.publish_to_rest(frame, lanes, lane)
+            self.publish_to_rest(message, lanes, lane)
             raise
         return Placed.QUEUED, lanes
 
-    def publish_to_rest(self, frame: Frame, lanes: Sequence[Lane], last: Lane) -> None:
+    def publish_to_rest(self, message: Queued, lanes: Sequence[Lane], last: Lane) -> None:
         """After an interrupt, which comes after an append and not before it, to ``last``: to those behind."""
-        self.publish(frame, lanes[lanes.index(last) + 1:])
+        self.publish(message, lanes[lanes.index(last) + 1:])
 
-    def _place_by_identity(self, frame: Frame, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
+    def _place_by_identity(self, message: Queued, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
         lane = self._by_identity.get(identity)
         parked = self.parked.of(identity)
         if lane is not None and not parked and self.has_room(lane):
-            self._give(lane, frame)
+            self._give(lane, message)
             return Placed.QUEUED, (lane,)
         if not self._reliable:
             return (Placed.ABSENT if lane is None else Placed.FULL), ()
         if not self.parked.has_room(identity):
             return Placed.FULL, ()
-        self.parked.add(identity, frame)
+        self.parked.add(identity, message)
         return Placed.WAITING, ()
 
-    def squeeze_in(self, frame: Frame, identity: bytes | None = None) -> Squeezed:
-        """Place ``frame``, for which there is no room, where the oldest message of the same queue was: one for one, so
-        that a queue which is longer than its mark, after a peer has gone, is not emptied for it."""
+    def squeeze_in(self, message: Queued, identity: bytes | None = None) -> Squeezed:
+        """Place ``message``, for which there is no room, where the oldest of the same queue was: one for one, so that a
+        queue which is longer than its mark, after a peer has gone, is not emptied for it."""
         if identity is None and self._mode is SendMode.PUBLISH and self.ring:
-            return self._squeeze_into_all(frame)
+            return self._squeeze_into_all(message)
         if identity is None and (self._reliable or not self.ring or self.waiting):
-            dropped = self._make_room_for(frame, self._drop_unplaced, self._unplaced_large)
+            dropped = self._make_room_for(message, self._drop_unplaced, self._unplaced_large)
             if dropped:
-                self.waiting.add(frame)
+                self.waiting.add(message)
         elif self._reliable:
             assert identity is not None
-            return self._squeeze_into_parked(frame, identity)
+            return self._squeeze_into_parked(message, identity)
         else:
             lane = self._by_identity.get(identity) if identity is not None else self.next_in_turn()
-            dropped = self._drop_from(lane, frame)
+            dropped = self._drop_from(lane, message)
             if lane is not None and dropped:
-                self._give(lane, frame)
+                self._give(lane, message)
                 if identity is None:
                     self.turn = self.turn + 1 if self.turn < len(self.ring) else 1
                 return Squeezed((lane,), [(oldest, lane.identity) for oldest in dropped], False)
         if not dropped:
-            return Squeezed((), [(frame, identity)], True)
+            return Squeezed((), [(message, identity)], True)
         return Squeezed((), [(oldest, identity) for oldest in dropped], False)
 
-    def _squeeze_into_parked(self, frame: Frame, identity: bytes) -> Squeezed:
-        dropped: list[tuple[Frame, bytes | None]] = []
+    def _squeeze_into_parked(self, message: Queued, identity: bytes) -> Squeezed:
+        dropped: list[tuple[Queued, bytes | None]] = []
         while not self.parked.has_room(identity):
             whose = self.parked.in_the_way(identity)
             if whose is None:
-                return Squeezed((), [(frame, identity)], True)
+                return Squeezed((), [(message, identity)], True)
             dropped.append((self.parked.drop_oldest(whose), whose))
-        self.parked.add(identity, frame)
+        self.parked.add(identity, message)
         return Squeezed((), dropped, False)
 
-    def _squeeze_into_all(self, frame: Frame) -> Squeezed:
+    def _squeeze_into_all(self, message: Queued) -> Squeezed:
         lanes = []
-        dropped: list[tuple[Frame, bytes | None]] = []
+        dropped: list[tuple[Queued, bytes | None]] = []
         for lane in self.ring:
             if not self.has_room(lane):
-                gone = self._drop_from(lane, frame)
-                dropped += [(oldest, lane.identity) for oldest in gone or [frame]]
+                gone = self._drop_from(lane, message)
+                dropped += [(oldest, lane.identity) for oldest in gone or [message]]
                 if not gone:
                     continue  # all of its queue is being written
             lanes.append(lane)
-        self.publish(frame, lanes)
+        self.publish(message, lanes)
         return Squeezed(lanes, dropped, not lanes)
 
-    def _make_room_for(self, frame: Frame, drop: Callable[[], list[Frame]], large: Callable[[], int]) -> list[Frame]:
+    def _make_room_for(self, message: Queued, drop: Callable[[], list[Queued]],
+                       large: Callable[[], int]) -> list[Queued]:
         """Drop the oldest; and while what is left is at the mark in bytes, more, until as much has gone as comes."""
         dropped = drop()
-        wanted = large_size(frame) - sum(map(large_size, dropped))
+        wanted = large_size(message) - sum(map(large_size, dropped))
         while dropped and wanted > 0 and large() >= self._limits.bytes:
             more = drop()
             if not more:
@@ -325,14 +335,14 @@ class Router:
             wanted -= sum(map(large_size, more))
         return dropped
 
-    def _drop_from(self, lane: Lane | None, frame: Frame) -> list[Frame]:
+    def _drop_from(self, lane: Lane | None, message: Queued) -> list[Queued]:
         if lane is None:
             return []
         with lane.lock:
-            return self._make_room_for(frame, lambda: [f for f in (lane.drop_oldest(),) if f is not None],
+            return self._make_room_for(message, lambda: [f for f in (lane.drop_oldest(),) if f is not None],
                                        lambda: lane.large_bytes)
 
-    def _drop_unplaced(self) -> list[Frame]:
+    def _drop_unplaced(self) -> list[Queued]:
         """The oldest message that is kept for each peer that is away, where that is what stands at the mark; or the
         oldest that waits for anybody."""
         longest = 0 if self.ring else max(map(len, self.copies.values()), default=0)
@@ -372,11 +382,10 @@ class Router:
         known = []
         release = lane.unacked.pop
         for message_id in message_ids:
-            found = release(message_id, None)
-            if found is not None:
+            message = release(message_id, None)
+            if message is not None:
                 known.append(message_id)
-                if type(found[1]) is tuple:
-                    lane.unacked_large -= large_size(found[1])
+                lane.unacked_large -= message.large
         lane.acknowledged += len(known)
         return known, self.refill(lane)
 
@@ -390,30 +399,28 @@ class Router:
 
     def send_again(self, lane: Lane, message_id: bytes) -> None:
         """Queue an unacknowledged message once more."""
-        frame = lane.unacked[message_id][1]
-        large = large_size(frame)
+        message = lane.unacked[message_id]
+        queue = lane.queue
         # No call but the last: see `_give`.
-        lane.large_bytes += large
-        lane.given += 1
-        lane.unacked[message_id] = lane.given, frame
-        lane.queue.append(frame)
+        lane.large_bytes += message.large
+        lane.given = message.number = lane.given + 1
+        queue.append(message)
 
-    def forget(self, lane: Lane, message_id: bytes) -> Frame | None:
-        """Stop expecting an acknowledgement: the frame given up on."""
-        found = lane.unacked.pop(message_id, None)
-        if found is None:
-            return None
-        lane.unacked_large -= large_size(found[1])
-        return found[1]
+    def forget(self, lane: Lane, message_id: bytes) -> Queued | None:
+        """Stop expecting an acknowledgement: the message given up on."""
+        message = lane.unacked.pop(message_id, None)
+        if message is not None:
+            lane.unacked_large -= message.large
+        return message
 
-    def take_all(self) -> list[Frame]:
+    def take_all(self) -> list[Queued]:
         """Every message that has no peer, at the end."""
-        frames = [*self.waiting, *self.parked.take_all()]
+        messages = [*self.waiting, *self.parked.take_all()]
         for copies in self.copies.values():
-            frames.extend(copies)
+            messages.extend(copies)
         self.waiting = Kept()
         self.copies.clear()
-        return frames
+        return messages
 
     # Room
 
@@ -460,24 +467,28 @@ class Router:
         """How many messages have no peer."""
         return len(self.waiting) + self.parked.count + sum(map(len, self._all_copies()))
 
-    # How frames move
+    # How messages move
 
-    def _give(self, lane: Lane, frame: Frame) -> None:
-        large = large_size(frame) if type(frame) is tuple else 0
+    def _give(self, lane: Lane, message: Queued) -> None:
         queue = lane.queue
+        if isinstance(message, bytes):
+            queue.append(message)
+            return
         # From here to the append no call, so that an interrupt finds all of it done or nothing, and because the writer
         # subtracts from `large_bytes` under another lock.
+        large = message.large
         lane.large_bytes += large
-        if self._reliable:
+        if message.kind is _RELIABLE:
             lane.unacked_large += large
-            lane.given = number = lane.given + 1
-            lane.unacked[frame[0][5:21] if large else frame[5:21]] = number, frame  # type: ignore[index]
-        queue.append(frame)
+            lane.given = message.number = lane.given + 1
+            lane.unacked[message.message_id] = message
+        queue.append(message)
 
     def _move(self, kept: Kept, lane: Lane, parked: Parked | None = None) -> None:
         """Give a lane the oldest of what is kept, in ``parked`` or elsewhere."""
-        frame = kept[0]
-        large = large_size(frame) if type(frame) is tuple else 0
+        message = kept[0]
+        large = large_size(message)
+        reliable = None if isinstance(message, bytes) or message.kind is not _RELIABLE else message
         queue = lane.queue
         # From here to the append no call: see `_give`, and `netmsg.messaging.kept`.
         if parked is not None:
@@ -486,11 +497,11 @@ class Router:
         kept.large -= large
         del kept[0]
         lane.large_bytes += large
-        if self._reliable:
+        if reliable is not None:
             lane.unacked_large += large
-            lane.given = number = lane.given + 1
-            lane.unacked[frame[0][5:21] if large else frame[5:21]] = number, frame  # type: ignore[index]
-        queue.append(frame)
+            lane.given = reliable.number = lane.given + 1
+            lane.unacked[reliable.message_id] = reliable
+        queue.append(message)
 
     def _fill(self, lane: Lane) -> None:
         """Give a lane what waits for it and what waits for anybody, in the order of sending: all of it at most once,
@@ -507,10 +518,10 @@ class Router:
             self._move(waiting, lane)
 
 
-def _size_of_large(frames: list[Frame]) -> int:
-    return sum(map(large_size, frames))
+def _size_of_large(messages: list[Queued]) -> int:
+    return sum(map(large_size, messages))
 
 
-def _is_older(one: Frame, other: Frame) -> bool:
+def _is_older(one: Queued, other: Queued) -> bool:
     """Of two at-least-once messages, whose ids are in the order of sending."""
-    return frame_header(one)[5:21] < frame_header(other)[5:21]
+    return message_id_of(one) < message_id_of(other)

@@ -46,14 +46,15 @@ from ..errors import LocalProtocolError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
 from ..waiting import Waiters
-from ..wire.envelope import Capabilities, Frame, data_frame, message_id_of, request_frame
+from ..wire.envelope import data_frame, reliable_frame
+from ..wire.messages import Capabilities, Kind, Queued, message_id_of
 from . import exiting
 from .choices import OnFull, SendMode
 from .connections import Connections
 from .delivery import Ledger
 from .events import Dropped, EventQueue, Full, Undelivered
 from .kept import Limits
-from .lane import Addressed, Lane
+from .lane import Lane
 from .life import Life
 from .losses import Losses
 from .receipts import Receipt
@@ -141,13 +142,13 @@ class Sender:
             with self.route:
                 if self._life.over:
                     self._life.check_open()
-                receipt, frame = self._frame(data, identity)
+                receipt, message = self._message(data, identity)
                 if self.reliable:
-                    placed, lanes = self.router.place(frame, identity)
+                    placed, lanes = self.router.place(message, identity)
                 else:
-                    placed, lanes = self._place(frame, identity)
+                    placed, lanes = self._place(message, identity)
                 if placed is Placed.FULL and drops_oldest and not self.reliable:
-                    squeezed = self.router.squeeze_in(frame, identity)
+                    squeezed = self.router.squeeze_in(message, identity)
                     self._credit = 0
                     lanes = squeezed.lanes
                     placed = Placed.QUEUED if lanes or squeezed.refused else Placed.WAITING
@@ -186,22 +187,20 @@ class Sender:
         with self.route:
             if self._life.over:
                 return
-            receipt, frame = self._frame(data, identity)
+            receipt, message = self._message(data, identity)
             assert receipt is not None
-            placed, lanes = self.router.place(frame, identity)
+            placed, lanes = self.router.place(message, identity)
             if placed is not Placed.FULL:
                 self.ledger.outstanding[receipt.message_id] = receipt
                 outcome.append((receipt, lanes))
                 return
-            squeezed = self.router.squeeze_in(frame, identity)
+            squeezed = self.router.squeeze_in(message, identity)
             if squeezed.refused:
                 receipt._fail(QUEUE_WAS_FULL)
             else:
                 self.ledger.outstanding[receipt.message_id] = receipt
                 for dropped, _ in squeezed.dropped:
-                    message_id = message_id_of(dropped)
-                    assert message_id is not None
-                    self.ledger.give_up(message_id, "dropped: the send queue was full")
+                    self.ledger.give_up(message_id_of(dropped), "dropped: the send queue was full")
             outcome.append((receipt, squeezed.lanes))
         self._report_squeezed(squeezed)
 
@@ -212,32 +211,28 @@ class Sender:
         if self.reliable:
             self._receipt_waiters.notify_all()
 
-    def _frame(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Frame]:
-        """``data`` as it goes over the wire."""
-        large = self.router.large
-        receipt = None
+    def _message(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Queued]:
+        """``data`` as it is queued."""
+        router = self.router
         if self.reliable:
             receipt = Receipt(self, self.ledger.new_id())
-            frame = request_frame(receipt.message_id, data, large)
-        else:
-            frame = data_frame(data, large)
-        if identity is not None:
-            frame = (Addressed(frame[0]), frame[1]) if isinstance(frame, tuple) else Addressed(frame)
-        return receipt, frame
+            return receipt, reliable_frame(receipt.message_id, data, router.large, identity)
+        kind = router.bare if identity is None else Kind.ADDRESSED
+        return None, data_frame(data, router.large, kind, identity)
 
-    def _place(self, frame: Frame, identity: bytes | None) -> tuple[Placed, Iterable[Lane]]:
-        """Queue a frame. Under ``route``."""
-        if identity is None and self._credit > 0 and type(frame) is bytes:
+    def _place(self, message: Queued, identity: bytes | None) -> tuple[Placed, Iterable[Lane]]:
+        """Queue a message. Under ``route``."""
+        if identity is None and self._credit > 0 and type(message) is bytes:
             self._credit -= 1
             ring = self.router.ring
             try:
                 for lane in ring:
-                    lane.queue.append(frame)
+                    lane.queue.append(message)
             except BaseException:
-                self.router.publish_to_rest(frame, ring, lane)
+                self.router.publish_to_rest(message, ring, lane)
                 raise
             return Placed.QUEUED, ring
-        placed, lanes = self.router.place(frame, identity)
+        placed, lanes = self.router.place(message, identity)
         if self._settings.send_mode is SendMode.PUBLISH:
             ring = self.router.ring
             self._credit = 0 if not ring or identity is not None else (
@@ -342,7 +337,7 @@ class Sender:
             behind = self.router.lanes_behind()
             published = bool(self.router.ring) and not behind
             if published:
-                self.router.publish(data_frame(data, self.router.large), self.router.ring)
+                self.router.publish(self._message(data, None)[1], self.router.ring)
                 self._credit = 0
         if published:
             self.kick_all()
@@ -393,7 +388,7 @@ class Sender:
         elif self._settings.send_mode is SendMode.PUBLISH and identity is None and self.router.ring:
             with self.route:
                 full = set(self.router.full_lanes())
-                self.router.publish(data_frame(data, self.router.large), self.router.others(full))
+                self.router.publish(self._message(data, None)[1], self.router.others(full))
                 self._credit = 0
             for lane in full:
                 self._dropped("send queue full", 1, lane.identity)
@@ -657,7 +652,7 @@ class Sender:
         """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up
         what has been sent as often as it may. Under ``route``."""
         now = time.monotonic()
-        queued = {message_id_of(frame) for frame in lane.queue}
+        queued = set(map(message_id_of, lane.queue))
         hopeless = [message_id for message_id in lane.unacked
                     if message_id not in queued and not self.ledger.may_resend(message_id, now)]
         for message_id in hopeless:

@@ -362,7 +362,7 @@ class Søcket(Generic[R]):
                 count = len(queue)
                 if size < self._small and count < self._hwm:
                     router.turn = turn + 1
-                    queue.append(DATA_HEADERS[size] + data)
+                    queue.append(DATA_HEADERS[size] + data)  # that is all of a `Queued` message
                     # Append first, look second. A peer on the list of work will be seen to, dead or alive.
                     io = self._io
                     if count < BURST and peer in io.work and not io.asleep:

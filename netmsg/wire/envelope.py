@@ -21,19 +21,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Union
+from typing import Final
 
 from ..errors import RemoteProtocolError
+from . import messages
+from .messages import Capabilities, Kind, Message, Queued, frame_of
 
 __all__ = [
     "ACK",
     "ACK_HEADER",
     "CAPABILITIES",
-    "Capabilities",
     "DATA",
     "DATA_HEADERS",
     "DATA_REQ",
-    "Frame",
     "HEARTBEAT",
     "HEARTBEAT_FRAME",
     "HELLO",
@@ -43,21 +43,19 @@ __all__ = [
     "ack_frames",
     "capabilities_frame",
     "data_frame",
-    "frame_header",
-    "frame_size",
     "hello_frame",
-    "message_id_of",
     "parse_capabilities",
     "parse_hello",
-    "request_frame",
+    "payload_of",
+    "reliable_frame",
 ]
 
 HELLO: Final = 0x01
 HEARTBEAT: Final = 0x02
-DATA: Final = 0x03
-DATA_REQ: Final = 0x04
-ACK: Final = 0x05
-CAPABILITIES: Final = 0x80
+DATA: Final = messages.MESSAGES
+DATA_REQ: Final = messages.RELIABLE_MESSAGES
+ACK: Final = messages.ACKNOWLEDGEMENTS
+CAPABILITIES: Final = messages.CAPABILITIES
 
 PROTOCOL_VERSION: Final = 1
 IDENTITY_SIZE: Final = 16
@@ -65,10 +63,7 @@ MESSAGE_ID_SIZE: Final = 16
 HEARTBEAT_FRAME: Final = b"\x00\x00\x00\x01\x02"
 
 LARGE_FRAME: Final = 8192
-"""From this many bytes of payload on, at the latest, a frame is kept as (header, payload), its payload uncopied."""
-
-Frame = Union[bytes, tuple[bytes, bytes]]
-"""One frame ready to be written: whole, or a large one as its header and its payload."""
+"""From this many bytes of payload on, at the latest, a frame is kept in two, its payload uncopied."""
 
 _pack_header = struct.Struct("!IB").pack
 _capabilities = struct.Struct("!II")
@@ -76,31 +71,37 @@ _capabilities = struct.Struct("!II")
 DATA_HEADERS: Final = tuple(_pack_header(size + 1, DATA) for size in range(4096))
 """The headers of small DATA frames by payload size: a look-up costs a third of packing one."""
 
+_RELIABLE: Final = Kind.RELIABLE  # to look it up in its class takes as long as packing a header
+
 ACK_HEADER: Final = _pack_header(1 + MESSAGE_ID_SIZE, ACK)
 
 
-class Capabilities(NamedTuple):
-    """What a netmsg peer says of itself after HELLO."""
-
-    heartbeat_interval: float
-    """Seconds between its heartbeats while it has nothing else to send."""
-    window: int
-    """How many unacknowledged messages it will hold."""
-
-
-def data_frame(payload: bytes, large: int = LARGE_FRAME) -> Frame:
-    """A DATA frame; as (header, payload) from ``large`` bytes on."""
+def data_frame(payload: bytes, large: int = LARGE_FRAME, kind: Kind = Kind.PLAIN,
+               addressee: bytes | None = None) -> Queued:
+    """A message in a DATA frame, which is kept in two from ``large`` bytes of payload on."""
     size = len(payload)
     header = DATA_HEADERS[size] if size < 4096 else _pack_header(size + 1, DATA)
-    return header + payload if size < large else (header, payload)
+    if size >= large:
+        return Message(kind, (header, payload), size + 5, b"", addressee)
+    return header + payload if addressee is None else Message(kind, header + payload, 0, b"", addressee)
 
 
-def request_frame(message_id: bytes, payload: bytes, large: int = LARGE_FRAME) -> Frame:
-    """A DATA_REQ frame, which asks for an ACK of ``message_id``."""
+def reliable_frame(message_id: bytes, payload: bytes, large: int = LARGE_FRAME,
+                   addressee: bytes | None = None) -> Message:
+    """A message in a DATA_REQ frame, which asks for an ACK of ``message_id``."""
     size = len(payload)
-    if size < large:
-        return _pack_header(size + 17, DATA_REQ) + message_id + payload
-    return _pack_header(size + 17, DATA_REQ) + message_id, payload
+    header = _pack_header(size + 17, DATA_REQ) + message_id
+    if size >= large:
+        return Message(_RELIABLE, (header, payload), size + 21, message_id, addressee)
+    return Message(_RELIABLE, header + payload, 0, message_id, addressee)
+
+
+def payload_of(queued: Queued) -> bytes:
+    """What the application has sent: for those who write it otherwise."""
+    frame = frame_of(queued)
+    if isinstance(frame, tuple):
+        return frame[1]
+    return frame[21:] if frame[4] == DATA_REQ else frame[5:]
 
 
 def hello_frame(identity: bytes) -> bytes:
@@ -116,21 +117,6 @@ def ack_frames(message_ids: Iterable[bytes]) -> bytes:
     """One ACK frame for each id, joined; nothing for none."""
     joined = ACK_HEADER.join(message_ids)
     return ACK_HEADER + joined if joined else b""
-
-
-def frame_header(frame: Frame) -> bytes:
-    """The bytes a frame begins with: enough of it to tell its type and message id."""
-    return frame[0] if isinstance(frame, tuple) else frame
-
-
-def frame_size(frame: Frame) -> int:
-    return len(frame[0]) + len(frame[1]) if isinstance(frame, tuple) else len(frame)
-
-
-def message_id_of(frame: Frame) -> bytes | None:
-    """The message id of a DATA_REQ frame, ``None`` for any other."""
-    header = frame_header(frame)
-    return header[5:21] if header[4] == DATA_REQ else None
 
 
 def parse_hello(body: bytes) -> bytes:

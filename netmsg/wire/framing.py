@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import struct
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import RemoteProtocolError
+from .dialect import Decoder
 from .envelope import ACK, ACK_HEADER, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
+from .messages import READ_SIZE, Run
 
-__all__ = ["EnvelopeDecoder", "Run"]
+__all__ = ["EnvelopeDecoder"]
 
-READ_SIZE: Final = 262_144
-"""How many bytes to ask the kernel for while frames are small."""
 LARGE_PIECE: Final = 1 << 20
 """How many at most while one large frame arrives."""
 LARGE: Final = 65_536
@@ -25,17 +25,7 @@ _unpack_header = struct.Struct("!IB").unpack_from
 _unpack_length = struct.Struct("!I").unpack_from
 
 
-class Run(NamedTuple):
-    """Consecutive envelopes of one type, in the order they came."""
-
-    kind: int
-    bodies: list[bytes]
-    """What follows the type byte, or for DATA_REQ the message id."""
-    message_ids: list[bytes] | None = None
-    """Those of DATA_REQ envelopes, one for each body."""
-
-
-class EnvelopeDecoder:
+class EnvelopeDecoder(Decoder):
     """Turns the bytes of one connection into runs of envelopes.
 
     Payloads are cut out of the received chunks by slicing, which copies each byte once; a large frame is gathered in

@@ -10,31 +10,21 @@
                                        CLOSED
 
 The end that dialled says HELLO at once; the end that accepted listens first, and says HELLO when it lets the other in:
-between GREETED and OPEN the owner of the session may take its time to decide (who is it? is it there already?). Each
-end tells its capabilities once it has read the other's HELLO, for only then is it known to understand them.
+between GREETED and OPEN the owner of the session may take its time to decide (who is it? is it there already?). How
+all of that is said is the matter of the `Dialect`, which the first bytes of the other end decide.
 """
 
 from __future__ import annotations
 
-import struct
 from enum import Enum
 from typing import Final
 
 from ..errors import RemoteProtocolError
-from .envelope import (
-    ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, IDENTITY_SIZE, Capabilities, capabilities_frame, hello_frame,
-    parse_hello,
-)
-from .framing import HANDSHAKE_BOUND, EnvelopeDecoder
-from .sniffing import Dialect, sniff
+from .dialect import Decoder, Dialect
+from .messages import Capabilities
+from .sniffing import Sniffed, dialect_of, opening_dialect, refusal_of, sniff, stranger
 
 __all__ = ["Liveness", "Session", "State"]
-
-
-HEADER: Final = struct.Struct("!IB")
-FIRST: Final = HEADER.size
-"""Bytes by which the dialect is told."""
-NAMES: Final = {HEARTBEAT: "HEARTBEAT", DATA: "DATA", DATA_REQ: "DATA_REQ", ACK: "ACK", CAPABILITIES: "CAPABILITIES"}
 
 
 class State(Enum):
@@ -60,16 +50,28 @@ class Session:
     ``dialled`` is true on the end that made the connection. Nothing here blocks, and nothing reads a clock.
     """
 
+    dialect: Dialect
+    """What is spoken on this connection: until its first bytes are in, what is said first by an end that has dialled.
+    """
+    decoder: Decoder
+    """Its own. It is handed what is received, and decodes it once the session is OPEN."""
+
     def __init__(self, identity: bytes, capabilities: Capabilities, *, dialled: bool, max_message_size: int) -> None:
         self.state = State.OPENING
         self.dialled = dialled
-        self.dialect = Dialect.VERSION_1
+        self.sniffed: Sniffed | None = None
+        """What the first bytes looked like."""
         self.peer_identity = b""
-        self.decoder = EnvelopeDecoder(max_message_size)
-        """It is handed what is received, and decodes it once the session is OPEN."""
         self._identity = identity
         self._capabilities = capabilities
+        self._max_message_size = max_message_size
         self._first = b""
+        self._refusal = b""
+        self._speak(opening_dialect(max_message_size))
+
+    def _speak(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.decoder = dialect.decoder
 
     def _go(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:
@@ -78,38 +80,43 @@ class Session:
 
     def opening(self) -> bytes:
         """What to send as soon as there is a connection."""
-        return hello_frame(self._identity) if self.dialled else b""
+        return self.dialect.opening(self._identity) if self.dialled else b""
 
     def greet(self, chunk: bytes) -> bool:
-        """Add bytes received before OPEN; true once the peer's HELLO is complete.
+        """Add bytes received before OPEN; true once it is known who the peer is.
 
-        Raises `RemoteProtocolError`. Then, as always at the first bytes, `dialect` says what they looked like.
+        Raises `RemoteProtocolError`. `answer` says what to send then.
         """
-        self.decoder.hold(chunk)
         if self.state is not State.OPENING:
+            self.decoder.hold(chunk)
             return True
-        if len(self._first) < FIRST:
-            self._first += chunk[:FIRST - len(self._first)]
-            dialect = sniff(self._first)
-            if dialect is None:
+        if self.sniffed is None:
+            chunk = self._first = self._first + chunk
+            self.sniffed = sniffed = sniff(chunk)
+            if sniffed is None:
                 return False
-            self.dialect = dialect
-            if dialect is not Dialect.VERSION_1:
-                raise RemoteProtocolError(_stranger(dialect, self._first, self.dialled))
-        envelope = self.decoder.take_one()
-        if envelope is None:
+            self._first = b""
+            dialect = dialect_of(sniffed, self._max_message_size)
+            if dialect is None:
+                self._refusal = refusal_of(sniffed)
+                raise RemoteProtocolError(stranger(sniffed, chunk, self.dialled))
+            self._speak(dialect)
+        self.decoder.hold(chunk)
+        identity = self.dialect.greet()
+        if identity is None:
             return False
-        if envelope[0] != HELLO:
-            raise RemoteProtocolError(f"the first envelope is of type {envelope[0]:#04x}, not HELLO")
-        self.peer_identity = parse_hello(envelope[1:])
+        self.peer_identity = identity
         self._go(State.GREETED)
         return True
+
+    def answer(self) -> bytes:
+        """What to send after `greet`, in any case: also when it has raised, before the connection is closed."""
+        return self._refusal or self.dialect.answer()
 
     def welcome(self) -> bytes:
         """Let the peer in: what to send it, after which messages may flow both ways."""
         self._go(State.OPEN)
-        hello = b"" if self.dialled else hello_frame(self._identity)
-        return hello + capabilities_frame(self._capabilities)
+        return self.dialect.welcome(self._identity, self._capabilities, opened=self.dialled)
 
     def goodbye(self) -> None:
         """This end has said all it had to say."""
@@ -119,24 +126,6 @@ class Session:
         self.decoder.discard()
         if self.state is not State.CLOSED:
             self._go(State.CLOSED)
-
-
-def _stranger(dialect: Dialect, first: bytes, dialled: bool) -> str:
-    """What is wrong with the other end, told by its first bytes."""
-    if dialect is Dialect.LEGACY:
-        return "a peer of the legacy dialect (aiomsg 2019), which is not supported yet"
-    if dialect is Dialect.WEBSOCKET:
-        return "a WebSocket client, which is not supported yet"
-    if dialect is Dialect.TLS:
-        return "a TLS server, and no ssl_context was given" if dialled else "a TLS client on a plain port"
-    size, kind = HEADER.unpack(first) if len(first) == HEADER.size else (0, 0)
-    if 0 < size <= HANDSHAKE_BOUND and kind == HELLO:
-        if size < 2:
-            return "a HELLO without a version"
-        return f"an identity of {size - 2} bytes in its HELLO, and {IDENTITY_SIZE} are needed"
-    if 0 < size <= HANDSHAKE_BOUND and kind in NAMES:
-        return f"its first frame is {NAMES[kind]}, not HELLO"
-    return f"not a Søcket: its first bytes are {first!r}"
 
 
 MISSED: Final = 2.5

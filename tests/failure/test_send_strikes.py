@@ -15,13 +15,13 @@ from support.wire_peer import DATA, dial
 from netmsg import DeliveryGuarantee, OnFull, SendMode, SendTimeoutError, Søcket
 from netmsg.messaging.kept import Limits
 from netmsg.messaging.routing import Router
-from netmsg.wire.envelope import request_frame
+from netmsg.wire.envelope import reliable_frame
 
 RELIABLE: Final = DeliveryGuarantee.AT_LEAST_ONCE
 
 
 def frame(number: int, size: int) -> Any:
-    return request_frame(number.to_bytes(16, "big"), bytes(size), 1000)
+    return reliable_frame(number.to_bytes(16, "big"), bytes(size), 1000)
 
 
 @pytest.mark.parametrize("size", [0, 2000])

@@ -11,11 +11,11 @@ from support.pairs import TIMEOUT, Background, until
 from netmsg.deadline import Deadline
 from netmsg.messaging import inbox as inbox_module
 from netmsg.messaging.credit import Credit
-from netmsg.messaging.inbox import Batch, Inbox, RequestBatch
+from netmsg.messaging.inbox import Batch, Inbox, ReliableBatch
 from netmsg.waiting import Signal
 
 
-def watch(batch: RequestBatch) -> None:
+def watch(batch: ReliableBatch) -> None:
     raise AssertionError("nothing here is to be acknowledged")
 
 

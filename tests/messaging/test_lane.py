@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from netmsg.messaging.lane import Addressed, is_addressed
-from netmsg.wire.envelope import Frame, data_frame, frame_size
-from support.lanes import addressed, joined, lane, send_all, take
+from support.lanes import joined, lane, send_all, take
 from support.wire_peer import ACK
 from support.wire_peer import frame as encoded
+
+from netmsg.wire.envelope import data_frame, payload_of, reliable_frame
+from netmsg.wire.messages import Frame, Kind, Queued, frame_size
 
 LARGE = 20
 CONTROL = encoded(ACK, bytes(16))
@@ -18,12 +20,13 @@ CONTROL = encoded(ACK, bytes(16))
 sizes = st.one_of(st.integers(0, 12), st.integers(LARGE, 40))
 
 
-def message(number: int, size: int = 0) -> Frame:
-    """A frame that is unlike any other; a large one from 20 bytes on."""
+@cache
+def message(number: int, size: int = 0) -> Queued:
+    """One that is unlike any other; a large one from 20 bytes on."""
     return data_frame(b"%06d" % number + bytes(size), LARGE)
 
 
-def messages(sizes: list[int]) -> list[Frame]:
+def messages(sizes: list[int]) -> list[Queued]:
     return [message(number, size) for number, size in enumerate(sizes)]
 
 
@@ -335,8 +338,8 @@ steps = st.one_of(
 @given(st.lists(steps, max_size=40))
 def test_every_frame_is_sent_whole_once_or_dropped_or_taken_back(plan: list[tuple[str, int]]) -> None:
     out = lane()
-    appended: list[Frame] = []
-    dropped: list[Frame] = []
+    appended: list[Queued] = []
+    dropped: list[Queued] = []
     wire = b""
     for step, value in plan:
         if step == "append":
@@ -370,18 +373,66 @@ def test_every_frame_is_sent_whole_once_or_dropped_or_taken_back(plan: list[tupl
     assert given_back == [frame for frame in remaining if frame not in dropped]
 
 
-def test_frames_sent_by_identity_are_told_from_others() -> None:
-    for frame in messages([0, 30]):
-        assert not is_addressed(frame)
-        assert is_addressed(addressed(frame))
-        assert joined(addressed(frame)) == joined(frame)
+# What else there is in a queue, and another dialect
 
 
-def test_frames_sent_by_identity_stay_so_on_their_way_through_a_lane() -> None:
+def mixed(sizes: list[int]) -> list[Queued]:
+    """Messages of all kinds."""
+    made: list[Queued] = []
+    for number, size in enumerate(sizes):
+        payload = b"%06d" % number + bytes(size)
+        made.append((data_frame(payload, LARGE), reliable_frame(b"%016d" % number, payload, LARGE),
+                     data_frame(payload, LARGE, Kind.ADDRESSED, b"somebody"))[number % 3])
+    return made
+
+
+def in_brackets(message: Queued) -> Frame:
+    """As in another dialect, in which the lengths are others."""
+    payload = payload_of(message)
+    return (b"[[", payload) if len(payload) > LARGE + 6 else b"[" + payload + b"]"
+
+
+@given(st.lists(sizes, max_size=20))
+def test_messages_of_all_kinds_are_written_in_order(lengths: list[int]) -> None:
+    sent = mixed(lengths)
     out = lane()
-    out.queue += [addressed(message(0)), addressed(message(1, 30)), message(2)]
-    write = out.begin_write()
-    assert write is not None
-    take(write, 5)
-    assert [is_addressed(frame) for frame in out.take_back()] == [True, True, False]
-    assert Addressed(b"x") == b"x"
+    out.queue += sent
+    assert send_all(out) == b"".join(map(joined, sent))
+    assert out.empty and out.sent_messages == len(sent)
+
+
+@pytest.mark.parametrize("controls", [0, 2])
+@given(lengths=st.lists(sizes, min_size=1, max_size=12), cut=st.integers(0, 600))
+def test_messages_are_encoded_as_they_are_written_and_given_back_as_they_were(controls: int, lengths: list[int],
+                                                                              cut: int) -> None:
+    sent = mixed(lengths)
+    encoded_ones = [frame if isinstance(frame, bytes) else b"".join(frame) for frame in map(in_brackets, sent)]
+    out = lane()
+    out.encode = in_brackets
+    for _ in range(controls):
+        out.add_control(CONTROL)
+    out.queue += sent
+    expected = CONTROL * controls + b"".join(encoded_ones)
+    wire = b""
+    while cut > len(wire) and (write := out.begin_write()) is not None:
+        wire += take(write, cut - len(wire))
+        if write.done:
+            out.end_write(write)
+    assert wire == expected[:cut]
+    assert out.taken_bytes == len(wire)
+    given_back = out.take_back()
+    whole, left = len(CONTROL) * controls, list(encoded_ones)
+    while left and whole + len(left[0]) <= len(wire):
+        whole += len(left.pop(0))
+    assert given_back == sent[len(sent) - len(left):]
+    assert out.sent_messages == len(sent) - len(left)
+
+
+def test_what_an_encoded_message_counts_for_is_what_it_was_counted_for() -> None:
+    out = lane()
+    out.encode = in_brackets
+    large = data_frame(bytes(500), LARGE)
+    out.queue += [large, message(1)]
+    out.large_bytes += frame_size(large)
+    assert send_all(out) == b"[[" + bytes(500) + b"[000001]"
+    assert out.large_bytes == 0

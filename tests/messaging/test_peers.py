@@ -19,7 +19,8 @@ from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
 from netmsg.messaging.peers import Neighbours, Peer
 from netmsg.reactor.polling import READ, WRITE
-from netmsg.wire.envelope import Capabilities
+from netmsg.wire.envelope import data_frame
+from netmsg.wire.messages import Capabilities
 
 OURS = b"o" * 16
 THEIRS = b"t" * 16
@@ -33,7 +34,7 @@ class Inlet:
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
-        self.requests: list[tuple[bytes, bytes]] = []
+        self.reliable: list[tuple[bytes, bytes]] = []
         self.ways: list[str] = []
         """By which call the messages came."""
         self.batches: list[Batch] = []
@@ -55,8 +56,8 @@ class Inlet:
         self.arrived(peer, [payload])
         self.ways[-1] = "one"
 
-    def requests_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
-        self.requests += zip(message_ids, payloads)
+    def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
+        self.reliable += zip(message_ids, payloads)
         peer.credit.arrived += len(payloads)
 
     def settle_taken(self) -> None:
@@ -582,7 +583,7 @@ def test_each_kind_of_envelope_goes_its_way(scene: Scene) -> None:
     scene.receives(frame(ACK, b"a" * 16) + frame(HEARTBEAT) + frame(DATA_REQ, b"i" * 16 + b"please")
                    + capabilities(2500, 40) + data(b"plain") + frame(0x7F, b"?"))
     assert scene.outlet.acks == [b"a" * 16] and scene.outlet.capabilities == [Capabilities(2.5, 40)]
-    assert scene.inlet.requests == [(b"i" * 16, b"please")] and scene.inlet.messages == [b"plain"]
+    assert scene.inlet.reliable == [(b"i" * 16, b"please")] and scene.inlet.messages == [b"plain"]
     assert peer.received_messages == 2
 
 
@@ -913,7 +914,7 @@ def test_what_is_queued_is_written_in_order(scene: Scene) -> None:
 
 def test_large_messages_are_written_uncopied(scene: Scene) -> None:
     peer = scene.open()
-    peer.queue.append((data(b"x" * 10_000)[:5], b"x" * 10_000))
+    peer.queue.append(data_frame(b"x" * 10_000))
     peer.lane.large_bytes += 10_005
     scene.sends(peer, b"small")
     assert scene.sock.sent == data(b"x" * 10_000, b"small") and peer.lane.large_bytes == 0

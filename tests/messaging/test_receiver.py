@@ -29,8 +29,9 @@ A, B = b"a" * 16, b"b" * 16
 class Peer:
     """One that has sent something."""
 
-    def __init__(self, identity: bytes) -> None:
+    def __init__(self, identity: bytes, io: Any) -> None:
         self.identity = identity
+        self.io = io
         self.credit = Credit(identity, 1000, 1 << 20)
         self.lane = Lane(identity, nullcontext(), self)
         self.lent = False
@@ -46,6 +47,10 @@ class Peer:
 
     def take_back(self) -> None:
         self.lent = False
+
+    def acknowledge(self, message_ids: list[bytes]) -> None:
+        self.lane.add_control(ack_frames(message_ids))
+        self.io.work.add(self)
 
     def bursting(self) -> bool:
         return False
@@ -86,7 +91,7 @@ class Scene:
     # What the test has happen
 
     def peer(self, identity: bytes = A) -> Any:
-        peer = Peer(identity)
+        peer = Peer(identity, self.loop.io)
         self.lanes[identity] = peer.lane
         return peer
 
@@ -163,7 +168,7 @@ def test_messages_are_taken_in_the_order_in_which_they_came(scene: Scene) -> Non
     a, b = scene.peer(A), scene.peer(B)
     scene.receiver.arrived(a, bodies(0, 1))
     scene.receiver.one_arrived(b, b"2")
-    scene.receiver.requests_arrived(a, ids(3), bodies(3))
+    scene.receiver.reliable_arrived(a, ids(3), bodies(3))
     assert [scene.take() for _ in range(4)] == bodies(0, 1, 2, 3) and scene.is_empty
 
 
@@ -227,7 +232,7 @@ def test_once_it_closes_what_arrives_is_neither_delivered_nor_acknowledged(scene
     scene.life.begin_closing()
     scene.receiver.arrived(a, [b"0"])
     scene.receiver.one_arrived(a, b"1")
-    scene.receiver.requests_arrived(a, ids(2), bodies(2))
+    scene.receiver.reliable_arrived(a, ids(2), bodies(2))
     assert scene.is_empty and scene.acks(a) == b"" and a.credit.pending == 0
 
 
@@ -236,7 +241,7 @@ def test_once_it_closes_what_arrives_is_neither_delivered_nor_acknowledged(scene
 
 def test_a_message_is_acknowledged_when_it_is_taken_and_not_before(scene: Scene) -> None:
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(0, 1, 2), bodies(0, 1, 2))
+    scene.receiver.reliable_arrived(a, ids(0, 1, 2), bodies(0, 1, 2))
     assert scene.look(a) == b""
     scene.take()
     assert scene.look(a) == ack_frames(ids(0))
@@ -248,7 +253,7 @@ def test_a_message_is_acknowledged_when_it_is_taken_and_not_before(scene: Scene)
 
 def test_what_is_taken_between_two_looks_is_acknowledged_by_the_next(scene: Scene) -> None:
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(*range(10)), bodies(*range(10)))
+    scene.receiver.reliable_arrived(a, ids(*range(10)), bodies(*range(10)))
     scene.take()
     assert scene.acks(a) == ack_frames(ids(0))
     for _ in range(4):
@@ -263,7 +268,7 @@ def test_what_is_taken_between_two_looks_is_acknowledged_by_the_next(scene: Scen
 
 def test_nobody_looks_for_as_long_as_nothing_is_taken(scene: Scene) -> None:
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    scene.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
     scene.take()
     scene.loop.pass_time(1.0)
     assert scene.loop.delays == [] and scene.acks(a) == ack_frames(ids(0))
@@ -273,7 +278,7 @@ def test_nobody_looks_for_as_long_as_nothing_is_taken(scene: Scene) -> None:
 
 def test_acknowledgements_go_by_the_connection_that_is_there_now(scene: Scene) -> None:
     old = scene.peer()
-    scene.receiver.requests_arrived(old, ids(0), bodies(0))
+    scene.receiver.reliable_arrived(old, ids(0), bodies(0))
     new = scene.peer()
     scene.take()
     assert scene.look(new) == ack_frames(ids(0)) and scene.acks(old) == b""
@@ -281,19 +286,19 @@ def test_acknowledgements_go_by_the_connection_that_is_there_now(scene: Scene) -
 
 def test_where_no_connection_is_left_the_resend_is_acknowledged(scene: Scene) -> None:
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(0), bodies(0))
+    scene.receiver.reliable_arrived(a, ids(0), bodies(0))
     scene.lanes.clear()
     scene.take()
     assert scene.look(a) == b""
     again = scene.peer()
-    scene.receiver.requests_arrived(again, ids(0), bodies(0))
+    scene.receiver.reliable_arrived(again, ids(0), bodies(0))
     assert scene.acks(again) == ack_frames(ids(0)) and scene.is_empty
 
 
 def test_duplicates_are_not_delivered_and_not_acknowledged_before_the_first_is_taken(scene: Scene) -> None:
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
-    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    scene.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
+    scene.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
     assert scene.acks(a) == b"" and scene.receiver.arrivals.duplicates == 2
     assert [scene.take(), scene.take()] == bodies(0, 1) and scene.is_empty
     assert a.credit.pending == 0
@@ -302,8 +307,8 @@ def test_duplicates_are_not_delivered_and_not_acknowledged_before_the_first_is_t
 
 def test_ids_count_for_each_sender_by_itself(scene: Scene) -> None:
     a, b = scene.peer(A), scene.peer(B)
-    scene.receiver.requests_arrived(a, ids(0), [b"a's"])
-    scene.receiver.requests_arrived(b, ids(0), [b"b's"])
+    scene.receiver.reliable_arrived(a, ids(0), [b"a's"])
+    scene.receiver.reliable_arrived(b, ids(0), [b"b's"])
     assert [scene.take(), scene.take()] == [b"a's", b"b's"]
 
 
@@ -313,7 +318,7 @@ def test_ids_count_for_each_sender_by_itself(scene: Scene) -> None:
 def test_on_arrival_a_message_is_acknowledged_at_once(scenes: Callable[..., Scene]) -> None:
     scene = scenes(ack_mode=AckMode.ON_ARRIVAL)
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    scene.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
     assert scene.acks(a) == ack_frames(ids(0, 1)) and a.credit.pending == 2
     assert [scene.take(), scene.take()] == bodies(0, 1)
     assert scene.look(a) == b""
@@ -329,7 +334,7 @@ def manual(scenes: Callable[..., Scene]) -> Scene:
 
 def test_by_hand_a_message_is_acknowledged_when_it_is_answered_for(manual: Scene) -> None:
     a = manual.peer()
-    manual.receiver.requests_arrived(a, ids(0, 1), [b"12", b"345"])
+    manual.receiver.reliable_arrived(a, ids(0, 1), [b"12", b"345"])
     first, second = manual.take_delivery(), manual.take_delivery()
     assert (first.data, first.identity, second.data) == (b"12", A, b"345") and manual.look(a) == b""
     second.ack()
@@ -341,7 +346,7 @@ def test_by_hand_a_message_is_acknowledged_when_it_is_answered_for(manual: Scene
 
 def test_by_hand_it_counts_against_the_mark_until_then(manual: Scene) -> None:
     a = manual.peer()
-    manual.receiver.requests_arrived(a, ids(0, 1), [b"12", b"345"])
+    manual.receiver.reliable_arrived(a, ids(0, 1), [b"12", b"345"])
     first, second = manual.take_delivery(), manual.take_delivery()
     assert manual.is_empty
     assert (a.credit.pending, a.credit.pending_bytes) == (2, 5)
@@ -354,10 +359,10 @@ def test_by_hand_it_counts_against_the_mark_until_then(manual: Scene) -> None:
 
 def test_what_is_refused_is_delivered_again_when_it_is_sent_again(manual: Scene) -> None:
     a = manual.peer()
-    manual.receiver.requests_arrived(a, ids(0), bodies(0))
+    manual.receiver.reliable_arrived(a, ids(0), bodies(0))
     manual.take_delivery().nack()
     assert manual.look(a) == b""
-    manual.receiver.requests_arrived(a, ids(0), bodies(0))
+    manual.receiver.reliable_arrived(a, ids(0), bodies(0))
     manual.take_delivery().ack()
     assert manual.look(a) == ack_frames(ids(0))
 
@@ -365,7 +370,7 @@ def test_what_is_refused_is_delivered_again_when_it_is_sent_again(manual: Scene)
 @pytest.mark.parametrize("first, acks", [("ack", ack_frames(ids(0))), ("nack", b"")])
 def test_the_first_answer_counts(manual: Scene, first: str, acks: bytes) -> None:
     a = manual.peer()
-    manual.receiver.requests_arrived(a, ids(0), bodies(0))
+    manual.receiver.reliable_arrived(a, ids(0), bodies(0))
     delivery = manual.take_delivery()
     getattr(delivery, first)()
     delivery.nack()
@@ -383,7 +388,7 @@ def test_for_a_message_at_most_once_there_is_nothing_to_answer(manual: Scene) ->
 
 def test_nothing_is_answered_for_once_it_is_closed(manual: Scene) -> None:
     a = manual.peer()
-    manual.receiver.requests_arrived(a, ids(0, 1), bodies(0, 1))
+    manual.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
     first, second = manual.take_delivery(), manual.take_delivery()
     manual.life.begin_closing()
     with pytest.raises(ClosedError):
@@ -398,8 +403,8 @@ def test_nothing_is_answered_for_once_it_is_closed(manual: Scene) -> None:
 
 def test_at_the_end_what_has_been_taken_is_acknowledged_and_the_rest_is_not(scene: Scene) -> None:
     a, b = scene.peer(A), scene.peer(B)
-    scene.receiver.requests_arrived(a, ids(0, 1, 2), bodies(0, 1, 2))
-    scene.receiver.requests_arrived(b, ids(0), bodies(0))
+    scene.receiver.reliable_arrived(a, ids(0, 1, 2), bodies(0, 1, 2))
+    scene.receiver.reliable_arrived(b, ids(0), bodies(0))
     assert [scene.take(), scene.take()] == bodies(0, 1)
     scene.receiver.acknowledge_taken()
     assert scene.acks(a) == ack_frames(ids(0, 1)) and scene.acks(b) == b""
@@ -409,7 +414,7 @@ def test_at_the_end_what_has_been_taken_is_acknowledged_and_the_rest_is_not(scen
 
 def test_a_step_that_fails_is_the_end_of_the_søcket(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     a = scene.peer()
-    scene.receiver.requests_arrived(a, ids(0), bodies(0))
+    scene.receiver.reliable_arrived(a, ids(0), bodies(0))
     scene.lanes[A] = None  # type: ignore[assignment]
     scene.lanes = None  # type: ignore[assignment]
     scene.take()

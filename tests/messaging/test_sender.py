@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from support.lanes import joined
 from support.servers import said
 from support.stand_ins import HandWaiters, Loop, settings
 
@@ -23,7 +22,8 @@ from netmsg.messaging.life import Life
 from netmsg.messaging.losses import Losses
 from netmsg.messaging.receipts import Receipt
 from netmsg.messaging.sending import BURST, Sender
-from netmsg.wire.envelope import Capabilities, data_frame, message_id_of
+from netmsg.wire.envelope import data_frame, payload_of
+from netmsg.wire.messages import Capabilities
 from netmsg.wire.session import Liveness
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
@@ -64,7 +64,7 @@ class Peer:
             write.counts.append(write.size)
             self.lane.end_write(write)
             self.queue += rest
-            taken.append(payload(head))
+            taken.append(payload_of(head))
         return taken
 
     def write_burst(self) -> None:
@@ -91,12 +91,7 @@ class Peer:
 
     @property
     def queued(self) -> list[bytes]:
-        return [payload(frame) for frame in self.queue]
-
-
-def payload(frame: Any) -> bytes:
-    data = joined(frame)
-    return data[21:] if message_id_of(frame) is not None else data[5:]
+        return [payload_of(message) for message in self.queue]
 
 
 class Scene:
@@ -240,7 +235,7 @@ def test_large_messages_are_not_copied(scene: Scene) -> None:
     a = scene.joins(A)
     large = b"x" * 200_000
     scene.send(large)
-    assert a.queue[0][1] is large
+    assert payload_of(a.queue[0]) is large
 
 
 # The short way
@@ -716,7 +711,7 @@ def test_acknowledgements_that_come_by_the_old_connection_count_for_the_new(reli
     a.retired = "another"
     reliable.acknowledges(a, *receipts[:2])
     assert [receipt.acked for receipt in receipts] == [True, True, False, False]
-    assert payload(new.queue[-1]) == b"3", "its window has opened"
+    assert payload_of(new.queue[-1]) == b"3", "its window has opened"
 
 
 def test_what_was_published_for_an_endpoint_goes_to_the_peer_it_turns_out_to_lead_to(publishing: Scene) -> None:

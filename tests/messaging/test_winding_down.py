@@ -26,7 +26,7 @@ from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life, State
 from netmsg.messaging.places import Places
 from netmsg.messaging.routing import Router
-from netmsg.wire.envelope import data_frame, request_frame
+from netmsg.wire.envelope import data_frame, reliable_frame
 
 A, B = b"a" * 16, b"b" * 16
 FRAME = data_frame(b"message")
@@ -515,7 +515,7 @@ def test_one_that_was_idle_takes_its_leave_when_the_last_message_has_found_its_w
 
 def test_what_waits_for_one_peer_keeps_no_other(scene: Scene) -> None:
     a, b = scene.peer(A), scene.peer(B)
-    scene.router.parked.add(A, request_frame(b"i" * 16, b"message"))
+    scene.router.parked.add(A, reliable_frame(b"i" * 16, b"message"))
     scene.begin()
     assert b.closing and not a.closing
 
@@ -538,10 +538,10 @@ def test_what_is_kept_for_an_endpoint_keeps_who_it_may_lead_to(scene: Scene) -> 
 def test_whoever_was_said_goodbye_to_is_not_dialled_again_unless_there_is_something_for_it(scene: Scene) -> None:
     way = Endpoint()
     scene.peer(A, endpoint=way)
-    scene.router.parked.add(B, request_frame(b"i" * 16, b"message"))
+    scene.router.parked.add(B, reliable_frame(b"i" * 16, b"message"))
     scene.begin()
     assert way.took_leave and not scene.closing.wants(way)  # type: ignore[arg-type]
-    scene.router.parked.add(A, request_frame(b"j" * 16, b"message"))
+    scene.router.parked.add(A, reliable_frame(b"j" * 16, b"message"))
     assert scene.closing.wants(way)  # type: ignore[arg-type]
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hypothesis import strategies as st
+from support.wire_peer import frame
 
 from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT
-from netmsg.wire.framing import Run
-from support.wire_peer import frame
+from netmsg.wire.messages import Run
 
 UNKNOWN = 0x42
 PLENTY = 1 << 30

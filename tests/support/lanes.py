@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import cache
 
-from netmsg.messaging.lane import Addressed, Lane, Write
-from netmsg.wire.envelope import Frame, frame_header
+from netmsg.messaging.lane import Lane, Write
+from netmsg.wire.messages import Kind, Message, Queued, frame_of
 
 
 def lane(identity: bytes = b"a", *, window: int = 0, dialled: object = None) -> Lane:
     return Lane(identity, nullcontext(), window=window, dialled=dialled)
 
 
-def joined(frame: Frame) -> bytes:
-    return b"".join(frame) if isinstance(frame, tuple) else bytes(frame)
+def joined(message: Queued) -> bytes:
+    """Its frame, in one."""
+    frame = frame_of(message)
+    return b"".join(frame) if isinstance(frame, tuple) else frame
 
 
-def addressed(frame: Frame) -> Frame:
-    """The frame as one that was sent by identity."""
-    header = Addressed(frame_header(frame))
-    return (header, frame[1]) if isinstance(frame, tuple) else header
+@cache
+def addressed(message: Queued, identity: bytes = b"peer") -> Message:
+    """The message as one that was sent by identity; the same one every time."""
+    if isinstance(message, bytes):
+        return Message(Kind.ADDRESSED, message, 0, b"", identity)
+    kind = message.kind if message.kind is Kind.RELIABLE else Kind.ADDRESSED
+    return Message(kind, message.frame, message.large, message.message_id, identity)
 
 
 def take(write: Write, count: int | None = None) -> bytes:

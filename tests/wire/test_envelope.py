@@ -7,20 +7,22 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from netmsg.errors import RemoteProtocolError
-from netmsg.wire.envelope import (ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME,
-                                  Capabilities, Frame, ack_frames, capabilities_frame, data_frame, frame_header,
-                                  frame_size, hello_frame, message_id_of, parse_capabilities, parse_hello,
-                                  request_frame)
 from support.envelopes import message_ids, pattern
 from support.wire_peer import frame as encoded
+
+from netmsg.errors import RemoteProtocolError
+from netmsg.wire.envelope import (
+    ACK, CAPABILITIES, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME, ack_frames, capabilities_frame, data_frame,
+    hello_frame, parse_capabilities, parse_hello, payload_of, reliable_frame,
+)
+from netmsg.wire.messages import Capabilities, Kind, Message, Queued, frame_of, frame_size, large_size, message_id_of
 
 IDENTITY = bytes(range(16))
 MESSAGE_ID = bytes(range(100, 116))
 
 
-def joined(frame: Frame) -> bytes:
+def joined(message: Queued) -> bytes:
+    frame = frame_of(message)
     return b"".join(frame) if isinstance(frame, tuple) else frame
 
 
@@ -31,16 +33,18 @@ def test_data_frame_is_length_type_and_payload(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 8191, 8192, 70_000])
-def test_request_frame_is_length_type_message_id_and_payload(size: int) -> None:
+def test_reliable_frame_is_length_type_message_id_and_payload(size: int) -> None:
     payload = pattern(size)
-    frame = request_frame(MESSAGE_ID, payload)
-    assert joined(frame) == struct.pack("!I", size + 17) + b"\x04" + MESSAGE_ID + payload
+    message = reliable_frame(MESSAGE_ID, payload)
+    assert joined(message) == struct.pack("!I", size + 17) + b"\x04" + MESSAGE_ID + payload
 
 
 @given(st.integers(0, 200), st.integers(1, 200))
 def test_payload_is_copied_only_below_the_size_called_large(size: int, large: int) -> None:
     payload = pattern(size)
-    for frame in (data_frame(payload, large), request_frame(MESSAGE_ID, payload, large)):
+    for message in (data_frame(payload, large), data_frame(payload, large, Kind.ADDRESSED, IDENTITY),
+                    reliable_frame(MESSAGE_ID, payload, large)):
+        frame = frame_of(message)
         if size < large:
             assert type(frame) is bytes
         else:
@@ -48,25 +52,27 @@ def test_payload_is_copied_only_below_the_size_called_large(size: int, large: in
 
 
 def test_frames_are_kept_in_two_from_the_default_size_on() -> None:
-    assert isinstance(data_frame(bytes(LARGE_FRAME)), tuple)
-    assert isinstance(data_frame(bytes(LARGE_FRAME - 1)), bytes)
+    assert isinstance(frame_of(data_frame(bytes(LARGE_FRAME))), tuple)
+    assert isinstance(frame_of(data_frame(bytes(LARGE_FRAME - 1))), bytes)
+
+
+def test_a_small_message_to_anybody_is_nothing_but_its_frame() -> None:
+    assert data_frame(b"payload") == b"\0\0\0\x08\x03payload"
+    assert data_frame(b"payload", kind=Kind.PUBLISHED) == b"\0\0\0\x08\x03payload"
 
 
 @given(st.binary(max_size=300), message_ids, st.integers(1, 300))
-def test_size_header_and_message_id_are_told_of_either_form_of_frame(payload: bytes, message_id: bytes,
-                                                                     large: int) -> None:
-    data, request = data_frame(payload, large), request_frame(message_id, payload, large)
-    assert frame_size(data) == len(joined(data))
-    assert frame_size(request) == len(joined(request))
-    assert frame_header(data)[4] == DATA
-    assert frame_header(request)[4] == DATA_REQ
-    assert message_id_of(data) is None
-    assert message_id_of(request) == message_id
-
-
-def test_message_id_of_control_frames_is_none() -> None:
-    for frame in (HEARTBEAT_FRAME, hello_frame(IDENTITY), ack_frames([MESSAGE_ID])):
-        assert message_id_of(frame) is None
+def test_a_message_says_what_it_is_whatever_its_size(payload: bytes, message_id: bytes, large: int) -> None:
+    sent = (data_frame(payload, large, Kind.PUBLISHED), data_frame(payload, large, Kind.ADDRESSED, IDENTITY),
+            reliable_frame(message_id, payload, large), reliable_frame(message_id, payload, large, IDENTITY))
+    for message in sent:
+        assert frame_size(message) == len(joined(message))
+        assert large_size(message) == (frame_size(message) if len(payload) >= large else 0)
+        assert payload_of(message) == payload
+    said = [(message.kind, message.addressee) for message in sent if isinstance(message, Message)]
+    assert said[-3:] == [(Kind.ADDRESSED, IDENTITY), (Kind.RELIABLE, None), (Kind.RELIABLE, IDENTITY)]
+    assert said[:-3] == ([(Kind.PUBLISHED, None)] if len(payload) >= large else [])
+    assert list(map(message_id_of, sent)) == [b"", b"", message_id, message_id]
 
 
 @given(st.lists(message_ids, max_size=5))

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from netmsg.errors import RemoteProtocolError
-from netmsg.wire.envelope import CAPABILITIES, DATA, Capabilities
-from netmsg.wire.session import TRANSITIONS, Liveness, Session, State
-from netmsg.wire.sniffing import Dialect
 from support.envelopes import PLENTY, Envelope, flatten, pieces
 from support.wire_peer import capabilities, frame, hello
+
+from netmsg.errors import RemoteProtocolError
+from netmsg.wire.envelope import CAPABILITIES, DATA
+from netmsg.wire.messages import Capabilities
+from netmsg.wire.session import TRANSITIONS, Liveness, Session, State
+from netmsg.wire.sniffing import Sniffed
 
 OURS = b"our own identity"
 THEIRS = b"peer's identity!"
@@ -78,7 +79,7 @@ def test_a_hello_is_complete_with_its_last_byte(dialled: bool) -> None:
     assert listening.greet(whole[-1:])
     assert listening.state is State.GREETED
     assert listening.peer_identity == THEIRS
-    assert listening.dialect is Dialect.VERSION_1
+    assert listening.sniffed is Sniffed.VERSION_1
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -93,21 +94,21 @@ def test_messages_right_behind_hello_wait_until_they_are_asked_for(first: int, s
 
 
 @pytest.mark.parametrize(("first", "dialect"), [
-    (b"\x00\x00\x00\x10" + bytes(16), Dialect.LEGACY),
-    (b"GET / HTTP/1.1\r\n", Dialect.WEBSOCKET),
-    (b"\x16\x03\x01\x02\x00", Dialect.TLS),
-    (frame(DATA, b"no greeting"), Dialect.UNKNOWN),
-    (frame(0x01), Dialect.UNKNOWN),
-    (bytes(4), Dialect.UNKNOWN),
-    (b"\xff" * 5, Dialect.UNKNOWN),
+    (b"\x00\x00\x00\x10" + bytes(16), Sniffed.LEGACY),
+    (b"GET / HTTP/1.1\r\n", Sniffed.WEBSOCKET),
+    (b"\x16\x03\x01\x02\x00", Sniffed.TLS),
+    (frame(DATA, b"no greeting"), Sniffed.UNKNOWN),
+    (frame(0x01), Sniffed.UNKNOWN),
+    (bytes(4), Sniffed.UNKNOWN),
+    (b"\xff" * 5, Sniffed.UNKNOWN),
 ])
-def test_strangers_are_refused_by_what_they_look_like(first: bytes, dialect: Dialect) -> None:
+def test_strangers_are_refused_by_what_they_look_like(first: bytes, dialect: Sniffed) -> None:
     for chunks in ([first], [first[at:at + 1] for at in range(len(first))]):
         listening = session(dialled=False)
         with pytest.raises(RemoteProtocolError):
             for chunk in chunks:
                 assert not listening.greet(chunk)
-        assert listening.dialect is dialect
+        assert listening.sniffed is dialect
 
 
 def test_another_version_is_refused() -> None:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from netmsg.wire.sniffing import Dialect, sniff
+from netmsg.wire.sniffing import Sniffed, sniff
 
 BEGINNINGS = [
-    (b"\x00\x00\x00\x12\x01", Dialect.VERSION_1),
-    (b"\x00\x00\x00\x10", Dialect.LEGACY),
-    (b"GET ", Dialect.WEBSOCKET),
-    (b"\x16\x03", Dialect.TLS),
-    (b"\x15\x03", Dialect.TLS),
+    (b"\x00\x00\x00\x12\x01", Sniffed.VERSION_1),
+    (b"\x00\x00\x00\x10", Sniffed.LEGACY),
+    (b"GET ", Sniffed.WEBSOCKET),
+    (b"\x16\x03", Sniffed.TLS),
+    (b"\x15\x03", Sniffed.TLS),
 ]
 first_bytes = st.one_of(
     st.binary(max_size=12),
@@ -23,7 +23,7 @@ first_bytes = st.one_of(
 
 
 @pytest.mark.parametrize(("beginning", "dialect"), BEGINNINGS)
-def test_a_dialect_is_told_by_its_beginning_and_not_before(beginning: bytes, dialect: Dialect) -> None:
+def test_a_dialect_is_told_by_its_beginning_and_not_before(beginning: bytes, dialect: Sniffed) -> None:
     assert [sniff(beginning[:size]) for size in range(len(beginning))] == [None] * len(beginning)
     assert sniff(beginning) is dialect
     assert sniff(beginning + b"whatever follows") is dialect
@@ -32,7 +32,7 @@ def test_a_dialect_is_told_by_its_beginning_and_not_before(beginning: bytes, dia
 @pytest.mark.parametrize("first", [b"\x01", b"\x00\x01", b"\x00\x00\x00\x00", b"\x00\x00\x00\x12\x02",
                                    b"\x00\x00\x00\x02\x01", b"G\x00", b"POST / HTTP/1.1", b"\x16\x02", b"SSH-2.0"])
 def test_other_beginnings_are_unknown(first: bytes) -> None:
-    assert sniff(first) is Dialect.UNKNOWN
+    assert sniff(first) is Sniffed.UNKNOWN
 
 
 @given(first_bytes)
