@@ -46,7 +46,7 @@ format: $(VENV)/.lint  ## sorted imports, and what a formatter can mend
 	$(BIN)/python -m isort $(CODE)
 	$(BIN)/python -m autopep8 --recursive --in-place $(CODE)
 
-types: $(VENV)/.lint  ## mypy, strict
+types: $(VENV)/.test  ## mypy, strict, on the tests, examples and benchmarks too
 	$(BIN)/python -m mypy
 
 cover: $(VENV)/.test  ## the tests, with a report of what they do not reach

@@ -47,9 +47,13 @@ class Deadline:
         return min(max(0.0, self._at - time.monotonic()), threading.TIMEOUT_MAX)
 
     def sooner(self, timeout: float) -> Deadline:
-        """This moment, or the one ``timeout`` seconds from now if that comes first."""
-        other = Deadline(timeout)
-        return other if other._at < self._at else self
+        """This moment, or the one ``timeout`` seconds from now if that comes first. It is not checked again."""
+        at = time.monotonic() + float(timeout)
+        if at >= self._at:
+            return self
+        other = Deadline.__new__(Deadline)
+        other._at = at
+        return other
 
     @property
     def expired(self) -> bool:

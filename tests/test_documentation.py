@@ -211,8 +211,8 @@ def test_the_other_side_may_be_an_aiomsg_program(stage: Stage, server: str, clie
     if not python.exists():
         pytest.skip(f"the real aiomsg is not installed ({python} is missing)")
 
-    def run_aiomsg(name: str, **options: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([python, stage.directory / name], **options, stderr=subprocess.DEVNULL)
+    def run_aiomsg(name: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([python, stage.directory / name], stdout=stdout, stderr=subprocess.DEVNULL)
 
     if server == "aiomsg_server.py":
         with run_aiomsg(server) as aiomsg:

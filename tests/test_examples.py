@@ -594,6 +594,7 @@ def test_the_mail_conversation(start: Start, pem: tuple[Path, Path, Path]) -> No
     server.wait_for("Mail under TLS: .dot")
     with smtplib.SMTP("localhost", port, timeout=TIMEOUT) as client:
         assert client.docmd("NONSENSE")[0] == 502
+        assert client.sock is not None
         client.sock.sendall(b"\xff\r\n")
         assert client.getreply()[0] == 500
         client.sock.sendall(b"STARTTLS\r\nRSET\r\n")  # injected

@@ -36,6 +36,7 @@ LEVELS = {
     "forking": 0,
     "interrupts": 0,
     "speaking": 0,
+    "standing_in": 0,
     "locks": 0,
     "uninterrupted": 0,
     "waiting": 0,

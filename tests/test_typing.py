@@ -100,6 +100,10 @@ RIGHT = '''
 
     points = LineCodec().map(encode=write, decode=Point)
     assert_type(points, Codec[Point, Point])
+    assert_type(LineCodec().map(encode=write), Codec[Point, str])
+    assert_type(LineCodec().map(decode=Point), Codec[str, Point])
+    assert_type(points.map(decode=write), Codec[Point, str])
+    assert_type(LengthPrefixedCodec().map(decode=lambda packet: packet.decode()), Codec[bytes, str])
     with PacketClient(("localhost", 1), points) as pointed:
         assert_type(pointed.recv_packet(), Point)
         pointed.send_packet(Point("x"))
@@ -145,6 +149,7 @@ WRONG = '''
     reliably(Søcket(delivery_guarantee=DeliveryGuarantee.AT_MOST_ONCE))  # wrong
     reliably(Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE))
     PacketClient(("localhost", 1), LineCodec()).send_packet(5)  # wrong
+    PacketClient(("localhost", 1), LineCodec().map(decode=str.encode)).send_packet(b"x")  # wrong
 '''
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, overload
 
 from ..checks import check_callable
 from ..errors import PacketDecodeError, PacketEncodeError, bare
@@ -72,7 +72,19 @@ class Codec(Generic[S, R]):
         a codec that is not netmsg's own they call in a worker, if they have any."""
         raise NotImplementedError
 
-    def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
+    @overload
+    def map(self, *, encode: None = None, decode: None = None) -> Codec[S, R]: ...
+
+    @overload
+    def map(self, *, encode: None = None, decode: Callable[[R], U]) -> Codec[S, U]: ...
+
+    @overload
+    def map(self, *, encode: Callable[[T], S], decode: None = None) -> Codec[T, R]: ...
+
+    @overload
+    def map(self, *, encode: Callable[[T], S], decode: Callable[[R], U]) -> Codec[T, U]: ...
+
+    def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[Any, Any]:
         """The same format for other objects: ``encode`` makes what this codec can send of a user's object, ``decode``
         a user's object of what was received; without one of them packets stay as they are in that direction. What
         these functions raise becomes a `PacketEncodeError` or `PacketDecodeError`. Only in the main thread, an
@@ -83,6 +95,9 @@ class Codec(Generic[S, R]):
 
             points = JSONCodec().map(encode=dataclasses.asdict, decode=lambda fields: Point(**fields))
         """
+        return self._mapped(encode, decode)
+
+    def _mapped(self, encode: Callable[[T], S] | None, decode: Callable[[R], U] | None) -> Codec[T, U]:
         return MappedCodec(self, encode, decode)
 
 

@@ -74,7 +74,7 @@ class FramedCodec(Codec[S, R]):
     def decoder(self) -> Decoder[R]:
         return self._frame_decoder(self._unpack)
 
-    def map(self, *, encode: Callable[[T], S] | None = None, decode: Callable[[R], U] | None = None) -> Codec[T, U]:
+    def _mapped(self, encode: Callable[[T], S] | None, decode: Callable[[R], U] | None) -> Codec[T, U]:
         return _MappedFrames(self, encode, decode)
 
 

@@ -11,11 +11,11 @@ from ..errors import SendTimeoutError
 from ..reactor.channel import Channel
 from ..reactor.reactor import Timer, on_a_loop
 from ..sockets.lingering import unacknowledged
+from ..standing_in import standing_in
 from ..waiting import Waiters
 from .packet_home import Terms
 from .patience import Patience
 from .send_queue import SendQueue
-from .worker_pool import standing_in
 
 __all__ = ["Backpressure"]
 
@@ -173,7 +173,7 @@ class Backpressure:
         if first:
             self._client.give_up(kind, why)
 
-    # See `netmsg.servers.worker_pool.Awaited`
+    # See `netmsg.standing_in.Awaited`
 
     @property
     def _awaited(self) -> bool:
@@ -186,7 +186,7 @@ class Backpressure:
         return self._seen[1]
 
     def _give_up_for_others(self) -> None:
-        self._give_up("blocked", "too many workers wait for clients that take nothing, and for this one the longest")
+        self._give_up("blocked", "too many workers wait for clients, and this one has taken nothing for the longest")
 
     # Patience, on the loop
 

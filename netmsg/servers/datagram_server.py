@@ -21,11 +21,11 @@ from ..packets.codec import Codec, check_codec
 from ..reactor.io_thread import IOThread, reactor_of
 from ..reactor.reactor import READ, on_a_loop
 from ..speaking import say_soon
+from ..standing_in import standing_in
 from .handlers import check_handler
 from .server import Server, claim
 from .stats import ServerStats
 from .unread_answers import UnreadAnswers
-from .worker_pool import standing_in
 
 __all__ = ["DatagramPeer", "DatagramServer"]
 

@@ -56,8 +56,9 @@ class PacketServer(ConnectionServer, Generic[S, R]):
         begins, unless they were made with ``autostart_tls=False``.
     :param codec: a `Codec`.
     :param max_workers: steps that run at a time. With 0 they run on the selector thread itself: the fastest, for
-        handlers that never block. A worker that waits in a call of a `PacketConnection` does not count: up to 64 others
-        stand in, and past that the client that has been waited for the longest is closed.
+        handlers that never block. A worker that waits in a call of a `PacketConnection`, or to send on a stream, does
+        not count: up to 64 others stand in, and past that the client that has taken nothing for the longest, and for
+        two seconds, is closed; of a stream that is no client's the sends of workers end, with `SendTimeoutError`.
     :param max_connections: when there are so many, accepting pauses.
     :param idle_timeout: seconds without a packet after which a client is closed; a generator gets ``TimeoutError``.
     :param send_hwm_bytes: when more than so many bytes wait to be sent to a client, `PacketConnection.send_packet`

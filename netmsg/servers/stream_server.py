@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import heapq
 import logging
 import math
@@ -19,16 +18,15 @@ from ..reactor.handshaking import Handshake
 from ..reactor.io_thread import IOThread
 from ..reactor.reactor import READ, Timer
 from ..sockets.lingering import all_acknowledged, unacknowledged
+from ..standing_in import standing_in
 from ..streams.byte_stream import inside
 from ..streams.connection import IdleTimeoutError
-from ..streams.links import SocketLink
 from ..streams.listener import Listener
 from ..streams.socket_stream import SocketStream, socket_link
 from .connection_server import ConnectionServer
 from .handlers import check_handler
 from .patience import Patience
 from .stats import ServerStats
-from .worker_pool import standing_in
 
 __all__ = ["StreamServer"]
 
@@ -56,12 +54,12 @@ class StreamServer(ConnectionServer):
         logged, with the peer's address, and closes that connection only.
     :param listeners: `Listener` objects, which belong to the server from then on.
     :param max_workers: handlers that may run at a time. One that waits to send, or to close, does not count: up to 64
-        others stand in, and past that the client that has been waited for the longest is closed, of those that have
-        been silent for a second. Further connections wait, accepted, without a thread, and who has sent something comes
-        first. While any wait, the handlers that wait for clients whose streams have been silent for the longest, and
-        over 10 seconds (or ``idle_timeout``, if that is set), get a ``TimeoutError``, whatever their own ``timeout``,
-        and however often that has run out. Nothing received and nothing sent is silence. Workers that are not needed
-        any more go away.
+        others stand in, and past that the client that has been silent for the longest, and for two seconds, is closed;
+        of a stream that is no client's the sends of workers end, with `SendTimeoutError`. Further connections wait,
+        accepted, without a thread, and who has sent something comes first. While any wait, the handlers that wait for
+        clients whose streams have been silent for the longest, and over 10 seconds (or ``idle_timeout``, if that is
+        set), get a ``TimeoutError``, whatever their own ``timeout``, and however often that has run out. Nothing
+        received and nothing sent is silence. Workers that are not needed any more go away.
     :param max_connections: those that run and wait together; when there are so many, accepting pauses.
     :param wait_for_data: call the handler only once the client has sent something, within ``idle_timeout``: silent ones
         cost no thread.
@@ -148,7 +146,7 @@ class StreamServer(ConnectionServer):
         stream = listener._stream(sock, address)
         inside(stream).time_out_when_idle(self._idle_timeout)
         other_end = _OtherEnd(self, weakref.ref(stream))
-        socket_link(stream).blocked = functools.partial(standing_in, other_end)
+        socket_link(stream).awaited = other_end
         return _Call(self, sock, stream, other_end, listener._handshake_timeout)
 
     def stats(self) -> ServerStats:
@@ -167,7 +165,6 @@ class _OtherEnd:
     def __init__(self, server: StreamServer, stream: weakref.ref[SocketStream]) -> None:
         self._server = server
         self._stream = stream  # which refers to this
-        self._unacknowledged = 0  # of what has been sent, when that was last looked at
 
     @property
     def _awaited(self) -> bool:
@@ -182,20 +179,13 @@ class _OtherEnd:
         sender = inside(stream).sender
         if not (sender is None or sender in link.waits or inside(stream).is_shaking_hands or stream.closed):
             return math.inf  # who sends, and whom all others wait for, waits for something else, such as a file
-        return self.moved_at(link)
-
-    def moved_at(self, link: SocketLink) -> float:
-        """When bytes were last seen to come or go."""
-        before, self._unacknowledged = self._unacknowledged, unacknowledged(link.sock)
-        if self._unacknowledged != before:
-            link.moved = True  # no event tells of it, as long as there is no room for much
-        return link.silent_since()
+        return link.seen_moving()
 
     def _give_up_for_others(self) -> None:
         stream = self._stream()
         if stream is not None:
             self._server._given_up("blocked", stream.remote_address,
-                                   "too many workers wait for clients that take nothing, and for this one the longest")
+                                   "too many workers wait for clients, and this one has taken nothing for the longest")
             if not stream.closed:
                 socket_link(stream).reset()
             inside(stream).cut()
@@ -282,8 +272,8 @@ class _Call:
         vain, as one that polls; infinity if none does. They are those of all handlers: one may wait for another one's
         client."""
         link = self._link
-        since = self._other_end.moved_at(link)
-        if not threads.isdisjoint(link.waits):
+        since = link.seen_moving()
+        if not threads.isdisjoint(link.waits.copy()):
             return since
         in_vain = link.in_vain
         if in_vain is None or in_vain[0] not in threads or in_vain[1] < time.monotonic() - LATELY:

@@ -8,15 +8,15 @@ import threading
 import time
 from _thread import LockType, allocate_lock
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from ..deadline import Deadline
 from ..locks import new_lock
 from ..speaking import say, say_soon
+from ..standing_in import Awaited, this_thread
 
-__all__ = ["Awaited", "LOOK", "WorkerPool", "standing_in"]
+__all__ = ["LOOK", "WorkerPool"]
 
 log = logging.getLogger("netmsg.servers")
 
@@ -29,28 +29,14 @@ PATIENCE: Final = 0.001
 SPARE: Final = 64
 """Workers beyond ``max_workers`` that stand in for those that are blocked."""
 
-DEAF: Final = 1.0
-"""Seconds in which a client has to take something, while more wait for clients than others can stand in for."""
+DEAF: Final = 2.0
+"""Seconds in which a client has to take something, while more wait for clients than others can stand in for. Of one
+that reads 16 KiB each 0.4 s, into a small buffer, the kernel tells nothing for up to 1.2 s."""
 
 LOOK: Final = 0.05
 """Seconds between two looks at whether one does, while that is so."""
 
 _numbers = itertools.count(1)
-
-
-class Awaited(Protocol):
-    """A client that workers wait for."""
-
-    @property
-    def _awaited(self) -> bool:
-        """Whether it still is: it is not over, nor given up."""
-
-    def _silent_since(self) -> float:
-        """Since when nothing that it is waited for was seen to move (``time.monotonic()``)."""
-
-    def _give_up_for_others(self) -> None:
-        """Too many workers wait, and of those that take nothing for this one the longest: have them go on. Does not
-        block."""
 
 
 class WorkerPool:
@@ -63,7 +49,7 @@ class WorkerPool:
     still some after `PATIENCE`, because that one has to wait for something. Workers that run at the same time would
     only take the interpreter lock from each other, at every system call.
 
-    A worker that waits for a client (see `standing_in`) does not count: another may run in its place, up to `SPARE`
+    A worker that waits in a send (see `netmsg.standing_in`) does not count: another may run in its place, up to `SPARE`
     of them. Once it goes on there is one too many, who steps back after the task that it has.
 
     ``stand_in()()`` is called, in any thread, when one has begun to wait: there may be room for one more, and so
@@ -158,8 +144,7 @@ class WorkerPool:
 
     def _work(self) -> None:
         """Ends when there is nothing to do and either the pool is closed or nothing comes for a while."""
-        _of_this_thread.pool = self
-        _of_this_thread.is_stood_in_for = False
+        this_thread.pool = self
         tasks = self.tasks
         while True:
             if self._crowded and not self._step_back():
@@ -223,7 +208,7 @@ class WorkerPool:
     @property
     def is_current(self) -> bool:
         """Whether the caller is a worker of this pool."""
-        return getattr(_of_this_thread, "pool", None) is self
+        return this_thread.pool is self
 
     def block(self, client: Awaited) -> object:
         """The worker that calls this is about to wait for ``client``: until `unblock`, which wants what this returns,
@@ -238,8 +223,8 @@ class WorkerPool:
         return claim
 
     def give_up_deaf(self) -> bool:
-        """If more wait than others can stand in for, give up the clients that have been waited for the longest, of
-        those that take nothing for `DEAF` seconds. Whether to be called again after `LOOK`, for nobody else comes."""
+        """If more wait than others can stand in for, give up the clients that have taken nothing for the longest, and
+        for `DEAF` seconds. Whether to be called again after `LOOK`, for nobody else comes."""
         with self._lock:
             if len(self._blocked) <= self.spare:
                 return False
@@ -249,10 +234,11 @@ class WorkerPool:
         workers = Counter(client for client in blocked if client._awaited)  # the longest awaited first
         silent = {client: client._silent_since() for client in workers}  # of all: it is told from look to look
         too_many = workers.total() - self.spare
-        for client in workers:
-            if too_many > 0 and silent[client] <= time.monotonic() - DEAF:
-                client._give_up_for_others()
-                too_many -= workers[client]
+        for client in sorted(workers, key=silent.__getitem__):
+            if too_many <= 0 or silent[client] > time.monotonic() - DEAF:
+                break
+            client._give_up_for_others()
+            too_many -= workers[client]
         return True
 
     @property
@@ -281,26 +267,3 @@ class WorkerPool:
         for thread in tuple(self._threads):
             if thread is not threading.current_thread():
                 thread.join(deadline.remaining())
-
-
-_of_this_thread = threading.local()
-"""``pool``: whose worker it is; ``is_stood_in_for``: whether it waits, and another one works."""
-
-
-@contextmanager
-def standing_in(client: Awaited) -> Iterator[None]:
-    """While the caller waits for ``client``, of whatever server, another worker takes its place, if it is one. No more
-    than one does: a wait that is part of another one counts as that."""
-    pool: WorkerPool | None = getattr(_of_this_thread, "pool", None)
-    if pool is None or _of_this_thread.is_stood_in_for:
-        yield
-        return
-    _of_this_thread.is_stood_in_for = True
-    try:
-        claim = pool.block(client)
-        try:
-            yield
-        finally:
-            pool.unblock(claim)
-    finally:
-        _of_this_thread.is_stood_in_for = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sized
 from typing import Final
 
 from ..deadline import Deadline
@@ -85,7 +85,7 @@ class WakeUp:
         self._woken = False
 
     def wait(self, wanted: dict[int, int], deadline: Deadline,
-             unless: Collection[object] = ()) -> list[tuple[int, int]]:
+             unless: Sized = ()) -> list[tuple[int, int]]:
         """`ready`, with ``TimeoutError`` once ``deadline`` has expired."""
         found = self.ready(wanted, deadline, unless)
         if found is None:
@@ -93,7 +93,7 @@ class WakeUp:
         return found
 
     def ready(self, wanted: dict[int, int], deadline: Deadline,
-              unless: Collection[object] = ()) -> list[tuple[int, int]] | None:
+              unless: Sized = ()) -> list[tuple[int, int]] | None:
         """`ready_sockets`; empty, too, once there is something in ``unless`` and who put it there says so."""
         signals = self.signals
         if not signals:
@@ -122,7 +122,7 @@ class WakeUp:
             del signals[0]
 
     def _wait_in_slices(self, wanted: dict[int, int], deadline: Deadline,
-                        unless: Collection[object]) -> list[tuple[int, int]] | None:
+                        unless: Sized) -> list[tuple[int, int]] | None:
         while not self._woken and not unless:
             found = ready_sockets(wanted, None, deadline.sooner(SLICE))
             if found is not None or deadline.expired:

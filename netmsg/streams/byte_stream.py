@@ -196,8 +196,8 @@ class ByteStream:
         A pipe, a terminal or another socket is waited for until it takes some, within ``timeout`` and until `close`;
         what a buffered writer over one holds is written first, and of what comes it holds nothing back. So is a file
         that ``socket.makefile("wb")`` makes, of a socket without a timeout of its own; and one that `makefile` makes,
-        of any stream, whose own timeout and `close` end the call as well. Any other file, such as one over an
-        ``ssl.SSLSocket``, is written to as it is.
+        of any stream: its own timeout, and that stream's `close`, end the call as well. Any other file, such as one
+        over an ``ssl.SSLSocket``, is written to as it is.
 
         Raises `EndOfStream` or `IncompleteReadError` (whose ``partial`` is empty, for the bytes are in the file) if
         the stream ends before ``count``.
@@ -234,8 +234,8 @@ class ByteStream:
         The kernel copies where it can (``os.sendfile``). ``ValueError`` if the file is known to be too short, and
         then nothing is sent; ``EOFError`` if it turns out to be, or has become shorter. Timeouts are those of
         `send_all`. Of a file that cannot seek, such as a pipe, nothing behind ``count`` is taken, and nothing at all
-        before the other end takes something. One that `makefile` makes is waited for as a pipe is, and its own timeout
-        and `close` end the call as well.
+        before the other end takes something. One that `makefile` makes is waited for as a pipe is, and its own timeout,
+        and the `close` of its stream, end the call as well.
         """
         deadline = self._connection.deadline(timeout)
         check_size("offset", offset, least=0)

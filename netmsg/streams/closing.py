@@ -10,7 +10,7 @@ from ..errors import NetmsgError
 from ..forking import current_process
 from ..sockets.waiting import READ, WRITE
 from .connection import FOREVER, Connection, closed_meanwhile, nothing
-from .links import BRIEFLY
+from .other_end import BRIEFLY
 from .receiving import CHUNK, Receiving
 from .sending import Sending
 

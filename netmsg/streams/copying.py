@@ -32,7 +32,8 @@ def receive_file(receiving: Receiving, deadline: Deadline, file: IO[bytes], coun
     if other is not None:
         elsewhere = receiving.connection.elsewhere
         target: Target = StreamTarget(file, other, deadline, elsewhere.given_up)
-        elsewhere.wait(other.look_again, receiving.take, deadline, _to_file, receiving, target, count, received)
+        elsewhere.wait(other.look_again, other.until_closed, receiving, deadline, _to_file, receiving, target, count,
+                       received)
         return received[0]
     target = Target(file)
     try:
@@ -79,7 +80,12 @@ def _too_early(received: int, count: int) -> EOFError:
 def _some_to_file(deadline: Deadline, receiving: Receiving, target: Target, max_bytes: int) -> int:
     """Write some, and only then take it out of the read-ahead, as much as was written: 0 at the end."""
     ahead = receiving.ahead
-    size, _ = receiving.some(deadline, max_bytes)
+    while True:
+        if target.over:
+            target.check()
+        size, _ = receiving.some(deadline, max_bytes, or_nothing=True)
+        if size or receiving.ended:
+            break
     while size:
         if target.descriptor >= 0:
             receiving.connection.wait_for_file(target.descriptor, WRITE, deadline)
@@ -114,6 +120,8 @@ class _Writing:
         self._counts = counts
 
     def taken(self) -> int:
+        if not self._counts:
+            self._target.settle(self._counts)
         if self._counts:
             return self._target.taken(self._counts[0], self._size)
         after = self._target.position()

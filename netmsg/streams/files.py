@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
@@ -52,7 +53,8 @@ class StreamFile(io.RawIOBase):
         self._timeout = timeout
         self._by_line = by_line
         self._position = 0
-        self._unsaid: tuple[bytes, list[int]] | None = None  # sent by a `write` that was interrupted, and how much
+        # Sent by a `write` that was interrupted, how much of it, and whether a part is as good as all.
+        self._unsaid: tuple[bytes, list[int], bool] | None = None
         self.handing_back: int | None = None
         """The thread that takes what a buffer holds, to which this behaves as at the end."""
         self._lent: tuple[int, Deadline, Collection[object]] | None = None  # see `flush_within`
@@ -136,9 +138,11 @@ class StreamFile(io.RawIOBase):
         """A buffer whose call was interrupted comes again, with the same bytes in front: if they have gone, they are
         not sent again."""
         if self._unsaid is not None:
-            before, counts = self._unsaid
-            size = len(before)
-            gone = sum(counts) == size and octets[:size] == before
+            before, counts, partly = self._unsaid
+            if partly:
+                self.settle(counts)
+            size = sum(counts)
+            gone = 0 < size and (partly or size == len(before)) and octets[:size] == before[:size]
             # No call from here to the return, and so no interrupt.
             self._unsaid = None
             if gone:
@@ -151,8 +155,8 @@ class StreamFile(io.RawIOBase):
             else:
                 self.send_some(octets, counts, lent[1], lent[2])
         except BaseException:
-            if counts:  # no call here: the sum of bytes and a buffer is a copy of it
-                self._unsaid = b"" + (octets if lent is None else octets[:counts[0]]), counts
+            if counts or lent is not None:  # no call here: the sum of bytes and a buffer is a copy of it
+                self._unsaid = b"" + octets, counts, lent is not None
             raise
         return size if lent is None else counts[0]
 
@@ -160,6 +164,10 @@ class StreamFile(io.RawIOBase):
                   given_up: Collection[object]) -> None:
         """See `Sending.send_some`; within this file's own timeout, too."""
         self._sending.send_some(octets, counts, self._sooner(deadline), given_up)
+
+    def settle(self, counts: list[int]) -> None:
+        """See `Sending.settle`."""
+        self._sending.settle(counts)
 
     def flush_within(self, deadline: Deadline, given_up: Collection[object], buffer: IO[bytes]) -> None:
         """``buffer.flush()``, which writes to this, and what it writes as `send_some` does. Other threads that write
@@ -190,6 +198,27 @@ class StreamFile(io.RawIOBase):
             return taken
         finally:
             self.handing_back = None
+
+    def until_closed(self, source: Receiving, deadline: Deadline, prepare: Callable[..., tuple[int, int]],
+                     *arguments: Any) -> None:
+        """``source.take(deadline, prepare, *arguments)``, which writes to this: `ClosedError`, too, once the stream of
+        this is closed, if ``prepare`` sees whether it is `over` whenever it is woken."""
+        self._sending.connection.elsewhere.wait(source.look_again, functools.partial(source.take, given_up=self.over),
+                                                deadline, prepare, *arguments)
+
+    @property
+    def over(self) -> Collection[object]:
+        """Something once the stream is closed."""
+        return self._sending.connection.elsewhere.given_up
+
+    def check_open(self) -> None:
+        """Raises what the stream of this does once it is closed."""
+        connection = self._sending.connection
+        try:
+            connection.check()
+        except BaseException as error:
+            connection.failed(error)
+            raise
 
     def leave(self) -> None:
         """Have who is in `receive_some` come out of it."""

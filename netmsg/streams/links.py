@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sized
+from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Final, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError
-from ..sockets.lingering import all_acknowledged, reset_on_close
+from ..sockets.lingering import all_acknowledged, reset_on_close, unacknowledged
 from ..sockets.waiting import WRITE, Occupancy, ready_sockets
+from ..standing_in import this_thread
 from ..transports.plain import PlainTransport, Transport, UNIXTransport
-from ..waiting import Ticket, wait_by
+from ..waiting import Ticket
+from .other_end import BRIEFLY, OtherEnd
 
-__all__ = ["BRIEFLY", "Link", "SocketLink", "Woken"]
+__all__ = ["Link", "SocketLink", "Woken"]
 
 LINGER_STEP: Final = 0.01
 """Seconds between two looks at whether the other end has acknowledged everything: the kernel does not tell."""
-BRIEFLY: Final = 0.005
-"""Seconds that whoever sends, or closes, waits for the other end before it counts as blocked."""
 
 
 class Link(Protocol):
@@ -31,18 +32,19 @@ class Link(Protocol):
     transport: Transport
     moved: bool
     """Set by the stream when bytes have come or gone."""
-    blocked: Callable[[], AbstractContextManager[object]]
-    """What surrounds a wait of whoever sends, or closes, once it is no brief one. For whoever made the stream."""
 
-    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+    def blocked(self) -> AbstractContextManager[object]:
+        """What surrounds a wait of whoever sends, or closes, once it is no brief one."""
+
+    def wait(self, events: int, deadline: Deadline, unless: Sized = ()) -> int:
         """Wait until one of ``events`` (READ, WRITE) is possible; 0 once woken, or while there is something in
-        ``unless``. Raises ``TimeoutError``."""
+        ``unless``. Raises ``TimeoutError``; `OthersWaitError` where who waits to send is to wait no more."""
 
     def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
         """The same for a file that is sent or received to, such as a pipe: false where it may be too early."""
 
     def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
-        """`netmsg.waiting.wait_by`, for a turn of others who send."""
+        """`netmsg.waiting.wait_by`, for a turn of others who send. Raises `OthersWaitError`."""
 
     def linger(self, events: int, deadline: Deadline) -> None:
         """The same for the one who closes, whom nothing wakes; for a moment at most where no event tells that the
@@ -109,43 +111,45 @@ class Woken:
         self._occupancy.forked(self._dispose)
 
 
-class SocketLink(Woken):
+class SocketLink(Woken, OtherEnd):
     """A connected socket, which this owns."""
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__()
+        Woken.__init__(self)
+        OtherEnd.__init__(self)
         sock.setblocking(False)
         self.sock = sock
         self.unix: UNIXTransport | None = None
         if hasattr(sock, "recvmsg") and sock.family == getattr(socket, "AF_UNIX", None):
             self.unix = UNIXTransport(sock)
         self.transport: Transport = self.unix or PlainTransport(sock)
-        self.waits: set[int] = set()
-        """Which threads wait now."""
+        self.waits: dict[int, int] = {}
+        """Which threads wait now, and for which events."""
         self.in_vain: tuple[int, float] | None = None
         """Which thread was the last to wait for nothing, and until when."""
-        self.blocked: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.moved = True
-        self._moved_at = 0.0
+        self._unacknowledged = 0  # of what has been sent, when that was last looked at
         self._given_up = False
         self._told = False
 
-    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+    def wait(self, events: int, deadline: Deadline, unless: Sized = ()) -> int:
         ident = get_ident()
         inner = ident in self.waits  # of a signal handler, which came while this thread waits
         try:
             self.silent_since()  # that is, from now on, if bytes have moved since the last wait
-            self.waits.add(ident)
-            if events == WRITE and self.blocked is not nullcontext:
-                ready = self._wait_to_send(deadline, unless)
+            self.waits[ident] = events
+            wanted = {self.sock.fileno(): events}
+            if events == WRITE and this_thread.pool is not None:
+                ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY), unless)
+                if ready is None:
+                    ready = self.wait_to_send(self._wake_up.ready, wanted, deadline, unless)
             else:
-                ready = self._wake_up.wait({self.sock.fileno(): events}, deadline, unless)
+                ready = self._wake_up.wait(wanted, deadline, unless)
         except TimeoutError:
             self.in_vain = ident, time.monotonic()
             raise
         finally:
             if not inner:
-                self.waits.discard(ident)
+                self.waits.pop(ident, None)
         if ready:
             self.moved = True
             return ready[0][1]
@@ -153,31 +157,17 @@ class SocketLink(Woken):
             return self._run_out(self.sock.fileno(), events)
         return 0
 
-    def _wait_to_send(self, deadline: Deadline, unless: Collection[object]) -> list[tuple[int, int]]:
-        wanted = {self.sock.fileno(): WRITE}
-        ready = self._wake_up.ready(wanted, deadline.sooner(BRIEFLY), unless)
-        if ready is not None:
-            return ready
-        with self.blocked():
-            return self._wake_up.wait(wanted, deadline, unless)
+    def seen_moving(self) -> float:
+        """`silent_since`, with a look at what no event tells of, as long as there is no room for much."""
+        before, self._unacknowledged = self._unacknowledged, unacknowledged(self.sock)
+        if self._unacknowledged != before:
+            self.moved = True
+        return self.silent_since()
 
-    def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
-        if self.blocked is nullcontext:
-            return wait_by(ticket, deadline)
-        if wait_by(ticket, deadline.sooner(BRIEFLY)):
-            return True
-        if deadline.expired:
-            return False
-        with self.blocked():  # who waits for one that waits for the other end waits for that, too
-            return wait_by(ticket, deadline)
-
-    def silent_since(self) -> float:
-        """When the stream was last seen to have moved bytes (``time.monotonic()``). The clock is only read here, and so
-        not for each of them; a wait that ends because its time is up is no end of the silence."""
-        if self.moved:
-            self.moved = False
-            self._moved_at = time.monotonic()
-        return self._moved_at
+    def _silent_since(self) -> float:
+        if not (self._lingering or WRITE in self.waits.copy().values()):
+            return math.inf  # who sends, and whom all others wait for, waits for something else, such as a file
+        return self.seen_moving()
 
     def give_up(self) -> None:
         """Whoever waits, now or next, runs out of time, and who waits once more has no stream any more. From any
@@ -202,6 +192,7 @@ class SocketLink(Woken):
     def linger(self, events: int, deadline: Deadline) -> None:
         if deadline.expired:
             raise TimeoutError("timed out")
+        self._lingering = True
         ready_sockets({self.sock.fileno(): events}, None, deadline.sooner(LINGER_STEP))
 
     def wake(self) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sized
 
 from ..checks import check_size
 from ..deadline import Deadline
 from ..locks import new_reentrant_lock
 from ..sockets.waiting import READ, WRITE
+from ..standing_in import this_thread
 from ..tls import TLSInfo
 from ..transports.plain import Buffer, Transport
-from ..waiting import Ticket, Waiters, wait_by
+from ..waiting import Waiters
 from .byte_stream import ByteStream
 from .links import Woken
+from .other_end import BRIEFLY, OtherEnd
 
 __all__ = ["MemoryLink", "memory_links", "memory_stream_pair"]
 
@@ -178,6 +179,12 @@ class _MemoryTransport:
     def begun(self) -> bool:
         return bool(self._taken)
 
+    def report(self, counts: list[int], /) -> None:
+        taken = self._taken
+        # No call from here on, and so no interrupt.
+        counts += taken
+        del taken[:]
+
     def flush(self) -> None:
         """Nothing is ever kept back."""
 
@@ -185,14 +192,13 @@ class _MemoryTransport:
         self._outgoing.end()
 
 
-class MemoryLink(Woken):
+class MemoryLink(Woken, OtherEnd):
     """One end of a connection inside this process. A descriptor it has only once somebody waits for a file."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
-        super().__init__()
+        Woken.__init__(self)
+        OtherEnd.__init__(self)
         self.transport: Transport = _MemoryTransport(incoming, outgoing)
-        self.moved = True
-        self.blocked: Callable[[], AbstractContextManager[object]] = nullcontext
         self._incoming = incoming
         self._outgoing = outgoing
         self._woken = False
@@ -203,18 +209,30 @@ class MemoryLink(Woken):
         writable = outgoing.held < outgoing.size or outgoing.broken
         return (READ if events & READ and readable else 0) | (WRITE if events & WRITE and writable else 0)
 
-    def wait(self, events: int, deadline: Deadline, unless: Collection[object] = ()) -> int:
+    def wait(self, events: int, deadline: Deadline, unless: Sized = ()) -> int:
+        self.silent_since()  # that is, from now on, if bytes have moved since the last wait
+        if events == WRITE and this_thread.pool is not None:
+            possible = self._ready(events, deadline.sooner(BRIEFLY), unless)
+            if possible is None:
+                possible = self.wait_to_send(self._ready, events, deadline, unless)
+        else:
+            possible = self._ready(events, deadline, unless)
+            if possible is None:
+                raise TimeoutError("timed out")
+        if possible:
+            self.moved = True
+        return possible
+
+    def _ready(self, events: int, deadline: Deadline, unless: Sized) -> int | None:
         if not self._incoming.changed.wait(lambda: self._woken or unless or self._possible(events), deadline):
-            raise TimeoutError("timed out")
+            return None
         return 0 if self._woken else self._possible(events)
 
     def wait_for_file(self, descriptor: int, events: int, deadline: Deadline) -> bool:
         return bool(self._wake_up.wait({descriptor: events}, deadline))
 
-    def wait_by(self, ticket: Ticket, deadline: Deadline) -> bool:
-        return wait_by(ticket, deadline)
-
     def linger(self, events: int, deadline: Deadline) -> None:
+        self._lingering = True
         if not self._incoming.changed.wait(lambda: self._possible(events), deadline):
             raise TimeoutError("timed out")
 

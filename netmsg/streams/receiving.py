@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import Any, Final, Protocol, TypeVar
 
@@ -53,9 +53,11 @@ class Receiving:
 
     # In turn
 
-    def take(self, deadline: Deadline, prepare: Callable[..., tuple[int, int]], *arguments: Any) -> bytes:
+    def take(self, deadline: Deadline, prepare: Callable[..., tuple[int, int]], *arguments: Any,
+             given_up: Collection[object] = ()) -> bytes:
         """Take bytes out of the read-ahead. ``prepare(deadline, *arguments)`` sees to it that they are together at its
-        front, and returns how many to take, and how many to drop behind them."""
+        front, and returns how many to take, and how many to drop behind them. Who still waits for the turn gets
+        `ClosedError` once there is something in ``given_up``, and `look_again` was called."""
         connection = self.connection
         turn = self.turn
         ahead = self.ahead
@@ -66,7 +68,7 @@ class Receiving:
             if turn.holder is None:
                 turn.holder = claim
             else:
-                turn.take(claim, deadline)
+                turn.take(claim, deadline, given_up=given_up)
             if connection.closed:
                 connection.check()
             if self.writing is not None:
@@ -153,6 +155,11 @@ class Receiving:
     def leave(self) -> None:
         """Have another thread that is in `receive_to` come out of it: there is something for it elsewhere."""
         self.give_back(b"")
+
+    def look_again(self) -> None:
+        """Have another thread that is in `take` see whether that was given up, or what it waits for may be less."""
+        self.turn.look_again()
+        self.leave()
 
     # By whoever has the turn
 

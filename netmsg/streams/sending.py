@@ -12,18 +12,22 @@ from typing import Any, Final, TypeVar
 
 from ..deadline import Deadline, Overtime
 from ..errors import (
-    TOLD_ONCE, ConnectionBrokenError, LocalProtocolError, NetmsgError, SendTimeoutError, identity,
+    TOLD_ONCE, ClosedError, ConnectionBrokenError, LocalProtocolError, NetmsgError, SendTimeoutError, identity,
 )
 from ..sockets.waiting import WRITE
 from .connection import FOREVER, Connection, closed_meanwhile
+from .other_end import OthersWaitError
 from .receiving import CHUNK, LARGE_CHUNK, Receiving
 from .turns import Turn
 
-__all__ = ["Sending"]
+__all__ = ["SOME", "Sending"]
 
 RENEGOTIATING: Final = 0.01
 """Seconds for which whoever sends waits for its turn to receive, and receives, before it tries again to send: nothing
 tells that another thread has received what it waits for."""
+
+SOME: Final = 0
+"""The size of a send that is never cut short: see `Sending.send_some`."""
 
 T = TypeVar("T")
 
@@ -78,7 +82,8 @@ class Sending:
                 if connection.closed_by_last:
                     connection.finish()
         except BaseException as error:
-            if isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError) and deadline.expired:
+            if (isinstance(error, TimeoutError) and not isinstance(error, SendTimeoutError)
+                    and (deadline.expired or isinstance(error, OthersWaitError))):
                 late = SendTimeoutError(str(error))
                 connection.failure = identity(late)
                 try:
@@ -98,6 +103,30 @@ class Sending:
         so nothing is cut short. `ClosedError` once there is something in ``given_up``, and `look_again` was called."""
         self.in_turn(self.connection.deadline(deadline.remaining()), self._send_what_goes, octets, counts, given_up,
                      given_up=given_up)
+
+    def settle(self, counts: list[int]) -> None:
+        """Have ``counts``, of a `send_some` that was interrupted, say what has gone. Whoever has had the turn since has
+        seen to that first, and so this hardly waits."""
+        if self.under_way is None or self.under_way[0] is not counts:
+            return
+        turn = self.turn
+        claim = [get_ident()]
+        try:
+            turn.take(claim, FOREVER)
+            self.conclude()
+        except ClosedError:  # by somebody who has the turn: nothing is sent any more
+            self._report(counts)
+        finally:
+            if turn.holder is claim:
+                turn.holder = turn.heir
+                turn.heir = None
+            if turn.waiting:
+                try:
+                    turn.waiting[0].release()
+                except (IndexError, RuntimeError):
+                    pass
+            if self.connection.closed_by_last:
+                self.connection.finish()
 
     def look_again(self) -> None:
         """Have who is in `send_some` see whether that was given up."""
@@ -120,11 +149,17 @@ class Sending:
         other end would take it for the rest."""
         if self.under_way is not None:
             counts, size = self.under_way
+            if size == SOME:
+                self._report(counts)
             done = sum(counts)
             if (done or self.connection.transport.begun) and done < size and self.error is None:
                 of = "" if size == math.inf else f" of {size}"
                 self.error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
             self.under_way = None
+
+    def _report(self, counts: list[int]) -> None:
+        if self.error is None:  # what was on its way has gone down with the connection, as far as anybody knows
+            self.connection.transport.report(counts)
 
     def send_all(self, deadline: Deadline, octets: bytes | memoryview, counts: list[int] | None = None) -> None:
         if self.finished or self.error is not None or self.under_way is not None:
@@ -145,8 +180,12 @@ class Sending:
         if self.connection.transport.tls is not None:
             octets = octets[:select.PIPE_BUF]  # so little goes as a whole when there is room
             self.wait(deadline, counts, given_up)
-        self.under_way = counts, 1  # see `send_all`
-        self.send_pieces(deadline, octets, 1, counts, given_up)
+        self.under_way = counts, SOME  # see `send_all`
+        try:
+            self.send_pieces(deadline, octets, 1, counts, given_up)
+        except BaseException:
+            self.conclude()  # if this is interrupted, too, whoever comes next does it: see `settle`
+            raise
         self.under_way = None
 
     def send_pieces(self, deadline: Deadline, octets: bytes | memoryview, size: int, counts: list[int],
@@ -197,6 +236,9 @@ class Sending:
         """For room."""
         try:
             self.connection.wait(WRITE, deadline, given_up, self.failed)
+        except OthersWaitError as error:
+            done = sum(counts)
+            raise SendTimeoutError(f"{error}; {done} bytes were sent before", bytes_sent=done) from None
         except TimeoutError:
             if not deadline.expired:
                 raise  # a signal handler raised it

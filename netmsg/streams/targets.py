@@ -47,6 +47,9 @@ class Target:
     """A file that is received to. One that has to be waited for is written to directly, and only as much as fits: its
     buffer would write what it holds at a moment of its own choice, and wait for whoever reads it."""
 
+    over: Collection[object] = ()
+    """Something once it takes nothing any more, and so nothing is to be waited for."""
+
     def __init__(self, file: IO[bytes]) -> None:
         self.descriptor = waitable_descriptor(file)
         self.file = file
@@ -74,6 +77,9 @@ class Target:
         if self._terminal is not None:
             self._terminal.close()
 
+    def check(self) -> None:
+        """Raises why it is `over`."""
+
     def flushed(self) -> bool:
         """Whether what its buffer held has been written, as far as that goes without waiting."""
         if self._buffer is not None:
@@ -94,6 +100,9 @@ class Target:
     def write(self, chunk: bytes, counts: list[int | None]) -> None:
         """Append to ``counts`` what the file says it has taken."""
         keep(counts, self.file.write, chunk)
+
+    def settle(self, counts: list[Any]) -> None:
+        """See to it that ``counts`` has all that is known of what an interrupted `write` has done."""
 
     def room(self, wanted: int) -> int:
         """How much of ``wanted`` bytes may be written to it, now that it takes some."""
@@ -117,9 +126,13 @@ class StreamTarget(Target):
                  given_up: Collection[object]) -> None:
         super().__init__(file)
         self._stream_file = stream_file
+        self.over = stream_file.over
         self._deadline = deadline
         self._given_up = given_up
         self._held: IO[bytes] | None = None if file is stream_file else file
+
+    def check(self) -> None:
+        self._stream_file.check_open()
 
     def flushed(self) -> bool:
         if self._held is not None:
@@ -133,6 +146,9 @@ class StreamTarget(Target):
     def write(self, chunk: bytes, counts: list[Any]) -> None:
         self._stream_file.check_writing()
         self._stream_file.send_some(chunk, counts, self._deadline, self._given_up)
+
+    def settle(self, counts: list[Any]) -> None:
+        self._stream_file.settle(counts)
 
 
 def _open_without_blocking(path: str, flags: int) -> int:

@@ -116,7 +116,7 @@ class TLSEngine:
 
     def take_ciphertext(self, ciphertext: deque[memoryview]) -> None:
         """Append what has to be sent, if there is anything."""
-        self._settle_write()
+        self.settle_write()
         if self._outgoing.pending:
             # One call into C: see netmsg.uninterrupted.
             ciphertext.extend(map(memoryview, map(self._outgoing.read, (self._outgoing.pending,))))
@@ -206,7 +206,7 @@ class TLSEngine:
     def write(self, data: bytes | memoryview) -> None:
         """Encrypt ``data``, a record at a time, and append to `written` how much was taken each time: less than all of
         it if ciphertext has to come first. Called again, it goes on behind what is `written` already."""
-        self._settle_write()
+        self.settle_write()
         self.stalled = False
         written = self.written
         done = sum(written)
@@ -229,7 +229,7 @@ class TLSEngine:
             self._writing = None
             done += count
 
-    def _settle_write(self) -> None:
+    def settle_write(self) -> None:
         """Find out what a `write` did that was interrupted: it takes one record's worth, or nothing."""
         if self._writing is not None:
             before, size = self._writing

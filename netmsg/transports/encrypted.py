@@ -227,6 +227,19 @@ class TLSTransport:
     def begun(self) -> bool:
         return self._engine.begun
 
+    def report(self, counts: list[int], /) -> None:
+        """They may still wait for room below, and go before anything else does."""
+        engine = self._engine
+        with self._state:
+            engine.settle_write()
+        written = engine.written
+        total = sum(written)
+        fresh: list[int] = []
+        # No call from here on, and so neither an interrupt nor another thread.
+        if total and engine.written is written:
+            counts += (total,)
+            engine.written = fresh
+
     def flush(self) -> None:
         self._below.flush()
         self._flush()

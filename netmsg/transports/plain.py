@@ -85,6 +85,9 @@ class Transport(Protocol):
     def begun(self) -> bool:
         """Whether bytes have been taken that `send_one` has not returned the number of yet."""
 
+    def report(self, counts: list[int], /) -> None:
+        """Append to ``counts`` how many these are, and return them no more: whoever sends next begins behind them."""
+
     def flush(self) -> None:
         """Send what is `unsent`, as far as it goes at once."""
 
@@ -118,6 +121,9 @@ class PlainTransport:
 
     def handshake(self) -> None:
         """There is none."""
+
+    def report(self, counts: list[int], /) -> None:
+        """There are none."""
 
     def flush(self) -> None:
         """Nothing is ever kept back."""
@@ -275,6 +281,9 @@ class UNIXTransport:
     @property
     def readable(self) -> bool:
         return bool(self._arrived)
+
+    def report(self, counts: list[int], /) -> None:
+        """There are none."""
 
     def flush(self) -> None:
         """Nothing is ever kept back."""

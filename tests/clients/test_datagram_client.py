@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
+from support.wrong import wrong
 
 from netmsg import (
     ClosedError, DatagramClient, JSONCodec, LineCodec, PacketDecodeError, PacketEncodeError, StructCodec,
@@ -214,7 +215,7 @@ def test_local_addresses_that_are_none(tmp_path: Path) -> None:
                                              (peer.local_address, ("127.0.0.1", "0"), TypeError),
                                              (tmp_path / "peer", ("127.0.0.1", 0), TypeError)):
             with pytest.raises(error):
-                DatagramClient(target, LineCodec(), local_address=local_address)
+                DatagramClient(target, LineCodec(), local_address=wrong(local_address))
         assert not own.closed
 
 

@@ -234,7 +234,12 @@ def test_76_errors_come_through_and_the_iterator_goes_on(pair: Pair) -> None:
 def test_76_without_a_timeout_it_goes_on_to_the_end(pair: Pair) -> None:
     client, peer = pair
     peer.send_all(b"1\n2\n")
-    late = threading.Timer(0.1, lambda: (peer.send_all(b"3\n"), peer.send_eof()))
+
+    def send_the_rest() -> None:
+        peer.send_all(b"3\n")
+        peer.send_eof()
+
+    late = threading.Timer(0.1, send_the_rest)
     late.start()
     assert list(client.iter_received_packets(timeout=None)) == ["1", "2", "3"]
     late.join()

@@ -537,7 +537,7 @@ def test_28_close_wakes_who_sends_and_nothing_waits_for_it(pair: Pair) -> None:
     if pair.on_socket:
         assert pair.client.fileno() >= 0
         import socket
-        assert pair.client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)  # type: ignore[attr-defined]
+        assert pair.client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     pair.client.close(timeout=0)
     for thread in sending:
         with pytest.raises(ClosedError):

@@ -327,10 +327,11 @@ def test_a_timeout_is_kept(pair: tuple[Any, Any]) -> None:
             server.receive(timeout=timeout)
     client.send(b"x", timeout=0)
     assert server.receive(timeout=TIMEOUT)[0] == b"x"
-    for call in (lambda: server.receive(timeout=-1), lambda: server.receive_packets(timeout=float("nan")),
-                 lambda: client.send(b"x", timeout=-1), lambda: client.request(b"x", timeout=-1),
-                 lambda: server.receive(0), lambda: client.request(b"x", interval=0),
-                 lambda: client.request(b"x", retries=-1)):
+    calls: list[Callable[[], object]] = [
+        lambda: server.receive(timeout=-1), lambda: server.receive_packets(timeout=float("nan")),
+        lambda: client.send(b"x", timeout=-1), lambda: client.request(b"x", timeout=-1),
+        lambda: server.receive(0), lambda: client.request(b"x", interval=0), lambda: client.request(b"x", retries=-1)]
+    for call in calls:
         with pytest.raises(ValueError):
             call()
     for call in (lambda: server.receive("5"), lambda: client.send("text"), lambda: client.request(b"x", retries=1.5)):
@@ -594,7 +595,7 @@ def test_many_threads_may_use_one(pair: tuple[Any, Any]) -> None:
 class Flooded(socket.socket):
     """A socket to which a stranger sends faster than anybody can receive."""
 
-    def recvmsg(self, *_: Any) -> Any:  # type: ignore[override]
+    def recvmsg(self, *_: Any) -> Any:
         return b"flood", [], 0, ("127.0.0.1", 9)
 
 
@@ -706,7 +707,7 @@ def test_46_the_target_is_known_by_any_name_of_its_file(tmp_path: Path, monkeypa
 
 def test_46_a_flood_of_strangers_does_not_prolong_a_receive(tmp_path: Path) -> None:
     class FloodedByPath(socket.socket):
-        def recvmsg(self, *_: Any) -> Any:  # type: ignore[override]
+        def recvmsg(self, *_: Any) -> Any:
             return b"flood", [], 0, "/stranger"
 
     flooded = FloodedByPath(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -760,7 +761,7 @@ def test_only_unix_datagram_sockets_are_taken_over() -> None:
 
 def test_localhost_is_where_a_socket_with_a_port_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``::1 localhost`` first in the system's table, as is usual, too."""
-    real = socket.getaddrinfo
+    real: Any = socket.getaddrinfo
 
     def six_first(host: Any, port: Any, *arguments: Any, flags: int = 0, **options: Any) -> Any:
         if host != "localhost" or flags & socket.AI_NUMERICHOST:

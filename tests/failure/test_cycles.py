@@ -61,7 +61,7 @@ def flat(cycle: Callable[[], None]) -> None:
 @pytest.mark.timeout(60 + CYCLES // 10)
 @pytest.mark.parametrize("how", ["tcp", "name", "unix", "tls"])
 def test_18_connecting_and_closing(how: str, tmp_path: Path, tls_contexts: Contexts) -> None:
-    server = {"ssl_context": tls_contexts[0]} if how == "tls" else {}
+    server: dict[str, Any] = {"ssl_context": tls_contexts[0]} if how == "tls" else {}
     client: dict[str, Any] = {"ssl_context": tls_contexts[1], "server_hostname": "localhost"} if how == "tls" else {}
     host = "localhost" if how == "name" else "127.0.0.1"
     listener = create_unix_server(tmp_path / "s") if how == "unix" else create_tcp_server(**server)

@@ -59,7 +59,7 @@ def trial_of(send: Callable[[bytes], object], receive: Callable[[], bytes]) -> C
     def trial(strike: Strike) -> None:
         for number in range(3):
             send(b"%d" % number)
-        got = []
+        got: list[bytes] = []
         try:
             with strike:
                 while len(got) < 2:

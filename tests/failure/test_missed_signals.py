@@ -165,7 +165,8 @@ def connect_to_silence(stack: ExitStack, directory: Path) -> Blocking:
 
 
 def resolve(stack: ExitStack, directory: Path) -> Blocking:
-    real, release = socket.getaddrinfo, threading.Event()
+    real: Any = socket.getaddrinfo
+    release = threading.Event()
 
     def silent(host: Any, port: Any, *arguments: Any, flags: int = 0, **options: Any) -> Any:
         if flags & socket.AI_NUMERICHOST:

@@ -4,7 +4,7 @@ message is forgotten by one who has it to keep."""
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from support.lanes import addressed
@@ -12,12 +12,12 @@ from support.pairs import TIMEOUT
 from support.strikes import Strike, Struck, strike_everywhere
 from support.wire_peer import DATA, dial
 
-from netmsg import DeliveryGuarantee, OnFull, SendTimeoutError, Søcket
+from netmsg import DeliveryGuarantee, OnFull, SendMode, SendTimeoutError, Søcket
 from netmsg.messaging.kept import Limits
-from netmsg.messaging.routing import Router, SendMode
+from netmsg.messaging.routing import Router
 from netmsg.wire.envelope import reliable_frame
 
-RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
+RELIABLE: Final = DeliveryGuarantee.AT_LEAST_ONCE
 
 
 def frame(number: int, size: int) -> Any:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from support.pairs import TIMEOUT, Background
 
-from netmsg import ClosedError, Decoder, LineCodec, PacketConnection, PacketServer, create_tcp_server
+from netmsg import (
+    ClosedError, Decoder, LineCodec, PacketConnection, PacketDecodeError, PacketServer, create_tcp_server,
+)
 
 Hook = Callable[[str, str, str], None]
 
@@ -29,7 +31,7 @@ def told(hook: Hook) -> Iterator[None]:
     try:
         yield
     finally:
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def on_loop() -> bool:
@@ -91,7 +93,7 @@ class OfAUser(LineCodec):
         inner = super().decoder()
 
         class Own(Decoder[str]):
-            def feed(self, data: bytes) -> list[str]:
+            def feed(self, data: bytes) -> list[str | PacketDecodeError]:
                 return inner.feed(data)
         return Own()
 

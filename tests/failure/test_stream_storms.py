@@ -115,7 +115,11 @@ def test_receiving_a_file(make: Any, open_file: Callable[[], Any]) -> None:
     sender, receiver = make()
     sent: list[int] = []
     with open_file() as file, storm() as raging:
-        feeding = Background(lambda: (feed(sender, raging, sent), sender.send_eof()))
+        def feed_to_the_end() -> None:
+            feed(sender, raging, sent)
+            sender.send_eof()
+
+        feeding = Background(feed_to_the_end)
         while True:
             try:
                 receiver.receive_file(file, timeout=TIMEOUT)

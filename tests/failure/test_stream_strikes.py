@@ -9,11 +9,12 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background
+from support.streams import secure
 from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg import (
@@ -316,37 +317,62 @@ def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: 
     assert strike_everywhere(trial) > 5
 
 
-@pytest.mark.parametrize(("mode", "buffering"), [("wb", 0), ("wb", -1), ("rwb", -1)])
-@pytest.mark.parametrize("over", ["tcp", "memory"])
-def test_receiving_to_a_file_over_another_stream_goes_on_where_it_was_interrupted(pairs: Any, over: str, mode: str,
-                                                                                  buffering: int) -> None:
-    content = bytes(range(250)) * 20
+class Twice(Strike):
+    """And once more so many places later, where that is reached."""
 
-    def trial(strike: Strike) -> None:
-        one, other = pairs()
-        near, far = tcp_pair() if over == "tcp" else memory_stream_pair()
-        one.send_all(content)
-        one.send_eof()
-        file = near.makefile(mode, buffering=buffering)
-        refused = False
+    def __init__(self, number: int, later: int) -> None:
+        super().__init__(number)
+        self.later = later
+
+    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
         try:
-            with strike:
-                other.receive_file(file, timeout=TIMEOUT)
+            super()._profile(frame, event, argument)
         except Struck:
-            try:
-                other.receive_file(file, timeout=TIMEOUT)
-            except ConnectionBrokenError:
-                refused = True
-        near.abort() if refused else near.send_eof()
-        got = b""
-        with suppress(ConnectionBrokenError):
-            for chunk in far:
-                got += chunk
-        assert content.startswith(got) if refused else got == content
-        for stream in (one, other, near, far):
-            stream.abort()
+            self.left, self.later = self.later, 0
+            raise
 
-    assert strike_everywhere(trial) > 20
+
+@pytest.mark.parametrize(("mode", "buffering"), [("wb", 0), ("wb", -1), ("rwb", -1)])
+@pytest.mark.parametrize("over", ["tcp", "memory", "tls"])
+def test_receiving_to_a_file_over_another_stream_goes_on_where_it_was_interrupted(over: str, mode: str, buffering: int,
+                                                                                  tls_contexts: Contexts) -> None:
+    assert strike_everywhere(lambda strike: receive_to_another(over, mode, buffering, tls_contexts, strike)) > 20
+
+
+@pytest.mark.parametrize("later", range(1, 8))
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_and_where_it_was_interrupted_while_it_saw_to_that(later: int, buffering: int, tls_contexts: Contexts) -> None:
+    number = 0
+    while True:
+        number += 1
+        strike = Twice(number, later)
+        receive_to_another("memory", "wb", buffering, tls_contexts, strike)
+        if strike.later:
+            break
+    assert number > 20
+
+
+def receive_to_another(over: str, mode: str, buffering: int, contexts: Contexts, strike: Strike) -> None:
+    content = bytes(range(250)) * 20
+    one, other = socket_pair()
+    near, far = tcp_pair() if over == "tcp" else memory_stream_pair()
+    if over == "tls":
+        secure(near, far, contexts)
+    one.send_all(content)
+    one.send_eof()
+    file = near.makefile(mode, buffering=buffering)
+    if buffering:
+        file.write(b"before ")
+        content = b"before " + content
+    try:
+        with strike:
+            other.receive_file(file, timeout=TIMEOUT)
+    except Struck:
+        other.receive_file(file, timeout=TIMEOUT)
+    near.send_eof()
+    assert b"".join(far) == content
+    for stream in (one, other, near, far):
+        stream.abort()
 
 
 @pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r", -1)])
@@ -401,7 +427,7 @@ def test_descriptors_are_neither_lost_nor_left_open() -> None:
                 messages = [(b"first", 1), (b"second", 2), (b"third", 1)]
                 for data, count in messages:
                     one.send_fds(data, [file.fileno()] * count)
-                got = []
+                got: list[tuple[bytes, int]] = []
                 while len(got) < len(messages):
                     try:
                         with strike:

@@ -46,7 +46,7 @@ FRAMES: Counter[str] = Counter()
 """How many frames have been read, by their first byte."""
 
 
-class Connections(aiomsg.ConnectionsDict):
+class Connections(aiomsg.ConnectionsDict):  # type: ignore[misc]
     """The connections of a socket, which tell when one comes or goes."""
 
     def __setitem__(self, identity: bytes, connection: Any) -> None:
@@ -90,7 +90,7 @@ def count_frames() -> None:
 
 
 def quicken_heartbeat(interval: float, timeout: float) -> None:
-    class Connection(aiomsg.Connection):
+    class Connection(aiomsg.Connection):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self.heartbeat_interval = interval
@@ -151,7 +151,7 @@ class Requests:
 
     async def receive_until(self, socket: int, last: str) -> list[tuple[str, str]]:
         """The messages before ``last``, with their senders."""
-        received = []
+        received: list[tuple[str, str]] = []
         while True:
             identity, message = await self._sockets[socket].recv_identity()
             if message.hex() == last:

@@ -25,8 +25,8 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 from support.pairs import TIMEOUT, Background
 
 from netmsg import (
-    Codec, DatagramServer, JSONCodec, LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer,
-    create_tcp_server, create_udp_socket, create_unix_server,
+    Codec, DatagramPeer, DatagramServer, JSONCodec, LineCodec, PacketClient, PacketConnection, PacketServer,
+    StreamServer, create_tcp_server, create_udp_socket, create_unix_server,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -51,7 +51,7 @@ def contexts(request: pytest.FixtureRequest, tls_contexts: Contexts) -> tuple[An
     return (None, None) if request.param == "plain" else tls_contexts
 
 
-def echo(client: PacketConnection[Any], packet: Any) -> None:
+def echo(client: PacketConnection[Any] | DatagramPeer[Any], packet: Any) -> None:
     client.send_packet(packet)
 
 
@@ -99,7 +99,12 @@ def test_our_client_at_easynetworks_server(packet_format: Any, contexts: tuple[A
             for packet in packets:
                 client.send_packet(packet)
                 assert client.recv_packet(timeout=TIMEOUT) == packet
-            sending = Background(lambda: [client.send_packet(packet) for packet in packets * 20])
+
+            def send() -> None:
+                for packet in packets * 20:
+                    client.send_packet(packet)
+
+            sending = Background(send)
             assert [client.recv_packet(timeout=TIMEOUT) for _ in packets * 20] == packets * 20
             sending.result()
 

@@ -374,7 +374,11 @@ class Echo:
                 assert self.peer.read_kind(DATA)[1] == b"ping %d" % number
             answer_thread.result()
             go_on = threading.Event()
-            reactor_of(self.io).call(go_on.wait, TIMEOUT)
+
+            def stand_still() -> None:
+                go_on.wait(TIMEOUT)
+
+            reactor_of(self.io).call(stand_still)
             try:
                 self.peer.send(frame(DATA, b"by itself"))
                 assert self.sock.recv(timeout=0.1) == b"by itself"

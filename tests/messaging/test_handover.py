@@ -288,7 +288,7 @@ def test_messages_not_sent_yet_go_to_the_connection_that_takes_over(identified: 
                            LESSER if identified else None)
             new.shake_hands()
             sock.send(b"9000 ", LESSER)
-            got = []
+            got: list[int] = []
             while not got or got[-1] != 9000:
                 got.append(int(new.read_kind(DATA)[1].split()[0]))
             assert got == list(range(got[0], 9001)) and len(got) > 1000
@@ -559,7 +559,12 @@ def test_a_second_way_to_a_peer_is_not_dialled_again_while_the_first_is_there() 
                 second.send(hello(LESSER))
                 second.read_kind(HELLO)
                 ending = Background(second.wait_for_end)
-                until(lambda: (first.send(frame(HEARTBEAT)), not ending.is_alive())[1])
+
+                def second_is_over() -> bool:
+                    first.send(frame(HEARTBEAT))
+                    return not ending.is_alive()
+
+                until(second_is_over)
             assert "alive" in wait_for_event(sock, DuplicatePeer).reason
             assert not [event for event in told(sock) if isinstance(event, (Connecting, Retrying))]
         for _ in range(2):  # now both are dialled again

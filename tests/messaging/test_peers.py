@@ -226,8 +226,8 @@ def data(*payloads: bytes) -> bytes:
 
 
 def test_who_has_dialled_says_hello_at_once(scene: Scene) -> None:
-    scene.started(dialled=True)
-    assert scene.sock.sent == hello(OURS)
+    peer = scene.started(dialled=True)
+    assert scene.sock.sent == hello(OURS) and isinstance(peer.endpoint, Way) and peer.lane.dialled is peer.endpoint
 
 
 def test_who_is_dialled_listens_first_and_answers_when_the_other_is_let_in(scene: Scene) -> None:
@@ -728,6 +728,18 @@ def test_nothing_that_was_received_is_dropped_at_the_end(scenes: Callable[..., S
     assert scene.inlet.messages == numbered(0, 1, 2, 3, 4, 5)
 
 
+def test_nor_is_a_large_message_whose_end_came_when_there_was_no_room(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(recv_hwm=2)
+    peer = scene.open()
+    large = frame(DATA, b"x" * 100_000)
+    scene.receives(data(b"0") + large[:1000])
+    peer.credit.arrived += 1  # by another connection of the same peer
+    scene.receives(large[1000:])
+    assert peer.paused and scene.inlet.messages == [b"0"]
+    peer.close("over", None)
+    assert scene.inlet.messages == [b"0", b"x" * 100_000]
+
+
 @pytest.mark.parametrize("left", [1, 4], ids=["nothing left", "more left"])
 def test_reading_on_that_fails_is_the_end_of_this_one_alone(scenes: Callable[..., Scene], left: int,
                                                             caplog: pytest.LogCaptureFixture) -> None:
@@ -1186,6 +1198,15 @@ def test_goodbye_is_said_once(scene: Scene) -> None:
     peer.finish()
     scene.loop.settle()
     assert scene.lost == []
+
+
+@pytest.mark.parametrize("over", [lambda peer: peer.close("over", None), lambda peer: peer.retire("another")],
+                         ids=["closed", "retired"])
+def test_who_has_gone_is_not_said_goodbye_to(scene: Scene, over: Callable[[Peer], None]) -> None:
+    peer = scene.open()
+    over(peer)
+    peer.finish()
+    assert not scene.sock.half_closed
 
 
 def test_at_the_goodbye_a_paused_connection_is_read_on(scenes: Callable[..., Scene]) -> None:

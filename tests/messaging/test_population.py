@@ -644,6 +644,15 @@ def test_and_where_that_is_theirs_our_endpoint_rests(scene: Scene, ours_first: b
     assert way.done[-1] == "wake"
 
 
+def test_who_comes_again_is_read_behind_the_one_that_is_still_read(scene: Scene) -> None:
+    mine = scene.dials(A)
+    mine.open_for = 0.1
+    theirs = scene.comes(A)
+    mine.close("the connection broke")
+    again = scene.comes(A)
+    assert scene.there == [again] and ("follow", theirs, True) in again.done
+
+
 def test_one_that_has_crossed_and_hung_up_is_read_all_the_same(scene: Scene) -> None:
     theirs = scene.comes(A)
     theirs.open_for = 0.1

@@ -20,7 +20,7 @@ from netmsg.messaging.credit import Credit
 from netmsg.messaging.deliveries import Delivery
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
-from netmsg.messaging.receiving import LONG_RUN, Receiver
+from netmsg.messaging.receiving import ACK_DELAY, LONG_RUN, Receiver
 from netmsg.wire.envelope import ack_frames
 
 A, B = b"a" * 16, b"b" * 16
@@ -183,25 +183,35 @@ def test_what_arrives_counts_against_the_mark_until_it_is_taken(scene: Scene) ->
     assert (a.credit.pending, a.credit.pending_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize("hwm_bytes, weighed", [(1 << 30, False), (1000, True)], ids=["ample", "scarce"])
-def test_many_small_ones_are_weighed_only_where_the_mark_in_bytes_is_scarce(scenes: Callable[..., Scene],
-                                                                            hwm_bytes: int, weighed: bool) -> None:
-    scene = scenes(recv_hwm=10, recv_hwm_bytes=hwm_bytes)
+@pytest.mark.parametrize("hwm_bytes, mode, weighed", [
+    (1 << 30, AckMode.ON_RECV, False),
+    (1000, AckMode.ON_RECV, True),
+    (1 << 30, AckMode.MANUAL, True),
+], ids=["ample", "scarce", "one by one"])
+def test_many_small_ones_are_weighed_only_where_that_matters(scenes: Callable[..., Scene], hwm_bytes: int,
+                                                             mode: AckMode, weighed: bool) -> None:
+    scene = scenes(recv_hwm=10, recv_hwm_bytes=hwm_bytes, ack_mode=mode)
     a = scene.peer()
     scene.receiver.arrived(a, [b"x"] * LONG_RUN)
     assert a.credit.pending == LONG_RUN and a.credit.pending_bytes == (LONG_RUN if weighed else 0)
 
 
-def test_whoever_waits_is_woken_before_the_network_thread_sleeps(scene: Scene) -> None:
+@pytest.mark.parametrize("arrive", [
+    lambda receiver, peer: receiver.arrived(peer, [b"message"]),
+    lambda receiver, peer: receiver.one_arrived(peer, b"message"),
+    lambda receiver, peer: receiver.reliable_arrived(peer, ids(0), [b"message"]),
+], ids=["several", "one", "at least once"])
+def test_whoever_waits_is_woken_before_the_network_thread_sleeps(scene: Scene,
+                                                                 arrive: Callable[[Receiver, Any], None]) -> None:
     a = scene.peer()
     waiters: Any = scene.receiver.inbox.waiters
 
-    def arrive() -> None:
-        scene.receiver.arrived(a, [b"message"])
+    def meanwhile() -> None:
+        arrive(scene.receiver, a)
         assert waiters.woken == 0
         scene.loop.settle()
 
-    HandWaiters.meanwhile = staticmethod(arrive)
+    HandWaiters.meanwhile = staticmethod(meanwhile)
     taken = scene.receiver.inbox.take(Deadline(1))
     assert taken is not None and taken[1] == b"message"
 
@@ -250,6 +260,10 @@ def test_what_is_taken_between_two_looks_is_acknowledged_by_the_next(scene: Scen
         scene.take()
     assert scene.acks(a) == b""
     assert scene.look(a) == ack_frames(ids(1, 2, 3, 4))
+    for number in (5, 6, 7):
+        scene.take()
+        scene.loop.pass_time(ACK_DELAY)
+        assert scene.acks(a) == ack_frames(ids(number)) and len(scene.loop.delays) == 1
 
 
 def test_nobody_looks_for_as_long_as_nothing_is_taken(scene: Scene) -> None:

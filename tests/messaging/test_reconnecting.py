@@ -235,6 +235,13 @@ def test_of_several_addresses_that_fail_each_reason_is_told_once(scene: Scene) -
     assert [address for address, _ in retry.error.attempts][:2] == [("2001:db8::1", 7000), ("192.0.2.1", 7000)]
 
 
+def test_a_name_without_an_address_says_so(scene: Scene) -> None:
+    scene.start()
+    scene.resolves([])
+    scene.dials[0].done(None, [])
+    assert scene.retries[0].reason == "no address"
+
+
 def test_no_connection_in_time(scenes: Callable[..., Scene]) -> None:
     scene = scenes(connect_timeout=3.0)
     scene.start()
@@ -330,7 +337,7 @@ def test_a_handshake_that_fails_is_told_by_how_far_it_came(scene: Scene) -> None
     scene.start()
     scene.connects()
     scene.endpoint.ended(0.0, "TLS: bad certificate", None)
-    assert scene.retries[0].phase == "TLS" and scene.endpoint.peer is None
+    assert scene.retries[0].phase == "TLS" and scene.endpoint.peer is None and not scene.endpoint.connecting
     scene.loop.pass_time(0.1)
     assert scene.attempts == 2
 
@@ -428,6 +435,9 @@ def test_it_is_dialled_again_when_it_is_woken(scene: Scene) -> None:
     assert scene.retries[0].reason == "the other connection has gone"
     scene.loop.pass_time(0.1)
     assert scene.attempts == 2
+    scene.opens()
+    scene.endpoint.ended(9.0, "the peer closed the connection", None)
+    assert len(scene.retries) == 2, "it does not rest any more"
 
 
 # While the Søcket closes
@@ -498,6 +508,26 @@ def test_what_had_been_given_up_is_revived(scene: Scene) -> None:
     scene.endpoint.revive()
     scene.loop.pass_time(0.1)
     assert scene.attempts == 2
+
+
+def test_so_is_one_whose_last_attempt_came_to_nothing(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(connect_timeout=3.0)
+    scene.start()
+    scene.resolves()
+    scene.wanted = False
+    scene.loop.pass_time(3.0)
+    assert scene.unwanted == 1
+    scene.endpoint.revive()
+    scene.loop.pass_time(0.1)
+    assert scene.attempts == 2
+
+
+def test_whoever_was_said_goodbye_to_is_there_again_when_it_is_connected_again(scene: Scene) -> None:
+    assert not scene.endpoint.took_leave
+    scene.endpoint.took_leave = True
+    scene.start()
+    scene.opens()
+    assert not scene.endpoint.took_leave
 
 
 def test_what_is_about_to_be_dialled_need_not_be_revived(scene: Scene) -> None:

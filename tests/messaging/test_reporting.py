@@ -513,8 +513,9 @@ def errors_of(sock: Søcket, *kinds: type[Event]) -> list[BaseException]:
 
 def test_unread_events_keep_no_frames(free_port: int, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     def authorize(peer: Any) -> bool:
+        nothing: dict[str, bool] = {}
         try:
-            return bool({}["nothing"])
+            return nothing["nothing"]
         except KeyError:
             return peer.no_such_attribute  # type: ignore[no-any-return]
 

@@ -203,6 +203,7 @@ def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
     monkeypatch.setattr(closing_module, "aside", lambda step: step())
     monkeypatch.setattr(closing_module, "_not_closed", weakref.WeakSet())
     monkeypatch.setattr(HandWaiters, "meanwhile", HandWaiters.meanwhile)
+    monkeypatch.setattr(HandWaiters, "in_vain", 0)
     return Scene
 
 
@@ -220,7 +221,7 @@ def meanwhile(happen: Callable[[], object]) -> None:
 
 
 def test_what_was_never_connected_is_closed_at_once(scene: Scene) -> None:
-    assert scene.closing.close(INF) == 0
+    assert scene.closing.close(INF) == 0 and HandWaiters.in_vain == 0
     assert scene.life.state is State.CLOSED and scene.inbox.closed and scene.reported and scene.callbacks.joined
     assert scene.events.take(0) is None and scene.fast_ring == ()
 
@@ -317,7 +318,7 @@ def test_with_no_linger_everything_ends_at_once_and_what_was_left_is_counted(sce
     peer, acceptor, way = scene.peer(A, FRAME, FRAME), scene.listen(), scene.add(Endpoint())
     scene.router.waiting.add(FRAME)
     meanwhile(scene.loop.settle)
-    assert scene.closing.close(0.0) == 3
+    assert scene.closing.close(0.0) == 3 and HandWaiters.in_vain == 0
     assert peer.done[-1] == "close: closed" and acceptor.closed and "stop" in way.done
     assert scene.is_over and scene.inbox.released and scene.callbacks.closed
 
@@ -378,6 +379,12 @@ def test_it_ends_when_everybody_has_taken_its_leave(scene: Scene) -> None:
     b.close("closed", None)
     scene.loop.settle()
     assert scene.is_over and scene.given_up == []
+
+
+def test_where_nobody_is_there_it_ends_at_once(scene: Scene) -> None:
+    acceptor, way = scene.listen(), scene.add(Endpoint())
+    scene.begin()
+    assert scene.is_over and acceptor.closed and "stop" in way.done
 
 
 def test_what_has_been_taken_is_acknowledged_before_anybody_takes_its_leave(scene: Scene) -> None:

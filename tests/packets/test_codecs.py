@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from support.pairs import Background
+from support.wrong import wrong
 
 from netmsg import (
     Codec, ConnectionBrokenError, Decoder, DelimitedCodec, IncompleteReadError, JSONCodec, LengthPrefixedCodec,
@@ -121,7 +122,7 @@ def test_81_any_split_of_bad_bytes_does_too(codec: Codec[Any, Any], wire: bytes,
     else:  # how much of what cannot be understood is shown depends on what has come of it
         assert got[:-1] == expected[:-1]
         assert loss(pieces) is not None
-    endings = []
+    endings: list[bytes | None] = []
     for decoder in (whole, pieces):
         try:
             decoder.end()
@@ -345,12 +346,13 @@ def test_a_users_function_may_fail_with_an_error_of_the_system_anywhere(error: O
 
 def test_79_what_a_users_function_raises_is_refused_too() -> None:
     with pytest.raises(PacketEncodeError) as caught:
-        JSONCodec().map(encode=dataclasses.asdict).encode(5)
+        JSONCodec().map(encode=dataclasses.asdict).encode(wrong(5))
     assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_79_bytes_like_objects_are_bytes() -> None:
-    for codec in (DelimitedCodec(b";"), LengthPrefixedCodec(), NetstringCodec()):
+    codecs: list[Any] = [DelimitedCodec(b";"), LengthPrefixedCodec(), NetstringCodec()]
+    for codec in codecs:
         assert codec.decode(codec.encode(bytearray(b"abc"))) == b"abc"
         assert codec.decode(codec.encode(memoryview(b"abc"))) == b"abc"
         assert codec.decoder().feed(memoryview(codec.encode(b"abc"))) == [b"abc"]
@@ -467,9 +469,10 @@ def test_bad_values_are_refused_at_once(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [
-    lambda: LineCodec(newline=5), lambda: DelimitedCodec("--"), lambda: DelimitedCodec(None),
-    lambda: LineCodec(max_packet_size="5"), lambda: JSONCodec(max_packet_size=1.5), lambda: JSONCodec().map(encode=5),
-    lambda: JSONCodec().decoder().feed("text"), lambda: JSONCodec().decoder().feed(5),
+    lambda: LineCodec(newline=wrong(5)), lambda: DelimitedCodec(wrong("--")), lambda: DelimitedCodec(wrong(None)),
+    lambda: LineCodec(max_packet_size=wrong("5")), lambda: JSONCodec(max_packet_size=wrong(1.5)),
+    lambda: JSONCodec().map(encode=wrong(5)),
+    lambda: JSONCodec().decoder().feed(wrong("text")), lambda: JSONCodec().decoder().feed(wrong(5)),
 ])
 def test_bad_types_are_refused_at_once(make: Any) -> None:
     with pytest.raises(TypeError):

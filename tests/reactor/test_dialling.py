@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, until, wait_for_event
-from test_io_thread import Tenant
+from support.tenants import Tenant
 
 from netmsg import Connecting, IOThread, Retrying, Søcket
 from netmsg.reactor.dialling import Dial

@@ -13,28 +13,10 @@ from typing import Any
 import pytest
 from support.pairs import TIMEOUT
 from support.servers import said
+from support.tenants import Tenant
 
 from netmsg import ClosedError, IOThread, Søcket
-from netmsg.deadline import Deadline
 from netmsg.reactor.reactor import READ, WRITE, Reactor, Timer
-
-
-class Tenant:
-    """A user of the thread that notes what it is told."""
-
-    def __init__(self, io: Reactor) -> None:
-        self.io = io
-        self.failure: list[BaseException | None] = []
-        self.ended = threading.Event()
-
-    def _io_failed(self, cause: BaseException | None) -> None:
-        self.failure.append(cause)
-        self.io.detach(self)
-        self.ended.set()
-
-    def _io_closing(self, deadline: Deadline) -> None:
-        self.io.detach(self)
-        self.ended.set()
 
 
 @pytest.fixture
@@ -145,8 +127,12 @@ def test_timers_fire_in_order_unless_cancelled(io: Reactor) -> None:
     order: list[str] = []
     done = threading.Event()
 
+    def third() -> None:
+        order.append("third")
+        done.set()
+
     def start() -> None:
-        io.call_later(0.03, lambda: (order.append("third"), done.set()))
+        io.call_later(0.03, third)
         io.call_later(0.01, order.append, "first")
         io.call_later(0.02, order.append, "second")
         io.call_later(0.015, order.append, "never").cancel()
@@ -159,7 +145,7 @@ def test_timers_fire_in_order_unless_cancelled(io: Reactor) -> None:
 def test_readiness_is_told_until_it_is_no_longer_watched_for(io: Reactor,
                                                              pair: tuple[socket.socket, socket.socket]) -> None:
     left, right = pair
-    recorder = Recorder(lambda: io.watch(left, 0, recorder))
+    recorder: Recorder = Recorder(lambda: io.watch(left, 0, recorder))
     ask(io, io.watch, left, READ, recorder)
     right.send(b"x")
     assert recorder.told.wait(TIMEOUT)

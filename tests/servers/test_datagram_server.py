@@ -14,6 +14,7 @@ import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.servers import eventually, said
+from support.wrong import wrong
 
 from netmsg import (
     ClosedError, DatagramClient, DatagramPeer, DatagramServer, ForkedError, IOThread, JSONCodec, LineCodec,
@@ -333,10 +334,10 @@ def test_in_a_forked_child_it_is_refused(serve: Serve, client: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [
-    lambda sock: DatagramServer(5, sock), lambda sock: DatagramServer(reverse, 5),
-    lambda sock: DatagramServer(reverse, sock, codec=LineCodec),
-    lambda sock: DatagramServer(reverse, sock, max_workers="8"),
-    lambda sock: DatagramServer(reverse, sock, io_thread="one"),
+    lambda sock: DatagramServer(wrong(5), sock), lambda sock: DatagramServer(reverse, wrong(5)),
+    lambda sock: DatagramServer(reverse, sock, codec=wrong(LineCodec)),
+    lambda sock: DatagramServer(reverse, sock, max_workers=wrong("8")),
+    lambda sock: DatagramServer(reverse, sock, io_thread=wrong("one")),
 ])
 def test_bad_types(make: Any) -> None:
     with create_udp_socket() as sock:

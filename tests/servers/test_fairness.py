@@ -13,7 +13,7 @@ import pytest
 from support.pairs import TIMEOUT
 from support.servers import eventually
 
-from netmsg import Decoder, LineCodec, PacketConnection, PacketServer, create_tcp_server
+from netmsg import Decoder, LineCodec, PacketConnection, PacketDecodeError, PacketServer, create_tcp_server
 
 
 class Record:
@@ -67,7 +67,7 @@ class SlowDecoder(LineCodec):
         record = self.record
 
         class OfAUser(Decoder[str]):
-            def feed(self, data: bytes) -> list[str]:
+            def feed(self, data: bytes) -> list[str | PacketDecodeError]:
                 record.note(data.decode())
                 return []
         return OfAUser()

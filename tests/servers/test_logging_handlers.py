@@ -23,7 +23,7 @@ from netmsg import (
 class Unable(logging.Handler):
     """Cannot do what it is for."""
 
-    def __init__(self, fail: Callable[[], None]) -> None:
+    def __init__(self, fail: Callable[[], object]) -> None:
         super().__init__(logging.DEBUG)
         self.failed = threading.Semaphore(0)
         self._fail = fail
@@ -149,7 +149,7 @@ def test_strangers_end_no_server(unable: Unable, tls_contexts: tuple[ssl.SSLCont
 def test_the_network_thread_does_not_wait_for_the_log(install: Callable[[Unable], Unable],
                                                       tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     gate = threading.Event()
-    slow = install(Unable(lambda: gate.wait(TIMEOUT) and None))
+    slow = install(Unable(lambda: gate.wait(TIMEOUT)))
     try:
         with IOThread() as io, ExitStack() as stack:
             secret = stack.enter_context(PacketServer(
@@ -203,7 +203,7 @@ def test_who_gives_a_slow_client_up_hears_nothing_of_the_log(unable: Unable) -> 
 def test_datagrams_that_fail_faster_than_the_log_is_written_wait_for_it(install: Callable[[Unable], Unable]) -> None:
     """In their workers: what has not been said is not to fill the memory."""
     gate = threading.Event()
-    slow = install(Unable(lambda: gate.wait(TIMEOUT) and None))
+    slow = install(Unable(lambda: gate.wait(TIMEOUT)))
 
     def fail(client: DatagramPeer[bytes], packet: bytes) -> None:
         raise ZeroDivisionError

@@ -777,7 +777,12 @@ def test_large_packets_both_ways_under_tls(serve: Serve, tls_contexts: Contexts)
     with serve(echo, create_tcp_server(ssl_context=tls_contexts[0])) as server:
         with client_of(server, ssl_context=tls_contexts[1]) as client:
             packets = [letter * 700_000 for letter in "abcde"]
-            sending = Background(lambda: [client.send_packet(packet) for packet in packets])
+
+            def send() -> None:
+                for packet in packets:
+                    client.send_packet(packet)
+
+            sending = Background(send)
             assert [client.recv_packet(timeout=TIMEOUT) for _ in packets] == packets
             sending.result()
 
@@ -1389,7 +1394,8 @@ def test_in_a_forked_child_it_is_refused_and_nothing_is_kept(serve: Serve) -> No
         assert list(client) == []  # no copy in the child keeps it open
     os.write(writer, b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
-    os.close(reader), os.close(writer)
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize("options", [{"handler": 5}, {"handler": dict}, {"codec": LineCodec}, {"max_workers": "8"},
@@ -1482,7 +1488,7 @@ def test_what_comes_at_the_end_of_a_step_stays_in_order_and_is_not_forgotten(
             for thread in [Background(drip, server.port, over) for _ in range(4)]:
                 thread.result(timeout=30)
         finally:
-            threading.setprofile(None)  # type: ignore[arg-type]
+            threading.setprofile(None)
             sys.setswitchinterval(interval)
 
 

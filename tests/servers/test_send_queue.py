@@ -76,7 +76,12 @@ def test_small_ones_are_joined_and_large_ones_are_not() -> None:
         queue.put(packet)
     sizes: list[int] = []
     send = transport.send_one
-    queue.transport.send_one = lambda buffer: sizes.append(len(buffer)) or send(buffer)  # type: ignore[method-assign]
+
+    def noted(buffer: Any) -> int:
+        sizes.append(len(buffer))
+        return send(buffer)
+
+    queue.transport.send_one = noted  # type: ignore[method-assign]
     queue.flush()
     assert sizes == [2, 100_000, 2]
     assert transport.sent == b"ab" + large + b"cd"
@@ -166,7 +171,12 @@ def test_what_is_just_being_sent_does_not_wait() -> None:
     queue, transport = queue_of([])
     seen: list[bool] = []
     send = transport.send_one
-    queue.transport.send_one = lambda buffer: seen.append(queue.waits) or send(buffer)  # type: ignore[method-assign]
+
+    def noted(buffer: Any) -> int:
+        seen.append(queue.waits)
+        return send(buffer)
+
+    queue.transport.send_one = noted  # type: ignore[method-assign]
     queue.put(bytes(100_000))
     assert seen == [False]
     assert not queue.waits

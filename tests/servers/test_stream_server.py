@@ -20,6 +20,7 @@ from support.forking import fork
 from support.pairs import TIMEOUT, Background
 from support.processes import interruptible
 from support.servers import eventually, said
+from support.wrong import wrong
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, EndOfStream, ForkedError, IOThread, SocketStream, StreamServer,
@@ -622,9 +623,11 @@ def test_in_a_forked_child_it_is_refused_and_the_port_is_free_afterwards() -> No
 
 
 @pytest.mark.parametrize("make", [
-    lambda listener: StreamServer("no handler", listener), lambda listener: StreamServer(echo, "no listener"),
-    lambda listener: StreamServer(echo, listener, max_workers="many"), lambda listener: StreamServer(echo, 5),
-    lambda listener: StreamServer(echo, listener, io_thread=threading.Thread()),
+    lambda listener: StreamServer(wrong("no handler"), listener),
+    lambda listener: StreamServer(echo, wrong("no listener")),
+    lambda listener: StreamServer(echo, listener, max_workers=wrong("many")),
+    lambda listener: StreamServer(echo, wrong(5)),
+    lambda listener: StreamServer(echo, listener, io_thread=wrong(threading.Thread())),
 ])
 def test_bad_types(make: Callable[[Any], Any]) -> None:
     with create_tcp_server() as listener:
@@ -692,7 +695,7 @@ def test_errors_of_other_connections_are_the_handlers_own(caplog: pytest.LogCapt
     lambda stream, other: stream.receive_file(other.makefile("wb", buffering=0), 5),
     lambda stream, other: stream.receive_file(other.makefile("wb"), 5),
     lambda stream, other: stream.send_file(other.makefile("rb", buffering=0)),
-    lambda stream, other: stream.receive_file(SimpleNamespace(write=other.send_all), 5),  # type: ignore[arg-type]
+    lambda stream, other: stream.receive_file(SimpleNamespace(write=other.send_all), 5),
 ], ids=["raw", "buffered", "sent", "alike"])
 def test_so_are_those_of_streams_that_a_file_is_over(pass_on: Callable[[ByteStream, ByteStream], object],
                                                      caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from support.pairs import TIMEOUT
@@ -12,7 +13,8 @@ from support.servers import eventually, said
 
 from netmsg.deadline import Deadline
 from netmsg.servers import worker_pool
-from netmsg.servers.worker_pool import WorkerPool, standing_in
+from netmsg.servers.worker_pool import WorkerPool
+from netmsg.standing_in import standing_in
 
 
 @pytest.fixture(params=[True, False], ids=["patient", "eager"])
@@ -36,6 +38,13 @@ def run(pool: WorkerPool) -> None:
         assert time.monotonic() < deadline
 
 
+def waiting_at(barrier: threading.Barrier) -> Callable[[], None]:
+    def wait() -> None:
+        barrier.wait(TIMEOUT)
+
+    return wait
+
+
 def test_all_tasks_are_run_in_the_end(pool: WorkerPool) -> None:
     done = threading.Semaphore(0)
     for _ in range(1000):
@@ -51,7 +60,7 @@ def test_all_tasks_are_run_in_the_end(pool: WorkerPool) -> None:
 def test_tasks_that_wait_for_each_other_get_a_worker_each(pool: WorkerPool) -> None:
     barrier = threading.Barrier(5)
     for _ in range(4):
-        pool.put(lambda: barrier.wait(TIMEOUT))
+        pool.put(waiting_at(barrier))
     run(pool)
     barrier.wait(TIMEOUT)
     assert pool.workers == 4
@@ -85,7 +94,7 @@ def test_90_workers_beyond_need_go_away(pool: WorkerPool, monkeypatch: pytest.Mo
     monkeypatch.setattr(worker_pool, "IDLE", 0.05)
     barrier = threading.Barrier(5)
     for _ in range(4):
-        pool.put(lambda: barrier.wait(TIMEOUT))
+        pool.put(waiting_at(barrier))
     run(pool)
     barrier.wait(TIMEOUT)
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(f"netmsg-worker-{pool.number}-")]
@@ -145,12 +154,15 @@ def test_a_pool_with_idle_workers_is_not_taken_for_saturated(late: bool, monkeyp
         while time.perf_counter() < over:
             pass
 
+    def wait() -> None:
+        gate.wait(TIMEOUT)
+
     try:
         for _ in range(2):
-            pool.put(lambda: barrier.wait(TIMEOUT))
+            pool.put(waiting_at(barrier))
         run(pool)
         barrier.wait(TIMEOUT)
-        for task in (compute, lambda: gate.wait(TIMEOUT)):
+        for task in (compute, wait):
             pool.put(task)  # one computes, the other waits: and one worker is enough for both
         run(pool)
         if late:
@@ -207,12 +219,13 @@ class Client:
 
     _awaited = True
 
-    def __init__(self, *, deaf: bool = False) -> None:
+    def __init__(self, *, deaf: bool = False, for_longer: float = 0.0) -> None:
         self.deaf = deaf
+        self.for_longer = for_longer
         self.gone = threading.Event()
 
     def _silent_since(self) -> float:
-        return time.monotonic() - (worker_pool.DEAF if self.deaf else 0)
+        return time.monotonic() - (worker_pool.DEAF + self.for_longer if self.deaf else 0)
 
     def _give_up_for_others(self) -> None:
         self._awaited = False
@@ -234,13 +247,72 @@ def test_of_too_many_only_those_that_take_nothing_are_given_up_and_no_more_than_
         for client in (quick, first, first, second, third):
             pool.give_up_deaf()
             assert not any(client.gone.is_set() for client in (quick, first, second, third))
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()
         assert [client.gone.is_set() for client in (quick, first, second, third)] == [False, True, False, False]
     finally:
         for client in (quick, first, second, third):
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_the_longest_silent_go_first_and_not_the_longest_awaited() -> None:
+    pool = WorkerPool(1, patient=False)
+    pool.spare = 2
+    waiting = threading.Semaphore(0)
+    clients = Client(deaf=True), Client(), Client(deaf=True, for_longer=2.0), Client(deaf=True, for_longer=1.0)
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    try:
+        for client in clients[:3]:
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in clients] == [False, False, True, False]
+        pool.put(lambda: wait_for(clients[3]))
+        run(pool)
+        assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert [client.gone.is_set() for client in clients] == [False, False, True, True]
+    finally:
+        for client in clients:
+            client.gone.set()
+        pool.close()
+        pool.join(Deadline(TIMEOUT))
+
+
+def test_of_who_reads_slowly_the_kernel_tells_often_enough() -> None:
+    class Slow(Client):
+        def _silent_since(self) -> float:
+            return time.monotonic() - 1.2  # see `worker_pool.DEAF`
+
+    pool = WorkerPool(1, patient=False)
+    pool.spare = 1
+    waiting = threading.Semaphore(0)
+    clients = Slow(), Slow()
+
+    def wait_for(client: Client) -> None:
+        with standing_in(client):
+            waiting.release()
+            client.gone.wait(TIMEOUT)
+
+    try:
+        for client in clients:
+            pool.put(lambda client=client: wait_for(client))
+            run(pool)
+            assert waiting.acquire(timeout=TIMEOUT)
+        assert pool.give_up_deaf()
+        assert not any(client.gone.is_set() for client in clients)
+    finally:
+        for client in clients:
             client.gone.set()
         pool.close()
         pool.join(Deadline(TIMEOUT))
@@ -259,7 +331,7 @@ def test_while_none_of_them_takes_nothing_it_is_to_be_looked_again() -> None:
 
     try:
         for client in clients:
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()
@@ -291,7 +363,7 @@ def test_nor_is_the_looking_over_while_one_more_may_work_who_may_take_long_witho
 
     try:
         for client in clients:
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()

@@ -96,7 +96,8 @@ def test_who_takes_a_path_that_is_being_replaced_has_it(tmp_path: Path, monkeypa
     """Another program, which locks nothing, binds between the removal and the binding."""
     path = tmp_path / "socket"
     leave_stale(path)
-    unlink, others = os.unlink, []
+    unlink = os.unlink
+    others: list[socket.socket] = []
 
     def unlink_and_lose(name: Any) -> None:
         unlink(name)
@@ -215,12 +216,14 @@ def test_a_lock_that_was_removed_meanwhile_does_not_count(tmp_path: Path, monkey
     """As for who has opened the lock of another who is done with it a moment later."""
     leave_stale(tmp_path / "socket")
     name = tmp_path / f"socket{binding.SUFFIX}"
-    lock, unlink, removed = fcntl.flock, os.unlink, []
+    lock, unlink = fcntl.flock, os.unlink
+    removed: list[Path] = []
 
     def lock_what_is_gone(file: Any, operation: int) -> None:
         lock(file, operation)
         if not removed:
-            removed.append(unlink(name))
+            unlink(name)
+            removed.append(name)
 
     monkeypatch.setattr(fcntl, "flock", lock_what_is_gone)
     pause = Pause(unlink)

@@ -50,7 +50,7 @@ def test_a_deadline_is_kept_however_it_is_cut_into_pieces(timeout: float, where:
 def test_the_end_of_the_other_side_and_a_closed_descriptor(ends: tuple[socket.socket, socket.socket]) -> None:
     one, other = ends
     other.close()
-    (found, events), = ready_sockets({one.fileno(): READ}, None, Deadline(TIMEOUT)) or ()
+    (found, events), = ready_sockets({one.fileno(): READ}, None, Deadline(TIMEOUT)) or []
     assert found == one.fileno() and events & READ
     descriptor = one.fileno()
     one.close()
@@ -132,7 +132,7 @@ def test_the_last_to_leave_closes() -> None:
     until(lambda: len(held.occupancy.inside) == 4)
     held.close()
     assert [thread.result() for thread in threads] == [[]] * 3
-    assert not held.disposed and held.ends[0].fileno() >= 0 and not held.occupancy.over
+    assert held.disposed == 0 and held.ends[0].fileno() >= 0 and not held.occupancy.over
     del held.occupancy.inside[staying]
     held.occupancy.left(held.dispose)
     assert held.disposed == 1 and held.ends[0].fileno() == -1 and held.occupancy.over

@@ -29,7 +29,7 @@ class Resolver:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.release = threading.Event()
-        self._real = socket.getaddrinfo
+        self._real: Any = socket.getaddrinfo
 
     def __call__(self, host: Any, port: Any, *arguments: Any, flags: int = 0, **options: Any) -> Any:
         if not flags & socket.AI_NUMERICHOST:
@@ -138,7 +138,8 @@ def test_a_name_has_two_threads_at_most_however_many_ask(resolver: Resolver) -> 
 
 
 def test_who_asks_again_while_the_first_lookup_is_stuck_need_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, release, asked = socket.getaddrinfo, threading.Event(), []
+    real: Any = socket.getaddrinfo
+    release, asked = threading.Event(), []
 
     def stuck_at_first(host: Any, port: Any, *arguments: Any, flags: int = 0, **options: Any) -> Any:
         if not flags & socket.AI_NUMERICHOST:

@@ -122,9 +122,14 @@ def test_close_in_a_signal_handler_does_not_wait_behind_the_call_that_it_interru
             file.may_go.set()
 
         main = get_ident()
+
+        def strike() -> None:
+            until(lambda: waits(main))
+            signal.pthread_kill(main, signal.SIGUSR1)
+
         before = signal.signal(signal.SIGUSR1, close)
         try:
-            striking = Background(lambda: (until(lambda: waits(main)), signal.pthread_kill(main, signal.SIGUSR1)))
+            striking = Background(strike)
             with pytest.raises(ClosedError):
                 stream.receive()
             striking.result()

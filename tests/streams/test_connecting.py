@@ -28,6 +28,7 @@ from support.forking import fork
 from support.interrupts import Interrupted, missed_signal
 from support.pairs import TIMEOUT, Background
 from support.processes import Program
+from support.wrong import wrong
 
 import netmsg
 from netmsg import (
@@ -130,15 +131,16 @@ def test_22_only_connected_stream_sockets_are_taken() -> None:
             with pytest.raises(ValueError):
                 SocketStream.from_socket(sock)
             assert sock.fileno() >= 0
-        for wrong in ("localhost:80", 5, None):
+        for other in ("localhost:80", 5, None):
             with pytest.raises(TypeError):
-                SocketStream.from_socket(wrong)  # type: ignore[arg-type]
+                SocketStream.from_socket(wrong(other))
         for sock in (unconnected, datagrams):
             with pytest.raises(ValueError):
                 Listener.from_socket(sock)
         with Listener.from_socket(listening.dup()) as listener:
             client, server = pair_over(listener)
-            client.close(), server.close()
+            client.close()
+            server.close()
 
 
 def test_22_a_socket_is_taken_over() -> None:
@@ -227,14 +229,16 @@ def test_33_the_timeout_covers_the_handshake(tls_contexts: Any) -> None:
 
 
 @pytest.mark.parametrize("call", [
-    lambda: connect_tcp("localhost", "80"), lambda: connect_tcp("localhost", None), lambda: connect_tcp(None, 80),
-    lambda: connect_tcp(b"localhost", 80), lambda: connect_tcp("localhost", True),
-    lambda: connect_tcp("localhost", 80, ssl_context="yes"), lambda: create_tcp_server("80"),
-    lambda: create_tcp_server(None), lambda: create_tcp_server(0, 5), lambda: create_tcp_server(backlog="many"),
-    lambda: create_tcp_server(ssl_context=True), lambda: connect_unix(5), lambda: create_unix_server(None),
-    lambda: connect_tcp("localhost", 80, server_hostname=5, ssl_context=True),
-    lambda: connect_tcp("localhost", 80, local_address="127.0.0.1"),
-    lambda: connect_tcp("localhost", 80, local_address=("127.0.0.1", "0")),
+    lambda: connect_tcp("localhost", wrong("80")), lambda: connect_tcp("localhost", wrong(None)),
+    lambda: connect_tcp(wrong(None), 80), lambda: connect_tcp(wrong(b"localhost"), 80),
+    lambda: connect_tcp("localhost", True), lambda: connect_tcp("localhost", 80, ssl_context=wrong("yes")),
+    lambda: create_tcp_server(wrong("80")), lambda: create_tcp_server(wrong(None)),
+    lambda: create_tcp_server(0, wrong(5)), lambda: create_tcp_server(backlog=wrong("many")),
+    lambda: create_tcp_server(ssl_context=wrong(True)), lambda: connect_unix(wrong(5)),
+    lambda: create_unix_server(wrong(None)),
+    lambda: connect_tcp("localhost", 80, server_hostname=wrong(5), ssl_context=True),
+    lambda: connect_tcp("localhost", 80, local_address=wrong("127.0.0.1")),
+    lambda: connect_tcp("localhost", 80, local_address=wrong(("127.0.0.1", "0"))),
 ])
 def test_34_wrong_types_are_refused_before_anything_is_opened(call: Callable[[], Any]) -> None:
     with pytest.raises(TypeError):
@@ -248,8 +252,8 @@ def test_34_wrong_types_are_refused_before_anything_is_opened(call: Callable[[],
     lambda: create_tcp_server(backlog=-1), lambda: create_tcp_server(handshake_timeout=-1),
     lambda: connect_unix(""), lambda: create_unix_server("x" * 200), lambda: connect_unix("a\0b"),
     lambda: connect_unix("/nowhere", ssl_context=True),
-    lambda: connect_tcp("localhost", 80, local_address=("127.0.0.1",)),
-    lambda: connect_tcp("localhost", 80, local_address=("127.0.0.1", 0, 0)),
+    lambda: connect_tcp("localhost", 80, local_address=wrong(("127.0.0.1",))),
+    lambda: connect_tcp("localhost", 80, local_address=wrong(("127.0.0.1", 0, 0))),
 ])
 def test_34_wrong_values_too(call: Callable[[], Any]) -> None:
     with pytest.raises(ValueError):
@@ -273,7 +277,7 @@ def test_35_localhost_is_both_families_with_one_port() -> None:
 
 def test_35_a_second_port_that_is_taken_is_tried_again_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
     bind = socket.socket.bind
-    taken = []
+    taken: list[int] = []
 
     class Taken(socket.socket):
         def bind(self, address: Any) -> None:
@@ -388,7 +392,8 @@ def test_40_connections_that_are_gone_already_are_skipped(monkeypatch: pytest.Mo
     monkeypatch.setattr(socket, "socket", Failing)
     with create_tcp_server() as listener:
         client, server = pair_over(listener)
-        client.close(), server.close()
+        client.close()
+        server.close()
     assert not errors
 
 
@@ -655,7 +660,12 @@ def test_files_are_sent_and_received(kind: str, tmp_path: Path) -> None:
         with client, server, open(tmp_path / "target", "w+b") as target:
             if kind == "pipe":
                 reading, writing = os.pipe()
-                Background(lambda: [os.write(writing, content[:50_000]), os.close(writing)])
+
+                def write() -> None:
+                    os.write(writing, content[:50_000])
+                    os.close(writing)
+
+                Background(write)
                 with open(reading, "rb") as source:
                     assert client.send_file(source, timeout=TIMEOUT) == 50_000
                 content = content[:50_000]
@@ -668,7 +678,12 @@ def test_files_are_sent_and_received(kind: str, tmp_path: Path) -> None:
                         client.send_file(source, 0, 300_001)
                     sending = Background(client.send_file, source)
                     assert server.receive_file(target, 1000, timeout=TIMEOUT) == 1000
-                    client_done = Background(lambda: (sending.result(), client.send_eof()))
+
+                    def end() -> None:
+                        sending.result()
+                        client.send_eof()
+
+                    client_done = Background(end)
                     assert server.receive_file(target, timeout=TIMEOUT) == 299_000
                     assert sending.result() == 300_000
                     client_done.result()
@@ -699,9 +714,15 @@ def test_a_forked_child_cannot_use_them_and_does_no_harm() -> None:
         client, server = pair_over(listener)
         server.send_all(b"line\n" * 20)
         assert client.receive_until(b"\n", timeout=TIMEOUT) == b"line"
-        child = _fork(lambda: sum(_forked(call) for call in (
-            client.receive, lambda: client.send_all(b"x"), lambda: client.receive_until(b"\n"), listener.accept,
-            lambda: client.start_tls(), lambda: client.receive_exactly(1))) == 6 and (client.close() or True))
+
+        def in_the_child() -> bool:
+            refused = sum(_forked(call) for call in (
+                client.receive, lambda: client.send_all(b"x"), lambda: client.receive_until(b"\n"), listener.accept,
+                lambda: client.start_tls(), lambda: client.receive_exactly(1)))
+            client.close()
+            return refused == 6
+
+        child = _fork(in_the_child)
         assert os.waitpid(child, 0)[1] == 0
         with client, server:
             client.send_all(b"unharmed")
@@ -752,7 +773,12 @@ def test_close_waits_until_everything_is_there() -> None:
             sending = Background(client.send_all, bytes(200_000))
             server.send_all(b"unread by the client")
             got = server.receive_exactly(100_000, timeout=TIMEOUT)
-            closing = Background(lambda: (sending.result(), client.close(timeout=TIMEOUT)))
+
+            def close() -> None:
+                sending.result()
+                client.close(timeout=TIMEOUT)
+
+            closing = Background(close)
             got += b"".join(server.receive_chunks(timeout=TIMEOUT))
             closing.result()
             server.close()
@@ -923,8 +949,8 @@ def test_41_a_signal_that_is_handled_does_not_end_the_waiting_for_room(timeout: 
 
 
 def test_33_a_timeout_says_what_was_waited_for(deaf: Any, monkeypatch: pytest.MonkeyPatch, tls_contexts: Any) -> None:
-    monkeypatch.setattr(resolving, "resolve", lambda *arguments: _slow(release, *arguments))
     release = threading.Event()
+    monkeypatch.setattr(resolving, "resolve", lambda *arguments: _slow(release, *arguments))
     with pytest.raises(TimeoutError, match=r"^no connection to slow.example port 7 in time: resolving 'slow.example'$"):
         connect_tcp("slow.example", 7, timeout=0.01)
     release.set()
@@ -1015,7 +1041,8 @@ def test_a_program_that_is_started_inherits_no_listener(tmp_path: Path) -> None:
         with subprocess.Popen([sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
                               close_fds=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             assert program.stdout is not None and program.stdout.readline()
-            listener.close(), unix.close()
+            listener.close()
+            unix.close()
             with pytest.raises(ConnectionRefusedError):
                 connect_tcp("127.0.0.1", port, timeout=TIMEOUT)
             create_tcp_server(port).close()

@@ -286,7 +286,12 @@ def test_close_wakes_who_receives_to_a_pipe(pair: Pair, pipe: tuple[int, int]) -
     one.send_all(bytes(300_000))
     with open(pipe[1], "wb", buffering=0) as file:
         begun = threading.Event()
-        receiving = Background(lambda: (begun.set(), other.receive_file(file)))
+
+        def receive() -> int:
+            begun.set()
+            return other.receive_file(file)
+
+        receiving = Background(receive)
         assert begun.wait(TIMEOUT)
         os.read(pipe[0], 1)
         other.close(timeout=0)
@@ -566,7 +571,7 @@ def test_a_file_over_a_stream_that_nobody_reads_holds_nobody_up(pair: Pair, kind
     if kind == "socket":
         ours = socket.socket(fileno=os.dup(near.fileno()))
         ours.settimeout(None)
-        file = ours.makefile("wb", buffering=buffering)
+        file: Any = ours.makefile("wb", buffering=buffering)
         ours.close()
     else:
         if kind == "stream under TLS":
@@ -623,6 +628,37 @@ def test_the_end_of_either_stream_wakes_who_receives_to_a_file_over_the_other(ki
             endless.result()
         with suppress(ClosedError):
             file.close()
+
+
+@pytest.mark.parametrize("end", [lambda near: near.close(timeout=0), lambda near: near.abort()])
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("kind", ["tcp", "memory"])
+@pytest.mark.parametrize("behind_another", [False, True])
+def test_nor_is_more_waited_for_once_the_stream_of_the_file_is_closed(pair: Pair, kind: str, buffering: int, end: Any,
+                                                                      behind_another: bool) -> None:
+    one, other = pair
+    near, far = small(kind)
+    file = near.makefile("wb", buffering=buffering)
+    first = None
+    if behind_another:
+        first = Background(other.receive_exactly, 9)
+        until_asleep(first)
+    receiving = Background(other.receive_file, file)
+    until_asleep(receiving)
+    if first is None:
+        one.send_all(b"something")
+        assert far.receive_exactly(9, timeout=TIMEOUT) == b"something"
+        until_asleep(receiving)
+    end(near)
+    with pytest.raises(ClosedError):
+        receiving.result()
+    one.send_all(b"and more.")
+    assert (other.receive_exactly(9, timeout=TIMEOUT) if first is None else first.result()) == b"and more."
+    with pytest.raises(ClosedError):
+        other.receive_file(file, timeout=TIMEOUT)
+    far.abort()
+    with suppress(ClosedError):
+        file.close()
 
 
 def test_close_wakes_who_waits_for_its_turn_to_write_to_a_file_over_another_stream(pair: Pair) -> None:

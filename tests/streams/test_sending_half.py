@@ -10,7 +10,8 @@ from support.scripted import SOME_TLS, after, scripted
 from netmsg import ClosedError, ConnectionBrokenError, LocalProtocolError, SendTimeoutError
 from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
-from netmsg.streams.connection import FOREVER
+from netmsg.streams.connection import FOREVER, closed_meanwhile
+from netmsg.streams.sending import SOME
 
 
 def reset() -> ConnectionResetError:
@@ -152,6 +153,56 @@ def test_who_gives_it_up_has_it_come_out_and_cuts_nothing_short() -> None:
         sending.send_some(b"abc", [], FOREVER, given_up)
     assert link.unless is given_up
     sending.in_turn(FOREVER, sending.send_all, b"abc")
+
+
+@pytest.mark.parametrize("error", [Interrupted(), TimeoutError("timed out")])
+def test_what_the_transport_has_taken_of_what_need_not_go_is_known_and_no_part(error: BaseException) -> None:
+    inside, link, transport = scripted()
+    sending = inside.sending
+    transport.room.append(BlockingIOError())
+    transport.unreported = [2]
+    link.happenings.append(error)
+    counts: list[int] = []
+    with pytest.raises(type(error)):
+        sending.send_some(b"abcdef", counts, FOREVER, [])
+    assert counts == [2]
+    sending.in_turn(FOREVER, sending.send_all, b"cdef")
+
+
+def test_nor_is_it_if_finding_out_is_interrupted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, link, transport = scripted()
+    sending = inside.sending
+    transport.room.append(BlockingIOError())
+    transport.unreported = [2]
+    link.happenings.append(Interrupted())
+    counts: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "report", interrupted)
+        with pytest.raises(Interrupted):
+            sending.send_some(b"abcdef", counts, FOREVER, [])
+    assert counts == []
+    sending.settle([])
+    assert counts == []
+    sending.settle(counts)
+    assert counts == [2]
+    sending.settle(counts)
+    assert counts == [2] and sending.turn.holder is None
+
+
+def test_nor_has_that_to_wait_for_who_closes() -> None:
+    inside, _, transport = scripted()
+    sending = inside.sending
+    counts: list[int] = []
+    sending.under_way = counts, SOME
+    transport.unreported = [2]
+    sending.turn.holder = [-1]
+    sending.turn.refuse(closed_meanwhile)
+    sending.settle(counts)
+    assert counts == [2]
+
+
+def interrupted(*_: object) -> None:
+    raise Interrupted
 
 
 def test_under_tls_it_is_seen_first_whether_something_can_go_if_there_is_no_time_for_ever() -> None:

@@ -45,6 +45,7 @@ class ScriptedTransport:
         self.finishing = False
         self.stalled = False
         self.begun = False
+        self.unreported: list[int] = []
         self.receive_into: Callable[[memoryview], int] | None = None
         self.incoming: deque[bytes | BaseException] = deque()
         self.room: deque[int | BaseException] = deque()
@@ -78,6 +79,10 @@ class ScriptedTransport:
 
     def send_many(self, buffers: list[Buffer], /) -> int:
         return self.send_one(buffers[0])
+
+    def report(self, counts: list[int], /) -> None:
+        counts += self.unreported
+        self.unreported = []
 
     def flush(self) -> None:
         _do(self.flushes)

@@ -170,6 +170,8 @@ class HandWaiters:
     """
 
     meanwhile: Callable[[], None] = staticmethod(nothing)
+    in_vain = 0
+    """How often time was up, of all of them."""
 
     def __init__(self) -> None:
         self.waiting: deque[object] = deque()
@@ -184,6 +186,7 @@ class HandWaiters:
             happen, HandWaiters.meanwhile = HandWaiters.meanwhile, staticmethod(nothing)
             happen()
             assert not ready() or self.woken > before, "nobody wakes who waits for this"
+            HandWaiters.in_vain += not ready()
             return bool(ready())
         finally:
             self.waiting.pop()
