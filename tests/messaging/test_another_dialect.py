@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import pytest
 from support.lines_dialect import BEGINNING, Lines
@@ -19,7 +20,7 @@ from netmsg.wire.session import Session, State
 from netmsg.wire.sniffing import Sniffed
 
 IDENTITY = b"a writer of text"
-RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
+RELIABLE: Final = DeliveryGuarantee.AT_LEAST_ONCE
 
 
 @pytest.fixture(autouse=True)

@@ -199,7 +199,7 @@ def test_many_small_ones_are_weighed_only_where_that_matters(scenes: Callable[..
 @pytest.mark.parametrize("arrive", [
     lambda receiver, peer: receiver.arrived(peer, [b"message"]),
     lambda receiver, peer: receiver.one_arrived(peer, b"message"),
-    lambda receiver, peer: receiver.requests_arrived(peer, ids(0), [b"message"]),
+    lambda receiver, peer: receiver.reliable_arrived(peer, ids(0), [b"message"]),
 ], ids=["several", "one", "at least once"])
 def test_whoever_waits_is_woken_before_the_network_thread_sleeps(scene: Scene,
                                                                  arrive: Callable[[Receiver, Any], None]) -> None:
