@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .peers.contract import (
-    ENCRYPTED, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, STREAM, SUBSCRIBERS,
-)
+from .peers.contract import ENCRYPTED, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, STREAM, SUBSCRIBERS
 
 NETMSG, PYZMQ, PLAIN = "netmsg", "pyzmq", "plain"
 EASYNETWORK, ECHO = "easynetwork", "echo"

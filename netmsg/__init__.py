@@ -5,40 +5,15 @@ from .clients.packet_client import PacketClient
 from .datagrams.udp import UDPSocket, create_udp_socket
 from .datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from .errors import (
-    ClosedError,
-    ConnectFailedError,
-    ConnectionBrokenError,
-    DelimiterNotFoundError,
-    EndOfStream,
-    ForkedError,
-    IncompleteReadError,
-    LocalProtocolError,
-    NetmsgError,
-    PacketDecodeError,
-    PacketEncodeError,
-    ProtocolError,
-    QueueFullError,
-    RemoteProtocolError,
-    SendTimeoutError,
-    TLSHandshakeError,
-    UndeliveredError,
-    UnknownPeerError,
+    ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
+    IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError, PacketEncodeError, ProtocolError,
+    QueueFullError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, UndeliveredError, UnknownPeerError,
 )
 from .messaging.choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
 from .messaging.deliveries import Delivery
 from .messaging.events import (
-    AcceptError,
-    Connected,
-    Connecting,
-    Disconnected,
-    Dropped,
-    DuplicatePeer,
-    Event,
-    Full,
-    HandshakeFailed,
-    Listening,
-    Retrying,
-    Undelivered,
+    AcceptError, Connected, Connecting, Disconnected, Dropped, DuplicatePeer, Event, Full, HandshakeFailed, Listening,
+    Retrying, Undelivered,
 )
 from .messaging.receipts import Receipt
 from .messaging.smart_socket import Socket, Søcket

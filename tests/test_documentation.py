@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import pytest
 import trustme
-
 from support.aiomsg_process import reserved_port
 from support.pairs import until
 from support.processes import ROOT, Program, wait_until

@@ -17,10 +17,12 @@ import netmsg
 from netmsg import JSONCodec, errors
 from netmsg.aside import aside
 from netmsg.deadline import Deadline
-from netmsg.errors import (ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream,
-                           ForkedError, IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError,
-                           PacketEncodeError, ProtocolError, QueueFullError, RemoteProtocolError, SendTimeoutError,
-                           TLSHandshakeError, UndeliveredError, UnknownPeerError, again, identity)
+from netmsg.errors import (
+    ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
+    IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError, PacketEncodeError, ProtocolError,
+    QueueFullError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, UndeliveredError, UnknownPeerError, again,
+    identity,
+)
 from netmsg.servers.handlers import FunctionHandler
 from netmsg.sockets.resolving import resolve_within
 

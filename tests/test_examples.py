@@ -23,7 +23,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-
 from support.processes import ROOT, TIMEOUT, Program, wait_until
 from support.wire_peer import DATA_REQ, dial
 

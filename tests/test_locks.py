@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from support.processes import Program
 
 from netmsg.locks import Guarded, Lock, new_lock
-
-from support.processes import Program
 
 STORM = """
 import signal, sys, threading

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from itertools import repeat
 
-from netmsg import (DeliveryGuarantee, IOThread, LineCodec, OnFull, PacketClient, SendMode, SocketStream, Søcket,
-                    connect_tcp, create_tcp_server)
+from netmsg import (
+    DeliveryGuarantee, IOThread, LineCodec, OnFull, PacketClient, SendMode, SocketStream, Søcket, connect_tcp,
+    create_tcp_server,
+)
 
-from .contract import (DEADLINE, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE,
-                       STREAM, SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all,
-                       receive_bytes, receive_lines, send_all, send_bytes, send_lines, server_context)
+from .contract import (
+    DEADLINE, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, STREAM,
+    SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all, receive_bytes, receive_lines,
+    send_all, send_bytes, send_lines, server_context,
+)
 
 
 def _connected(job: Job, guarantee: DeliveryGuarantee = DeliveryGuarantee.AT_MOST_ONCE) -> Søcket:

@@ -13,9 +13,11 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 
-from .contract import (ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, ROUND_TRIP, SINK, SOURCE, STREAM,
-                       SUBSCRIBERS, Job, Meter, Report, answer_all, ask_all, client_context, main, receive_bytes,
-                       receive_lines, send_bytes, send_lines, server_context)
+from .contract import (
+    ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, ROUND_TRIP, SINK, SOURCE, STREAM, SUBSCRIBERS, Job, Meter,
+    Report, answer_all, ask_all, client_context, main, receive_bytes, receive_lines, send_bytes, send_lines,
+    server_context,
+)
 
 JOINED = 256
 JOINED_BYTES = 2**18

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 import zmq
 
-from .contract import (HOST, ONE_WAY, PUBLISH, ROUND_TRIP, SINK, SOURCE, SUBSCRIBERS, Job, Report, answer_all, ask_all,
-                       main, receive_all, send_all)
+from .contract import (
+    HOST, ONE_WAY, PUBLISH, ROUND_TRIP, SINK, SOURCE, SUBSCRIBERS, Job, Report, answer_all, ask_all, main, receive_all,
+    send_all,
+)
 
 
 def _connect(sock: zmq.Socket[bytes], job: Job) -> None:

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar, Union
 
+from ..checks import check_address, check_timeout
 from ..datagrams.datagram_socket import DatagramSocket
 from ..datagrams.udp import UDPSocket, create_udp_socket
 from ..datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
-from ..checks import check_address, check_timeout
 from ..deadline import Deadline
 from ..errors import ClosedError
 from ..interrupts import in_main_thread

@@ -8,7 +8,7 @@ from typing import TypeVar
 from ..checks import check_delimiter
 from ..errors import IncompleteReadError, PacketDecodeError, PacketEncodeError
 from .codec import MAX_PACKET_SIZE
-from .framed import FrameDecoder, FramedCodec, PlainFrames
+from .framed import FramedCodec, FrameDecoder, PlainFrames
 
 __all__ = ["DelimitedCodec", "DelimitedDecoder", "DelimitedFrames"]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..errors import PacketEncodeError
 from .codec import MAX_PACKET_SIZE
-from .framed import FrameDecoder, FramedCodec, PrefixDecoder
+from .framed import FramedCodec, FrameDecoder, PrefixDecoder
 
 __all__ = ["StructCodec"]
 

@@ -21,8 +21,8 @@ from ..sockets.binding import bind_unix
 from ..sockets.options import prepare
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
-from ..tls.contexts import client_context
 from ..sockets.waiting import WRITE, ready_sockets
+from ..tls.contexts import client_context
 from .byte_stream import inside
 from .socket_stream import SocketStream
 

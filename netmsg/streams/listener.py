@@ -23,9 +23,9 @@ from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
 from ..sockets.options import prepare
 from ..sockets.resolving import resolve_within
 from ..sockets.shortage import OUT_OF_RESOURCES
-from ..tls.contexts import check_server_context
 from ..sockets.waiting import READ, Occupancy
 from ..speaking import say_soon
+from ..tls.contexts import check_server_context
 from ..uninterrupted import keep, move_first
 from ..waiting import ONE
 from .byte_stream import inside

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.processes import Program
 
 from netmsg.cli.demo import Tally, count
 from netmsg.cli.demo_processes import Report
-from support.processes import Program
 
 LAST_LINE = r"demo: (\d+) sent, (\d+) delivered, (\d+) duplicates, (\d+) lost, (\d+) reconnections"
 MOST_SECONDS = 20

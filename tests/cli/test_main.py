@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from support.processes import Program
 
 import netmsg
 from netmsg.__main__ import main
-from support.processes import Program
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])

@@ -20,9 +20,7 @@ from support.pairs import TIMEOUT, Background
 from support.processes import Program
 from support.servers import descriptors_left, eventually
 
-from netmsg import (
-    LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer, create_tcp_server,
-)
+from netmsg import LineCodec, PacketClient, PacketConnection, PacketServer, StreamServer, create_tcp_server
 
 IDLERS = Path(__file__).resolve().parent.parent / "support" / "idle_clients.py"
 LOAD_TIMEOUT = 50.0

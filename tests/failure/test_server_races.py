@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 from support.pairs import TIMEOUT, Background
 
-from netmsg import (
-    ClosedError, Decoder, LineCodec, PacketConnection, PacketDecodeError, PacketServer, create_tcp_server,
-)
+from netmsg import ClosedError, Decoder, LineCodec, PacketConnection, PacketDecodeError, PacketServer, create_tcp_server
 
 Hook = Callable[[str, str, str], None]
 

@@ -10,15 +10,7 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import ACK, DATA_REQ, WirePeer, accept, capabilities, dial, frame, listening
 
 from netmsg import (
-    AckMode,
-    ClosedError,
-    DeliveryGuarantee,
-    OnFull,
-    Receipt,
-    SendTimeoutError,
-    Søcket,
-    Undelivered,
-    UndeliveredError,
+    AckMode, ClosedError, DeliveryGuarantee, OnFull, Receipt, SendTimeoutError, Søcket, Undelivered, UndeliveredError,
 )
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE

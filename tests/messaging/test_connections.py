@@ -23,23 +23,8 @@ from support.wire_peer import (
 )
 
 from netmsg import (
-    Connected,
-    Connecting,
-    Disconnected,
-    DuplicatePeer,
-    HandshakeFailed,
-    IOThread,
-    LineCodec,
-    Listening,
-    OnDuplicate,
-    PacketClient,
-    PacketServer,
-    PeerInfo,
-    RemoteProtocolError,
-    Retrying,
-    SendMode,
-    Søcket,
-    TLSHandshakeError,
+    Connected, Connecting, Disconnected, DuplicatePeer, HandshakeFailed, IOThread, LineCodec, Listening, OnDuplicate,
+    PacketClient, PacketServer, PeerInfo, RemoteProtocolError, Retrying, SendMode, Søcket, TLSHandshakeError,
     create_tcp_server,
 )
 from netmsg.messaging.peers import Peer

@@ -9,9 +9,9 @@ import select
 import socket
 import ssl
 import threading
-from pathlib import Path
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest

@@ -19,24 +19,15 @@ from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, accept, dial, frame, listening
 
 import netmsg.messaging.reporting
+from netmsg import (
+    Connecting, DeliveryGuarantee, Disconnected, Event, HandshakeFailed, IOThread, OnFull, Retrying, SendMode,
+    SendTimeoutError, Søcket,
+)
 from netmsg.messaging.life import Life
 from netmsg.messaging.losses import Losses
 from netmsg.messaging.reporting import Reporter
 from netmsg.reactor.io_thread import reactor_of
 from netmsg.speaking import wait_until_said
-from netmsg import (
-    Connecting,
-    DeliveryGuarantee,
-    Disconnected,
-    Event,
-    HandshakeFailed,
-    IOThread,
-    OnFull,
-    Retrying,
-    SendMode,
-    SendTimeoutError,
-    Søcket,
-)
 
 
 class Kept(logging.Handler):

@@ -7,8 +7,8 @@ import select
 import socket
 import sys
 import threading
-from contextlib import suppress
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest

@@ -21,21 +21,8 @@ from support.wrong import wrong
 
 import netmsg
 from netmsg import (
-    AckMode,
-    ClosedError,
-    DeliveryGuarantee,
-    IOThread,
-    Connected,
-    ConnectFailedError,
-    HandshakeFailed,
-    Listening,
-    LocalProtocolError,
-    OnFull,
-    QueueFullError,
-    Retrying,
-    SendMode,
-    SendTimeoutError,
-    Søcket,
+    AckMode, ClosedError, Connected, ConnectFailedError, DeliveryGuarantee, HandshakeFailed, IOThread, Listening,
+    LocalProtocolError, OnFull, QueueFullError, Retrying, SendMode, SendTimeoutError, Søcket,
 )
 
 

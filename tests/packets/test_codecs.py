@@ -9,7 +9,8 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from support.pairs import Background
 from support.wrong import wrong
 

@@ -8,7 +8,8 @@ import pytest
 from support.channels import READ, WRITE, Loop, Outlet, Script, Socket, User, as_any
 
 from netmsg import ConnectionBrokenError, TLSHandshakeError
-from netmsg.reactor import channel as module, farewell
+from netmsg.reactor import channel as module
+from netmsg.reactor import farewell
 from netmsg.reactor.channel import BROKEN, CLOSED, ENDED, LEAVING, OPEN, SHAKING, TRANSITIONS, Channel
 
 

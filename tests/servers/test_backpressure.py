@@ -13,7 +13,8 @@ from support.servers import eventually
 
 from netmsg import SendTimeoutError
 from netmsg.deadline import Deadline
-from netmsg.servers import backpressure as module, patience
+from netmsg.servers import backpressure as module
+from netmsg.servers import patience
 from netmsg.servers.backpressure import BRIEFLY, FAR_ABOVE, Backpressure
 from netmsg.servers.send_queue import SendQueue
 

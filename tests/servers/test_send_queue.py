@@ -7,7 +7,8 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from support.pairs import TIMEOUT
 
 from netmsg.servers.send_queue import SendQueue

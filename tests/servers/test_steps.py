@@ -6,7 +6,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netmsg import (
     ClosedError, ConnectionBrokenError, Decoder, EndOfStream, IncompleteReadError, LineCodec, PacketDecodeError,

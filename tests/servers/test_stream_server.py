@@ -24,8 +24,7 @@ from support.wrong import wrong
 
 from netmsg import (
     ByteStream, ClosedError, ConnectionBrokenError, EndOfStream, ForkedError, IOThread, SocketStream, StreamServer,
-    TLSHandshakeError, connect_tcp, connect_unix, create_tcp_server, create_unix_server,
-    memory_stream_pair,
+    TLSHandshakeError, connect_tcp, connect_unix, create_tcp_server, create_unix_server, memory_stream_pair,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]

@@ -17,9 +17,7 @@ from support.pairs import TIMEOUT, Background
 from support.processes import Program, wait_until
 from support.strikes import Strike, Struck, strike_everywhere
 
-from netmsg import (
-    Listener, Søcket, UNIXDatagramSocket, connect_unix, create_unix_datagram_socket, create_unix_server,
-)
+from netmsg import Listener, Søcket, UNIXDatagramSocket, connect_unix, create_unix_datagram_socket, create_unix_server
 from netmsg.sockets import binding
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netmsg.sockets.racing import ATTEMPT_DELAY, Race, interleave
 from netmsg.sockets.addresses import Address
+from netmsg.sockets.racing import ATTEMPT_DELAY, Race, interleave
 
 SIX, FOUR, OTHER = 10, 2, 30
 SIXES: list[Address] = [(SIX, ("2001:db8::%d" % number, 80, 0, 0)) for number in range(4)]

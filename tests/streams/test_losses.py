@@ -18,8 +18,8 @@ from support.pairs import TIMEOUT, Background, until, until_waiting
 from support.streams import secure
 
 from netmsg import (
-    ByteStream, ConnectionBrokenError, EndOfStream, SendTimeoutError, TLSHandshakeError, connect_tcp,
-    create_tcp_server, memory_stream_pair,
+    ByteStream, ConnectionBrokenError, EndOfStream, SendTimeoutError, TLSHandshakeError, connect_tcp, create_tcp_server,
+    memory_stream_pair,
 )
 from netmsg.sockets.liveness import hung_up
 from netmsg.streams import receiving

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.streams import connect
 
 from netmsg import ByteStream, ConnectionBrokenError, DelimitedCodec, PacketClient, SendTimeoutError
 from netmsg.streams.memory import memory_links
-from support.streams import connect
 
 MB = 1 << 20
 MUCH = 64 * MB

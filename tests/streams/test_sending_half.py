@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+
 import pytest
 from support.interrupts import Alarm, Interrupted
 from support.scripted import SOME_TLS, after, scripted

@@ -13,7 +13,7 @@ import pytest
 from support.pairs import TIMEOUT, Background
 
 from netmsg import (
-    Listener, LineCodec, PacketServer, Søcket, StreamServer, connect_tcp, connect_unix, create_tcp_server,
+    LineCodec, Listener, PacketServer, StreamServer, Søcket, connect_tcp, connect_unix, create_tcp_server,
     create_unix_server,
 )
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.envelopes import (
+    PLENTY, UNKNOWN, Envelope, encode, flatten, large_envelopes, pattern, pieces, sequences, small_sequences,
+)
+from support.wire_peer import frame, hello
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO
 from netmsg.wire.framing import EnvelopeDecoder
-from support.envelopes import (PLENTY, UNKNOWN, Envelope, encode, flatten, large_envelopes, pattern, pieces, sequences,
-                               small_sequences)
-from support.wire_peer import frame, hello
 
 LIMIT = 1 << 20
 SMALL_LIMIT = 100
