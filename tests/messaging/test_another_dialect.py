@@ -86,6 +86,7 @@ def test_acknowledgements_are_those_of_the_dialect() -> None:
         with writer(sock) as peer:
             peer.greet()
             receipt = sock.send(b"keep this")
+            assert receipt is not None
             assert peer.read() == b"+" + receipt.message_id.hex().encode() + b" keep this"
             peer.write(b"!" + receipt.message_id.hex().encode())
             receipt.wait(timeout=TIMEOUT)

@@ -1039,7 +1039,7 @@ def test_what_is_kept_for_an_endpoint_goes_to_the_peer_to_which_it_leads() -> No
     (second,) = joining(router, b"b")
     router.publish(message(2), [second])
     assert router.bring(second, "there") == [second]
-    assert sorted(second.queue, key=joined) == messages(0, 1, 2) and router.lanes_behind() == []
+    assert set(second.queue) == set(messages(0, 1, 2)) and len(second.queue) == 3 and router.lanes_behind() == []
     assert router.bring(second, "there") == []
 
 

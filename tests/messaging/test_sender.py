@@ -578,7 +578,7 @@ def test_who_has_not_been_sent_yet_what_was_kept_for_it_is_not_disconnected(scen
     scene.send(*numbered(0, 1, 2))
     a = scene.joins(A)
     scene.send(b"3")
-    assert a.queued == numbered(0, 1, 2, 3) and a.closed == []
+    assert a.queued == numbered(0, 1, 2, 3) and a.closed == [] and scene.at_work
 
 
 def test_disconnect_who_has_taken_nothing_for_too_long(scenes: Callable[..., Scene]) -> None:
@@ -816,6 +816,22 @@ def test_what_is_not_acknowledged_in_time_is_sent_again(reliable: Scene) -> None
     assert a.queued == [b"0"] and reliable.sender.ledger.resent == 1 and a in reliable.at_work
     reliable.acknowledges(a, receipt)
     assert receipt.acked
+
+
+@pytest.mark.parametrize("how", ["leave", "succeed"])
+def test_the_time_of_what_goes_out_by_another_connection_begins_anew(reliable: Scene, how: str) -> None:
+    a = reliable.joins(A)
+    reliable.send(b"0")
+    a.takes()
+    if how == "leave":
+        reliable.leaves(a)
+        new: Any = reliable.joins(B)
+    else:
+        new = Peer(A)
+        reliable.sender.succeed(a, new, finish=False)
+    new.takes()
+    reliable.sender.resend(new, reliable.loop.clock.now + 1000.0)
+    assert new.queued == [] and reliable.sender.ledger.resent == 1
 
 
 def test_and_given_up_when_that_has_been_done_as_often_as_it_may(scenes: Callable[..., Scene]) -> None:

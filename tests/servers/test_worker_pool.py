@@ -272,7 +272,7 @@ def test_the_longest_silent_go_first_and_not_the_longest_awaited() -> None:
 
     try:
         for client in clients[:3]:
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()
@@ -306,7 +306,7 @@ def test_of_who_reads_slowly_the_kernel_tells_often_enough() -> None:
 
     try:
         for client in clients:
-            pool.put(lambda client=client: wait_for(client))
+            pool.put(partial(wait_for, client))
             run(pool)
             assert waiting.acquire(timeout=TIMEOUT)
         assert pool.give_up_deaf()

@@ -146,6 +146,9 @@ class Script:
         self.sizes: list[int] = []
         """What was asked for."""
 
+    def report(self, counts: list[int], /) -> None:
+        """There are none."""
+
     def handshake(self) -> None:
         step = self.steps.pop(0)
         if step is not None:
