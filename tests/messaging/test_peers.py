@@ -635,6 +635,13 @@ def test_with_the_room_used_up_it_is_not_read_any_more(scenes: Callable[..., Sce
     assert peer.paused and peer.credit.waits and scene.watched == ""
 
 
+def test_nor_where_it_has_sent_exactly_as_much_as_there_is_room_for(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(recv_hwm=4)
+    peer = scene.open()
+    scene.receives(data(*numbered(0, 1, 2, 3)))
+    assert len(scene.inlet.messages) == 4 and peer.paused and scene.watched == ""
+
+
 def test_it_is_read_again_when_half_of_the_room_is_there(scenes: Callable[..., Scene]) -> None:
     scene = scenes(recv_hwm=4)
     peer = scene.open()
