@@ -15,7 +15,7 @@ from .lines import LineCodec
 from .netstrings import NetstringCodec
 from .structs import StructCodec
 
-__all__ = ["decoded", "decodes_by_itself", "ending", "has_failed", "is_in_the_middle", "loss"]
+__all__ = ["decoded", "decodes_by_itself", "ending", "has_failed", "is_in_the_middle", "loss", "undecoded"]
 
 OURS = (DelimitedCodec, JSONCodec, LengthPrefixedCodec, LineCodec, NetstringCodec, StructCodec)
 
@@ -32,18 +32,25 @@ def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
     of those, not all yet: the others are what ``b""`` completes, as long as some are `_left`."""
     try:
         packets = decoder._feed_some(chunk)
-    except PacketDecodeError as error:  # of a user's own decoder: it is to return them
-        packets = [bare(error)]
-    except Exception as error:  # and this it is not to do: what it has understood of the stream is not known any more
-        if is_of_a_signal_handler(error):
-            raise
-        fault = PacketDecodeError(f"the decoder failed: {error!r:.200}", chunk)
-        fault.__cause__ = error
-        decoder._lost = copy(fault)  # and not what caused it, with all that is alive in its traceback
-        decoder._failed = True
-        packets = [fault]
+    except Exception as error:
+        return [undecoded(decoder, chunk, error)]
     packets.reverse()
     return packets
+
+
+def undecoded(decoder: Decoder[Any], chunk: bytes, error: Exception) -> PacketDecodeError:
+    """What stands in the place of packets where a decoder has raised ``error``, which is being handled. Raises it again
+    if it is none of the decoder's."""
+    if isinstance(error, PacketDecodeError):  # of a user's own decoder: it is to return them
+        return bare(error)
+    # And this it is not to do: what it has understood of the stream is not known any more.
+    if is_of_a_signal_handler(error):
+        raise error
+    fault = PacketDecodeError(f"the decoder failed: {error!r:.200}", chunk)
+    fault.__cause__ = error
+    decoder._lost = copy(fault)  # and not what caused it, with all that is alive in its traceback
+    decoder._failed = True
+    return fault
 
 
 def ending(decoder: Decoder[Any]) -> EOFError:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Final
 
 from ..reactor.reactor import Reactor, Timer
 
-__all__ = ["Alarm"]
+__all__ = ["Alarm", "NEVER"]
+
+NEVER: Final = math.inf
 
 
 class Alarm:
@@ -18,18 +21,18 @@ class Alarm:
     __slots__ = ("at", "timer")
 
     def __init__(self) -> None:
-        self.at = math.inf
+        self.at = NEVER
         """When the time is up (``time.monotonic()``)."""
         self.timer: Timer | None = None
 
     def expect(self, seconds: float | None) -> None:
         """The time is up in so many seconds from now, or never."""
-        self.at = math.inf if seconds is None else time.monotonic() + seconds
+        self.at = NEVER if seconds is None else time.monotonic() + seconds
 
     def arm(self, io: Reactor, fire: Callable[[], None]) -> None:
         """Have ``fire`` called when the time is up, or before."""
         timer = self.timer
-        if self.at == math.inf or timer is not None and timer.at <= self.at:
+        if self.at == NEVER or timer is not None and timer.at <= self.at:
             return
         self.cancel()
         self.timer = io.call_later(max(0.0, self.at - time.monotonic()), fire)

@@ -63,11 +63,11 @@ class SendQueue:
                 self.later.append(data)
             else:
                 self.buffers.append(data)
-                self._go_on()
+                self.go_on()
             return True
 
     def put_aside(self, data: bytes) -> None:
-        """Keep ``data`` to be sent with what is put next, by whomever; `send_aside` is to be called in the end. For the
+        """Keep ``data`` to be sent with what is put next, by whomever; `go_on` is to be called in the end. For the
         loop alone, which also says when `later` begins and ends; not under the lock, which would cost more than all the
         rest."""
         size = len(data)
@@ -77,12 +77,8 @@ class SendQueue:
         buffers: list[Any] = self.buffers if self.later is None else self.later
         buffers.append(data)
         if len(buffers) >= MOST_ASIDE or size > LONGEST_ASIDE:
-            self.send_aside()
-
-    def send_aside(self) -> None:
-        """Send what was put aside, as far as it goes at once."""
-        with self.lock:
-            self._go_on()
+            with self.lock:
+                self.go_on()
 
     def flush(self) -> None:
         """Send as much as goes at once, up to `MOST_AT_ONCE`."""
@@ -123,8 +119,8 @@ class SendQueue:
         tell that it has not waited."""
         return self.failure is None and (self.blocked or self.later is not None)
 
-    def _go_on(self) -> None:
-        """Send, unless what is there waits for the loop."""
+    def go_on(self) -> None:
+        """Send what was put, or put aside, as far as it goes at once; not what waits for the loop. Under the lock."""
         buffers, counts = self.buffers, self._counts
         if self.blocked or self.failure is not None:
             return

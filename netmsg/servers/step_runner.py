@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from threading import get_ident
 from typing import Protocol
 
 from ..reactor.channel import Channel
-from .alarm import Alarm
+from .alarm import NEVER, Alarm
 from .backpressure import Backpressure
 from .packet_home import Home, Terms
 from .send_queue import SendQueue
@@ -65,7 +64,8 @@ class StepRunner:
         self.corked = False
         queue = self._queue
         if queue.buffers:
-            queue.send_aside()
+            with queue.lock:
+                queue.go_on()
             if (queue.blocked or queue.failure is not None) and self._service is not None:
                 self._terms.io.call(self._service.look)
 
@@ -81,7 +81,7 @@ class StepRunner:
         handler = steps.handler
         if handler.finished or home._stopping and not steps.has_received:
             steps.closed = True
-        if steps.driven and (handler.timeout is not None or terms.idle_timeout is not None or alarm.at != math.inf):
+        if steps.driven and (handler.timeout is not None or terms.idle_timeout is not None or alarm.at != NEVER):
             self.expect_packet()
         timer = alarm.timer
         self.thread = None
@@ -92,7 +92,7 @@ class StepRunner:
         elif (steps.closed or channel.paused or channel.more or steps.packets or steps.unread
                 or steps.ending is not None or steps.upgrading
                 or self._queue.size >= terms.send_hwm_bytes and self._backpressure.behind
-                or alarm.at != math.inf and (timer is None or timer.at > alarm.at)):
+                or alarm.at != NEVER and (timer is None or timer.at > alarm.at)):
             terms.io.call(service.look)
 
     def _give_way(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from ..errors import ClosedError, PacketDecodeError, again, as_broken, identity
 from ..packets.codec import Decoder
-from ..packets.receiving import decoded, ending, has_failed, is_in_the_middle, loss
+from ..packets.receiving import ending, has_failed, is_in_the_middle, loss, undecoded
 from .handlers import FunctionHandler, Handler
 
 __all__ = ["Next", "State", "Steps", "TRANSITIONS"]
@@ -307,7 +307,12 @@ class Steps:
         """What was received becomes packets, or the end. In a step, or on the loop while there is none."""
         decoder = self._decoder
         if chunk or decoder._left:
-            self.packets = decoded(decoder, chunk)
+            try:  # as in `netmsg.packets.receiving.decoded`, without a call: one a packet is worth it
+                packets = decoder._feed_some(chunk)
+            except Exception as error:
+                packets = [undecoded(decoder, chunk, error)]
+            packets.reverse()
+            self.packets = packets
             if decoder._lost is not None:
                 self.ending = loss(decoder)
                 if has_failed(decoder) and self.packets:

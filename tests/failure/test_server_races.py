@@ -181,7 +181,7 @@ def test_what_is_just_being_sent_at_the_end_is_before_it() -> None:
             if name == "put":
                 about_to_send.set()
                 assert ending.wait(TIMEOUT)
-            elif name == "_go_on":
+            elif name == "go_on":
                 sending.set()
                 assert looked.wait(TIMEOUT)
         elif on_loop() and module in ("packet_service.py", "send_queue.py"):
@@ -207,7 +207,7 @@ def test_a_long_packet_that_goes_whole_while_the_loop_looks_stops_nothing() -> N
     sending, looked = threading.Event(), threading.Event()
 
     def hold(event: str, module: str, name: str) -> None:
-        if event == "call" and module == "send_queue.py" and name == "_go_on" and broadcasting():
+        if event == "call" and module == "send_queue.py" and name == "go_on" and broadcasting():
             sending.set()
             assert looked.wait(TIMEOUT)
         elif (event, module, name) == ("return", "channel.py", "_on_event") and sending.is_set():

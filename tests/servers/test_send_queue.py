@@ -224,7 +224,8 @@ def test_what_the_loop_puts_aside_while_another_thread_sends_is_counted_and_in_o
         assert not sender.is_alive()
     finally:
         sys.setswitchinterval(interval)
-    queue.send_aside()
+    with queue.lock:
+        queue.go_on()
     assert (queue.size, queue.packets, queue.buffers) == (0, 2 * count, [])
     sent = transport.sent.split(b".")
     for name in (b"a", b"b"):
