@@ -110,7 +110,8 @@ class Engine:
         try:
             self._closing.attach()
             acceptor = Acceptor(self.io, sock, lambda conn, address: population.accepted(conn, address, context),
-                                lambda error: self.events.add(AcceptError(address, None, str(error), error)))
+                                lambda error: self.events.add(AcceptError(address, None, str(error), error)),
+                                owns_file=True)
             address = host_and_port(acceptor.address)
             self.io.call(self._start_accepting, acceptor)
             self.events.add(Listening(address))

@@ -24,14 +24,15 @@ PAUSE: Final = 0.1
 
 
 class Acceptor:
-    """One listening socket on the reactor. Every method belongs on the loop.
+    """One listening socket on the reactor, with which goes its UNIX socket file, if it ``owns_file``. Every method
+    belongs on the loop.
 
     Running out of descriptors pauses accepting, with the listener unregistered, and does not end it. Nor does what
     ``accepted`` raises, which belongs to that one connection: it is logged, and the connection closed.
     """
 
     def __init__(self, io: Scope, sock: socket.socket, accepted: Callable[[socket.socket, Any], None],
-                 failed: Callable[[OSError], None]) -> None:
+                 failed: Callable[[OSError], None], *, owns_file: bool = False) -> None:
         self.address = sock.getsockname()
         self._io = io
         self._socket: socket.socket | None = sock
@@ -39,7 +40,7 @@ class Acceptor:
         self._failed = failed
         self._paused = False
         self._resting = False  # see `PAUSE`
-        self._file = socket_file(self.address)
+        self._file = socket_file(self.address) if owns_file else None
 
     def start(self) -> None:
         if self._socket is not None and not self._paused and not self._resting:
@@ -99,7 +100,7 @@ class Acceptor:
                 self._io.close_afterwards(sock.close)
 
     def close(self) -> None:
-        """Stop listening; a UNIX socket file goes too, if it is still this one's."""
+        """Stop listening; a UNIX socket file goes too, if it is this one's and still the same."""
         sock, self._socket = self._socket, None
         if sock is None:
             return

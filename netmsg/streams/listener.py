@@ -315,7 +315,7 @@ def _discard(arrival: list[Any]) -> None:
     """Close a connection of which nobody has heard."""
     if len(arrival) > 1 and arrival[1].fileno() >= 0:
         arrival[1].close()
-    elif len(arrival) == 1:
+    elif 0 < len(arrival) < 3:  # the socket has not got the descriptor yet
         socket.close(arrival[0][0])
     arrival.clear()
 

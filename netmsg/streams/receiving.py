@@ -219,7 +219,11 @@ class Receiving:
         if (receive_into is not None and not ahead.more and ahead.position >= len(ahead.data) and not self.ended
                 and self.error is None):
             self._receive_once(deadline, counts, receive_into, view)
-            if counts:
+            if counts and ahead.returned:  # given back meanwhile, and to be read before what has come now
+                # No call until that is behind it, and so no interrupt: the sum of bytes and a buffer is a copy of it.
+                ahead.more += (b"" + view[:counts[0]],)
+                del counts[:]
+            elif counts:
                 if not counts[0]:
                     self._check_end()
                     self.ended = True
@@ -308,6 +312,8 @@ class Receiving:
         ahead = self.ahead
         again = False
         while True:
+            if ahead.returned:
+                return
             try:
                 results.extend(map(receive, (argument,)))  # one call into C: what was received is kept
                 connection.link.moved = True
@@ -325,8 +331,6 @@ class Receiving:
             if again and deadline.expired:  # something comes all the time, and nothing of it is for the caller
                 raise connection.too_late(deadline)
             ahead.forget_taken()
-            if ahead.returned:
-                return
             connection.wait(READ, deadline, ahead.returned)
             again = True
 

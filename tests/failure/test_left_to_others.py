@@ -203,6 +203,27 @@ def test_a_connection_is_for_who_waits_already() -> None:
             lambda: listener.accept(timeout=TIMEOUT), lambda stream: stream.close()) > 10
 
 
+def test_a_connection_that_nobody_takes_is_closed_with_the_listener() -> None:
+    def trial(strike: Strike) -> None:
+        listener = create_tcp_server(interface="127.0.0.1")
+        taken: list[ByteStream] = []
+        with connect_tcp("127.0.0.1", listener.port) as client:
+            try:
+                with strike:
+                    taken += [listener.accept(timeout=TIMEOUT)]
+            except Struck:
+                pass
+            listener.close()
+            for stream in taken:
+                stream.abort()
+            try:
+                assert client.receive(timeout=TIMEOUT) == b""
+            except ConnectionError:
+                pass  # it was reset
+
+    assert strike_everywhere(trial) > 20
+
+
 @pytest.mark.parametrize("kind", ["memory", "unix", "tcp", "tls13"])
 @pytest.mark.parametrize("how", ["receive", "receive_into", "receive_until", "recv_packet", "file"])
 def test_what_is_left_when_the_next_was_woken_wakes_that_again(kind: str, how: str, tmp_path: Path,

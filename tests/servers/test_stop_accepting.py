@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from support.pairs import TIMEOUT
 from support.servers import eventually
 
 from netmsg import (
-    ConnectFailedError, DatagramClient, DatagramServer, LineCodec, PacketClient, PacketServer, StreamServer,
+    ConnectFailedError, DatagramClient, DatagramServer, LineCodec, Listener, PacketClient, PacketServer, StreamServer,
     create_tcp_server, create_udp_socket, create_unix_server,
 )
 
@@ -77,6 +78,19 @@ def test_nobody_new_is_accepted_and_the_others_go_on(kind: str, tmp_path: Path) 
             assert server.stats().connections == 2
         eventually(lambda: server.stats().connections == 0)
     assert server.closed
+
+
+def test_the_file_of_an_inherited_socket_stays(kind: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as manager:  # who listens on, and lets others accept for it
+        manager.bind(path)
+        manager.listen()
+        with make(kind, Listener.from_socket(manager.dup())) as server:
+            with connected(path):
+                server.stop_accepting()
+            eventually(lambda: server.fileno() == -1)
+        with make(kind, Listener.from_socket(manager.dup())), connected(path):
+            pass
 
 
 def test_before_the_start(kind: str) -> None:

@@ -156,6 +156,53 @@ def test_what_is_given_back_comes_next_and_wakes_who_waits() -> None:
     assert receiving.take(FOREVER, receiving.exactly, 3) == b"abc"
 
 
+@pytest.mark.parametrize("there", [b"new", b""])
+def test_what_is_given_back_while_one_waits_comes_before_what_comes_into_a_buffer(there: bytes) -> None:
+    inside, link, transport = scripted()
+    receiving = inside.receiving
+    has_come = False
+
+    def receive_into(view: memoryview) -> int:
+        if not has_come:
+            raise BlockingIOError
+        view[:len(there)] = there
+        return len(there)
+
+    def given_back() -> int:
+        nonlocal has_come
+        has_come = True
+        receiving.give_back(b"old")
+        return READ
+
+    transport.receive_into = receive_into
+    transport.incoming.append(there)
+    link.happenings.append(given_back)
+    buffer = bytearray(10)
+    assert receiving.receive_into(FOREVER, memoryview(buffer)) == 3
+    assert buffer[:3] == b"old"
+    assert receiving.receive_into(FOREVER, memoryview(buffer)) == len(there)
+    assert buffer[:len(there)] == there
+
+
+@pytest.mark.parametrize("there", [b"new", b""])
+def test_what_is_given_back_while_one_receives_comes_before_it(there: bytes) -> None:
+    inside, _, transport = scripted()
+    receiving = inside.receiving
+
+    def receive_into(view: memoryview) -> int:
+        receiving.ahead.returned += (b"old",)  # as another thread does in that moment
+        view[:len(there)] = there
+        return len(there)
+
+    transport.receive_into = receive_into
+    if not there:
+        transport.incoming.append(b"")  # an end comes as often as it is asked for
+    buffer = bytearray(10)
+    assert receiving.receive_into(FOREVER, memoryview(buffer)) == 3
+    assert buffer[:3] == b"old"
+    assert receiving.take(FOREVER, receiving.some, 10) == there
+
+
 def test_who_may_have_nothing_comes_out_when_something_is_left_elsewhere() -> None:
     inside, link, _ = scripted()
     receiving = inside.receiving
