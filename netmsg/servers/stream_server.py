@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import logging
 import math
@@ -245,7 +246,7 @@ class _Call:
     def _too_silent(self) -> None:
         self._patience = None
         self._server._given_up("idle", self._stream.remote_address, "it was silent for too long", usual=True)
-        self._cut()
+        self._dismiss()
 
     def _on_event(self, events: int) -> None:
         self.hand_over()
@@ -288,7 +289,14 @@ class _Call:
 
     def _finish(self) -> None:
         if not self._handed_over:
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Nobody has served it, and nobody will: it hears an end, as far as it can be told at once."""
+        if self.handshake is not None:
             self._cut()
+        else:
+            self._let_go(functools.partial(self._stream.close, timeout=0))
 
     def _cut(self) -> None:
         if self.handshake is not None:
@@ -299,10 +307,13 @@ class _Call:
                 self._link.reset()
             self._cut_stream()  # and the worker sees to the rest
         else:
-            self._io.watch(self._socket, 0, self)
-            self._be_patient_no_more()
-            self._io.close_afterwards(self._cut_stream)
-            self._forget()
+            self._let_go(self._cut_stream)
+
+    def _let_go(self, close: Callable[[], None]) -> None:
+        self._io.watch(self._socket, 0, self)
+        self._be_patient_no_more()
+        self._io.close_afterwards(close)
+        self._forget()
 
     def _cut_stream(self) -> None:
         """By this object, which has the stream itself: one that nobody has any more is taken for forgotten."""

@@ -10,11 +10,12 @@ from typing import IO, Any
 from ..deadline import Deadline, Overtime
 from ..errors import EndOfStream, IncompleteReadError, SendTimeoutError
 from ..sockets.waiting import READ, WRITE
+from ..uninterrupted import keep
 from .connection import closed_meanwhile
 from .files import StreamFile, stream_file
 from .receiving import CHUNK, Receiving
 from .sending import Sending
-from .targets import StreamTarget, Target, held_by_reader, size_of, waitable_descriptor
+from .targets import StreamTarget, Target, size_of, take_held_by_reader, waitable_descriptor
 
 __all__ = ["ByKernel", "receive_file", "send_file"]
 
@@ -165,9 +166,11 @@ def _send_file(deadline: Deadline, sending: Sending, file: IO[bytes], offset: in
         if sent:
             file.seek(offset + sent)
     if expected is None or sent < expected:
+        taken: list[Any] = []
         if not seekable:
             sending.wait(deadline, counts)  # what is read could not be put back
-        sent = _send_what_is_read(deadline, sending, file, sent, expected, counts)
+            sending.taken = taken
+        sent = _send_what_is_read(deadline, sending, file, sent, expected, counts, taken)
     if expected is not None and sent < expected:
         if count is not None or size_of(file) != size:
             raise EOFError(f"the file ended after {sent} of {expected} bytes")
@@ -177,30 +180,34 @@ def _send_file(deadline: Deadline, sending: Sending, file: IO[bytes], offset: in
 
 
 def _send_what_is_read(deadline: Deadline, sending: Sending, file: IO[bytes], sent: int, count: int | None,
-                       counts: list[int]) -> int:
-    """Send what follows, up to ``count`` bytes altogether or to the end of the file: how many it were."""
+                       counts: list[int], taken: list[Any]) -> int:
+    """Send what follows, up to ``count`` bytes altogether or to the end of the file: how many it were. What is read is
+    in ``taken`` until it has gone."""
     descriptor = waitable_descriptor(file)
     other = stream_file(file)
-    held = held_by_reader(file, descriptor, None if count is None else count - sent)
+    take_held_by_reader(taken, file, descriptor, None if count is None else count - sent)
     source: Any = file if descriptor < 0 else getattr(file, "raw", file)
     overtime = Overtime(deadline)
     while count is None or sent < count:
         wanted = CHUNK if count is None else min(CHUNK, count - sent)
-        if held:
-            piece, held = held[:wanted], held[wanted:]
-        elif other is not None:
-            piece = _some_of_stream(deadline, sending, other, wanted, counts)
-        else:
-            if descriptor >= 0:
-                _wait_for_file(deadline, sending, descriptor, counts)
-            piece = source.read(wanted)
+        if not taken:
+            if other is not None:
+                _take_from_stream(deadline, sending, other, wanted, counts, taken)
+            else:
+                if descriptor >= 0:
+                    _wait_for_file(deadline, sending, descriptor, counts)
+                keep(taken, source.read, wanted)
+        piece = taken[0]
         if piece is None:
             if descriptor < 0:
                 raise BlockingIOError(errno.EAGAIN, "the file has nothing now, and cannot be waited for")
+            del taken[0]
             continue
         if not piece:
+            del taken[0]
             break
         sending.send_pieces(deadline, piece, len(piece), counts)
+        del taken[0]
         sent += len(piece)
         if sent != count and overtime.is_over(len(piece)):
             raise sending.too_late(counts)
@@ -216,19 +223,17 @@ def _wait_for_file(deadline: Deadline, sending: Sending, descriptor: int, counts
         raise _file_too_late(counts) from None
 
 
-def _some_of_stream(deadline: Deadline, sending: Sending, other: StreamFile, max_bytes: int,
-                    counts: list[int]) -> bytes:
-    chunks: list[bytes] = []
+def _take_from_stream(deadline: Deadline, sending: Sending, other: StreamFile, max_bytes: int, counts: list[int],
+                      taken: list[Any]) -> None:
     try:
-        while not chunks:
+        while not taken:
             if sending.connection.closed:
                 raise closed_meanwhile()
-            other.receive_some(chunks, max_bytes, deadline)
+            other.receive_some(taken, max_bytes, deadline)
     except TimeoutError:
         if not deadline.expired:
             raise
         raise _file_too_late(counts) from None
-    return chunks[0]
 
 
 def _file_too_late(counts: list[int]) -> SendTimeoutError:

@@ -186,16 +186,18 @@ class StreamFile(io.RawIOBase):
         if chunks:
             self._position += len(chunks[0])
 
-    def held_by(self, reader: Any, count: int | None) -> bytes:
-        """Take what a buffer over this has read ahead, up to ``count`` bytes."""
+    def take_held(self, taken: list[Any], reader: Any, count: int | None) -> None:
+        """Append to ``taken`` what a buffer over this has read ahead, up to ``count`` bytes; if it has anything."""
         self._check("read", self._readable)
         if reader is self:
-            return b""
+            return
         try:
             self.handing_back = get_ident()
             held = len(reader.peek())
-            taken: bytes = reader.read1(held if count is None else min(held, count)) if held else b""
-            return taken
+            if count is not None:
+                held = min(held, count)
+            if held:
+                keep(taken, reader.read1, held)
         finally:
             self.handing_back = None
 

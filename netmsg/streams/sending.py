@@ -43,6 +43,9 @@ class Sending:
         """Kept, and raised is another one each time: see `Connection.broken`."""
         self.under_way: tuple[list[int], float] | None = None
         """How much has gone each time of a send that has not come to its end, or was interrupted, and of how much."""
+        self.taken: list[Any] = []
+        """What such a send has taken out of a file for good, and has to go next: like a part that has gone, it is
+        missing in whatever may be sent later."""
         self.has_sent = False
         self.finished = False
         """Whether `send_eof` was called."""
@@ -152,10 +155,12 @@ class Sending:
             if size == SOME:
                 self._report(counts)
             done = sum(counts)
-            if (done or self.connection.transport.begun) and done < size and self.error is None:
+            begun = done or self.connection.transport.begun or any(self.taken)
+            if begun and done < size and self.error is None:
                 of = "" if size == math.inf else f" of {size}"
                 self.error = ConnectionBrokenError(f"an earlier send was cut short after {done}{of} bytes")
             self.under_way = None
+            self.taken = []
 
     def _report(self, counts: list[int]) -> None:
         if self.error is None:  # what was on its way has gone down with the connection, as far as anybody knows

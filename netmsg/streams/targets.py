@@ -16,7 +16,7 @@ from ..sockets.waiting import READ, ready_sockets
 from ..uninterrupted import keep
 from .files import StreamFile, stream_file
 
-__all__ = ["StreamTarget", "Target", "held_by_reader", "size_of", "waitable_descriptor"]
+__all__ = ["StreamTarget", "Target", "size_of", "take_held_by_reader", "waitable_descriptor"]
 
 T = TypeVar("T")
 
@@ -155,19 +155,21 @@ def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_TRUNC & ~os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def held_by_reader(file: IO[bytes], descriptor: int, count: int | None) -> bytes:
-    """Take what a buffered reader over a pipe, a stream or the like has read ahead, up to ``count`` bytes, without
-    waiting for more."""
+def take_held_by_reader(taken: list[Any], file: IO[bytes], descriptor: int, count: int | None) -> None:
+    """Append to ``taken`` what a buffered reader over a pipe, a stream or the like has read ahead, up to ``count``
+    bytes, without waiting for more; if it has anything."""
     other = stream_file(file)
     if other is not None:
-        return other.held_by(file, count)
+        other.take_held(taken, file, count)
+        return
     if descriptor < 0 or not isinstance(file, (io.BufferedReader, io.BufferedRandom)):
-        return b""
+        return
     readable = ready_sockets({descriptor: READ}, None, Deadline(0))  # then nobody has to wait, whatever the reader does
     held = len(file.peek() if readable else _without_blocking(descriptor, file.peek))
     if count is not None:
         held = min(held, count)
-    return file.read1(held) if held else b""
+    if held:
+        keep(taken, file.read1, held)
 
 
 def _without_blocking(descriptor: int, work: Callable[[], T]) -> T:

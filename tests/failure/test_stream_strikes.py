@@ -289,6 +289,49 @@ def test_receiving_to_a_pipe_goes_on_where_it_was_interrupted(pairs: Any, buffer
     assert strike_everywhere(trial) > 5
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("kind", ["pipe", "stream"])
+def test_sending_what_cannot_seek_goes_on_or_is_refused_and_leaves_no_hole(pairs: Any, kind: str,
+                                                                           buffering: int) -> None:
+    content = bytes(range(256)) * 8
+
+    def trial(strike: Strike) -> None:
+        one, other = pairs()
+        source, target = memory_stream_pair()
+        if kind == "pipe":
+            reading, writing = os.pipe()
+            os.write(writing, content)
+            os.close(writing)
+            file = open(reading, "rb", buffering=buffering)
+        else:
+            target.send_all(content)
+            target.send_eof()
+            file = source.makefile("rb", buffering=buffering)
+        with file, source, target:
+            head = file.read(10)
+            refused = False
+            try:
+                with strike:
+                    one.send_file(file, timeout=TIMEOUT)
+            except Struck:
+                try:
+                    one.send_file(file, timeout=TIMEOUT)
+                except ConnectionBrokenError:
+                    refused = True
+        got: list[bytes] = []
+        reading_all = Background(got.extend, other.receive_chunks(timeout=TIMEOUT))
+        one.close(timeout=TIMEOUT)
+        try:
+            reading_all.result()
+        except ConnectionBrokenError:
+            assert refused
+        received = head + b"".join(got)
+        assert content.startswith(received) if refused else received == content
+        other.abort()
+
+    assert strike_everywhere(trial) > 20
+
+
 @pytest.mark.parametrize("mode", ["wb", "rwb"])
 def test_what_an_interrupted_flush_has_sent_is_not_sent_again(pairs: Any, mode: str) -> None:
     def trial(strike: Strike) -> None:

@@ -195,6 +195,33 @@ def test_who_never_sends_anything_does_not_keep_the_others_out_for_ever() -> Non
 
 
 @pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
+@pytest.mark.parametrize("why", ["shutdown", "silence", "want of workers"])
+def test_who_was_never_served_sees_a_clean_end(why: str, secret: bool, tls_contexts: Contexts) -> None:
+    ours, theirs = tls_contexts if secret else (None, None)
+    listener = create_tcp_server(interface="127.0.0.1", ssl_context=ours)
+    if why == "want of workers":
+        server = StreamServer(echo, listener, max_workers=1)
+    else:
+        server = StreamServer(echo, listener, wait_for_data=True, idle_timeout=0.1 if why == "silence" else None)
+    with server, ExitStack() as stack:
+        first = stack.enter_context(connect_tcp("127.0.0.1", server.port, ssl_context=theirs))
+        if why == "want of workers":
+            first.send_all(b"hello")
+            assert first.receive_exactly(5, timeout=TIMEOUT) == b"hello"
+        last = stack.enter_context(connect_tcp("127.0.0.1", server.port, ssl_context=theirs))
+        eventually(lambda: (server.stats().connections, server.stats().accepted, server.stats().handshakes) == (
+            0 if why == "silence" else 2, 2, 0))
+        if why != "silence":
+            stopping = Background(server.shutdown, timeout=TIMEOUT)
+        if why == "want of workers":
+            assert last.receive(timeout=TIMEOUT) == b""
+            first.send_eof()
+        assert first.receive(timeout=TIMEOUT) == last.receive(timeout=TIMEOUT) == b""
+        if why != "silence":
+            stopping.result()
+
+
+@pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
 def test_who_reads_slowly_gets_all_that_was_sent_whatever_it_says_meanwhile(
         secret: bool, tls_contexts: Contexts) -> None:
     over = threading.Event()

@@ -17,6 +17,11 @@ from netmsg.streams.connection import FOREVER
 from netmsg.streams.copying import receive_file, send_file
 
 
+class Unseekable(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
 class Interrupting(io.BytesIO):
     """Takes ``takes`` bytes, and is interrupted before it has said so."""
 
@@ -139,16 +144,22 @@ def test_a_file_that_has_become_shorter_is_a_send_that_was_cut_short() -> None:
 
 
 def test_all_of_what_nobody_knows_the_length_of() -> None:
-    class Unseekable(io.BytesIO):
-        def seekable(self) -> bool:
-            return False
-
     inside, link, transport = scripted()
     link.happenings.append(WRITE)
     assert send_file(inside.sending, FOREVER, Unseekable(b"abcdef"), 0, None, nothing_by_kernel) == 6
     assert link.waits == [WRITE]  # before anything was read
     inside.sending.in_turn(FOREVER, inside.sending.send_all, b"ghi")
     assert transport.sent == [b"abcdef", b"ghi"]
+
+
+def test_what_was_taken_out_of_such_a_file_and_has_not_gone_is_a_send_that_was_cut_short() -> None:
+    inside, link, transport = scripted()
+    link.happenings += (WRITE, Interrupted())
+    transport.room.append(BlockingIOError())
+    with pytest.raises(Interrupted):
+        send_file(inside.sending, FOREVER, Unseekable(b"abcdef"), 0, 6, nothing_by_kernel)
+    with pytest.raises(ConnectionBrokenError, match="after 0 of 6 bytes"):
+        inside.sending.check()
 
 
 def test_no_file_is_sent_behind_the_end() -> None:
