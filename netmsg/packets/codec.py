@@ -68,8 +68,8 @@ class Codec(Generic[S, R]):
         raise NotImplementedError
 
     def decoder(self) -> Decoder[R]:
-        """A new one, for one connection. Servers call this on their network thread, where it is not to wait; `feed` of
-        a codec that is not netmsg's own they call in a worker, if they have any."""
+        """A new one, for one connection. Servers call this on their network thread, where it is not to wait; `feed`
+        and `end` of a codec that is not netmsg's own they call in a worker, if they have any."""
         raise NotImplementedError
 
     @overload

@@ -214,7 +214,7 @@ class PacketService(Generic[S]):
             steps.unread.append(chunk)
             if not steps.busy:  # a step that has stopped at the mark meanwhile has left some
                 self.look()
-        elif self.terms.decodes_in_steps and chunk:
+        elif self.terms.decodes_in_steps:
             steps.unread.append(chunk)
             self.runner.schedule()  # and from here on the packets are the step's
         else:

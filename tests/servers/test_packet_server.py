@@ -26,7 +26,7 @@ from support.servers import descriptors_left, eventually, said
 from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg import (
-    ClosedError, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError,
+    ClosedError, Codec, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError,
     IOThread, JSONCodec, LengthPrefixedCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
     PacketConnection, PacketDecodeError, PacketEncodeError, PacketServer, RemoteProtocolError, SendTimeoutError,
     TLSHandshakeError, create_tcp_server, create_unix_server, memory_stream_pair,
@@ -1876,6 +1876,37 @@ def test_what_a_user_has_written_decodes_in_a_worker(serve: Serve) -> None:
         assert [client.recv_packet(timeout=TIMEOUT).split()[0] for _ in range(100)] == [str(n) for n in range(100)]
     assert len(where) == 103
     kind = "netmsg-worker" if serve.workers else "netmsg-io"  # type: ignore[attr-defined]
+    assert all(name.startswith(kind) for name in where)
+
+
+def test_a_users_decoder_hears_of_the_end_in_a_worker(serve: Serve) -> None:
+    where: list[str] = []
+    over = threading.Event()
+
+    class Noting(Decoder[bytes]):
+        def feed(self, data: bytes) -> list[bytes | PacketDecodeError]:
+            where.append(threading.current_thread().name)
+            return [data]
+
+        def end(self) -> None:
+            where.append(threading.current_thread().name)
+            over.set()
+
+    class Chunks(Codec[bytes, bytes]):
+        def encode(self, packet: bytes) -> bytes:
+            return packet
+
+        def decoder(self) -> Noting:
+            return Noting()
+
+    with serve(echo, codec=Chunks()) as server, raw(server) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(10) == b"x"
+        sock.shutdown(socket.SHUT_WR)
+        assert over.wait(TIMEOUT)
+        assert sock.recv(10) == b""
+    kind = "netmsg-worker" if serve.workers else "netmsg-io"  # type: ignore[attr-defined]
+    assert len(where) == 2
     assert all(name.startswith(kind) for name in where)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.channels import READ, WRITE, Loop, Script, Socket, as_any
 
-from netmsg import ClosedError, ConnectionBrokenError, LineCodec, TLSHandshakeError
+from netmsg import ClosedError, ConnectionBrokenError, EndOfStream, LineCodec, TLSHandshakeError
 from netmsg.reactor import farewell
 from netmsg.reactor.handshaking import PendingHandshakes
 from netmsg.servers import alarm, patience, starting_tls
@@ -170,6 +170,17 @@ def test_what_a_users_codec_makes_of_it_is_for_a_worker_to_find_out() -> None:
     assert case.service.steps.unread == [b"one\n"] and len(case.home.tasks) == 1
     case.work()
     assert case.heard == ["one"]
+
+
+def test_what_the_end_is_to_a_users_codec_is_for_a_worker_to_find_out_too() -> None:
+    case = Case(b"one\n", b"", workers=True, user_codec=True)
+    case.read()
+    case.work()
+    case.read()
+    assert case.service.steps.ending is None and len(case.home.tasks) == 1
+    case.work()
+    assert isinstance(case.service.steps.ending, EndOfStream)
+    assert case.home.told[-1:] == ["gone"]
 
 
 def test_a_conversation_begins_in_a_step_of_its_own() -> None:
