@@ -21,7 +21,7 @@ from ..reactor.reactor import Reactor, Timer
 from ..waiting import Waiters
 from . import exiting
 from .callbacks import Callbacks
-from .connections import Connections
+from .connections import Connections, each
 from .events import EventQueue, strip
 from .life import Life
 from .receiving import Receiver
@@ -145,9 +145,8 @@ class Closing:
             self._turn_away()
             self._wind_down()
         if linger == 0:
-            for peer in tuple(self._connections.open):
-                if peer.lane.control:
-                    peer.on_work()  # the acknowledgements of what has been taken, as far as that goes at once
+            # The acknowledgements of what has been taken, as far as that goes at once.
+            each((peer for peer in self._connections.open if peer.lane.control), lambda peer: peer.on_work())
             self._end()
         elif linger != float("inf") and not self._life.closed:
             self._lingering.append(self._io.call_later(linger, self._end))
@@ -156,12 +155,12 @@ class Closing:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
         self._receiver.stop_lending()
         self._receiver.acknowledge_taken()
+        self._sender.settle()
         self.settle_places()
         for endpoint in self._places.endpoints:
             endpoint.hurry()
-        for peer in tuple(self._connections.open):
-            peer.resume()
-            self.finish_peer(peer)
+        each(self._connections.open, lambda peer: peer.resume())
+        self.finish_peers()
         self.check_closed()
 
     def wants(self, endpoint: Endpoint) -> bool:
@@ -197,8 +196,7 @@ class Closing:
 
     def finish_peers(self) -> None:
         """Take leave of those who have all that they are to have."""
-        for peer in tuple(self._connections.open):
-            self.finish_peer(peer)
+        each(self._connections.open, self.finish_peer)
 
     def finish_peer(self, peer: Peer) -> None:
         """Say goodbye to a peer that has been sent everything and acknowledged everything, whatever is still kept for
@@ -224,8 +222,8 @@ class Closing:
         self.settle_places()
         if self._connections.open or self._connections.handshaking:
             return
-        if self._sender.router.unplaced and (self._places.endpoints or self._places.acceptors):
-            return
+        if self._sender.router.unplaced and not self._settled and (self._places.endpoints or self._places.acceptors):
+            return  # once settled nobody is dialled or let in any more, and what comes back then is given up
         self._end()
 
     # The end

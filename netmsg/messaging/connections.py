@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..speaking import say_soon
 from ..waiting import Waiters
 
 if TYPE_CHECKING:
     from .peers import Peer
 
-__all__ = ["Connections", "Totals"]
+__all__ = ["Connections", "Totals", "each"]
+
+log = logging.getLogger("netmsg.messaging")
+
+
+def each(peers: Iterable[Peer], step: Callable[[Peer], object]) -> None:
+    """``step(peer)``, one after the other. An exception is that peer's end, and nobody else's."""
+    for peer in tuple(peers):
+        try:
+            step(peer)
+        except Exception as error:
+            say_soon(log, logging.ERROR, "a step for one peer failed", exc_info=error)
+            peer._crashed(error)
 
 
 class Totals(NamedTuple):

@@ -13,22 +13,19 @@ the waiting thread runs the whole loop, where an interrupt can strike in the mid
 
 from __future__ import annotations
 
-import logging
 import select
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.reactor import LONGEST, Reactor, Timer
-from ..speaking import say_soon
 from ..waiting import Signal, Waiters
+from .connections import each
 
 if TYPE_CHECKING:
     from .peers import Peer
 
 __all__ = ["Conversation"]
-
-log = logging.getLogger("netmsg.messaging")
 
 TURNS: Final = 16
 """After so many messages in a row that came alone and were waited for, reading is lent."""
@@ -119,12 +116,7 @@ class Conversation:
             self._timer.cancel()
             self._timer = None
         lent, self._lent = self._lent, {}
-        for peer in lent.values():
-            try:
-                peer.take_back()
-            except Exception as error:  # its own end, and not the reason why the others are not read
-                say_soon(log, logging.ERROR, "taking back the right to read failed", exc_info=error)
-                peer._crashed(error)
+        each(lent.values(), lambda peer: peer.take_back())
         if lent:
             self._waiters.notify_all()
 

@@ -50,7 +50,7 @@ from ..wire.envelope import data_frame, reliable_frame
 from ..wire.messages import Capabilities, Kind, Queued, message_id_of
 from . import exiting
 from .choices import OnFull, SendMode
-from .connections import Connections
+from .connections import Connections, each
 from .delivery import Ledger
 from .events import Dropped, EventQueue, Full, Undelivered
 from .kept import Limits
@@ -269,7 +269,7 @@ class Sender:
                     peer.write_burst()
                     if self._senders.waiting or self._addressing_senders.waiting or self._full_reported:
                         self._room_made(peer)
-                    if not peer.queue:
+                    if not peer.queue and not self._life.closing:  # it may be just this that is waited for
                         return
         if peer.lane.dead:
             self.give_back(peer.lane)  # at once: the next message of this thread is to stay behind it
@@ -298,7 +298,7 @@ class Sender:
                     self._room_made(lane.owner)
             if burst:
                 fanout.bursts += 1
-            elif not left:
+            elif not left and not self._life.closing:
                 return
         io.work.add(fanout)
         if io.asleep:
@@ -529,6 +529,11 @@ class Sender:
             self._credit = 0
         self._departed(Departure([], ready), peer.lane)
 
+    def settle(self) -> None:
+        """Once this has returned, what is sent the long way is placed, or will be refused: the Søcket closes."""
+        with self.route:
+            self.fast_ring = ()
+
     def take_all(self, peers: Iterable[Peer]) -> int:
         """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""
         with self.route:
@@ -557,8 +562,11 @@ class Sender:
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             departure = self.router.give_back(lane)
+            late = len(self.router.take_all()) if self._life.closed else 0
             self._refresh()
         self._departed(departure, lane)
+        if late:
+            self._dropped("given up at close", late, None)
 
     def _departed(self, departure: Departure, lane: Lane) -> None:
         if departure.dead:
@@ -687,9 +695,9 @@ class _Fanout:
         return seen != self.bursts
 
     def on_work(self) -> None:
-        for lane in self._sender.router.ring:
-            if not lane.empty:
-                lane.owner.on_work()
+        sender = self._sender
+        closing = sender._life.closing  # then whoever waits for the end wants to hear of it
+        each((lane.owner for lane in sender.router.ring if closing or not lane.empty), lambda peer: peer.on_work())
 
     def _crashed(self, error: Exception) -> None:
         self._sender._crashed(error)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.reactor import Reactor
-from ..speaking import say_soon
-from .connections import Connections
+from .connections import Connections, each
 from .life import Life
 from .sending import Sender
 from .settings import Settings
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from .peers import Peer
 
 __all__ = ["Sweep"]
-
-log = logging.getLogger("netmsg.messaging")
 
 LOOK_EVERY: Final = 1.0
 LOOK_AT_MOST_EVERY: Final = 0.001
@@ -53,12 +49,7 @@ class Sweep:
         late = now - self._last > self._every + self._heartbeat_interval
         self._last = now
         self._io.call_later(self._every, self._look)
-        for peer in tuple(self._connections.open):
-            try:
-                self._look_at(peer, now, late)
-            except Exception as failure:  # it is that peer's end, and nobody else's
-                say_soon(log, logging.ERROR, "looking at a peer failed", exc_info=failure)
-                peer._crashed(failure)
+        each(self._connections.open, lambda peer: self._look_at(peer, now, late))
 
     def _look_at(self, peer: Peer, now: float, late: bool) -> None:
         liveness = peer.liveness

@@ -23,7 +23,7 @@ from netmsg.messaging.losses import Losses
 from netmsg.messaging.receipts import Receipt
 from netmsg.messaging.sending import BURST, Sender
 from netmsg.wire.envelope import data_frame, payload_of
-from netmsg.wire.messages import Capabilities
+from netmsg.wire.messages import Capabilities, Kind
 from netmsg.wire.session import Liveness
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
@@ -45,6 +45,8 @@ class Peer:
         self.following = False
         self.bursts = 0
         self.fails = False
+        self.worked = 0
+        self.crashes: list[Exception] = []
         self.resumed = 0
         self.closed: list[str] = []
         self.announced_interval = 5.0
@@ -75,7 +77,11 @@ class Peer:
     def bursting(self) -> bool:
         return False
 
+    def _crashed(self, error: Exception) -> None:
+        self.crashes.append(error)
+
     def on_work(self) -> None:
+        self.worked += 1
         if self.fails:
             raise ArithmeticError("on writing")
         if not self.blocked:
@@ -900,10 +906,44 @@ def test_where_nothing_is_left_nothing_is_told(scene: Scene) -> None:
     assert scene.sender.take_all([a]) == 0 and scene.dropped == []
 
 
-def test_a_step_that_fails_is_the_end_of_the_søcket(publishing: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    a = publishing.joins(A)
+def test_writing_that_fails_is_the_end_of_that_peer_and_of_nobody_else(publishing: Scene,
+                                                                       caplog: pytest.LogCaptureFixture) -> None:
+    a, b = publishing.joins(A), publishing.joins(B)
     publishing.send(b"0")
     a.fails = True
     publishing.loop.settle()
-    assert [type(error) for error in publishing.crashes] == [ArithmeticError]
+    assert [type(error) for error in a.crashes] == [ArithmeticError]
+    assert b.taken == [b"0"] and not publishing.crashes
     said(caplog)
+
+
+# While it closes
+
+@pytest.mark.parametrize("mode", SendMode)
+def test_whoever_has_written_by_itself_says_so_to_who_waits_for_the_end(scenes: Callable[..., Scene],
+                                                                        mode: SendMode) -> None:
+    scene = scenes(send_mode=mode)
+    a = scene.joins(A, direct=True)
+    write_burst = a.write_burst
+
+    def meanwhile() -> None:
+        write_burst()
+        scene.life.begin_closing()
+
+    a.write_burst = meanwhile
+    scene.send(b"1")
+    assert a.taken == [b"1"]
+    before = a.worked
+    scene.loop.settle()
+    assert a.worked == before + 1
+
+
+def test_what_comes_behind_the_end_is_counted(scene: Scene) -> None:
+    a = scene.joins(A)
+    scene.life.begin_closing()
+    scene.life.end()
+    assert scene.sender.take_all([a]) == 0
+    scene.sender.leave(a)
+    a.queue.append(data_frame(b"late", 1 << 20, Kind.PLAIN, None))  # by the short way, which looks at nothing before
+    scene.sender.kick(a)
+    assert scene.losses.dropped == {"given up at close": 1} and not scene.sender.router.unplaced

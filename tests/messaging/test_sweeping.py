@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.loops import Loop
+from support.servers import said
 from support.settings import settings
 
 from netmsg.messaging import sweeping
@@ -333,19 +334,18 @@ def test_who_is_silent_is_neither_spoken_to_nor_sent_anything_again(build: Calla
 
 
 def test_one_that_cannot_be_looked_at_is_closed_and_the_others_are_looked_at(
-        yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+        yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise error
 
-    said: list[Any] = []
-    monkeypatch.setattr(sweeping, "say_soon", lambda *arguments, exc_info: said.append(exc_info))
     error = ArithmeticError("on looking for room")
     peers = [yard.let_in(str(number)) for number in range(3)]
     broken = peers[1]
     broken.paused = True
     broken.look_for_room = fail  # type: ignore[method-assign]
     yard.wait(INTERVAL + 1)
-    assert broken.crash is error and said == [error]
+    assert broken.crash is error
+    assert [record.exc_info[1] for record in said(caplog) if record.exc_info] == [error]
     assert all(peer.heartbeats == 1 and peer.crash is None for peer in peers if peer is not broken)
 
 

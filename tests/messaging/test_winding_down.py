@@ -153,6 +153,9 @@ class Scene:
     def wake_all(self) -> None:
         self.order.append("wake senders")
 
+    def settle(self) -> None:
+        self.order.append("settle")
+
     def take_all(self, peers: Any) -> int:
         self.given_up = [*self.router.take_all(), *(frame for peer in peers for frame in peer.lane.queue)]
         return len(self.given_up)
@@ -559,6 +562,25 @@ def test_who_was_said_goodbye_to_may_take_what_another_has_left(scene: Scene) ->
     scene.closing.check_closed()
     scene.loop.settle()
     assert scene.is_over
+
+
+def test_what_is_being_sent_the_long_way_is_placed_before_it_is_seen_whether_anything_waits(scene: Scene) -> None:
+    scene.listen()
+    peer = scene.peer()
+    scene.settle = lambda: scene.router.waiting.put_back([FRAME])  # type: ignore[method-assign]
+    scene.begin()
+    assert not scene.is_over and not peer.closing
+
+
+def test_what_comes_back_once_nobody_is_let_in_any_more_is_given_up(scene: Scene) -> None:
+    acceptor = scene.listen()
+    peer = scene.peer()
+    scene.begin()
+    assert acceptor.closed and peer.closing
+    scene.router.waiting.put_back([FRAME])  # by the short way, which looks at nothing before
+    peer.close("closed", None)
+    scene.loop.settle()
+    assert scene.is_over and scene.given_up == [FRAME]
 
 
 def test_what_waits_where_nobody_can_come_is_not_waited_for(scene: Scene) -> None:
