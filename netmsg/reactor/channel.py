@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from ..errors import as_broken, bare
+from ..forking import forget_in_child
 from ..locks import Lock
 from ..sockets.lingering import reset_on_close
 from ..sockets.options import prepare
@@ -368,6 +369,7 @@ class Channel:
             self._farewell.cancel()
             self._farewell = None
         self._ask_for(0)
+        _closing.add(self)
         self._go(CLOSED)
         self._io.close_afterwards(self._close_socket)
         self.user = NOBODY
@@ -377,6 +379,7 @@ class Channel:
             if self._outlet.drop():
                 reset_on_close(self.socket)  # an end would say that this was all
             self.socket.close()
+        _closing.discard(self)
 
     def abandon(self) -> None:
         """In a forked child: close this process's copy, and nothing else."""
@@ -384,3 +387,14 @@ class Channel:
 
     def _crashed(self, error: Exception) -> None:
         self.user._crashed(error)
+
+
+_closing: set[Channel] = set()
+"""Those that are closed but for their descriptor, which the loop sees to. Nobody else knows of them any more."""
+
+
+@forget_in_child
+def _after_fork_in_child() -> None:
+    for channel in _closing:
+        channel.abandon()
+    _closing.clear()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 import pytest
 from support.channels import READ, WRITE, Loop, Outlet, Script, Socket, User, as_any
+from support.forking import fork
 
 from netmsg import ConnectionBrokenError, TLSHandshakeError
 from netmsg.reactor import channel as module
@@ -445,6 +448,22 @@ def test_a_step_that_fails_is_the_users_business() -> None:
     error = ValueError()
     pair.channel._crashed(error)
     assert pair.told == [("crashed", error)]
+
+
+def test_a_forked_child_keeps_no_copy_of_what_is_just_being_closed() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        loop = Loop()
+        channel = Channel(as_any(loop), one, Script(), as_any(Outlet()), User())
+        channel.open(None)
+        channel.close()
+        child = fork()
+        if not child:
+            os._exit(one.fileno() != -1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert one.fileno() != -1
+        loop.run()
+        assert one.fileno() == -1
 
 
 def test_in_a_forked_child_the_copy_is_closed_and_nothing_else() -> None:
