@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
 from ..checks import check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
 from ..deadline import Deadline
 from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeoutError
+from ..interrupts import is_of_a_signal_handler
 from ..reactor.io_thread import IOThread, reactor_of
 from ..sockets.addresses import host_and_port, unix_path
 from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
@@ -69,6 +70,15 @@ class _Stream(Iterator[T], Generic[T]):
             return self._take()
         except ClosedError:
             raise StopIteration from None
+
+
+def _converted(convert: Callable[[bytes], Any], batch: Batch, data: bytes) -> tuple[Any, Exception | None]:
+    try:
+        return convert(data), None
+    except Exception as error:
+        if is_of_a_signal_handler(error):
+            raise
+        return None, error
 
 
 class Søcket(Generic[R]):
@@ -537,14 +547,33 @@ class Søcket(Generic[R]):
 
     def recv_string(self, *, timeout: float | None = None) -> str:
         """`recv` UTF-8 text. Raises ``UnicodeDecodeError``; the message is gone then."""
-        return self.recv(timeout=timeout).decode("utf-8")
+        text: str = self._recv_as(lambda data: data.decode("utf-8"), timeout)
+        return text
 
     def recv_json(self, *, timeout: float | None = None, **options: Any) -> Any:
         """`recv` a JSON document. Further keyword arguments are for ``json.loads``.
 
         Raises ``ValueError`` for anything else; the message is gone then.
         """
-        return json.loads(self.recv(timeout=timeout), **options)
+        return self._recv_as(partial(json.loads, **options), timeout)
+
+    def _recv_as(self, convert: Callable[[bytes], Any], timeout: float | None) -> Any:
+        """`recv`, converted before it is taken: who is interrupted in the middle gets it the next time."""
+        deadline = Deadline(timeout)
+        if self._manual:
+            raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
+        _check_open(self._life)
+        converted = self._inbox.take_as(partial(_converted, convert), deadline)
+        if converted is None:
+            _check_open(self._life)
+            raise ClosedError("the Søcket is closed")
+        value, error = converted
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, converted  # or it would keep itself alive, by this frame
+        return value
 
     def messages(self) -> Iterator[bytes]:
         """Iterate over the messages as `recv` returns them, until the socket is closed."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background, connected, until
@@ -42,6 +44,24 @@ def test_a_closing_acknowledges_what_was_taken() -> None:
 
     with Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, linger=0).bind(port=0) as sender:
         assert strike_everywhere(trial) > 20
+
+
+@pytest.mark.parametrize("how", [
+    lambda sock: int(sock.recv_string(timeout=TIMEOUT)), lambda sock: sock.recv_json(timeout=TIMEOUT),
+    lambda sock: next(sock.json_messages()),
+], ids=["recv_string", "recv_json", "json_messages"])
+def test_a_message_that_was_not_handed_over_is_the_next(how: Callable[[Søcket[Any]], int]) -> None:
+    with connected() as (receiver, sender):
+        def trial(strike: Strike) -> None:
+            sender.send_many([b"1", b"2"])
+            taken: list[int] = []
+            with suppress(Struck), strike:
+                taken += [how(receiver)]
+            while len(taken) < 2:
+                taken.append(int(receiver.recv(timeout=TIMEOUT)))
+            assert taken == [1, 2]
+
+        assert strike_everywhere(trial) > 15
 
 
 def test_an_acknowledgement_arrives_and_counts_once() -> None:
