@@ -7,12 +7,14 @@ from typing import Final, NamedTuple
 
 from .choices import OnDuplicate
 
-__all__ = ["AT_ONCE", "CROSSED", "Claim", "Decision", "Verdict", "decide"]
+__all__ = ["AT_ONCE", "CROSSED", "Claim", "Decision", "RECONNECTED", "Verdict", "decide"]
 
 MOST_OF_ONE: Final = 128
 """Connections of one identity, those included that are only read to their end."""
 AT_ONCE: Final = 0.5
-"""Seconds since when one connection is open, at most, if both ends have dialled at once."""
+"""Seconds since when one connection is open, at most, if both ends have dialled at once. But neither end knows how long
+the other one takes to let somebody in: as long as that has not shown itself, it may have dialled at once."""
+RECONNECTED: Final = "the old connection has been closed by its peer, which has connected again"
 CROSSED: Final = "both ends dialled: the other connection stays"
 
 
@@ -29,6 +31,8 @@ class Claim(NamedTuple):
     """Whether it has dialled the old connection."""
     old_for: float
     """Seconds since that is open."""
+    old_is_agreed: bool
+    """Whether it is known that the other end has let it in, too."""
     old_is_gone: bool
     """Whether its peer has closed it, behind what is still to be read;"""
     is_gone: bool
@@ -69,16 +73,20 @@ def decide(claim: Claim, policy: OnDuplicate) -> Decision:
     if claim.connections >= MOST_OF_ONE:
         return Decision(Verdict.REFUSE, "too many connections under this identity are still to be read")
     if claim.is_gone:  # nothing is to be handed over to it
-        return Decision(Verdict.READ, CROSSED) if crossing else Decision(Verdict.REFUSE, "its peer has closed it")
+        if crossing:
+            return Decision(Verdict.READ, CROSSED)
+        return Decision(Verdict.REFUSE_FOR_THE_OLD, "its peer has closed it")
     if not crossing and policy is not OnDuplicate.REJECT and claim.old_is_gone:
         # Its goodbye waits behind messages that nobody has taken: they are not lost.
-        return Decision(Verdict.HAND_OVER, "the old connection has been closed by its peer, which has connected again")
-    if crossing and claim.old_for < AT_ONCE:
+        return Decision(Verdict.HAND_OVER, RECONNECTED)
+    if crossing and (claim.old_for < AT_ONCE or not claim.old_is_agreed):
         # The connection dialled by the greater identity stays, on either side.
         dialler = claim.own if claim.dialled else claim.identity
         if dialler == max(claim.own, claim.identity):
             return Decision(Verdict.HAND_OVER, CROSSED, alive=True)
         return Decision(Verdict.READ, CROSSED)
+    if crossing and claim.old_is_gone:  # the other end was the first to decide
+        return Decision(Verdict.HAND_OVER, RECONNECTED)
     if not crossing and claim.same_certificate:
         return Decision(Verdict.REPLACE, "the same certificate, connecting again")
     if policy is OnDuplicate.TAKEOVER:

@@ -897,6 +897,11 @@ class Peer:
         return self._behind is not None
 
     @property
+    def has_spoken(self) -> bool:
+        """Whether anything has come behind its HELLO: it has let us in, too."""
+        return self.received_messages > 0 or self.session.decoder.envelopes > 0
+
+    @property
     def open_for(self) -> float:
         """Seconds since the handshake."""
         return 0.0 if self.open_since is None else time.monotonic() - self.open_since

@@ -142,7 +142,7 @@ class Population:
 
     def _claim(self, peer: Peer, old: Peer) -> Claim:
         return Claim(self._identity, peer.identity, peer.endpoint is not None, old.endpoint is not None, old.open_for,
-                     hung_up(old.sock), hung_up(peer.sock),
+                     old.endpoint is not None or old.has_spoken, hung_up(old.sock), hung_up(peer.sock),
                      peer.certificate is not None and peer.certificate == old.certificate,
                      self._accounts.connections_of(peer.identity))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netmsg import OnDuplicate
-from netmsg.messaging.admission import AT_ONCE, CROSSED, MOST_OF_ONE, Claim, Decision, Verdict, decide
+from netmsg.messaging.admission import AT_ONCE, CROSSED, MOST_OF_ONE, RECONNECTED, Claim, Decision, Verdict, decide
 
 LESSER, GREATER = b"a" * 16, b"b" * 16
 TAKEOVER, REJECT, PROBE = OnDuplicate.TAKEOVER, OnDuplicate.REJECT, OnDuplicate.PROBE
@@ -21,6 +21,7 @@ WHAT_THERE_IS: dict[str, tuple[Any, ...]] = {
     "dialled": (False, True),
     "old_dialled": (False, True),
     "old_for": (0.0, AT_ONCE / 2, AT_ONCE, 3600.0),
+    "old_is_agreed": (False, True),
     "old_is_gone": (False, True),
     "is_gone": (False, True),
     "same_certificate": (False, True),
@@ -42,7 +43,7 @@ class Case(NamedTuple):
         dialler = claim.own if claim.dialled else claim.identity
         return {
             "crossing": claim.dialled != claim.old_dialled,
-            "at_once": claim.old_for < AT_ONCE,
+            "at_once": claim.old_for < AT_ONCE or not claim.old_is_agreed,
             "by_the_greater": dialler == GREATER,
             "old_is_gone": claim.old_is_gone,
             "is_gone": claim.is_gone,
@@ -77,12 +78,11 @@ HERE: dict[str, Any] = {"too_many": False, "is_gone": False}
 """The newcomer may be let in."""
 ONE_WAY: dict[str, Any] = {**HERE, "crossing": False}
 """The same end has dialled both."""
-LATE: dict[str, Any] = {**HERE, "crossing": True, "at_once": False}
+LATE: dict[str, Any] = {**HERE, "crossing": True, "at_once": False, "old_is_gone": False}
 """Each end has dialled one, and not at once."""
 STRANGER: dict[str, Any] = {**ONE_WAY, "same_certificate": False}
 
-RECONNECTED = Decision(Verdict.HAND_OVER,
-                       "the old connection has been closed by its peer, which has connected again")
+CONNECTED_AGAIN = Decision(Verdict.HAND_OVER, RECONNECTED)
 SAME = Decision(Verdict.REPLACE, "the same certificate, connecting again")
 TAKEN_OVER = Decision(Verdict.REPLACE, "taken over")
 TAKEN = Decision(Verdict.REFUSE_FOR_THE_OLD, "the identity is connected already")
@@ -92,13 +92,15 @@ TABLE = [
         Decision(Verdict.REFUSE, "too many connections under this identity are still to be read"), too_many=True),
     Row("a newcomer that has gone, and both ends dialled", Decision(Verdict.READ, CROSSED),
         too_many=False, is_gone=True, crossing=True),
-    Row("a newcomer that has gone", Decision(Verdict.REFUSE, "its peer has closed it"),
+    Row("a newcomer that has gone", Decision(Verdict.REFUSE_FOR_THE_OLD, "its peer has closed it"),
         too_many=False, is_gone=True, crossing=False),
     Row("both ends dialled at once, the greater the newcomer", Decision(Verdict.HAND_OVER, CROSSED, alive=True),
         **HERE, crossing=True, at_once=True, by_the_greater=True),
     Row("both ends dialled at once, the greater the old one", Decision(Verdict.READ, CROSSED),
         **HERE, crossing=True, at_once=True, by_the_greater=False),
-    Row("the old one has gone", RECONNECTED, **ONE_WAY, old_is_gone=True, policy=(PROBE, TAKEOVER)),
+    Row("the old one has gone", CONNECTED_AGAIN, **ONE_WAY, old_is_gone=True, policy=(PROBE, TAKEOVER)),
+    Row("both ends dialled, not at once, and the other one has decided against the old one", CONNECTED_AGAIN,
+        **HERE, crossing=True, at_once=False, old_is_gone=True),
     Row("the old one is there, and the certificate the same", SAME, **ONE_WAY, old_is_gone=False,
         same_certificate=True),
     Row("the old one has gone, which rejecting does not look at, and the certificate is the same", SAME, **ONE_WAY,
@@ -148,19 +150,21 @@ class End(NamedTuple):
     own_came_first: bool
     """Whether the connection that it has dialled is the old one here."""
     old_for: float
+    old_is_agreed: bool
     old_is_gone: bool
     same_certificate: bool
     connections: int
     policy: OnDuplicate
 
 
-ends = st.builds(End, st.booleans(), st.floats(0.0, AT_ONCE, exclude_max=True), st.booleans(), st.booleans(),
-                 st.integers(1, MOST_OF_ONE - 1), st.sampled_from(OnDuplicate))
+ends = st.builds(End, st.booleans(), st.floats(0.0, 3600.0), st.booleans(), st.booleans(), st.booleans(),
+                 st.integers(1, MOST_OF_ONE - 1), st.sampled_from(OnDuplicate)).filter(
+    lambda end: end.old_for < AT_ONCE or not end.old_is_agreed)
 
 
 def dialler_of_the_one_that_stays(own: bytes, other: bytes, end: End) -> bytes:
-    claim = Claim(own, other, not end.own_came_first, end.own_came_first, end.old_for, end.old_is_gone, False,
-                  end.same_certificate, end.connections)
+    claim = Claim(own, other, not end.own_came_first, end.own_came_first, end.old_for, end.old_is_agreed,
+                  end.old_is_gone, False, end.same_certificate, end.connections)
     verdict, reason, _ = decide(claim, end.policy)
     assert reason == CROSSED
     old, new = (own, other) if end.own_came_first else (other, own)
@@ -185,6 +189,6 @@ def test_when_both_dial_at_once_that_of_the_greater_stays(both: tuple[bytes, byt
 def test_nobody_loses_its_place_to_who_has_gone(both: tuple[bytes, bytes], dialled: bool, end: End) -> None:
     one, other = both
     for old_dialled in (False, True):
-        claim = Claim(one, other, dialled, old_dialled, end.old_for, end.old_is_gone, True, end.same_certificate,
-                      end.connections)
-        assert decide(claim, end.policy).verdict in (Verdict.READ, Verdict.REFUSE)
+        claim = Claim(one, other, dialled, old_dialled, end.old_for, end.old_is_agreed, end.old_is_gone, True,
+                      end.same_certificate, end.connections)
+        assert decide(claim, end.policy).verdict in (Verdict.READ, Verdict.REFUSE_FOR_THE_OLD)

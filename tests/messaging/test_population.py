@@ -42,6 +42,7 @@ class Peer:
         self.lane = Lane(b"", nullcontext(), self, dialled=endpoint)
         self.credit: Credit | None = None
         self.open_for = 0.0
+        self.has_spoken = True
         self.certificate: bytes | None = None
         self.challenger: Peer | None = None
         self.probe_until = 0.0
@@ -596,6 +597,15 @@ def test_a_newcomer_that_has_hung_up_is_refused(scene: Scene) -> None:
     assert scene.there == [old] and new.closed == ["its peer has closed it"]
 
 
+def test_where_that_was_dialled_there_is_no_need_to_do_so_again(scene: Scene) -> None:
+    old = scene.dials(A)
+    way = Endpoint()
+    new = scene.dials(endpoint=way)
+    scene.hangs_up(new)
+    new.says_hello(A)
+    assert scene.there == [old] and way.done == [("rest", A)]
+
+
 def test_too_many_connections_of_one_identity_are_refused(scene: Scene) -> None:
     old = scene.comes(A)
     scene.accounts.more = 200
@@ -642,6 +652,22 @@ def test_and_where_that_is_theirs_our_endpoint_rests(scene: Scene, ours_first: b
     assert way.done[-1] == ("rest", B), "the other is still there"
     theirs.close("over")
     assert way.done[-1] == "wake"
+
+
+@pytest.mark.parametrize("identity", [A, B])
+def test_that_is_so_however_long_the_other_end_has_taken_to_let_the_first_in(scene: Scene, identity: bytes) -> None:
+    """As long as it has not said anything on that, it may not have done so yet, and be about to let in the second."""
+    theirs = scene.comes(identity)
+    theirs.has_spoken = False
+    mine = scene.dials(identity)
+    assert scene.there == [mine if identity == A else theirs] and mine.closed == theirs.closed == []
+
+
+def test_if_the_other_end_has_said_goodbye_on_the_one_the_other_takes_over(scene: Scene) -> None:
+    theirs = scene.comes(B)
+    scene.hangs_up(theirs)
+    mine = scene.dials(B)
+    assert scene.there == [mine] and any(step[0] == "retire" for step in theirs.done)
 
 
 def test_who_comes_again_is_read_behind_the_one_that_is_still_read(scene: Scene) -> None:
