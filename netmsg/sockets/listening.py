@@ -40,10 +40,10 @@ def listen_tcp(addresses: list[Address], port: int, backlog: int, *, reuse_port:
             if not opened:
                 raise absent
             return opened
-        except OSError as error:
+        except BaseException as error:
             for sock in opened:
                 sock.close()
-            if error.errno != errno.EADDRINUSE or not tries:
+            if not (isinstance(error, OSError) and error.errno == errno.EADDRINUSE and tries):
                 raise
 
 

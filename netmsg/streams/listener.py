@@ -342,9 +342,15 @@ def create_tcp_server(port: int = 0, interface: str | None = "localhost", *, fam
     addresses = [address for address in addresses if family in (socket.AF_UNSPEC, address[0])]
     if not addresses:
         raise OSError(errno.EADDRNOTAVAIL, f"{interface!r} has no address of this family")
-    sockets = listen_tcp(addresses, port, min(backlog, LONGEST_BACKLOG), reuse_port=reuse_port)
-    return Listener(sockets, ssl_context=ssl_context, autostart_tls=autostart_tls,
-                    tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
+    sockets: list[socket.socket] = []
+    try:
+        sockets = listen_tcp(addresses, port, min(backlog, LONGEST_BACKLOG), reuse_port=reuse_port)
+        return Listener(sockets, ssl_context=ssl_context, autostart_tls=autostart_tls,
+                        tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
+    except BaseException:  # an interrupt, whose traceback would keep them open
+        for sock in sockets:
+            sock.close()
+        raise
 
 
 def create_unix_server(path: str | bytes | os.PathLike[str], *, mode: int | None = None, backlog: int = 4096,
@@ -361,9 +367,15 @@ def create_unix_server(path: str | bytes | os.PathLike[str], *, mode: int | None
     deadline = Deadline(timeout)
     text = unix_path(path)
     _check_listening(backlog, ssl_context, handshake_timeout)
-    sock = listen_unix(text, min(backlog, LONGEST_BACKLOG), mode, deadline)
-    return Listener([sock], ssl_context=ssl_context, autostart_tls=autostart_tls,
-                    tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
+    sock = None
+    try:
+        sock = listen_unix(text, min(backlog, LONGEST_BACKLOG), mode, deadline)
+        return Listener([sock], ssl_context=ssl_context, autostart_tls=autostart_tls,
+                        tls_standard_compatible=tls_standard_compatible, handshake_timeout=handshake_timeout)
+    except BaseException:  # an interrupt, whose traceback would keep it open
+        if sock is not None:
+            sock.close()
+        raise
 
 
 def _check_listening(backlog: int, context: ssl.SSLContext | None, handshake_timeout: float | None) -> None:

@@ -80,7 +80,7 @@ class Receiving:
             end = start + size
             taken = data[start:end]
             ahead.position = end + dropped
-            ahead.quick = ahead.delimiter
+            ahead.quick = None if ahead.returned else ahead.delimiter
             turn.holder = turn.heir
             turn.heir = None
         except BaseException as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ssl
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,8 +22,8 @@ from support.streams import connect
 from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg import (
-    ByteStream, Codec, DatagramClient, JSONCodec, LineCodec, PacketClient, Søcket, connect_tcp, create_tcp_server,
-    create_udp_socket, create_unix_datagram_socket, memory_stream_pair,
+    ByteStream, Codec, DatagramClient, JSONCodec, LineCodec, Listener, PacketClient, Søcket, connect_tcp,
+    create_tcp_server, create_udp_socket, create_unix_datagram_socket, create_unix_server, memory_stream_pair,
 )
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -201,6 +202,31 @@ def test_a_connection_is_for_who_waits_already() -> None:
         assert strike_while_another_begins_to_wait(
             lambda: clients.enter_context(connect_tcp("127.0.0.1", listener.port)),
             lambda: listener.accept(timeout=TIMEOUT), lambda stream: stream.close()) > 10
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_an_address_of_which_nobody_got_the_listener_is_free(kind: str, tmp_path: Path) -> None:
+    with create_tcp_server(interface="127.0.0.1") as before:
+        free_port = before.port
+
+    def listen() -> Listener:
+        if kind == "tcp":
+            return create_tcp_server(free_port, interface="127.0.0.1")
+        return create_unix_server(tmp_path / "socket")
+
+    def trial(strike: Strike) -> None:
+        taken: list[Listener] = []
+        try:
+            with strike:
+                taken += [listen()]
+        except Struck:
+            listen().close()  # while the traceback keeps alive what there was
+        for listener in taken:
+            listener.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of one that was made and not returned
+        assert strike_everywhere(trial) > 20
 
 
 def test_a_connection_that_nobody_takes_is_closed_with_the_listener() -> None:

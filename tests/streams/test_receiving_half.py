@@ -15,6 +15,7 @@ from netmsg import (
 from netmsg.deadline import Deadline
 from netmsg.sockets.waiting import READ, WRITE
 from netmsg.streams.connection import FOREVER, IdleTimeoutError
+from netmsg.streams.read_ahead import ReadAhead
 
 
 def reset() -> ConnectionResetError:
@@ -201,6 +202,28 @@ def test_what_is_given_back_while_one_receives_comes_before_it(there: bytes) -> 
     assert receiving.receive_into(FOREVER, memoryview(buffer)) == 3
     assert buffer[:3] == b"old"
     assert receiving.take(FOREVER, receiving.some, 10) == there
+
+
+def test_what_is_given_back_while_items_are_split_is_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, _, transport = scripted()
+    receiving = inside.receiving
+    ahead = receiving.ahead
+    delimiter = b"\n"
+    transport.incoming.append(b"".join(b"%d\n" % number for number in range(40)))
+    split = ReadAhead.split
+
+    def split_meanwhile(ahead: ReadAhead, *arguments: Any) -> None:
+        split(ahead, *arguments)
+        if ahead.items:
+            receiving.give_back(b"first\n")  # as another thread does in that moment
+
+    monkeypatch.setattr(ReadAhead, "split", split_meanwhile)
+    taken = []
+    while not ahead.items:
+        taken.append(receiving.take(FOREVER, receiving.until, delimiter, 10))
+    assert ahead.quick is None
+    assert receiving.take(FOREVER, receiving.until, delimiter, 10) == b"first"
+    assert receiving.take(FOREVER, receiving.until, delimiter, 10) == b"%d" % len(taken)
 
 
 def test_who_may_have_nothing_comes_out_when_something_is_left_elsewhere() -> None:
