@@ -57,6 +57,8 @@ class Closing:
         self._receiver = receiver
         self._callbacks = callbacks
         self._waiters = Waiters()
+        self.begun = False
+        """Whether `begin` has come to its end, or all but."""
         self._is_over = False  # the very last
         self._beginning = new_lock()  # guards whether there is a network thread when the end comes
         self._attached = False
@@ -105,14 +107,21 @@ class Closing:
     def begin(self, linger: float) -> None:
         """Start closing, and return at once. Called again it may shorten the lingering; and it does what an interrupt
         has kept the first from doing."""
-        self._life.begin_closing()
         if self._life.forked:
+            self._life.begin_closing()
             return  # what wakes those who wait is shared with the parent, and in the child nobody waits
-        if self._attached:
+        told = self._attached
+        if told:
             self._io.call(self._begin, linger)  # first, so that an interrupt from here on leaves nothing undone
+        self._life.begin_closing()
+        if self._attached and not told:  # meanwhile
+            self._io.call(self._begin, linger)
         self._turn_away()
-        if self._attached or self._life.closed:
-            return
+        if not (self._attached or self._life.closed):
+            self._begin_unattached()
+        self.begun = True
+
+    def _begin_unattached(self) -> None:
         if interrupts(HERE):
             _thread.start_new_thread(self._end_unattached, ())  # this one may hold the locks that it takes
             return
@@ -137,6 +146,7 @@ class Closing:
     # The network thread: lingering
 
     def _begin(self, linger: float) -> None:
+        self._life.begin_closing()
         if self._life.closed:
             self._io.detach(self)
             return

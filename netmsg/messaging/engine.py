@@ -192,6 +192,12 @@ class Engine:
         """See `Søcket.close`."""
         return self._closing.close(linger)
 
+    @property
+    def closing_has_begun(self) -> bool:
+        """Whether `close` has been called, and not kept by an interrupt from having an effect; or there is nothing left
+        to close."""
+        return self._closing.begun or self.life.closed
+
     def begin_close(self, linger: float) -> None:
         """Start closing, and return at once."""
         self._closing.begin(linger)

@@ -664,9 +664,12 @@ class Søcket(Generic[R]):
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
-        if engine is not None and not engine.life.over:
-            description = repr(self)
-            engine.begin_close(self._default_linger)
+        if engine is None or engine.closing_has_begun or engine.life.forked:
+            return
+        open_until_now = not engine.life.closing
+        description = repr(self)
+        engine.begin_close(self._default_linger)
+        if open_until_now:  # and not a `close` that was interrupted
             warnings.warn(f"unclosed {description}", ResourceWarning, stacklevel=2, source=self)
 
 

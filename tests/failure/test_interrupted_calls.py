@@ -14,7 +14,7 @@ from support.pairs import TIMEOUT, Background, connected, until
 from support.strikes import Strike, Struck, strike_everywhere
 from support.wire_peer import DATA, accept, listening
 
-from netmsg import AckMode, DeliveryGuarantee, Event, Full, OnFull, QueueFullError, Søcket
+from netmsg import AckMode, DeliveryGuarantee, Event, Full, OnFull, QueueFullError, Søcket, create_tcp_server
 
 LINGER = 6 * TIMEOUT
 
@@ -28,6 +28,26 @@ def test_a_closing_ends_at_once_where_nothing_is_left_to_be_sent(bound: bool) ->
         with suppress(Struck), strike:
             sock.close()
         assert Background(sock.close).result() == 0
+
+    assert strike_everywhere(trial) > 20
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # where the interrupt came before it had begun
+def test_a_closing_that_nobody_repeats_ends_when_the_object_goes() -> None:
+    def is_free(port: int) -> bool:
+        try:
+            create_tcp_server(port, interface="127.0.0.1").close()
+        except OSError:
+            return False
+        return True
+
+    def trial(strike: Strike) -> None:
+        sock = Søcket(linger=0).bind(port=0, hostname="127.0.0.1")
+        port = sock.bound_port
+        with suppress(Struck), strike:
+            sock.close()
+        del sock
+        until(lambda: is_free(port))
 
     assert strike_everywhere(trial) > 20
 
