@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 RATIO = r"\*\*\d+\.\d\d\*\*"
 
@@ -16,6 +18,7 @@ def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
                           encoding="utf-8", timeout=50)
 
 
+@pytest.mark.untraced
 def test_a_quick_run_prints_and_keeps_a_table_of_ratios(tmp_path: Path) -> None:
     done = run_benchmarks("--quick", "--rounds", "2", "--without", "pyzmq", "--output", str(tmp_path), "P1", "P5")
     assert done.returncode == 0, done.stderr

@@ -62,6 +62,7 @@ print("unlocked, intruders:", intruders)
 """
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", ["lock", "reentrant lock", "guarded lock", "guarded reentrant lock"])
 @pytest.mark.parametrize("rivals", [0, 1], ids=["alone", "contended"])
 def test_a_storm_of_interrupts_leaves_no_lock_locked(kind: str, rivals: int) -> None:

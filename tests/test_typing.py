@@ -184,6 +184,7 @@ def pyright_finds(path: Path) -> dict[int, str]:
             for found in json.loads(result.stdout)["generalDiagnostics"] if found["severity"] == "error"}
 
 
+@pytest.mark.untraced
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("finds", [mypy_finds, pyright_finds])
 @pytest.mark.parametrize("source", [RIGHT, WRONG], ids=["right", "wrong"])
@@ -195,6 +196,7 @@ def test_type_checkers_find_what_is_wrong_and_nothing_else(source: str, finds: o
     assert set(found) == lines_that_are_wrong(textwrap.dedent(source)), found
 
 
+@pytest.mark.untraced
 @pytest.mark.timeout(180)
 def test_the_examples_are_typed(tmp_path: Path) -> None:
     if importlib.util.find_spec("mypy") is None:

@@ -518,6 +518,7 @@ def test_a_broken_promise_is_found() -> None:
     assert divided("@undivided\ndef f():\n    return g()\n") == ["f: g()"]
 
 
+@pytest.mark.untraced
 @pytest.mark.skipif(LOCKED, reason="this is that run")
 @pytest.mark.timeout(180)
 def test_what_rests_on_it_works_without_the_global_lock() -> None:

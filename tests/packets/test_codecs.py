@@ -345,6 +345,34 @@ def test_a_users_function_may_fail_with_an_error_of_the_system_anywhere(error: O
     assert isinstance(bad, PacketDecodeError)
 
 
+@pytest.mark.parametrize("inner", [LineCodec(newline=" "), ShoutingCodec()], ids=["ours", "own"])
+def test_without_one_of_its_functions_packets_stay_as_they_are_in_that_direction(inner: Codec[str, str]) -> None:
+    numbers = inner.map(encode=str)
+    assert numbers.encode(wrong(7)) == b"7 "
+    assert numbers.decode(b"abc ") == "abc" and numbers.decoder().feed(b"abc d") == ["abc"]
+    sizes = inner.map(decode=len)
+    assert sizes.encode("A") == b"A "
+    assert sizes.decode(b"abc ") == 3 and sizes.decoder().feed(b"abc d") == [3]
+
+
+@pytest.mark.parametrize("inner", [LineCodec(newline=" "), ShoutingCodec()], ids=["ours", "own"])
+def test_a_users_function_may_say_itself_what_is_wrong_with_a_packet(inner: Codec[str, str]) -> None:
+    def check(packet: str) -> str:
+        if packet == "b":
+            raise PacketDecodeError("not this one", b"mine")
+        return packet
+
+    refusal = PacketEncodeError("not this one either")
+    codec = inner.map(encode=fails_with(refusal), decode=check)
+    with pytest.raises(PacketEncodeError) as caught:
+        codec.encode("a")
+    assert caught.value is refusal
+    with pytest.raises(PacketDecodeError, match="not this one"):
+        codec.decode(b"b ")
+    a, b, c = codec.decoder().feed(b"a b c ")
+    assert (a, str(b), b.data, c) == ("a", "not this one", b"mine", "c")
+
+
 def test_79_what_a_users_function_raises_is_refused_too() -> None:
     with pytest.raises(PacketEncodeError) as caught:
         JSONCodec().map(encode=dataclasses.asdict).encode(wrong(5))

@@ -1,15 +1,18 @@
-"""TLS handshakes under way: how many, and which are given up."""
+"""TLS handshakes under way: how many, which are given up, and what they end with."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.loops import Descriptor, Loop
 
 from netmsg.reactor import handshaking
-from netmsg.reactor.handshaking import PendingHandshakes
+from netmsg.reactor.handshaking import Handshake, PendingHandshakes, step_aside
+from netmsg.reactor.polling import READ
 
 
 class Stub:
@@ -83,3 +86,91 @@ def test_who_has_ended_does_not_count(begin: Callable[[], Stub]) -> None:
         stubs.append(begin())
         stubs[-1].pending.discard(stubs[-1])  # type: ignore[arg-type]
     assert given_up(stubs) == []
+
+
+class Aside(Loop):
+    """In place of the loop, of threads, and of the transport of a handshake whose steps go aside."""
+
+    calls_back = True
+    readable = unsent = False
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.steps: list[Callable[[], None]] = []
+        self.watched: list[int] = []
+        self.outcomes: list[BaseException | None] = []
+        self.out_of_threads = False
+        self.raised: list[BaseException] = []
+        monkeypatch.setattr(handshaking, "threading", SimpleNamespace(Thread=self._thread))
+
+    def _thread(self, *, target: Callable[[], None], name: str, daemon: bool) -> Any:
+        if self.out_of_threads:
+            return SimpleNamespace(start=lambda: self._fail(RuntimeError("can't start new thread")))
+        return SimpleNamespace(start=lambda: self.steps.append(target))
+
+    def _fail(self, error: BaseException) -> None:
+        raise error
+
+    def watch(self, sock: Any, events: int, watcher: Any) -> None:
+        self.watched.append(events)
+
+    def handshake(self) -> None:
+        if self.raised:
+            self._fail(self.raised.pop(0))
+
+    def step(self) -> None:
+        self.steps.pop(0)()
+        self.run()
+
+
+@pytest.fixture
+def aside(monkeypatch: pytest.MonkeyPatch) -> Aside:
+    return Aside(monkeypatch)
+
+
+def begun(aside: Any) -> Handshake:
+    handshake = Handshake(aside, Descriptor(), aside, 5.0, aside.outcomes.append)  # type: ignore[arg-type]
+    handshake.start()
+    return handshake
+
+
+def test_a_step_aside_tells_the_loop_what_it_raised(aside: Any) -> None:
+    wants_more = BlockingIOError()
+    aside.raised = [wants_more, ZeroDivisionError("of the user's sni_callback")]
+    for _ in range(3):
+        step_aside(aside, aside, aside.outcomes.append)
+        aside.step()
+    assert aside.outcomes[0] is wants_more and aside.outcomes[2] is None
+    assert isinstance(aside.outcomes[1], OSError) and "ZeroDivisionError" in str(aside.outcomes[1])
+
+
+def test_a_handshake_ends_where_there_is_no_thread_for_it(aside: Any) -> None:
+    aside.out_of_threads = True
+    begun(aside)
+    error, = aside.outcomes
+    assert isinstance(error, OSError) and "can't start new thread" in str(error)
+    aside.wait(10)
+    assert len(aside.outcomes) == 1
+
+
+def test_it_is_not_watched_while_a_step_is_aside_and_goes_on_with_what_comes(aside: Any) -> None:
+    aside.raised = [BlockingIOError()]
+    handshake = begun(aside)
+    assert aside.watched == [0]
+    aside.step()
+    assert aside.watched == [0, READ]
+    handshake._on_event(READ)
+    aside.step()
+    assert aside.outcomes == [None]
+
+
+@pytest.mark.parametrize("end", [Handshake._too_slow, lambda handshake: handshake._crashed(ValueError("x"))],
+                         ids=["too slow", "crashed"])
+def test_what_a_step_comes_to_is_nothing_to_one_that_is_over(aside: Any, end: Callable[[Handshake], None]) -> None:
+    handshake = begun(aside)
+    end(handshake)
+    assert len(aside.outcomes) == 1 and isinstance(aside.outcomes[0], OSError)
+    aside.step()
+    handshake._on_event(READ)
+    aside.wait(10)
+    assert len(aside.outcomes) == 1 and aside.steps == []
