@@ -1,5 +1,5 @@
-"""One connection of a Søcket on the reactor: the `Channel` with the `Session` over it, its `Reading` and its `Writing`,
-and what joins them: how it begins, and how it ends.
+"""One connection of a Søcket on the reactor: its `Channel`, its `Greeting`, its `Reading`, its `Writing`; and here what
+joins them, and how it ends.
 
 It belongs to the network thread, but for `write_burst` and `hear`.
 """
@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..errors import RemoteProtocolError, TLSHandshakeError, as_broken
+from ..errors import as_broken
 from ..locks import new_lock
 from ..reactor.channel import CLOSED, Channel
-from ..reactor.reactor import WRITE, Timer
+from ..reactor.reactor import WRITE
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
-from ..wire.session import Liveness, Session, State
+from ..wire.session import Liveness, Session
 from .credit import Credit
+from .greeting import Greeting
 from .lane import Lane
 from .neighbours import Neighbours, Way
 from .reading import Reading
@@ -36,7 +37,7 @@ DEFAULT_INTERVAL: Final = 5.0
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_deadline", "_home", "_io", "_life", "_inlet", "_outlet", "_settings", "_writing", "_work", "address",
+    __slots__ = ("_greeting", "_home", "_io", "_life", "_inlet", "_outlet", "_writing", "_work", "address",
                  "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since", "credit",
                  "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "look", "look_for_room",
                  "open_since", "paused", "probe_until", "queue", "reading", "received", "resume", "resume_safely",
@@ -60,12 +61,14 @@ class Peer:
     """Whether it has been said that it is connected, and not yet that it is not."""
     retired: str
     """Why nothing more is sent on this connection, if so: it is only read to its end."""
+    session: Session
+    """Once it has said who it is."""
     received: Callable[[bytes], bool]
     """See `netmsg.reactor.channel.User`."""
 
     def __init__(self, neighbours: Neighbours[Peer], sock: socket.socket, address: Any, endpoint: Way | None,
                  context: ssl.SSLContext | None, server_hostname: str | None) -> None:
-        self._settings = settings = neighbours.settings
+        settings = neighbours.settings
         self._life = neighbours.life
         self._work = neighbours.io.work
         self._inlet = neighbours.inlet
@@ -76,8 +79,6 @@ class Peer:
         self.address = address
         self.endpoint = endpoint
         self.identity = b""
-        self.session = Session(neighbours.identity, neighbours.capabilities, dialled=endpoint is not None,
-                               max_message_size=settings.max_message_size)
         self.liveness = Liveness(settings.heartbeat_interval, settings.heartbeat_timeout, time.monotonic())
         self.connected_since = 0.0
         self.open_since: float | None = None
@@ -89,7 +90,6 @@ class Peer:
         self.closing = False
         self.known = False
         self.retired = ""
-        self._deadline: Timer | None = None
         transport: Transport = PlainTransport(sock)
         if context is not None:
             transport = TLSTransport(transport, context, server_side=endpoint is None, server_hostname=server_hostname,
@@ -99,7 +99,8 @@ class Peer:
         self.queue = lane.queue
         self._writing = writing = Writing(io, lock, lane, transport, self.on_work)
         self.channel = channel = Channel(io, sock, transport, writing, self)
-        self.reading = reading = Reading(self, neighbours, io, channel, self.session, lane, writing)
+        self.reading = reading = Reading(self, neighbours, io, channel, lane, writing)
+        self._greeting = Greeting(self, neighbours, io, channel, lane, reading, dialled=endpoint is not None)
         self.succession = Succession(io, sock, lane, reading, self, settings.heartbeat_timeout)
         # Without a call in between:
         self.direct = writing.direct
@@ -111,72 +112,33 @@ class Peer:
         self.resume_safely = reading.resume_safely
         self.hear = reading.hear
         self.take_back = reading.take_back
-        self.received = self._greet
+        self.received = self._greeting.received
 
-    # The handshake
+    # Coming
 
     def start(self) -> None:
         """Begin: TLS if any, then HELLO, all within the handshake timeout."""
-        self._deadline = self._io.call_later(self._settings.handshake_timeout, self._too_slow)
-        opening = self.session.opening()
-        if opening:
-            self.lane.add_control(opening)
-        self.channel.open(None, speaks_first=self.session.dialled)
-
-    def _too_slow(self) -> None:
-        seconds = self._settings.handshake_timeout
-        self.close(f"no end to the handshake within {seconds:g} s", TimeoutError())
+        self._greeting.begin()
 
     def shaken(self, error: OSError | None) -> None:
-        """See `netmsg.reactor.channel.User`, as what follows."""
-        if error is None:
-            self.channel.watch()
-            self.on_work()
-            self.channel.go_on()
-        elif isinstance(error, TLSHandshakeError):
-            self.close(f"TLS: {error.__cause__ or error}", error)
-        else:
-            self.close(f"the connection broke during the TLS handshake: {error}", error)
+        """See `netmsg.reactor.channel.User`."""
+        if error is not None:
+            self._greeting.fail(error)
+            return
+        self.channel.watch()
+        self.on_work()
+        self.channel.go_on()
 
-    def _greet(self, chunk: bytes) -> bool:
-        """See `received`: it has not been let in yet."""
-        channel = self.channel
-        self.reading.received_bytes += len(chunk)
-        was = self.session.state
-        try:
-            complete = self.session.greet(chunk)
-        except RemoteProtocolError as error:
-            self._refuse(self.session.answer())
-            self.close(str(error), error)
-            return False
-        answer = self.session.answer()
-        if answer:
-            self.lane.add_control(answer)
-            self._work.add(self)
-        if complete and was is State.OPENING:
-            self.identity = self.lane.identity = self.session.peer_identity
-            self.lane.encode = self.session.dialect.encoder()
-            channel.reading = False  # until it is let in: what it has to say can wait in the kernel
-            channel.watch()
-            self._home.greeted(self)
-        if complete and self.open_since is None:
-            # Its end, though, is to be noticed: nobody need decide about one who has nothing to say and is gone.
-            channel.reading = not self.session.decoder.buffered
-            channel.watch()
-        return self.open_since is None or channel.transport.readable
-
-    def _refuse(self, refusal: bytes) -> None:
-        if refusal:
-            try:
-                self.channel.transport.send_one(refusal)
-                self.channel.end_sending()
-            except OSError:
-                pass
+    def greeted(self, session: Session) -> None:
+        """See `netmsg.messaging.greeting.Newcomer`."""
+        self.session = session
+        self.identity = self.lane.identity = session.peer_identity
+        self.lane.encode = session.dialect.encoder()
+        self._home.greeted(self)
 
     def challenge(self) -> None:
         """Another connection has this identity: however long it takes to find out which of them is alive."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._greeting.take_time()
 
     def judged(self, verdict: bool, error: BaseException | None) -> None:
         """``authorize`` has answered."""
@@ -188,15 +150,14 @@ class Peer:
 
     def let_in(self, credit: Credit) -> None:
         """The end of the handshake: send our part of it, and begin to exchange messages."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._greeting.take_time()
         self.credit = credit
         self.lane.add_control(self.session.welcome())
         self.open_since = self.liveness.last_heard = time.monotonic()
         self.connected_since = time.time()
         self.received = self.reading.received
         self._work.add(self)
-        self.reading.begin()
+        self.reading.begin(self.session)
 
     # What comes
 
@@ -219,7 +180,7 @@ class Peer:
         if self.channel.closed:
             return
         if self._unheard_of:
-            self.close("", None)  # a port scan or a health check: no event
+            self.close("", None)
         elif self.open_since is None:
             self.close("the peer closed the connection during the handshake", None)
         elif self._writing.failure is not None:
@@ -229,8 +190,8 @@ class Peer:
 
     @property
     def _unheard_of(self) -> bool:
-        """Whether it has come, and has said nothing."""
-        return self.open_since is None and not self.session.dialled and not self.received_bytes
+        """Whether no event is to tell of its end."""
+        return self.open_since is None and self._greeting.silent
 
     def _return_goodbye(self) -> None:
         """The other end has said all it had to say."""
@@ -380,9 +341,7 @@ class Peer:
         self._work.discard(self)
         self._writing.end()
         self.channel.close()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self.session.closed()
+        self._greeting.end()
         self._home.lost(self, reason, error)
         self.succession.end()
 
@@ -402,7 +361,7 @@ class Peer:
         except Exception:
             if self.channel.closed:
                 raise
-            self.session.decoder.discard()  # to deliver what is left has failed as well
+            self.reading.discard()  # to deliver what is left has failed as well
             self.close(reason, error)
 
     # What is known of it

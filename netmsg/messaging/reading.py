@@ -28,8 +28,6 @@ log = logging.getLogger("netmsg.messaging")
 PLENTY: Final = 512
 """With more room than this its exact amount does not matter."""
 UNBOUNDED: Final = 1 << 62
-FIRST_READ: Final = 4096
-"""Bytes received at a time before a peer is let in: what it has to say behind its HELLO can wait in the kernel."""
 CONTROL_MARK: Final = 1 << 20
 """Bytes of control frames waiting for a peer above which it is not read: it asks for more than it takes."""
 
@@ -57,7 +55,7 @@ class Reading(Generic[P]):
     __slots__ = ("received_bytes", "received_messages", "held", "lent", "unread", "_begun", "_peer", "_io",
                  "_channel", "_session", "_lane", "_writing", "_life", "_inlet", "_outlet", "_home")
 
-    def __init__(self, peer: P, neighbours: Neighbours[P], io: Scope, channel: Channel, session: Session, lane: Lane,
+    def __init__(self, peer: P, neighbours: Neighbours[P], io: Scope, channel: Channel, lane: Lane,
                  writing: Writing) -> None:
         self.received_bytes = 0
         self.received_messages = 0
@@ -69,22 +67,22 @@ class Reading(Generic[P]):
         self.unread: list[bytes | OSError] = []
         """What that thread has received and not delivered; one chunk at most."""
         self._begun = False
+        self._session: Session  # from the beginning
         self._peer: Final = peer
         self._io: Final = io
         self._channel: Final = channel
-        self._session: Final = session
         self._lane: Final = lane
         self._writing: Final = writing
         self._life: Final = neighbours.life
         self._inlet: Final = neighbours.inlet
         self._outlet: Final = neighbours.outlet
         self._home: Final = neighbours.home
-        channel.read_size = FIRST_READ
 
-    def begin(self) -> None:
+    def begin(self, session: Session) -> None:
         """It is let in: read its messages, as soon as it is its turn."""
         self._begun = True
-        self._channel.read_size = self._session.decoder.read_size
+        self._session = session
+        self._channel.read_size = session.decoder.read_size
         self._channel.reading = not self.held
         self._channel.watch()
         # What came behind its HELLO has been received already.
@@ -150,9 +148,15 @@ class Reading(Generic[P]):
     def finish(self) -> None:
         """At the end, deliver the messages that came before it and had no room or not their turn yet: nothing received
         is dropped."""
-        decoder = self._session.decoder
-        if self._begun and decoder.error is None and (decoder.buffered or decoder.stopped):
-            self._take(decoder.decode(b"", UNBOUNDED))
+        if self._begun:
+            decoder = self._session.decoder
+            if decoder.error is None and (decoder.buffered or decoder.stopped):
+                self._take(decoder.decode(b"", UNBOUNDED))
+
+    def discard(self) -> None:
+        """Deliver nothing more of what has been received: to do so has failed."""
+        if self._begun:
+            self._session.decoder.discard()
 
     # The marks
 
