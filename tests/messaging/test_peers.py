@@ -550,6 +550,16 @@ def test_sending_under_tls_that_could_not_go_on_does_so_when_something_has_come(
 
 
 @pytest.mark.usefixtures("scripted_tls")
+def test_and_also_when_that_was_nothing_but_tls(scene: Scene) -> None:
+    peer, _ = encrypted(scene)
+    scene.sock.room = 0
+    scene.sends(peer, b"message")
+    scene.sock.room = 1000
+    scene.loop.happens(scene.sock, READ)
+    assert scene.sock.sent == data(b"message") and not peer.blocked
+
+
+@pytest.mark.usefixtures("scripted_tls")
 @pytest.mark.parametrize("writing", [True, False])
 def test_the_goodbye_is_returned_unless_it_would_stand_behind_half_a_message(scene: Scene, writing: bool) -> None:
     """Which the other end would take for a whole one."""
