@@ -18,8 +18,10 @@ class Holder(Protocol):
     """A connection of an identity."""
 
     identity: bytes
-    paused: bool
-    """Whether it is not read for want of room."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is not read for want of room."""
 
     def resume_safely(self) -> None:
         """Read again, if there is enough room. Does not raise; may be its end."""

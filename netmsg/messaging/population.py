@@ -25,7 +25,8 @@ from .connections import Connections
 from .doors import Doors
 from .events import Connected, Disconnected, DuplicatePeer, EventQueue, HandshakeFailed
 from .life import Life
-from .peers import Neighbours, Peer, Way
+from .neighbours import Neighbours, Way
+from .peers import Peer
 from .receiving import Receiver
 from .sending import Sender
 from .settings import Settings
@@ -99,11 +100,6 @@ class Population:
         if self._life.closed:
             peer.sock.close()
             return
-        if peer.sock.family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                pass  # gone already: reading will tell
         self._connections.handshaking[peer] = None
         self._doors.regulate()
         peer.start()

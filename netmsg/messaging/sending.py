@@ -618,7 +618,7 @@ class Sender:
             peer.resume()
 
     def _read_past_marks(self) -> None:
-        """Somebody waits for ACKs: see `Peer.room`."""
+        """Somebody waits for ACKs: see `Reading.room`."""
         for peer in tuple(self._connections.open):
             if peer.paused and self._waits_for(peer):
                 peer.resume_safely()

@@ -26,7 +26,7 @@ from ..sockets.options import prepare
 from ..transports.plain import Transport
 from .farewell import Farewell
 from .handshaking import Handshake, PendingHandshakes
-from .reactor import READ, WRITE, Reactor
+from .reactor import READ, WRITE, Scope
 
 __all__ = ["Channel", "Outlet", "State", "TRANSITIONS", "User"]
 
@@ -130,10 +130,10 @@ NOBODY: Final = Nobody()
 class Channel:
     """A connected socket, from the first byte to the last."""
 
-    __slots__ = ("user", "socket", "transport", "state", "reading", "paused", "more", "unread", "read_size", "_io",
-                 "_outlet", "_watched", "_handshake", "_going_on", "_farewell")
+    __slots__ = ("user", "socket", "transport", "state", "reading", "paused", "more", "unread", "read_size", "watched",
+                 "_io", "_outlet", "_handshake", "_going_on", "_farewell")
 
-    def __init__(self, io: Reactor, sock: socket.socket, transport: Transport, outlet: Outlet, user: User) -> None:
+    def __init__(self, io: Scope, sock: socket.socket, transport: Transport, outlet: Outlet, user: User) -> None:
         self.user: User = user
         """May be another one at any time: see `netmsg.reactor.sniffing`."""
         self.socket = sock
@@ -152,9 +152,10 @@ class Channel:
         there nothing is received. Any thread may take it, and then has to look whether more was to be received:
         whether it is `paused`, or there is `more`."""
         self.read_size = READ_SIZE
+        self.watched = 0
+        """What the selector is asked for: to be looked at."""
         self._io = io
         self._outlet = outlet
-        self._watched = 0
         self._handshake: Handshake | None = None
         self._going_on = False  # will receive in the next round
         self._farewell: Farewell | None = None
@@ -241,13 +242,13 @@ class Channel:
         outlet = self._outlet
         if (outlet.blocked or self.transport.unsent) and outlet.failure is None and state is not BROKEN:
             events |= WRITE
-        if events != self._watched:
+        if events != self.watched:
             self._ask_for(events)
 
     def _ask_for(self, events: int) -> None:
-        if self._watched or events:
+        if self.watched or events:
             self._io.watch(self.socket, events, self)
-            self._watched = events
+            self.watched = events
 
     def go_on(self) -> None:
         """Receive what the selector does not tell of, if it is wanted now."""
@@ -259,10 +260,21 @@ class Channel:
         self.watch()
         self._on_event(READ)
 
+    def take_in(self, got: bytes | OSError) -> None:
+        """Go on as if this had been received, or raised, just now: somebody has received it in this one's place."""
+        if self.state is not OPEN:
+            return
+        if isinstance(got, OSError):
+            self._ended(BROKEN, as_broken(bare(got)))
+        elif got:
+            self.user.received(got)
+        else:
+            self._ended(ENDED, None)
+
     def _on_event(self, events: int) -> None:
-        if events != READ and events & WRITE and self._watched & WRITE:
+        if events != READ and events & WRITE and self.watched & WRITE:
             self._go_on_sending()
-        if not (events & READ and self._watched & READ):  # by now
+        if not (events & READ and self.watched & READ):  # by now
             return
         if not self.reading or self.unread:
             if self._farewell is not None:
@@ -294,7 +306,7 @@ class Channel:
         if self.more and not self.unread and not self._going_on:
             self._going_on = True
             self._io.call(self._go_on_later)  # others have their turn first, and no event will come
-        if self._watched != READ or self._outlet.blocked or transport.unsent:
+        if self.watched != READ or self._outlet.blocked or transport.unsent:
             self.watch()
 
     def _go_on_later(self) -> None:

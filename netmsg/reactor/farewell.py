@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from ..sockets.lingering import all_acknowledged, unacknowledged
 from ..transports.plain import Transport
-from .reactor import Reactor, Timer
+from .reactor import Scope, Timer
 
 __all__ = ["Farewell"]
 
@@ -38,7 +38,7 @@ class Farewell:
 
     __slots__ = ("_io", "_socket", "_transport", "_user", "_patience", "_answered", "_missing", "_since", "_timer")
 
-    def __init__(self, io: Reactor, sock: socket.socket, transport: Transport, user: Leaving, patience: float, *,
+    def __init__(self, io: Scope, sock: socket.socket, transport: Transport, user: Leaving, patience: float, *,
                  answered: bool) -> None:
         self._io = io
         self._socket = sock

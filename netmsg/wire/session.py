@@ -9,9 +9,10 @@
                                           ▼
                                        CLOSED
 
-The end that dialled says HELLO at once; the end that accepted listens first, and says HELLO when it lets the other in:
-between GREETED and OPEN the owner of the session may take its time to decide (who is it? is it there already?). How
-all of that is said is the matter of the `Dialect`, which the first bytes of the other end decide.
+The end that dialled says HELLO at once, before there is a session; the end that accepted listens first, and says HELLO
+when it lets the other in: between GREETED and OPEN the owner of the session may take its time to decide (who is it? is
+it there already?). How all of that is said is the matter of the `Dialect`, which the first bytes of the other end have
+decided: see `netmsg.wire.sniffing`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from ..errors import RemoteProtocolError
-from .dialect import Decoder, Dialect
+from .dialect import Dialect
 from .messages import Capabilities
-from .sniffing import Sniffed, dialect_of, opening_dialect, refusal_of, sniff, stranger
 
 __all__ = ["Liveness", "Session", "State"]
 
@@ -47,61 +46,34 @@ TRANSITIONS = {
 class Session:
     """One end of one connection: what to say when, and what the received bytes mean.
 
-    ``dialled`` is true on the end that made the connection. Nothing here blocks, and nothing reads a clock.
+    ``dialled`` is true on the end that made the connection, and has said its opening. Nothing here blocks, and nothing
+    reads a clock.
     """
 
-    dialect: Dialect
-    """What is spoken on this connection: until its first bytes are in, what is said first by an end that has dialled.
-    """
-    decoder: Decoder
-    """Its own. It is handed what is received, and decodes it once the session is OPEN."""
-
-    def __init__(self, identity: bytes, capabilities: Capabilities, *, dialled: bool, max_message_size: int) -> None:
+    def __init__(self, identity: bytes, capabilities: Capabilities, dialect: Dialect, *, dialled: bool) -> None:
         self.state = State.OPENING
         self.dialled = dialled
-        self.sniffed: Sniffed | None = None
-        """What the first bytes looked like."""
+        self.dialect = dialect
+        """What is spoken on this connection."""
+        self.decoder = dialect.decoder
+        """Its own. It is handed what is received, and decodes it once the session is OPEN."""
         self.peer_identity = b""
         self._identity = identity
         self._capabilities = capabilities
-        self._max_message_size = max_message_size
-        self._first = b""
-        self._refusal = b""
-        self._speak(opening_dialect(max_message_size))
-
-    def _speak(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-        self.decoder = dialect.decoder
 
     def _go(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:
             raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
         self.state = state
 
-    def opening(self) -> bytes:
-        """What to send as soon as there is a connection."""
-        return self.dialect.opening(self._identity) if self.dialled else b""
-
     def greet(self, chunk: bytes) -> bool:
         """Add bytes received before OPEN; true once it is known who the peer is.
 
         Raises `RemoteProtocolError`. `answer` says what to send then.
         """
-        if self.state is not State.OPENING:
-            self.decoder.hold(chunk)
-            return True
-        if self.sniffed is None:
-            chunk = self._first = self._first + chunk
-            self.sniffed = sniffed = sniff(chunk)
-            if sniffed is None:
-                return False
-            self._first = b""
-            dialect = dialect_of(sniffed, self._max_message_size)
-            if dialect is None:
-                self._refusal = refusal_of(sniffed)
-                raise RemoteProtocolError(stranger(sniffed, chunk, self.dialled))
-            self._speak(dialect)
         self.decoder.hold(chunk)
+        if self.state is not State.OPENING:
+            return True
         identity = self.dialect.greet()
         if identity is None:
             return False
@@ -111,7 +83,7 @@ class Session:
 
     def answer(self) -> bytes:
         """What to send after `greet`, in any case: also when it has raised, before the connection is closed."""
-        return self._refusal or self.dialect.answer()
+        return self.dialect.answer()
 
     def welcome(self) -> bytes:
         """Let the peer in: what to send it, after which messages may flow both ways."""

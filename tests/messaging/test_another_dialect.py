@@ -13,10 +13,7 @@ from support.pairs import TIMEOUT
 from support.wire_peer import DATA, dial
 
 from netmsg import DeliveryGuarantee, SendMode, Søcket
-from netmsg.errors import RemoteProtocolError
 from netmsg.wire import sniffing
-from netmsg.wire.messages import Capabilities
-from netmsg.wire.session import Session, State
 from netmsg.wire.sniffing import Sniffed
 
 IDENTITY = b"a writer of text"
@@ -152,24 +149,3 @@ def test_a_violation_of_the_dialect_ends_the_connection() -> None:
             peer.write(b"-good", b"*bad", b"-too late")
             assert sock.recv(timeout=TIMEOUT) == b"good"
             assert peer.read() == b""
-
-
-def test_an_end_that_dialled_goes_on_in_the_dialect_of_the_answer() -> None:
-    for size in range(1, 30):
-        session = Session(b"o" * 16, Capabilities(5.0, 100), dialled=True, max_message_size=1000)
-        assert session.opening()[4:5] == b"\x01"
-        answer = BEGINNING + IDENTITY + b"\n-message\n"
-        greeted = [session.greet(answer[at:at + size]) for at in range(0, len(answer), size)]
-        assert greeted[-1] and session.peer_identity == IDENTITY and session.state is State.GREETED
-        assert session.dialect.name == "lines"
-        assert session.answer() == b"wait\n" and session.answer() == b""
-        assert session.welcome() == b"again\n"
-        assert [run.bodies for run in session.decoder.decode(b"", 10)] == [[b"message"]]
-
-
-def test_what_is_not_spoken_is_not_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sniffing.SPOKEN, Sniffed.LEGACY)
-    session = Session(b"o" * 16, Capabilities(5.0, 100), dialled=True, max_message_size=1000)
-    with pytest.raises(RemoteProtocolError, match="not supported"):
-        session.greet(BEGINNING + IDENTITY)
-    assert session.answer() == b""

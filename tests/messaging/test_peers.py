@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ from support.stand_ins import Loop, ScriptedSocket, events_of, settings
 from support.wire_peer import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, capabilities, frame, hello
 
 from netmsg.errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
-from netmsg.messaging import peers
+from netmsg.messaging import peers, succession, writing
 from netmsg.messaging.credit import Credit
 from netmsg.messaging.inbox import Batch
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
-from netmsg.messaging.peers import Neighbours, Peer
+from netmsg.messaging.neighbours import Neighbours
+from netmsg.messaging.peers import Peer
+from netmsg.reactor import handshaking
 from netmsg.reactor.polling import READ, WRITE
 from netmsg.wire.envelope import data_frame
 from netmsg.wire.messages import Capabilities
@@ -160,7 +163,7 @@ class Scene:
 
     def started(self, **options: Any) -> Peer:
         peer = self.peer(**options)
-        peer.start()
+        self.loop.io.call(peer.start)
         self.loop.settle()
         return peer
 
@@ -205,7 +208,7 @@ def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
         monkeypatch.setattr(peers, "time", scene.loop)
         return scene
 
-    monkeypatch.setattr(peers, "hung_up", lambda sock: sock.hung_up)
+    monkeypatch.setattr(succession, "hung_up", lambda sock: sock.hung_up)
     return make
 
 
@@ -223,6 +226,17 @@ def data(*payloads: bytes) -> bytes:
 
 
 # The handshake
+
+
+@pytest.mark.parametrize("family, options", [
+    (socket.AF_INET, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]),
+    (socket.AF_INET6, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]),
+    (socket.AF_UNIX, []),
+])
+def test_small_messages_are_not_kept_back(scene: Scene, family: socket.AddressFamily, options: list[Any]) -> None:
+    sock = ScriptedSocket(family)
+    scene.peer(sock=sock)
+    assert sock.options == options
 
 
 def test_who_has_dialled_says_hello_at_once(scene: Scene) -> None:
@@ -377,6 +391,7 @@ class ScriptedTLS:
 
     def receive(self, size: int) -> bytes:
         """All that has come is in here with the first of it."""
+        self.readable = False
         received: bytes = self.below.receive(size)
         self.readable = bool(self.sock.coming)
         return received
@@ -402,7 +417,8 @@ class TLSScript:
 
 @pytest.fixture
 def scripted_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "TLSTransport", ScriptedTLS)
+    for module in peers, writing:
+        monkeypatch.setattr(module, "TLSTransport", ScriptedTLS)
 
 
 @pytest.mark.usefixtures("scripted_tls")
@@ -416,7 +432,7 @@ def test_tls_comes_before_hello(scene: Scene) -> None:
 @pytest.mark.usefixtures("scripted_tls")
 @pytest.mark.parametrize("dialled", [True, False])
 def test_who_was_dialled_is_the_server_of_tls(scene: Scene, dialled: bool) -> None:
-    transport: Any = scene.started(dialled=dialled, context=TLSScript()).transport
+    transport: Any = scene.started(dialled=dialled, context=TLSScript()).channel.transport
     assert transport.options["server_side"] is not dialled
 
 
@@ -432,7 +448,7 @@ def test_a_step_that_could_go_on_goes_on_in_another_round(scene: Scene) -> None:
     peer = scene.peer(context=TLSScript(BlockingIOError(), readable=True))
     scene.loop.io.handshake_steps = 1
     peer.start()
-    transport: Any = peer.transport
+    transport: Any = peer.channel.transport
     assert transport.steps_taken == 1, "the others have their turn"
     scene.loop.settle()
     assert not transport.handshaking
@@ -440,10 +456,10 @@ def test_a_step_that_could_go_on_goes_on_in_another_round(scene: Scene) -> None:
 
 @pytest.mark.usefixtures("scripted_tls")
 def test_when_a_round_has_taken_its_steps_the_rest_waits_for_the_next(scene: Scene) -> None:
-    peer = scene.peer(context=TLSScript())
+    peer = scene.peer(dialled=True, context=TLSScript())
     scene.loop.io.handshake_steps = 0
     peer.start()
-    transport: Any = peer.transport
+    transport: Any = peer.channel.transport
     assert transport.steps_taken == 0
     scene.loop.settle()
     assert transport.steps_taken == 1
@@ -463,13 +479,13 @@ def test_the_handshake_of_tls_fails(scene: Scene, failure: OSError, reason: str)
 @pytest.mark.usefixtures("scripted_tls")
 def test_a_step_that_calls_the_users_function_is_taken_aside(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     aside: list[Callable[[OSError | None], None]] = []
-    monkeypatch.setattr(peers, "step_aside", lambda io, transport, done: aside.append(done))
+    monkeypatch.setattr(handshaking, "step_aside", lambda io, transport, done: aside.append(done))
     peer = scene.started(context=TLSScript(calls_back=True))
     assert scene.watched == "", "nobody else uses the transport meanwhile"
     aside[0](BlockingIOError())
     assert scene.watched == "read"
     scene.loop.happens(scene.sock, READ)
-    peer.transport.handshaking = False
+    peer.channel.transport.handshaking = False
     aside[1](None)
     assert scene.watched == "read" and scene.lost == []
     assert len(aside) == 2
@@ -478,7 +494,7 @@ def test_a_step_that_calls_the_users_function_is_taken_aside(scene: Scene, monke
 @pytest.mark.usefixtures("scripted_tls")
 def test_a_step_aside_that_comes_back_too_late_is_ignored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     aside: list[Callable[[OSError | None], None]] = []
-    monkeypatch.setattr(peers, "step_aside", lambda io, transport, done: aside.append(done))
+    monkeypatch.setattr(handshaking, "step_aside", lambda io, transport, done: aside.append(done))
     scene.started(context=TLSScript(calls_back=True))
     scene.loop.pass_time(10.0)
     aside[0](None)
@@ -487,7 +503,7 @@ def test_a_step_aside_that_comes_back_too_late_is_ignored(scene: Scene, monkeypa
 
 @pytest.mark.usefixtures("scripted_tls")
 def test_what_tls_has_to_say_by_itself_is_flushed_when_there_is_room(scene: Scene) -> None:
-    transport: Any = scene.started(context=TLSScript()).transport
+    transport: Any = scene.started(context=TLSScript()).channel.transport
     transport.unsent = True
     scene.receives(hello(THEIRS))
     assert scene.watched == "both"
@@ -502,7 +518,7 @@ def encrypted(scene: Scene) -> tuple[Peer, Any]:
     scene.receives(hello(THEIRS))
     scene.home.said.clear()
     scene.sock.take_sent()
-    return peer, peer.transport
+    return peer, peer.channel.transport
 
 
 @pytest.mark.usefixtures("scripted_tls")
@@ -530,6 +546,16 @@ def test_sending_under_tls_that_could_not_go_on_does_so_when_something_has_come(
     assert peer.blocked and scene.watched == "read"
     scene.sock.room = 1000
     scene.receives(data(b"something"))
+    assert scene.sock.sent == data(b"message") and not peer.blocked
+
+
+@pytest.mark.usefixtures("scripted_tls")
+def test_and_also_when_that_was_nothing_but_tls(scene: Scene) -> None:
+    peer, _ = encrypted(scene)
+    scene.sock.room = 0
+    scene.sends(peer, b"message")
+    scene.sock.room = 1000
+    scene.loop.happens(scene.sock, READ)
     assert scene.sock.sent == data(b"message") and not peer.blocked
 
 
@@ -828,7 +854,7 @@ def test_the_thread_that_has_it_delivers_a_message_that_comes_alone(scene: Scene
     scene.sock.coming.append(data(b"message"))
     assert peer.hear()
     assert [list(batch.queue) for batch in scene.inlet.batches] == [[b"message"]] and scene.inlet.told == 1
-    assert peer.received_messages == 1 and peer.credit.pending == 0 and peer.unread == []
+    assert peer.received_messages == 1 and peer.credit.pending == 0 and peer.reading.unread == []
 
 
 @pytest.mark.parametrize("chunk, messages", [
@@ -840,7 +866,7 @@ def test_what_is_no_single_message_is_left_to_the_network_thread(scene: Scene, c
                                                                  messages: list[bytes]) -> None:
     peer = lent(scene)
     scene.sock.coming.append(chunk)
-    assert not peer.hear() and peer.unread == [chunk]
+    assert not peer.hear() and peer.reading.unread == [chunk]
     scene.sock.coming.append(data(b"later"))
     assert not peer.hear(), "nothing is read behind that"
     peer.take_back()
@@ -1281,7 +1307,7 @@ def test_events_of_a_connection_that_is_over_are_ignored(scene: Scene) -> None:
     peer = scene.open()
     peer.close("over", None)
     for events in (READ, WRITE, READ | WRITE):
-        peer._on_event(events)
+        peer.channel._on_event(events)
     assert scene.lost == ["over"]
 
 

@@ -351,17 +351,6 @@ def test_one_without_an_address_is_known_by_where_it_has_come_in(scene: Scene) -
     assert peer.address == ("127.0.0.1", 7000)
 
 
-@pytest.mark.parametrize("family, options", [
-    (socket.AF_INET, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]),
-    (socket.AF_INET6, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]),
-    (socket.AF_UNIX, []),
-])
-def test_small_messages_are_not_kept_back(scene: Scene, family: socket.AddressFamily, options: list[Any]) -> None:
-    sock: Any = ScriptedSocket(family)
-    scene.population.accepted(sock, ("192.0.2.1", 7001), None)
-    assert sock.options == options
-
-
 def test_once_it_is_closed_nobody_starts(scene: Scene) -> None:
     scene.life.begin_closing()
     scene.life.end()

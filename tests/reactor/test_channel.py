@@ -13,7 +13,7 @@ from support.forking import fork
 from netmsg import ConnectionBrokenError, TLSHandshakeError
 from netmsg.reactor import channel as module
 from netmsg.reactor import farewell
-from netmsg.reactor.channel import BROKEN, CLOSED, ENDED, LEAVING, OPEN, SHAKING, TRANSITIONS, Channel
+from netmsg.reactor.channel import BROKEN, CLOSED, ENDED, LEAVING, OPEN, SHAKING, TRANSITIONS, Channel, State
 
 
 class Checked(Channel):
@@ -115,6 +115,31 @@ def test_an_error_is_told_in_the_terms_of_the_library() -> None:
     assert pair.channel.state is BROKEN and pair.events == 0
 
 
+def test_what_somebody_else_has_received_is_taken_in() -> None:
+    pair = Pair()
+    pair.channel.take_in(b"message")
+    assert pair.told == [b"message"] and pair.channel.state is OPEN and pair.transport.sizes == []
+
+
+@pytest.mark.parametrize("got, state", [(b"", ENDED), (ConnectionResetError(104, "reset"), BROKEN)])
+def test_an_end_that_somebody_else_has_met_is_the_end(got: bytes | OSError, state: State) -> None:
+    pair = Pair(b"later")
+    pair.channel.take_in(got)
+    assert pair.channel.state is state and pair.events == 0
+    (kind, error), = pair.told
+    assert kind == "ended" and type(error) is (ConnectionBrokenError if got else type(None))
+    pair.channel.take_in(b"")
+    assert pair.told == []
+
+
+def test_a_closed_connection_takes_nothing_in() -> None:
+    pair = Pair()
+    pair.channel.close()
+    pair.channel.take_in(ConnectionResetError())
+    pair.channel.take_in(b"message")
+    assert pair.told == [] and pair.channel.state is CLOSED
+
+
 # Not receiving
 
 def test_to_want_nothing_costs_nothing_until_something_comes() -> None:
@@ -207,7 +232,7 @@ def test_room_is_watched_for_while_something_is_blocked() -> None:
     pair = Pair()
     pair.outlet.blocked = True
     pair.channel.watch()
-    assert pair.events == READ | WRITE
+    assert pair.events == pair.channel.watched == READ | WRITE
     pair.loop.tell(pair.sock, WRITE)
     assert pair.told == ["room"]
     pair.outlet.blocked = False

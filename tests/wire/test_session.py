@@ -16,7 +16,7 @@ from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import CAPABILITIES, DATA
 from netmsg.wire.messages import Capabilities
 from netmsg.wire.session import TRANSITIONS, Liveness, Session, State
-from netmsg.wire.sniffing import Sniffed
+from netmsg.wire.version_1 import Version1
 
 OURS = b"our own identity"
 THEIRS = b"peer's identity!"
@@ -24,7 +24,7 @@ CAPABLE = Capabilities(5.0, 10_000)
 
 
 def session(*, dialled: bool, identity: bytes = OURS) -> Session:
-    return Session(identity, CAPABLE, dialled=dialled, max_message_size=1000)
+    return Session(identity, CAPABLE, Version1(1000), dialled=dialled)
 
 
 def in_state(state: State) -> Session:
@@ -43,16 +43,14 @@ def in_state(state: State) -> Session:
 # Opening
 
 
-def test_the_end_that_dialled_says_hello_at_once() -> None:
+def test_the_end_that_dialled_has_said_hello_and_does_not_again() -> None:
     dialler = session(dialled=True)
-    assert dialler.opening() == hello(OURS)
     dialler.greet(hello(THEIRS))
     assert dialler.welcome() == capabilities(5000, 10_000)
 
 
 def test_the_end_that_accepted_says_hello_when_it_lets_the_other_in() -> None:
     acceptor = session(dialled=False)
-    assert acceptor.opening() == b""
     acceptor.greet(hello(THEIRS))
     assert acceptor.welcome() == hello(OURS) + capabilities(5000, 10_000)
 
@@ -60,7 +58,7 @@ def test_the_end_that_accepted_says_hello_when_it_lets_the_other_in() -> None:
 @given(st.lists(st.integers(0, 40), max_size=6), st.lists(st.integers(0, 40), max_size=6))
 def test_two_sessions_open_however_their_bytes_are_cut(one: list[int], other: list[int]) -> None:
     dialler, acceptor = session(dialled=True), session(dialled=False, identity=THEIRS)
-    greeted = [acceptor.greet(chunk) for chunk in pieces(dialler.opening(), one)]
+    greeted = [acceptor.greet(chunk) for chunk in pieces(hello(OURS), one)]
     assert greeted[-1] and acceptor.peer_identity == OURS
     greeted = [dialler.greet(chunk) for chunk in pieces(acceptor.welcome(), other)]
     assert greeted[-1] and dialler.peer_identity == THEIRS
@@ -79,7 +77,6 @@ def test_a_hello_is_complete_with_its_last_byte(dialled: bool) -> None:
     assert listening.greet(whole[-1:])
     assert listening.state is State.GREETED
     assert listening.peer_identity == THEIRS
-    assert listening.sniffed is Sniffed.VERSION_1
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -91,24 +88,6 @@ def test_messages_right_behind_hello_wait_until_they_are_asked_for(first: int, s
     acceptor.welcome()
     found = flatten(acceptor.decoder.decode(frame(DATA, b"later"), PLENTY))
     assert found == [Envelope(DATA, b"hasty"), Envelope(DATA, b"more"), Envelope(DATA, b"later")]
-
-
-@pytest.mark.parametrize(("first", "dialect"), [
-    (b"\x00\x00\x00\x10" + bytes(16), Sniffed.LEGACY),
-    (b"GET / HTTP/1.1\r\n", Sniffed.WEBSOCKET),
-    (b"\x16\x03\x01\x02\x00", Sniffed.TLS),
-    (frame(DATA, b"no greeting"), Sniffed.UNKNOWN),
-    (frame(0x01), Sniffed.UNKNOWN),
-    (bytes(4), Sniffed.UNKNOWN),
-    (b"\xff" * 5, Sniffed.UNKNOWN),
-])
-def test_strangers_are_refused_by_what_they_look_like(first: bytes, dialect: Sniffed) -> None:
-    for chunks in ([first], [first[at:at + 1] for at in range(len(first))]):
-        listening = session(dialled=False)
-        with pytest.raises(RemoteProtocolError):
-            for chunk in chunks:
-                assert not listening.greet(chunk)
-        assert listening.sniffed is dialect
 
 
 def test_another_version_is_refused() -> None:
@@ -275,27 +254,13 @@ def test_a_heartbeat_is_sent_early_rather_than_at_a_later_look() -> None:
     assert liveness.heartbeat_due(104.0, margin=1.0)
 
 
-# Strangers
-
-
-@pytest.mark.parametrize("dialled, first, text", [
-    (True, b"\x15\x03\x03\x00\x02", "a TLS server, and no ssl_context was given"),
-    (False, b"\x16\x03\x01\x02\x00", "a TLS client on a plain port"),
-    (True, b"HTTP/1.1 400 Bad Request", "not a Søcket: its first bytes are b'HTTP/'"),
-    (False, frame(1, b"\x01short!"), "an identity of 6 bytes in its HELLO, and 16 are needed"),
-    (False, frame(1, b"\x01"), "an identity of 0 bytes"),
-    (False, frame(DATA, b"x"), "its first frame is DATA, not HELLO"),
-    (False, b"\x01", "not a Søcket"),
-])
-def test_what_is_wrong_with_a_stranger_is_said(dialled: bool, first: bytes, text: str) -> None:
-    with pytest.raises(RemoteProtocolError, match=text):
-        session(dialled=dialled).greet(first)
+# The end
 
 
 @pytest.mark.parametrize("arrived", [frame(DATA, bytes(500)), frame(DATA, bytes(500))[:300],
                                      struct.pack("!IB", 900_001, DATA) + bytes(100_000)])
 def test_a_session_that_is_over_keeps_nothing_of_what_was_received(arrived: bytes) -> None:
-    ended = Session(OURS, CAPABLE, dialled=False, max_message_size=1_000_000)
+    ended = Session(OURS, CAPABLE, Version1(1_000_000), dialled=False)
     ended.greet(hello(THEIRS))
     ended.welcome()
     tracemalloc.start()

@@ -1,0 +1,135 @@
+"""The beginning of one connection of a Søcket: the TLS handshake, what speaks at the other end, and who that is; all of
+it within the handshake timeout."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from ..errors import RemoteProtocolError, TLSHandshakeError
+from ..reactor import sniffing
+from ..reactor.channel import Channel, User
+from ..reactor.reactor import Scope, Timer, Worker
+from ..wire.session import Session, State
+from ..wire.sniffing import dialect_of, opening_dialect, refusal_of, sniff, stranger
+from .lane import Lane
+from .neighbours import Neighbours
+from .reading import Reading
+
+__all__ = ["Greeting", "Newcomer"]
+
+FIRST_READ: Final = 4096
+"""Bytes received at a time before a peer is let in: what it has to say behind its HELLO can wait in the kernel."""
+
+
+class Newcomer(User, Worker, Protocol):
+    """The peer that comes."""
+
+    def greeted(self, session: Session) -> None:
+        """It has said who it is."""
+
+    def close(self, reason: str, error: BaseException | None) -> None:
+        """It will not do."""
+
+
+class Greeting:
+    """The other end of it. On the loop."""
+
+    __slots__ = ("_peer", "_neighbours", "_io", "_channel", "_lane", "_reading", "_dialled", "_session", "_deadline")
+
+    def __init__(self, peer: Newcomer, neighbours: Neighbours[Any], io: Scope, channel: Channel, lane: Lane,
+                 reading: Reading[Any], *, dialled: bool) -> None:
+        self._peer: Final = peer
+        self._neighbours: Final = neighbours
+        self._io: Final = io
+        self._channel: Final = channel
+        self._lane: Final = lane
+        self._reading: Final = reading
+        self._dialled: Final = dialled
+        self._session: Session | None = None  # from when it is known what speaks there
+        self._deadline: Timer | None = None
+
+    def begin(self) -> None:
+        """Who has dialled says HELLO."""
+        settings = self._neighbours.settings
+        self._deadline = self._io.call_later(settings.handshake_timeout, self._too_slow)
+        if self._dialled:
+            self._lane.add_control(opening_dialect(settings.max_message_size).opening(self._neighbours.identity))
+        self._channel.read_size = FIRST_READ
+        sniffing.sniff(self._channel, self._judge)
+        self._channel.open(None, speaks_first=self._dialled)
+
+    def _too_slow(self) -> None:
+        seconds = self._neighbours.settings.handshake_timeout
+        self._peer.close(f"no end to the handshake within {seconds:g} s", TimeoutError())
+
+    def fail(self, error: OSError) -> None:
+        """The TLS handshake has."""
+        if isinstance(error, TLSHandshakeError):
+            self._peer.close(f"TLS: {error.__cause__ or error}", error)
+        else:
+            self._peer.close(f"the connection broke during the TLS handshake: {error}", error)
+
+    def _judge(self, first: bytes) -> User | None:
+        """See `netmsg.reactor.sniffing`."""
+        neighbours, reading = self._neighbours, self._reading
+        reading.received_bytes = len(first)
+        sniffed = sniff(first)
+        if sniffed is None:
+            return None
+        dialect = dialect_of(sniffed, neighbours.settings.max_message_size)
+        if dialect is None:
+            self._refuse(refusal_of(sniffed), RemoteProtocolError(stranger(sniffed, first, self._dialled)))
+            return None
+        self._session = Session(neighbours.identity, neighbours.capabilities, dialect, dialled=self._dialled)
+        reading.received_bytes = 0  # all of them are handed on now, and counted there
+        return self._peer
+
+    def received(self, chunk: bytes) -> bool:
+        """See `netmsg.reactor.channel.User`: what comes before the peer is let in."""
+        channel, peer, session = self._channel, self._peer, self._session
+        assert session is not None
+        self._reading.received_bytes += len(chunk)
+        opening = session.state is State.OPENING
+        try:
+            complete = session.greet(chunk)
+        except RemoteProtocolError as error:
+            self._refuse(session.answer(), error)
+            return False
+        answer = session.answer()
+        if answer:
+            self._lane.add_control(answer)
+            self._io.loop.work.add(peer)
+        if complete and opening:
+            channel.reading = False  # until it is let in: what it has to say can wait in the kernel
+            channel.watch()
+            peer.greeted(session)
+        if session.state is State.GREETED:
+            # Its end, though, is to be noticed: nobody need decide about one who has nothing to say and is gone.
+            channel.reading = not session.decoder.buffered
+            channel.watch()
+        return session.state is not State.OPEN or channel.transport.readable
+
+    def _refuse(self, refusal: bytes, error: RemoteProtocolError) -> None:
+        if refusal:
+            try:
+                self._channel.transport.send_one(refusal)
+                self._channel.end_sending()
+            except OSError:
+                pass
+        self._peer.close(str(error), error)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has come and said nothing: a port scan or a health check."""
+        return not self._dialled and not self._reading.received_bytes
+
+    def take_time(self) -> None:
+        """It is over, or may take as long as it takes."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def end(self) -> None:
+        """The connection is closed."""
+        self.take_time()
+        if self._session is not None:
+            self._session.closed()

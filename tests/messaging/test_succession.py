@@ -1,0 +1,140 @@
+"""Connections of one peer, one after the other, of which nothing else is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.channels import as_any
+from support.lanes import lane
+from support.stand_ins import Loop, ScriptedSocket
+
+from netmsg.messaging import succession as module
+from netmsg.messaging.succession import Succession
+
+
+class Connection:
+    """One of them, and its reading side."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.lane = lane()
+        self.sock = ScriptedSocket()
+        self.paused = False
+        self.held = False
+        self.given_up = False
+        self.worked = 0
+        self.place = Succession(loop.io, as_any(self.sock), self.lane, self, self, 15.0)
+
+    def hold(self) -> None:
+        self.held = True
+
+    def release(self) -> None:
+        self.held = False
+
+    def does_not_end(self) -> None:
+        self.given_up = True
+
+    def bursting(self) -> bool:
+        return False
+
+    def on_work(self) -> None:
+        self.worked += 1
+
+    def _crashed(self, error: Exception) -> None:
+        raise error
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "hung_up", lambda sock: sock.hung_up)
+
+
+@pytest.fixture
+def new() -> Callable[[], Connection]:
+    loop = Loop()
+    return lambda: Connection(loop)
+
+
+@pytest.mark.parametrize("send", [True, False])
+def test_who_follows_is_held_until_the_one_before_has_ended(new: Callable[[], Connection], send: bool) -> None:
+    old, follower = new(), new()
+    follower.place.follow(old.place, send=send)
+    assert follower.held and follower.place.following and follower.lane.held is not send
+    old.place.end()
+    assert not follower.held and not follower.place.following and not follower.lane.held
+    old.loop.settle()
+    assert follower.worked == 1 and old.worked == 0
+
+
+def test_all_who_follow_go_ahead(new: Callable[[], Connection]) -> None:
+    old, *followers = new(), new(), new()
+    for follower in followers:
+        follower.place.follow(old.place, send=True)
+    old.place.end()
+    assert not any(follower.held for follower in followers)
+    followers[0].hold()
+    old.place.end()
+    assert followers[0].held, "once"
+
+
+def test_who_has_come_behind_another_meanwhile_waits_for_that(new: Callable[[], Connection]) -> None:
+    first, second, follower = new(), new(), new()
+    follower.place.follow(first.place, send=True)
+    follower.place.follow(second.place, send=False)
+    first.place.end()
+    assert follower.held and follower.lane.held
+    second.place.end()
+    assert not follower.held
+
+
+def test_an_end_is_waited_for(new: Callable[[], Connection]) -> None:
+    one = new()
+    one.place.await_end()
+    one.loop.pass_time(14.9)
+    assert not one.given_up
+    one.loop.pass_time(0.2)
+    assert one.given_up
+
+
+def test_who_waits_anew_waits_for_all_of_the_time(new: Callable[[], Connection]) -> None:
+    one = new()
+    one.place.await_end()
+    one.loop.pass_time(10.0)
+    one.place.await_end()
+    one.loop.pass_time(14.0)
+    assert not one.given_up and len(one.loop.delays) == 1
+
+
+def test_who_has_ended_is_not_waited_for(new: Callable[[], Connection]) -> None:
+    one = new()
+    one.place.await_end()
+    one.place.end()
+    assert one.loop.delays == []
+
+
+@pytest.mark.parametrize("why", ["it waits itself", "nobody takes what has come"])
+def test_who_cannot_come_to_its_end_is_waited_for_longer_and_its_followers_may_speak(
+        new: Callable[[], Connection], why: str) -> None:
+    older, old, follower = new(), new(), new()
+    follower.place.follow(old.place, send=False)
+    if why == "it waits itself":
+        old.place.follow(older.place, send=True)
+    else:
+        old.paused = old.sock.hung_up = True
+    old.place.await_end()
+    old.loop.pass_time(16.0)
+    assert not old.given_up and not follower.lane.held and follower.worked == 1
+    assert follower.held, "it is not read for all that"
+    older.place.end()
+    old.paused = False
+    old.loop.pass_time(15.0)
+    assert old.given_up
+
+
+def test_who_is_not_taken_and_has_not_hung_up_is_given_up(new: Callable[[], Connection]) -> None:
+    one = new()
+    one.paused = True
+    one.place.await_end()
+    one.loop.pass_time(15.1)
+    assert one.given_up
