@@ -44,7 +44,8 @@ LEVELS = {
 """Imports go from a greater level to a lesser one, or stay within one layer; those of level 0 are one layer. The face
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
-PURE = {f"netmsg.messaging.{name}" for name in ("kept", "lane", "routing", "delivery", "backoff", "urls")} | {
+PURE = {f"netmsg.messaging.{name}" for name in (
+    "kept", "lane", "routing", "squeezing", "delivery", "backoff", "urls")} | {
     "netmsg.checks", "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers",
     "netmsg.servers.steps"}
 

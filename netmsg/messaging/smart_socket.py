@@ -32,10 +32,10 @@ from .inbox import Batch
 from .life import Life
 from .receipts import Receipt
 from .reconnecting import naming
-from .sending import BURST
 from .settings import Settings, checked
 from .snapshots import PeerInfo, SocketStats
 from .urls import Place, check_hostname, parse_url, url_of
+from .writing import BURST
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
@@ -375,18 +375,7 @@ class Søcket(Generic[R]):
             data = self._payload(data)
         if identity is not None:
             check_identity(identity)
-        try:
-            return self._sender.send(data, identity, timeout)  # type: ignore[return-value]
-        except SendTimeoutError as error:
-            self._explain(error, identity)
-            raise
-
-    def _explain(self, error: SendTimeoutError, identity: bytes | None) -> None:
-        """Before an error of a send is raised."""
-        connected = len(self._router.ring)
-        whom = f"{connected} peer{'' if connected == 1 else 's'} connected" if identity is None else (
-            f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
-        error.args = (f"{error} ({whom}){self._engine.trouble()}",)
+        return self._sender.send(data, identity, timeout)  # type: ignore[return-value]
 
     @overload
     def send_many(self: Søcket[None], iterable: Iterable[Buffer], identity: bytes | None = None, *,
@@ -428,8 +417,6 @@ class Søcket(Generic[R]):
                 sent += 1
         except (QueueFullError, SendTimeoutError) as error:
             error.sent = sent
-            if isinstance(error, SendTimeoutError):
-                self._explain(error, identity)
             raise
         return receipts if self._sender.reliable else None
 
