@@ -128,7 +128,7 @@ class Receiver:
 
     def _finish_batch(self, batch: Batch) -> None:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
-        if isinstance(batch, ReliableBatch):
+        if isinstance(batch, ReliableBatch) and batch.acknowledged < len(batch.message_ids):
             self._io.call(self._look_at_batch, batch)
         credit = batch.credit
         if credit is not None and credit.waits:
@@ -176,9 +176,7 @@ class Receiver:
 
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""
-        if self._life.closing:
-            exiting.stay_blocked()
-        self._life.check_open()
+        exiting.check_open(self._life)
         if delivery._message_id is not None and not delivery._settled:
             self._io.call(self._settle, delivery, accept)
 

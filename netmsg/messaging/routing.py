@@ -73,6 +73,7 @@ class Router:
     # Peers
 
     def find(self, identity: bytes) -> Lane | None:
+        """The way to a peer that is connected."""
         return self._by_identity.get(identity)
 
     def join(self, lane: Lane) -> None:

@@ -93,15 +93,10 @@ class Sender:
         self._overflow = Overflow(settings, life, self.route, router, room, acks, self, io.clock)
         self._squeezes = settings.on_full is OnFull.DROP_OLDEST and not self.reliable
         self._writing = writing = Writing(life, io, router, room, self.give_back)
+        self.find = router.find
         self.kick = writing.kick
         self.answering = writing.answering
         self.expects_acknowledgements = acks.expects
-
-    # From any thread: looking
-
-    def find(self, identity: bytes) -> Lane | None:
-        """The way to a peer that is connected."""
-        return self.router.find(identity)
 
     # From any thread: sending
 
