@@ -41,7 +41,7 @@ class Acknowledgements:
         self.trouble = trouble
         """What is wrong with the endpoints, for the text of an error."""
         self._life = life
-        self._io = io
+        self._steps = io.scope(life.crash)
         self._events = events
         self._losses = losses
         self._connections = connections
@@ -77,7 +77,7 @@ class Acknowledgements:
 
     def read_on(self) -> None:
         """Somebody begins to wait: read past the marks, see `Peer.room`. From any thread."""
-        self._io.call(self._read_past_marks)
+        self._steps.call(self._read_past_marks)
 
     # The network thread
 

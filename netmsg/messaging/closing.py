@@ -49,6 +49,7 @@ class Closing:
         self._linger = linger
         self._life = life
         self._io = io
+        self._steps = io.scope(self.fail)
         self._events = events
         self._reporter = reporter
         self._places = places
@@ -84,7 +85,7 @@ class Closing:
             self._io.attach(self)
             self._attached = True
         if self._life.closing:  # by another thread, which may not have known that there is something to detach
-            self._io.call(self._begin, 0.0)
+            self._steps.call(self._begin, 0.0)
 
     def close(self, linger: float) -> int:
         """See `Søcket.close`. Takes no lock before everything is under way: a signal handler may call this."""
@@ -95,7 +96,7 @@ class Closing:
         try:
             self._waiters.wait(lambda: self._is_over, margin)
         except BaseException:
-            self._io.call(self._begin, 0.0)  # who interrupts the lingering has lingered enough
+            self._steps.call(self._begin, 0.0)  # who interrupts the lingering has lingered enough
             raise
         for callbacks in self._callbacks:
             callbacks.join(BRIEFLY)
@@ -109,7 +110,7 @@ class Closing:
         if self._life.forked:
             return  # what wakes those who wait is shared with the parent, and in the child nobody waits
         if self._attached:
-            self._io.call(self._begin, linger)  # first, so that an interrupt from here on leaves nothing undone
+            self._steps.call(self._begin, linger)  # first, so that an interrupt from here on leaves nothing undone
         self._turn_away()
         if self._attached or self._life.closed:
             return
@@ -150,7 +151,7 @@ class Closing:
                     peer.on_work()  # the acknowledgements of what has been taken, as far as that goes at once
             self._end()
         elif linger != float("inf") and not self._life.closed:
-            self._lingering.append(self._io.call_later(linger, self._end))
+            self._lingering.append(self._steps.call_later(linger, self._end))
 
     def _wind_down(self) -> None:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
@@ -252,7 +253,8 @@ class Closing:
         _not_closed.discard(self)
         if self._attached:
             self._io.detach(self)
-            self._io.close_afterwards(self._tell_over)  # behind the sockets: then the same address can be bound at once
+            # Behind the sockets: then the same address can be bound at once.
+            self._steps.close_afterwards(self._tell_over)
         else:
             self._tell_over()
 
@@ -279,10 +281,6 @@ class Closing:
 
     def _io_failed(self, cause: BaseException | None) -> None:
         self.fail(cause)
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self.fail(error)
 
 
 _not_closed: weakref.WeakSet[Closing] = weakref.WeakSet()

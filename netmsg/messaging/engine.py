@@ -35,6 +35,9 @@ taking
 `Inbox._lock`                the change of batch; a leaf, never with another
 ===========================  ==============================================================================
 
+What one of them has to do on the network thread belongs to the Søcket as a whole, by ``io.scope(life.crash)``: if it
+fails, that is the end of it. What a peer, an endpoint or a listener has to do belongs to that.
+
 No lock is held while waiting. Everything that is marked so belongs to the network thread alone; what comes from
 elsewhere is posted to it with `Reactor.call`, which takes no lock.
 """
@@ -150,7 +153,3 @@ class Engine:
             acceptor.abandon()
         for endpoint in self.places.endpoints:
             endpoint.abandon()
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed that belongs to no connection."""
-        self.life.on_crash(error)

@@ -38,6 +38,7 @@ class Opening:
         self._reconnection_delay = settings.reconnection_delay
         self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._events = events
         self._places = places
         self._doors = doors
@@ -79,7 +80,7 @@ class Opening:
             acceptor = Acceptor(self._io, sock, lambda conn, address: population.accepted(conn, address, context),
                                 lambda error: self._events.add(AcceptError(address, None, str(error), error)))
             address = host_and_port(acceptor.address)
-            self._io.call(self._start_accepting, acceptor)
+            self._steps.call(self._start_accepting, acceptor)
             self._events.add(Listening(address))
             # No call from here on, and so no interrupt.
             acceptors = self._places.acceptors
@@ -121,7 +122,3 @@ class Opening:
             raise
         if self._life.closing:  # meanwhile
             self._io.call(endpoint.stop)
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed that belongs to no connection."""
-        self._life.on_crash(error)

@@ -51,6 +51,7 @@ class Population:
         self._settings = settings
         self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._events = events
         self._places = places
         self._connections = connections
@@ -84,7 +85,7 @@ class Population:
             except OSError:
                 pass  # gone already: reading will tell
         peer = Peer(self._neighbours, sock, address, endpoint, context, server_hostname)
-        self._io.call(self._start, peer)
+        self._steps.call(self._start, peer)
         return peer
 
     def wants(self, endpoint: Endpoint) -> bool:
@@ -398,7 +399,3 @@ class Population:
     def acknowledged(self) -> None:
         """Somebody has acknowledged something."""
         self._closing.finish_peers()
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)

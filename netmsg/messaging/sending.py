@@ -175,10 +175,6 @@ class Sender:
         self._room.wake_all()
         self._acks.wake_all()
 
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)
-
     # The network thread: peers that come and go
 
     def join(self, peer: Peer) -> None:

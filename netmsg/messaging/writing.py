@@ -104,8 +104,8 @@ class _Fanout:
     def __init__(self, life: Life, router: Router) -> None:
         self.bursts = 0
         self._seen = 0
-        self._life = life
         self._router = router
+        self._crashed = life.crash  # it is none of the peers' own
 
     def bursting(self) -> bool:
         seen, self._seen = self._seen, self.bursts
@@ -115,7 +115,3 @@ class _Fanout:
         for lane in self._router.ring:
             if not lane.empty:
                 lane.owner.on_work()
-
-    def _crashed(self, error: Exception) -> None:
-        """It is none of the peers' own: see `Peer.on_work`."""
-        self._life.on_crash(error)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.lanes import lane, send_all
+from support.servers import said
 from support.stand_ins import HandWaiters, Loop, settings
 
 from netmsg.errors import ForkedError, UndeliveredError
@@ -169,6 +170,19 @@ def test_what_a_departing_peer_was_sent_counts_as_sent_again_and_what_it_was_not
     scene.send(b"1")
     assert scene.acks.count_resends(scene.lane) == [] and scene.acks.ledger.resent == 1
     assert len(scene.acks.count_resends(scene.lane)) == 1 and len(scene.lane.unacked) == 1
+
+
+def test_a_step_that_fails_is_the_end_of_the_søcket(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene()
+    crashes: list[BaseException] = []
+    scene.life.on_crash = crashes.append
+    receipt = scene.send(b"0")
+    del scene.peer.resume_safely
+    meanwhile(scene.loop.settle)
+    with pytest.raises(TimeoutError):
+        receipt.wait(timeout=0)
+    assert [type(error) for error in crashes] == [AttributeError]
+    said(caplog)
 
 
 def test_in_a_forked_child_nothing_is_waited_for() -> None:
