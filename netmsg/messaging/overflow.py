@@ -117,13 +117,13 @@ class Overflow:
                     self._acks.ledger.give_up(message_id_of(dropped), "dropped: the send queue was full")
             outcome.append(Settled(receipt, squeezed.lanes))
         self.tell(squeezed)
+        self._acks.wake_all()
 
     def tell(self, squeezed: Squeezed) -> None:
         """What has gone for the sake of what came."""
         self._room.lacking(None)
         for _, peer in squeezed.dropped:
             self._sending.dropped("send queue full", 1, peer)
-        self._acks.wake_all()
 
     # Drop the newest
 

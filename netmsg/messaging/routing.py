@@ -122,6 +122,7 @@ class Router:
 
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
+        self._surely = 0
         lane.dead = True
         if lane in self.ring:
             index = self.ring.index(lane)
@@ -191,21 +192,7 @@ class Router:
         """Queue ``message`` where it belongs: what became of it, and the lanes it went to."""
         if identity is not None:
             return self._place_by_identity(message, identity)
-        if self.mode is SendMode.PUBLISH and self.ring:
-            return self._place_with_all(message, self.ring)
-        if self.ring and not self.waiting:
-            lane = self.next_with_room()
-            if lane is not None:
-                lane.give(message)
-                return Placed.QUEUED, (lane,)
-            if not self.reliable:
-                return Placed.FULL, ()
-        if not self.waiting_has_room():
-            return Placed.FULL, ()
-        self.waiting.add(message)
-        return Placed.WAITING, ()
-
-    def _place_with_all(self, message: Queued, ring: tuple[Lane, ...]) -> tuple[Placed, Iterable[Lane]]:
+        ring = self.ring
         if self._surely > 0 and type(message) is bytes:
             self._surely -= 1
             try:
@@ -215,11 +202,23 @@ class Router:
                 self._publish_to_rest(message, ring, lane)
                 raise
             return Placed.QUEUED, ring
-        if not all(map(self.has_room, ring)):
+        if self.mode is SendMode.PUBLISH and ring:
+            if not all(map(self.has_room, ring)):
+                return Placed.FULL, ()
+            self.publish(message, ring)
+            self._surely = self.limits.messages - max(len(lane.queue) for lane in ring)
+            return Placed.QUEUED, ring
+        if ring and not self.waiting:
+            next_one = self.next_with_room()
+            if next_one is not None:
+                next_one.give(message)
+                return Placed.QUEUED, (next_one,)
+            if not self.reliable:
+                return Placed.FULL, ()
+        if not self.waiting_has_room():
             return Placed.FULL, ()
-        self.publish(message, ring)
-        self._surely = self.limits.messages - max(len(lane.queue) for lane in ring)
-        return Placed.QUEUED, ring
+        self.waiting.add(message)
+        return Placed.WAITING, ()
 
     def publish(self, message: Queued, lanes: Sequence[Lane]) -> None:
         """A copy to each of ``lanes``, room or not; to all of them also where an interrupt comes in between."""
@@ -297,7 +296,7 @@ class Router:
 
     def waiting_has_room(self) -> bool:
         waiting = len(self.waiting)
-        if not self.ring:
+        if self.copies and not self.ring:
             # A peer that we dial is going to get what waits for it behind the copies that are kept for it.
             waiting += self.copies.longest
         return waiting < self.limits.messages and self.unplaced_large < self.limits.bytes
@@ -305,7 +304,7 @@ class Router:
     @property
     def unplaced_large(self) -> int:
         """How many bytes the large ones have of what waits for a peer, as far as one peer may get it."""
-        return self.waiting.large if self.ring else self.waiting.large + self.copies.largest
+        return self.waiting.large if self.ring or not self.copies else self.waiting.large + self.copies.largest
 
     def next_in_turn(self) -> Lane | None:
         if not self.ring:

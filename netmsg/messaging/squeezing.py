@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ..wire.messages import Queued
+from ..wire.messages import Queued, large_size
 from .choices import SendMode
-from .lane import Lane, total_large
+from .lane import Lane
 from .routing import Router
 
 __all__ = ["Squeezed", "squeeze_in"]
@@ -51,7 +51,7 @@ def _into_what_waits(router: Router, message: Queued) -> Squeezed:
     def drop_oldest() -> list[Queued]:
         """Of what is kept for each peer that is away, where that is what stands at the mark; or of what waits for
         anybody."""
-        copies = [] if router.ring else router.copies.drop_oldest()
+        copies = router.copies.drop_oldest() if router.copies and not router.ring else []
         return copies or ([router.waiting.drop_oldest()] if router.waiting else [])
 
     dropped = _make_room(router, message, drop_oldest, lambda: router.unplaced_large)
@@ -99,11 +99,11 @@ def _make_room(router: Router, message: Queued, drop: Callable[[], list[Queued]]
                large: Callable[[], int]) -> list[Queued]:
     """Drop the oldest; and while what is left is at the mark in bytes, more, until as much has gone as comes."""
     dropped = drop()
-    wanted = total_large([message]) - total_large(dropped)
+    wanted = large_size(message) - sum(map(large_size, dropped))
     while dropped and wanted > 0 and large() >= router.limits.bytes:
         more = drop()
         if not more:
             break
         dropped += more
-        wanted -= total_large(more)
+        wanted -= sum(map(large_size, more))
     return dropped
