@@ -339,7 +339,7 @@ class Router:
         large = large_size(message)
         reliable = None if isinstance(message, bytes) or message.kind is not _RELIABLE else message
         queue = lane.queue
-        # From here to the append no call: see `_give`, and `netmsg.messaging.kept`.
+        # From here to the append no call: see `Lane.give`, and `netmsg.messaging.kept`.
         if parked is not None:
             parked.count -= 1
             parked.large -= large
