@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import ssl
 from collections.abc import Iterator
 from copy import copy
 from threading import get_ident
-from typing import Any, Final, Generic, TypeVar, Union
+from typing import Any, Final, Generic, TypeVar
 
-from ..checks import check_address, check_size, check_timeout
+from ..checks import check_size, check_timeout
 from ..deadline import Deadline, Overtime
-from ..errors import ClosedError, LocalProtocolError, PacketDecodeError, RemoteProtocolError, again
+from ..errors import LocalProtocolError, PacketDecodeError, RemoteProtocolError, again
 from ..interrupts import in_main_thread
 from ..packets.codec import Codec, check_codec
 from ..packets.receiving import decoded, ending, is_in_the_middle, loss
 from ..streams.byte_stream import NUMBERS, ByteStream, inside
-from ..streams.connecting import connect_tcp, connect_unix
 from ..streams.connection import closed_meanwhile
 from ..streams.socket_stream import PeerCredentials, SocketStream
 from ..streams.turns import Turn
 from ..tls import TLSInfo
-from ..tls.contexts import client_context
+from .connecting import Target, connected
 from .received import ReceivedPackets
 
-__all__ = ["PacketClient", "Target"]
-
-Target = Union[tuple[str, int], str, bytes, "os.PathLike[str]", socket.socket]
+__all__ = ["PacketClient"]
 
 USUAL_SIZE: Final = 65_536
 """Bytes to ask for at a time; more, up to ``max_recv_size``, as long as so much comes."""
@@ -77,8 +73,8 @@ class PacketClient(Generic[S, R]):
         self._max_recv_size = max_recv_size
         self._last_size = 0  # of the chunk that was decoded last
         self._tls_standard_compatible = tls_standard_compatible
-        self._stream: Any = _open(target, connect_timeout, ssl_context, server_hostname, local_address,
-                                  tls_standard_compatible)
+        self._stream: Any = connected(target, connect_timeout, ssl_context, server_hostname, local_address,
+                                      tls_standard_compatible)
         self._inside = inside(self._stream)
 
     # Sending
@@ -367,51 +363,3 @@ class PacketClient(Generic[S, R]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._stream!r}>"
-
-
-def _open(target: Target | ByteStream, timeout: float | None, context: ssl.SSLContext | bool | None,
-          server_hostname: str | None, local_address: Any, compatible: bool) -> ByteStream:
-    if isinstance(target, ByteStream):
-        if any(option is not None for option in (timeout, context, server_hostname, local_address)):
-            raise ValueError("the stream is connected: the options for connecting do not go with it")
-        if target.closed:
-            raise ClosedError("the stream is closed")
-        return target
-    if isinstance(target, socket.socket):
-        if local_address is not None:
-            raise ValueError("the socket is connected: local_address does not go with it")
-        return _adopt(target, timeout, context, server_hostname, compatible)
-    if isinstance(target, tuple):
-        host, port = check_address("target", target)
-        return connect_tcp(host, port, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
-                           local_address=local_address, tls_standard_compatible=compatible)
-    if isinstance(target, (str, bytes, os.PathLike)):
-        return connect_unix(target, timeout=timeout, ssl_context=context, server_hostname=server_hostname,
-                            local_path=local_address, tls_standard_compatible=compatible)
-    raise TypeError("target must be a (host, port), the path of a UNIX socket, a socket.socket or a ByteStream, not "
-                    f"{type(target).__name__}")
-
-
-def _adopt(sock: socket.socket, timeout: float | None, context: ssl.SSLContext | bool | None,
-           server_hostname: str | None, compatible: bool) -> ByteStream:
-    """Take over a socket, which is its owner's, and open, if that fails."""
-    context, name = client_context(context, server_hostname)
-    sock.getpeername()  # raises OSError if it is not connected
-    if context is None:
-        return SocketStream.from_socket(sock)
-    before = sock.gettimeout()
-    twin = sock.dup()
-    try:
-        stream = SocketStream.from_socket(twin)
-    except BaseException:
-        twin.close()
-        raise
-    try:
-        stream.start_tls(context, server_side=False, server_hostname=name, tls_standard_compatible=compatible,
-                         timeout=timeout)
-    except BaseException:
-        stream.close(timeout=0)
-        sock.settimeout(before)
-        raise
-    sock.close()
-    return stream

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Union
 
 from ..tls.contexts import check_server_context
 from ..wire.envelope import IDENTITY_SIZE
 from .choices import AckMode, OnDuplicate, OnFull
 from .snapshots import PeerInfo
+from .urls import Place, parse_url
 
 if TYPE_CHECKING:
     from ..reactor.io_thread import IOThread
 
 __all__ = [
+    "Buffer",
     "DEFAULT_PORT",
     "Options",
     "check_bind",
     "check_identity",
+    "message_of",
+    "place_of",
 ]
+
+Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Options(TypedDict, total=False):
@@ -68,3 +74,29 @@ def check_bind(context: ssl.SSLContext | None, websocket_origins: Sequence[str])
     check_server_context(context)
     if websocket_origins:
         raise NotImplementedError("websocket_origins: WebSocket is not there yet")
+
+
+def place_of(hostname: Any, port: int) -> Place | None:
+    """What ``hostname`` says if it is a URL, beside which there may be no port."""
+    if hostname is None:
+        return None
+    if not isinstance(hostname, str):
+        raise TypeError(f"hostname must be a str or None, not {type(hostname).__name__}")
+    place = parse_url(hostname)
+    if place is not None and port is not DEFAULT_PORT:
+        raise ValueError(f"{hostname!r} is a URL, which says where already: leave out port {port!r}")
+    return place
+
+
+def message_of(data: Buffer, longest: int) -> bytes:
+    """``data`` as ``bytes``: those are kept as they are, anything that may change is copied."""
+    if type(data) is not bytes:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            try:
+                data = memoryview(data)
+            except TypeError:
+                raise TypeError(f"a message must be bytes-like, not {type(data).__name__}") from None
+        data = bytes(data)
+    if len(data) > longest:
+        raise ValueError(f"a message of {len(data)} bytes is longer than max_message_size ({longest})")
+    return data

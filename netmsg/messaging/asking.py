@@ -30,8 +30,8 @@ class Asking:
     def __init__(self, authorize: Callable[[PeerInfo], bool], callbacks: Callbacks, life: Life, io: Reactor) -> None:
         self._authorize = authorize
         self._callbacks = callbacks
-        self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._queue: dict[Newcomer, None] = {}
         """Oldest first."""
         self._asking = False
@@ -56,7 +56,7 @@ class Asking:
             return bool(self._authorize(info))  # what it is taken for is the user's own code, too
 
         def judged(verdict: Any, error: BaseException | None) -> None:
-            self._io.call(self._answered)
+            self._steps.call(self._answered)
             self._io.call(newcomer.judged, verdict, error)
 
         self._callbacks.run(judge, (), judged)
@@ -64,7 +64,3 @@ class Asking:
     def _answered(self) -> None:
         self._asking = False
         self._ask()
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)

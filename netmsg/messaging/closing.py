@@ -49,6 +49,7 @@ class Closing:
         self._linger = linger
         self._life = life
         self._io = io
+        self._steps = io.scope(self.fail)
         self._events = events
         self._reporter = reporter
         self._places = places
@@ -86,7 +87,7 @@ class Closing:
             self._io.attach(self)
             self._attached = True
         if self._life.closing:  # by another thread, which may not have known that there is something to detach
-            self._io.call(self._begin, 0.0)
+            self._steps.call(self._begin, 0.0)
 
     def close(self, linger: float) -> int:
         """See `Søcket.close`. Takes no lock before everything is under way: a signal handler may call this."""
@@ -97,7 +98,7 @@ class Closing:
         try:
             self._waiters.wait(lambda: self._is_over, margin)
         except BaseException:
-            self._io.call(self._begin, 0.0)  # who interrupts the lingering has lingered enough
+            self._steps.call(self._begin, 0.0)  # who interrupts the lingering has lingered enough
             raise
         for callbacks in self._callbacks:
             callbacks.join(BRIEFLY)
@@ -112,10 +113,10 @@ class Closing:
             return  # what wakes those who wait is shared with the parent, and in the child nobody waits
         told = self._attached
         if told:
-            self._io.call(self._begin, linger)  # first, so that an interrupt from here on leaves nothing undone
+            self._steps.call(self._begin, linger)  # first, so that an interrupt from here on leaves nothing undone
         self._life.begin_closing()
         if self._attached and not told:  # meanwhile
-            self._io.call(self._begin, linger)
+            self._steps.call(self._begin, linger)
         self._turn_away()
         if not (self._attached or self._life.closed):
             self._begin_unattached()
@@ -159,7 +160,7 @@ class Closing:
             each((peer for peer in self._connections.open if peer.lane.control), lambda peer: peer.on_work())
             self._end()
         elif linger != float("inf") and not self._life.closed:
-            self._lingering.append(self._io.call_later(linger, self._end))
+            self._lingering.append(self._steps.call_later(linger, self._end))
 
     def _wind_down(self) -> None:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
@@ -260,7 +261,8 @@ class Closing:
         _not_closed.discard(self)
         if self._attached:
             self._io.detach(self)
-            self._io.close_afterwards(self._tell_over)  # behind the sockets: then the same address can be bound at once
+            # Behind the sockets: then the same address can be bound at once.
+            self._steps.close_afterwards(self._tell_over)
         else:
             self._tell_over()
 
@@ -287,10 +289,6 @@ class Closing:
 
     def _io_failed(self, cause: BaseException | None) -> None:
         self.fail(cause)
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self.fail(error)
 
 
 _not_closed: weakref.WeakSet[Closing] = weakref.WeakSet()

@@ -146,7 +146,7 @@ class Conversation:
         lent = self._lent
         assert self._wake_up is not None
         poll = select.poll()
-        poll.register(self._wake_up, select.POLLIN)
+        poll.register(self._wake_up.ends[0], select.POLLIN)
         for descriptor in lent:
             poll.register(descriptor, select.POLLIN)
         ready = poll.poll(None if timeout < 0 else min(timeout, LONGEST) * 1000)

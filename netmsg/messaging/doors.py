@@ -29,6 +29,7 @@ class Doors:
         self._max_connections = max_connections
         self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._connections = connections
         self._places = places
         self._strangers = Strangers()
@@ -60,7 +61,7 @@ class Doors:
                 acceptor.resume()
         if full and self._strangers and not self._looking_again:
             self._looking_again = True
-            self._io.call_later(LOOK_AGAIN, self._regulate_again)
+            self._steps.call_later(LOOK_AGAIN, self._regulate_again)
         return full
 
     def _is_awaited(self) -> bool:
@@ -71,7 +72,3 @@ class Doors:
         self._looking_again = False
         if not self._life.closed:
             self.regulate()
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)

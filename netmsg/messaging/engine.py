@@ -9,14 +9,15 @@ part               is
 `Losses`           what was dropped or given up, by cause
 `Reporter`         tells the log, and what is wrong to those who wait in vain
 `EventQueue`       tells the program
-`Sender`           what is sent: the router, the ledger, the threads that wait for room
+`Sender`           what is sent: the `Router`, the `Acknowledgements`, the `Room`, the `Overflow`, the `Dispatch`
 `Accounts`         how much of the receive marks each identity has used
 `Receiver`         what is received: the inbox, the duplicates, the acknowledgements, the `Conversation`
 `Doors`            who waits outside
+`Closing`          the way from open to closed
+`Sweep`            heartbeats, silence, resends
 `Asking`           ``authorize``, one newcomer after the other
 `Population`       who is let in, takes over, leaves
-`Sweep`            heartbeats, silence, resends
-`Closing`          the way from open to closed
+`Opening`          ``bind`` and ``connect``
 =================  ============================================================================================
 
 They are made from the top to the bottom of that table, and each is handed those above it that it needs; what it has to
@@ -34,35 +35,32 @@ taking
 `Inbox._lock`                the change of batch; a leaf, never with another
 ===========================  ==============================================================================
 
+What one of them has to do on the network thread belongs to the Søcket as a whole, by ``io.scope(life.crash)``: if it
+fails, that is the end of it. What a peer, an endpoint or a listener has to do belongs to that.
+
 No lock is held while waiting. Everything that is marked so belongs to the network thread alone; what comes from
 elsewhere is posted to it with `Reactor.call`, which takes no lock.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
-from typing import Any
-
 from ..deadline import Deadline
 from ..forking import close_in_child
-from ..reactor.accepting import Acceptor
 from ..reactor.reactor import Reactor
-from ..sockets.addresses import host_and_port
 from .accounts import Accounts
 from .asking import Asking
 from .callbacks import Callbacks
 from .closing import Closing
 from .connections import Connections
 from .doors import Doors
-from .events import AcceptError, EventQueue, Listening
+from .events import EventQueue
 from .inbox import NOTHING
 from .life import Life
 from .losses import Losses
+from .opening import Opening
 from .places import Places
 from .population import Population
 from .receiving import Receiver
-from .reconnecting import Endpoint
 from .reporting import Reporter
 from .sending import Sender
 from .settings import Settings
@@ -82,77 +80,25 @@ class Engine:
         self.life = life = Life()
         self.places = Places()
         self.connections = Connections()
-        self._settings = settings
         self._losses = Losses()
         self._reporter = reporter = Reporter(identity, io, life, self.places, self._losses)
         self.events = EventQueue(reporter.tell)
-        self._delaying = Callbacks("reconnection_delay", reporter.raised)
+        delaying = Callbacks("reconnection_delay", reporter.raised)
         authorizing = Callbacks("authorize", reporter.raised)
         self.sender = Sender(settings, life, io, self.events, self._losses, self.connections, reporter.trouble)
-        self._doors = Doors(settings.max_connections, life, io, self.connections, self.places)
-        accounts = Accounts(settings, self._doors.flooded)
+        doors = Doors(settings.max_connections, life, io, self.connections, self.places)
+        accounts = Accounts(settings, doors.flooded)
         self.receiver = Receiver(settings, life, io, accounts, self.sender)
         self._closing = Closing(settings.linger, life, io, self.events, reporter, self.places, self.connections,
-                                self.sender, self.receiver, (authorizing, self._delaying))
+                                self.sender, self.receiver, (authorizing, delaying))
         authorize = settings.authorize
-        self._population = Population(
-            identity, settings, life, io, self.events, self.places, self.connections, self._doors, accounts,
+        population = Population(
+            identity, settings, life, io, self.events, self.places, self.connections, doors, accounts,
             self.sender, self.receiver, self._closing, Sweep(settings, life, io, self.connections, self.sender),
             None if authorize is None else Asking(authorize, authorizing, life, io))
+        self.opening = Opening(settings, life, io, self.events, self.places, doors, population, self._closing, delaying,
+                               reporter.complain)
         close_in_child(self)
-
-    # From any thread: making connections
-
-    def listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> Any:
-        """Accept peers on a listening socket, which this takes over and closes if it raises; returns its address."""
-        acceptor = None
-        population = self._population
-        try:
-            self._closing.attach()
-            acceptor = Acceptor(self.io, sock, lambda conn, address: population.accepted(conn, address, context),
-                                lambda error: self.events.add(AcceptError(address, None, str(error), error)),
-                                owns_file=True)
-            address = host_and_port(acceptor.address)
-            self.io.call(self._start_accepting, acceptor)
-            self.events.add(Listening(address))
-            # No call from here on, and so no interrupt.
-            acceptors = self.places.acceptors
-            acceptors += (acceptor,)
-        except BaseException:
-            if acceptor is None:
-                sock.close()
-            else:
-                self.io.call(acceptor.close)
-            raise
-        if self.life.closing:  # meanwhile
-            self.io.call(acceptor.close)
-        return address
-
-    def _start_accepting(self, acceptor: Acceptor) -> None:
-        if self.life.closed:
-            acceptor.close()
-        else:
-            if self._doors.regulate():
-                acceptor.pause()  # it need not be among the others yet
-            acceptor.start()
-
-    def connect(self, target: tuple[str, int] | str, context: ssl.SSLContext | None, server_hostname: str | None,
-                connect_timeout: float) -> None:
-        """Dial ``target`` from now on, until closed."""
-        self._closing.attach()
-        endpoint = Endpoint(target, self._population, self.life, self.io, self.events, self._delaying,
-                            self._reporter.complain, ssl_context=context, server_hostname=server_hostname,
-                            connect_timeout=connect_timeout, reconnection_delay=self._settings.reconnection_delay)
-        endpoints = self.places.endpoints
-        try:
-            self.io.call(endpoint.start)
-            # No call from here on, and so no interrupt.
-            endpoints += (endpoint,)
-        except BaseException:
-            self.io.call(endpoint.stop)
-            raise
-        if self.life.closing:  # meanwhile
-            self.io.call(endpoint.stop)
 
     # From any thread: waiting, and looking
 
@@ -213,7 +159,3 @@ class Engine:
             acceptor.abandon()
         for endpoint in self.places.endpoints:
             endpoint.abandon()
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed that belongs to no connection."""
-        self.life.on_crash(error)

@@ -12,8 +12,9 @@ import threading
 from _thread import allocate_lock
 
 from ..errors import ClosedError
+from .life import Life
 
-__all__ = ["begin", "stay_blocked"]
+__all__ = ["begin", "check_open", "stay_blocked"]
 
 _has_begun = False
 
@@ -46,3 +47,10 @@ def stay_blocked() -> None:
         for_ever.acquire()
         while True:
             for_ever.acquire()
+
+
+def check_open(life: Life) -> None:
+    """Raises `ForkedError`, `ClosedError`; or does not return, see `stay_blocked`: no lock may be held."""
+    if life.closing:
+        stay_blocked()
+    life.check_open()

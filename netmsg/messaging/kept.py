@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from ..wire.messages import Queued, large_size
 
-__all__ = ["Kept", "Limits", "Parked"]
+__all__ = ["Copies", "Kept", "Limits", "Parked"]
 
 MOST_MARKS: Final = 10
 """So many times its marks a Søcket keeps for absent peers, all of them together."""
@@ -128,3 +128,50 @@ class Parked:
         self._by_identity.clear()
         self.count = self.large = 0
         return messages
+
+
+class Copies(dict[object, Kept]):
+    """Published messages for peers that we dial and that went away, by what is dialled. Other threads may look how much
+    it is, while peers come and go."""
+
+    def keep(self, endpoint: object, message: Queued, came: int, limits: Limits) -> bool:
+        """One message more, when so many peers have come; false at the marks."""
+        copies = self.setdefault(endpoint, Kept())
+        copies.before = came
+        if copies.is_full(limits):  # there may be more than the marks allow: see `Lane.backlog`
+            return False
+        copies.add(message)
+        return True
+
+    def take(self, endpoint: object, came: int) -> list[Queued]:
+        """For the peer that was the ``came``-th to come; but not for one that was there when they were published, and
+        has had them."""
+        copies = self.get(endpoint)
+        if not copies or copies.before >= came:
+            return []
+        return list(self.pop(endpoint))
+
+    def drop_oldest(self) -> list[Queued]:
+        """Those of the peers for whom most is kept: these stand at the mark."""
+        longest = self.longest
+        return [copies.drop_oldest() for copies in self.values() if len(copies) == longest] if longest else []
+
+    def take_all(self) -> list[Queued]:
+        """The end."""
+        messages = [message for copies in self.values() for message in copies]
+        self.clear()
+        return messages
+
+    @property
+    def longest(self) -> int:
+        """How many messages are kept for the peer for whom most are."""
+        return max(map(len, tuple(self.values())), default=0)
+
+    @property
+    def largest(self) -> int:
+        """How many bytes the large ones have of the peer for whom that is most."""
+        return max((copies.large for copies in tuple(self.values())), default=0)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, tuple(self.values())))

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from ..wire.messages import Frame, Message, Queued, frame_of, frame_size, large_size
+from ..wire.messages import Frame, Kind, Message, Queued, frame_of, frame_size, large_size
 
-__all__ = ["Lane", "Write"]
+__all__ = ["Lane", "Write", "total_large"]
 
 FRAMES_A_WRITE: Final = 512
 LARGE_FRAMES_A_WRITE: Final = 64
 LARGE_WRITE: Final = 1 << 20
+_RELIABLE: Final = Kind.RELIABLE  # looking it up in its class would be slow
 
 
 class Write:
@@ -123,6 +124,73 @@ class Lane:
         write = self.writing
         return self.sent_bytes + (sum(write.counts) if write is not None else 0)
 
+    # Queueing: under the lock of the router
+
+    def give(self, message: Queued) -> None:
+        """Queue a message; one to be acknowledged is expected to be from now on."""
+        queue = self.queue
+        if isinstance(message, bytes):
+            queue.append(message)
+            return
+        # From here to the append no call, so that an interrupt finds all of it done or nothing, and because the writer
+        # subtracts from `large_bytes` under another lock.
+        large = message.large
+        self.large_bytes += large
+        if message.kind is _RELIABLE:
+            self.unacked_large += large
+            self.given = message.number = self.given + 1
+            self.unacked[message.message_id] = message
+        queue.append(message)
+
+    def send_again(self, message_id: bytes) -> None:
+        """Queue an unacknowledged message once more."""
+        message = self.unacked[message_id]
+        queue = self.queue
+        # No call but the last: see `give`.
+        self.large_bytes += message.large
+        self.given = message.number = self.given + 1
+        queue.append(message)
+
+    def acknowledge(self, message_ids: list[bytes]) -> list[bytes]:
+        """The peer has acknowledged: those that were its to acknowledge."""
+        known = []
+        release = self.unacked.pop
+        for message_id in message_ids:
+            message = release(message_id, None)
+            if message is not None:
+                known.append(message_id)
+                self.unacked_large -= message.large
+        self.acknowledged += len(known)
+        return known
+
+    def forget(self, message_id: bytes) -> Queued | None:
+        """Stop expecting an acknowledgement: the message given up on."""
+        message = self.unacked.pop(message_id, None)
+        if message is not None:
+            self.unacked_large -= message.large
+        return message
+
+    def take_unacked(self) -> list[Queued]:
+        """All that the peer has to acknowledge; the queue holds nothing else, except copies being sent again."""
+        messages: list[Queued] = [*self.unacked.values()]
+        self.unacked.clear()
+        self.unacked_large = 0
+        return messages
+
+    # What was kept for its peer
+
+    def note_backlog(self, messages: int, large_bytes: int) -> None:
+        """So much of what is in the queue was kept before the peer could take any of it."""
+        self.backlog = self.sent_messages + messages
+        self.backlog_bytes = large_bytes
+
+    def add_to_backlog(self, before: Lane, copies: list[Queued]) -> None:
+        """That is what is left of such as were in the queue of ``before``, and these."""
+        left = before.backlog - before.sent_messages
+        self.note_backlog(max(0, left) + len(copies), (before.backlog_bytes if left > 0 else 0) + total_large(copies))
+
+    # Writing: under the lane's
+
     def add_control(self, frame: bytes) -> None:
         """Queue a control frame, or several joined. Without the lock, but by one thread only."""
         size = len(frame)
@@ -201,7 +269,7 @@ class Lane:
             kept = self.writing.messages
             messages = self.queue[kept:count]
             del self.queue[kept:count]
-            self.large_bytes -= sum(map(large_size, messages))
+            self.large_bytes -= total_large(messages)
             return messages
         write, self.writing = self.writing, None
         sent = 0
@@ -220,6 +288,11 @@ class Lane:
         self.large_bytes = 0
         self.sent_messages += sent
         return messages
+
+
+def total_large(messages: list[Queued]) -> int:
+    """How many bytes the large ones have."""
+    return sum(map(large_size, messages))
 
 
 def _join(messages: list[Queued]) -> Write:

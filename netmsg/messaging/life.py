@@ -54,7 +54,11 @@ class Life:
         """Whether nobody need wait for anything any more."""
         self.failure: BaseException | None = None
         self.on_crash: Callable[[BaseException], None] = self._unhandled
-        """What is done when a step fails that belongs to no connection."""
+        """What is done about `crash`."""
+
+    def crash(self, error: BaseException) -> None:
+        """A step has failed that belongs to no connection."""
+        self.on_crash(error)
 
     def _go(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:

@@ -15,8 +15,9 @@ __all__ = ["Places"]
 class Places:
     """Added to by any thread, by one ``+=`` that no interrupt can split; nothing is ever taken out."""
 
-    __slots__ = ("acceptors", "endpoints")
+    __slots__ = ("acceptors", "bound_urls", "endpoints")
 
     def __init__(self) -> None:
         self.acceptors: list[Acceptor] = []
+        self.bound_urls: list[str] = []
         self.endpoints: list[Endpoint] = []

@@ -25,9 +25,10 @@ from .connections import Connections
 from .doors import Doors
 from .events import Connected, Disconnected, DuplicatePeer, EventQueue, HandshakeFailed
 from .life import Life
-from .neighbours import Neighbours, Way
+from .neighbours import Neighbours
 from .peers import Peer
 from .receiving import Receiver
+from .resting import Resting
 from .sending import Sender
 from .settings import Settings
 from .sweeping import Sweep
@@ -52,6 +53,7 @@ class Population:
         self._settings = settings
         self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._events = events
         self._places = places
         self._connections = connections
@@ -62,8 +64,7 @@ class Population:
         self._closing = closing
         self._sweep = sweep
         self._asking = asking
-        self._resting: dict[bytes, list[Way]] = {}
-        """Endpoints that reach a peer which is connected to us by another connection, by its identity."""
+        self._resting = Resting(sender)
         self._neighbours = Neighbours(identity, Capabilities(settings.heartbeat_interval, settings.recv_hwm), settings,
                                       life, io, receiver, sender, self)
 
@@ -85,7 +86,7 @@ class Population:
             except OSError:
                 pass  # gone already: reading will tell
         peer = Peer(self._neighbours, sock, address, endpoint, context, server_hostname)
-        self._io.call(self._start, peer)
+        self._steps.call(self._start, peer)
         return peer
 
     def wants(self, endpoint: Endpoint) -> bool:
@@ -169,7 +170,7 @@ class Population:
 
     def _refuse_for(self, old: Peer, peer: Peer, reason: str) -> None:
         """The identity is taken. If it is we who have dialled, there is no need to do so again before ``old`` goes."""
-        self._rest(peer, old)
+        self._resting.rest(peer, old)
         self._refuse(peer, reason)
 
     def _replace(self, old: Peer, new: Peer, reason: str) -> None:
@@ -189,7 +190,7 @@ class Population:
         """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first."""
         self._dismiss_challenger(old, new)
         if new in self._connections.handshaking:
-            self._rest(old, new)
+            self._resting.rest(old, new)
             self._connections.retired[old.identity] = old
             new.follow(old, send=not alive)
             self._open(new)
@@ -201,7 +202,7 @@ class Population:
 
     def _read_only(self, peer: Peer, other: Peer, reason: str) -> None:
         """The peer has two connections, and ``other`` stays: what it has sent on ``peer`` meanwhile is read, first."""
-        self._rest(peer, other)
+        self._resting.rest(peer, other)
         if self._open(peer):
             self._connections.retired[peer.identity] = peer
             other.follow(peer, send=True)
@@ -303,22 +304,7 @@ class Population:
         self._connections.changed.notify_all()
         self._sender.wake_all()
 
-    # Two ways to one peer
-
-    def _rest(self, peer: Peer, other: Peer) -> None:
-        """Do not dial again what leads to a peer that is there by another connection."""
-        endpoint, peer.endpoint = peer.endpoint, None
-        if endpoint is not None:
-            endpoint.rest(other.identity)
-            if other.lane.dialled is None:  # or what is kept for it would wait for another endpoint than the one it has
-                other.lane.dialled = endpoint
-            self._sender.bring(endpoint, other)
-            self._resting.setdefault(other.identity, []).append(endpoint)
-
-    def _wake_resting(self, identity: bytes) -> None:
-        if self._resting and self._sender.find(identity) is None:
-            for endpoint in self._resting.pop(identity, ()):
-                endpoint.wake("the other connection to this peer has gone")
+    # Going
 
     @staticmethod
     def _dial_again(peer: Peer, reason: str, error: BaseException | None) -> None:
@@ -326,8 +312,6 @@ class Population:
         endpoint, peer.endpoint = peer.endpoint, None
         if endpoint is not None:
             endpoint.ended(peer.open_for, reason, error)
-
-    # Going
 
     def cannot_send(self, peer: Peer, reason: str, error: BaseException) -> None:
         """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its
@@ -338,7 +322,7 @@ class Population:
         self._gone(peer, reason, error)
         self._changed()
         self._dial_again(peer, reason, error)
-        self._wake_resting(peer.identity)
+        self._resting.wake(peer.identity)
         self._let_in_challenger(peer)
 
     def lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
@@ -355,7 +339,7 @@ class Population:
         self._let_in_challenger(peer)
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
-        self._wake_resting(peer.identity)
+        self._resting.wake(peer.identity)
         self._doors.regulate()
         if self._life.closing:
             self._closing.left(peer)
@@ -369,7 +353,7 @@ class Population:
         lane = self._sender.find(peer.identity)
         if lane is not None and lane.owner.challenger is peer:
             lane.owner.challenger = None
-            self._rest(peer, lane.owner)  # the other end was the first to decide that the old one stays
+            self._resting.rest(peer, lane.owner)  # the other end was the first to decide that the old one stays
         if reason:
             self._events.add(HandshakeFailed(peer.address, peer.identity or None, reason, error,
                                              phase="" if self._life.closing else peer.phase,
@@ -394,7 +378,3 @@ class Population:
     def acknowledged(self) -> None:
         """Somebody has acknowledged something."""
         self._closing.finish_peers()
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)

@@ -15,7 +15,6 @@ from . import exiting
 from .accounts import Accounts
 from .choices import AckMode
 from .conversation import Conversation
-from .credit import Credit
 from .deliveries import Delivery
 from .delivery import Arrivals
 from .inbox import Batch, Inbox, ReliableBatch
@@ -49,6 +48,7 @@ class Receiver:
     def __init__(self, settings: Settings, life: Life, io: Reactor, accounts: Accounts, answers: AnswerWay) -> None:
         self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._accounts = accounts
         self._answers = answers
         self._ack_mode = settings.ack_mode
@@ -128,18 +128,15 @@ class Receiver:
 
     def _finish_batch(self, batch: Batch) -> None:
         """All of a batch has been taken. By the taker, who may be interrupted and say it twice."""
-        if isinstance(batch, ReliableBatch):
-            self._io.call(self._look_at_batch, batch)
+        if isinstance(batch, ReliableBatch) and batch.acknowledged < len(batch.message_ids):
+            self._steps.call(self._look_at_batch, batch)
         credit = batch.credit
         if credit is not None and credit.waits:
-            self._io.call(self._taken_from, credit)
-
-    def _taken_from(self, credit: Credit) -> None:
-        self._accounts.taken_from(credit)
+            self._steps.call(self._accounts.taken_from, credit)
 
     def _watch_batch(self, batch: ReliableBatch) -> None:
         """Somebody begins to take from a batch that is to be acknowledged. By the taker."""
-        self._io.call(self._look_at_batch, batch)
+        self._steps.call(self._look_at_batch, batch)
 
     def _look_at_batch(self, batch: ReliableBatch) -> None:
         """Acknowledge what has been taken, and look again soon for as long as more is."""
@@ -148,7 +145,7 @@ class Receiver:
             self._acknowledge(batch.identity, taken)
         if batch.queue and not batch.ticking:
             batch.ticking = True
-            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+            self._steps.call_later(ACK_DELAY, self._look_at_batch_again, batch)
 
     def _look_at_batch_again(self, batch: ReliableBatch) -> None:
         taken = batch.taken_ids()
@@ -159,7 +156,7 @@ class Receiver:
         if taken:
             self._acknowledge(batch.identity, taken)
         if batch.ticking and batch.queue:
-            self._io.call_later(ACK_DELAY, self._look_at_batch_again, batch)
+            self._steps.call_later(ACK_DELAY, self._look_at_batch_again, batch)
         else:
             batch.ticking = False
 
@@ -176,11 +173,9 @@ class Receiver:
 
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""
-        if self._life.closing:
-            exiting.stay_blocked()
-        self._life.check_open()
+        exiting.check_open(self._life)
         if delivery._message_id is not None and not delivery._settled:
-            self._io.call(self._settle, delivery, accept)
+            self._steps.call(self._settle, delivery, accept)
 
     def _settle(self, delivery: Delivery, accept: bool) -> None:
         """A manual acknowledgement, or a refusal; the first that is said of a delivery counts."""
@@ -205,7 +200,3 @@ class Receiver:
             taken = batch.taken_ids()
             if taken:
                 self._acknowledge(batch.identity, taken)
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)

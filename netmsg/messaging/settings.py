@@ -9,7 +9,7 @@ from ..checks import check_callable, check_count, check_enum, check_seconds, che
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
 from .snapshots import PeerInfo
 
-__all__ = ["Settings", "checked"]
+__all__ = ["Settings", "checked", "default_policy"]
 
 LONGEST_MESSAGE = 2**32 - 32
 
@@ -43,6 +43,11 @@ class Settings(NamedTuple):
     def reliable(self) -> bool:
         """Whether it sends at least once."""
         return self.delivery_guarantee is DeliveryGuarantee.AT_LEAST_ONCE
+
+
+def default_policy(send_mode: SendMode) -> OnFull:
+    """What a full queue does where nothing is said of it."""
+    return OnFull.DROP_OLDEST if send_mode is SendMode.PUBLISH else OnFull.BLOCK
 
 
 def checked(settings: Settings) -> Settings:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import ssl
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Union, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, Union, overload
 
 from ..checks import check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
 from ..deadline import Deadline
@@ -18,58 +17,38 @@ from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeou
 from ..interrupts import is_of_a_signal_handler
 from ..reactor.io_thread import IOThread, reactor_of
 from ..sockets.addresses import host_and_port, unix_path
-from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
-from ..sockets.resolving import resolve_within
 from ..speaking import wait_until_said
 from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
-from .arguments import DEFAULT_PORT, Options, check_bind, check_identity
+from .arguments import DEFAULT_PORT, Buffer, Options, check_bind, check_identity, message_of, place_of
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
 from .deliveries import Delivery
+from .dispatching import BURST
 from .engine import Engine
 from .events import Event
 from .inbox import Batch
-from .life import Life
+from .iterating import UntilClosed
 from .receipts import Receipt
-from .reconnecting import naming
-from .sending import BURST
-from .settings import Settings, checked
+from .settings import Settings, checked, default_policy
 from .snapshots import PeerInfo, SocketStats
-from .urls import Place, check_hostname, parse_url, url_of
+from .urls import check_hostname
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
     R = TypeVar("R", bound=Union[Receipt, None], default=Union[Receipt, None], covariant=True)
     """What `Søcket.send` returns: a receipt of a Søcket that sends at least once, ``None`` of another."""
-    T = TypeVar("T")
 else:
     from typing import TypeVar
 
     R = TypeVar("R", covariant=True)
-    T = TypeVar("T")
 
 __all__ = ["Socket", "Søcket"]
 
-BACKLOG = 4096
-SAID_WITHIN = 0.5
+SAID_WITHIN: Final = 0.5
 """Seconds that `close` waits for the log, so that what there was to say is said when it returns."""
-FOREVER = Deadline(None)
-Buffer = Union[bytes, bytearray, memoryview]
-
-
-class _Stream(Iterator[T], Generic[T]):
-    """Calls until the socket is closed. Unlike a generator it can go on after an interrupt."""
-
-    def __init__(self, take: Callable[[], T]) -> None:
-        self._take = take
-
-    def __next__(self) -> T:
-        try:
-            return self._take()
-        except ClosedError:
-            raise StopIteration from None
+FOREVER: Final = Deadline(None)
 
 
 def _converted(convert: Callable[[bytes], Any], batch: Batch, data: bytes) -> tuple[Any, Exception | None]:
@@ -129,7 +108,7 @@ class Søcket(Generic[R]):
     """
 
     __slots__ = ("__weakref__", "_engine", "_inbox", "_io", "_life", "_manual", "_small", "_hwm", "_router",
-                 "_max_size", "_default_linger", "_sender", "_bound_urls")
+                 "_max_size", "_default_linger", "_sender")
 
     @overload
     def __init__(self: Søcket[None], send_mode: SendMode = ...,
@@ -179,12 +158,11 @@ class Søcket(Generic[R]):
         linger: float = 5.0,
         io_thread: IOThread | None = None,
     ) -> None:
-        if on_full is None:
-            on_full = OnFull.DROP_OLDEST if send_mode is SendMode.PUBLISH else OnFull.BLOCK
         settings = checked(Settings(
             send_mode, delivery_guarantee, reconnection_delay, send_hwm, send_hwm_bytes, recv_hwm, recv_hwm_bytes,
-            on_full, max_message_size, max_connections, heartbeat_interval, heartbeat_timeout, handshake_timeout,
-            ack_mode, resend_after, max_resends, max_unacked, dedupe, on_duplicate, authorize, linger))
+            default_policy(send_mode) if on_full is None else on_full, max_message_size, max_connections,
+            heartbeat_interval, heartbeat_timeout, handshake_timeout, ack_mode, resend_after, max_resends,
+            max_unacked, dedupe, on_duplicate, authorize, linger))
         reactor = reactor_of(io_thread)
         check_not_yet("outbox", outbox)
         own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else check_identity(identity)
@@ -199,7 +177,6 @@ class Søcket(Generic[R]):
         self._small = min(engine.sender.router.large, len(DATA_HEADERS), max_message_size + 1)
         self._max_size = max_message_size
         self._default_linger = linger
-        self._bound_urls: list[str] = []
 
     # Making connections
 
@@ -219,7 +196,7 @@ class Søcket(Generic[R]):
         `ClosedError`.
         """
         deadline = Deadline(timeout)
-        place = _place(hostname, port)
+        place = place_of(hostname, port)
         if place is not None and place.path:
             return self.bind_unix(place.path, ssl_context=ssl_context, websocket_origins=websocket_origins)
         if place is not None:
@@ -230,23 +207,7 @@ class Søcket(Generic[R]):
         if hostname is not None:
             hostname = check_hostname(hostname)
         check_bind(ssl_context, websocket_origins)
-        self._life.check_open()
-        if hostname is None:
-            addresses = tcp_addresses(None, port)
-        else:
-            try:
-                addresses = resolve_within(deadline, hostname, port)
-            except socket.gaierror as error:
-                raise naming(error, hostname) from error
-        socks = listen_tcp(addresses, port, BACKLOG)
-        try:
-            while True:
-                if not socks:
-                    break
-                self._listen(socks.pop(0), ssl_context)
-        finally:
-            for sock in socks:
-                sock.close()
+        self._engine.opening.bind(hostname, port, ssl_context, deadline)
         return self
 
     def bind_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | None = None,
@@ -257,16 +218,8 @@ class Søcket(Generic[R]):
         for a path that is in use, ``NotImplementedError`` where there are no UNIX sockets, and what `bind` does.
         """
         check_bind(ssl_context, websocket_origins)
-        path = unix_path(path)
-        self._life.check_open()
-        self._listen(listen_unix(path, BACKLOG), ssl_context)
+        self._engine.opening.bind_unix(unix_path(path), ssl_context)
         return self
-
-    def _listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
-        address = self._engine.listen(sock, context)
-        if isinstance(address, str) and not address.startswith("\0"):
-            address = os.path.abspath(address)
-        self._bound_urls.append(url_of(address, tls=context is not None))
 
     def connect(self, hostname: str = "127.0.0.1", port: int = DEFAULT_PORT, *,
                 ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
@@ -284,7 +237,7 @@ class Søcket(Generic[R]):
         """
         check_seconds("connect_timeout", connect_timeout)
         check_str("hostname", hostname)
-        place = _place(hostname, port)
+        place = place_of(hostname, port)
         if place is not None and place.path:
             return self.connect_unix(place.path, ssl_context=ssl_context, server_hostname=server_hostname,
                                      connect_timeout=connect_timeout)
@@ -297,7 +250,7 @@ class Søcket(Generic[R]):
             raise ValueError("port 0 cannot be connected to")
         hostname = check_hostname(hostname)
         context, name = client_context(ssl_context, server_hostname if server_hostname is not None else hostname)
-        self._engine.connect((hostname, int(port)), context, name, connect_timeout)
+        self._engine.opening.connect((hostname, int(port)), context, name, connect_timeout)
         return self
 
     def connect_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | bool | None = None,
@@ -305,7 +258,7 @@ class Søcket(Generic[R]):
         """The same to a UNIX socket path, which has no host name: a context that checks names needs one."""
         check_seconds("connect_timeout", connect_timeout)
         context, name = client_context(ssl_context, server_hostname)
-        self._engine.connect(unix_path(path), context, name, connect_timeout)
+        self._engine.opening.connect(unix_path(path), context, name, connect_timeout)
         return self
 
     # What it is
@@ -325,7 +278,7 @@ class Søcket(Generic[R]):
     def bound_urls(self) -> list[str]:
         """The same as URLs, which `connect` takes: ``tcp://127.0.0.1:25000``, ``tls://...``, ``unix:///path``."""
         self._life.check_process()
-        return list(self._bound_urls)
+        return list(self._engine.places.bound_urls)
 
     @property
     def bound_port(self) -> int:
@@ -382,21 +335,10 @@ class Søcket(Generic[R]):
         if timeout is not None:
             check_timeout(timeout)
         if type(data) is not bytes or len(data) > self._max_size:
-            data = self._payload(data)
+            data = message_of(data, self._max_size)
         if identity is not None:
             check_identity(identity)
-        try:
-            return self._sender.send(data, identity, timeout)  # type: ignore[return-value]
-        except SendTimeoutError as error:
-            self._explain(error, identity)
-            raise
-
-    def _explain(self, error: SendTimeoutError, identity: bytes | None) -> None:
-        """Before an error of a send is raised."""
-        connected = len(self._router.ring)
-        whom = f"{connected} peer{'' if connected == 1 else 's'} connected" if identity is None else (
-            f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
-        error.args = (f"{error} ({whom}){self._engine.trouble()}",)
+        return self._sender.send(data, identity, timeout)  # type: ignore[return-value]
 
     @overload
     def send_many(self: Søcket[None], iterable: Iterable[Buffer], identity: bytes | None = None, *,
@@ -423,7 +365,7 @@ class Søcket(Generic[R]):
             raise TypeError("send_many takes an iterable of messages, not one message")
         if identity is not None:
             check_identity(identity)
-        _check_open(self._life)
+        exiting.check_open(self._life)
         receipts: list[Receipt] = []
         sent = 0
         receipt: Receipt | None
@@ -432,29 +374,14 @@ class Søcket(Generic[R]):
                 if identity is None and timeout is None:
                     receipt = self.send(data)
                 else:
-                    receipt = self._sender.send(self._payload(data), identity, deadline.remaining())
+                    receipt = self._sender.send(message_of(data, self._max_size), identity, deadline.remaining())
                 if receipt is not None:
                     receipts.append(receipt)
                 sent += 1
         except (QueueFullError, SendTimeoutError) as error:
             error.sent = sent
-            if isinstance(error, SendTimeoutError):
-                self._explain(error, identity)
             raise
         return receipts if self._sender.reliable else None
-
-    def _payload(self, data: Buffer) -> bytes:
-        """``data`` as ``bytes``: those are kept as they are, anything that may change is copied."""
-        if type(data) is not bytes:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                try:
-                    data = memoryview(data)
-                except TypeError:
-                    raise TypeError(f"a message must be bytes-like, not {type(data).__name__}") from None
-            data = bytes(data)
-        if len(data) > self._max_size:
-            raise ValueError(f"a message of {len(data)} bytes is longer than max_message_size ({self._max_size})")
-        return data
 
     def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> R:
         """`send` text as UTF-8."""
@@ -509,12 +436,17 @@ class Søcket(Generic[R]):
         """The slow way: the next batch has to be made current, or waited for."""
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        _check_open(self._life)
-        taken = self._inbox.take(FOREVER if timeout is None else Deadline(timeout))
-        if taken is None:
-            _check_open(self._life)
-            raise ClosedError("the Søcket is closed")
+        if self._life.over:
+            exiting.check_open(self._life)
+        taken = self._inbox.take(FOREVER if timeout is None else FOREVER.sooner(timeout))
+        if taken is None:  # no call but here: who is interrupted has not taken anything
+            raise self._ended()
         return taken
+
+    def _ended(self) -> ClosedError:
+        """What to raise for there being nothing more to take."""
+        exiting.check_open(self._life)
+        return ClosedError("the Søcket is closed")
 
     def recv_many(self, max_messages: int, *, timeout: float | None = None) -> list[bytes]:
         """What messages there are: at least one, waited for as by `recv`, and at most ``max_messages``."""
@@ -522,21 +454,19 @@ class Søcket(Generic[R]):
         check_count("max_messages", max_messages, 1)
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        _check_open(self._life)
+        exiting.check_open(self._life)
         taken = self._inbox.take_many(max_messages, deadline)
         if taken is None:
-            _check_open(self._life)
-            raise ClosedError("the Søcket is closed")
+            raise self._ended()
         return taken
 
     def recv_delivery(self, *, timeout: float | None = None) -> Delivery:
         """The next message with its sender and the means to acknowledge it; otherwise like `recv`."""
         deadline = Deadline(timeout)
-        _check_open(self._life)
+        exiting.check_open(self._life)
         delivery = self._inbox.take_as(self._delivery, deadline)
         if delivery is None:
-            _check_open(self._life)
-            raise ClosedError("the Søcket is closed")
+            raise self._ended()
         return delivery
 
     def _delivery(self, batch: Batch, message: Any) -> Delivery:
@@ -562,11 +492,10 @@ class Søcket(Generic[R]):
         deadline = Deadline(timeout)
         if self._manual:
             raise LocalProtocolError("with AckMode.MANUAL messages are received by recv_delivery()")
-        _check_open(self._life)
+        exiting.check_open(self._life)
         converted = self._inbox.take_as(partial(_converted, convert), deadline)
         if converted is None:
-            _check_open(self._life)
-            raise ClosedError("the Søcket is closed")
+            raise self._ended()
         value, error = converted
         if error is not None:
             try:
@@ -577,21 +506,21 @@ class Søcket(Generic[R]):
 
     def messages(self) -> Iterator[bytes]:
         """Iterate over the messages as `recv` returns them, until the socket is closed."""
-        return _Stream(self.recv)
+        return UntilClosed(self.recv)
 
     __iter__ = messages
 
     def identity_messages(self) -> Iterator[tuple[bytes, bytes]]:
         """The same with `recv_identity`."""
-        return _Stream(self.recv_identity)
+        return UntilClosed(self.recv_identity)
 
     def json_messages(self, **options: Any) -> Iterator[Any]:
         """The same with `recv_json`: a message that is no JSON raises, and the iterator can be asked for the next."""
-        return _Stream(partial(self.recv_json, **options))
+        return UntilClosed(partial(self.recv_json, **options))
 
     def deliveries(self) -> Iterator[Delivery]:
         """The same with `recv_delivery`."""
-        return _Stream(self.recv_delivery)
+        return UntilClosed(self.recv_delivery)
 
     def fileno(self) -> int:
         """A descriptor for ``selectors``, ``select`` and ``poll``: readable while a message waits, and when the socket
@@ -612,7 +541,7 @@ class Søcket(Generic[R]):
         """
         deadline = Deadline(timeout)
         check_count("n", n, 0)
-        _check_open(self._life)
+        exiting.check_open(self._life)
         try:
             there = self._engine.wait_for_peers(n, deadline)
         except ClosedError:
@@ -674,22 +603,3 @@ class Søcket(Generic[R]):
 
 
 Socket = Søcket
-
-
-def _check_open(life: Life) -> None:
-    """Raises `ForkedError`, `ClosedError`. No lock may be held: at exit, daemonic threads stay here."""
-    if life.closing:
-        exiting.stay_blocked()
-    life.check_open()
-
-
-def _place(hostname: str | None, port: int) -> Place | None:
-    """What ``hostname`` says if it is a URL, beside which there may be no port."""
-    if hostname is None:
-        return None
-    if not isinstance(hostname, str):
-        raise TypeError(f"hostname must be a str or None, not {type(hostname).__name__}")
-    place = parse_url(hostname)
-    if place is not None and port is not DEFAULT_PORT:
-        raise ValueError(f"{hostname!r} is a URL, which says where already: leave out port {port!r}")
-    return place

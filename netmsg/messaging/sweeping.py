@@ -26,6 +26,7 @@ class Sweep:
     def __init__(self, settings: Settings, life: Life, io: Reactor, connections: Connections, sender: Sender) -> None:
         self._life = life
         self._io = io
+        self._steps = io.scope(life.crash)
         self._connections = connections
         self._sender = sender
         self._heartbeat_interval = settings.heartbeat_interval
@@ -39,7 +40,7 @@ class Sweep:
         if not self._going_on:
             self._going_on = True
             self._last = time.monotonic()
-            self._io.call_later(self._every, self._look)
+            self._steps.call_later(self._every, self._look)
 
     def _look(self) -> None:
         if not self._connections.open or self._life.closed:
@@ -48,7 +49,7 @@ class Sweep:
         now = time.monotonic()
         late = now - self._last > self._every + self._heartbeat_interval
         self._last = now
-        self._io.call_later(self._every, self._look)
+        self._steps.call_later(self._every, self._look)
         each(self._connections.open, lambda peer: self._look_at(peer, now, late))
 
     def _look_at(self, peer: Peer, now: float, late: bool) -> None:
@@ -72,7 +73,3 @@ class Sweep:
             self._io.work.add(peer)
         if self._sender.reliable:
             self._sender.resend(peer, now)
-
-    def _crashed(self, error: Exception) -> None:
-        """A step on the network thread failed."""
-        self._life.on_crash(error)

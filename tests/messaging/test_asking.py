@@ -204,9 +204,27 @@ def test_one_of_whom_nothing_can_be_said_does_not_keep_others_from_being_asked_a
     assert two.verdicts == [(True, None)]
 
 
-def test_a_step_of_its_own_that_fails_is_the_whole_søckets(desk: Desk) -> None:
+def test_a_step_of_its_own_that_fails_is_the_whole_søckets(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(newcomer: Newcomer) -> Any:
+        raise error
+
     crashes: list[BaseException] = []
     desk.life.on_crash = crashes.append
-    error = ArithmeticError("a step")
-    desk.asking._crashed(error)
-    assert crashes == [error]
+    error = ArithmeticError("on looking")
+    one, _ = desk.add("one", "two")
+    monkeypatch.setattr(Newcomer, "info", fail)
+    desk.answer()
+    assert crashes == [error] and one.verdicts == [(True, None)]
+
+
+def test_a_step_of_the_newcomers_is_its_own(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(newcomer: Newcomer, verdict: bool, error: BaseException | None) -> None:
+        raise ArithmeticError("on coming in")
+
+    crashes: list[BaseException] = []
+    desk.life.on_crash = crashes.append
+    desk.add("one")
+    monkeypatch.setattr(Newcomer, "judged", fail)
+    with pytest.raises(ArithmeticError):
+        desk.answer()
+    assert crashes == []

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.servers import said
 from support.stand_ins import Loop, ScriptedSocket, settings
 
 from netmsg.messaging import population as population_module
@@ -809,9 +810,14 @@ def test_what_has_been_sent_and_acknowledged_is_told_to_closing(scene: Scene) ->
     assert scene.closing.done == [("finish", peer), "finish all"]
 
 
-def test_a_step_that_fails_is_the_end_of_the_søcket(scene: Scene) -> None:
+def test_a_step_that_fails_is_the_end_of_the_søcket(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> bool:
+        raise error
+
     crashes: list[BaseException] = []
     scene.life.on_crash = crashes.append
     error = ArithmeticError()
-    scene.population._crashed(error)
+    scene.doors.regulate = fail  # type: ignore[method-assign]
+    scene.dials()
     assert crashes == [error]
+    said(caplog)

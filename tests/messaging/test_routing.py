@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.lanes import addressed, joined, lane, take
+from support.routers import (
+    joining, message, message_id, messages, place, publisher, reliable, reliable_message, reliable_messages, roundrobin,
+)
 
-from netmsg import SendMode
 from netmsg.messaging.kept import Kept, Limits
 from netmsg.messaging.lane import Lane
-from netmsg.messaging.routing import Placed, Router
-from netmsg.wire.envelope import data_frame, reliable_frame
-from netmsg.wire.messages import Kind, Queued, frame_size
+from netmsg.messaging.routing import Placed
+from netmsg.wire.envelope import data_frame
+from netmsg.wire.messages import Kind
 
-MANY = Limits(1000, 1 << 30)
 WAITING = Placed.WAITING
-
-
-def message(number: int) -> Queued:
-    return data_frame(b"%d" % number)
-
-
-def messages(*numbers: int) -> list[Queued]:
-    return [message(number) for number in numbers]
-
-
-def message_id(number: int) -> bytes:
-    return number.to_bytes(16, "big")
-
-
-@cache
-def reliable_message(number: int, size: int = 0, large: int = 1000) -> Queued:
-    """An at-least-once message; kept in two, and counted in bytes, from ``large`` bytes of payload on."""
-    return reliable_frame(message_id(number), bytes(size), large)
-
-
-def reliable_messages(*numbers: int) -> list[Queued]:
-    return [reliable_message(number) for number in numbers]
-
-
-def roundrobin(limits: Limits = MANY) -> Router:
-    return Router(SendMode.ROUNDROBIN, limits)
-
-
-def reliable(limits: Limits = MANY) -> Router:
-    return Router(SendMode.ROUNDROBIN, limits, reliable=True)
-
-
-def publisher(limits: Limits = MANY) -> Router:
-    return Router(SendMode.PUBLISH, limits)
-
-
-def joining(router: Router, *identities: bytes, window: int = 1000) -> list[Lane]:
-    lanes = [lane(identity, window=window) for identity in identities]
-    for joined_lane in lanes:
-        router.join(joined_lane)
-    return lanes
-
-
-def place(router: Router, *frames: Queued, identity: bytes | None = None) -> list[Placed]:
-    return [router.place(frame, identity)[0] for frame in frames]
 
 
 # Peers
@@ -632,8 +587,8 @@ def test_a_forgotten_message_makes_room_and_is_not_given_back() -> None:
     router = reliable()
     (a,) = joining(router, b"a", window=1)
     place(router, reliable_message(0))
-    assert router.forget(a, message_id(0)) == reliable_message(0)
-    assert router.forget(a, message_id(0)) is None
+    assert a.forget(message_id(0)) == reliable_message(0)
+    assert a.forget(message_id(0)) is None
     assert router.has_room(a)
     router.leave(a)
     assert router.unplaced == 0
@@ -776,105 +731,7 @@ def test_messages_published_before_any_peer_go_to_the_first() -> None:
     assert a.queue == messages(1, 2) and b.queue == []
 
 
-# Full queues
-
-
-def test_a_message_takes_the_place_of_the_oldest_where_it_would_go() -> None:
-    router = roundrobin(Limits(1, 1 << 20))
-    a, b = joining(router, b"a", b"b")
-    place(router, *messages(0, 1))
-    assert router.squeeze_in(message(2)) == ((a,), [(message(0), b"a")], False)
-    assert a.queue == messages(2) and b.queue == messages(1)
-    assert router.squeeze_in(message(3)) == ((b,), [(message(1), b"b")], False)
-    assert router.squeeze_in(message(4)) == ((a,), [(message(2), b"a")], False)
-
-
-def test_a_message_by_identity_takes_the_place_of_the_oldest_for_that_peer() -> None:
-    router = roundrobin(Limits(1, 1 << 20))
-    a, b = joining(router, b"a", b"b")
-    place(router, *messages(0, 1))
-    assert router.squeeze_in(addressed(message(2)), b"b") == ((b,), [(message(1), b"b")], False)
-    assert a.queue == messages(0) and b.queue == [addressed(message(2))]
-    assert router.squeeze_in(addressed(message(3)), b"nobody").refused
-
-
-def test_without_a_peer_the_oldest_of_those_that_wait_makes_room() -> None:
-    router = roundrobin(Limits(2, 1 << 20))
-    place(router, *messages(0, 1))
-    assert router.squeeze_in(message(2)) == ((), [(message(0), None)], False)
-    assert list(router.waiting) == messages(1, 2)
-
-
-def test_what_a_peer_left_behind_makes_room_one_for_one_and_no_queue_is_emptied_for_it() -> None:
-    router = roundrobin(Limits(3, 1 << 20))
-    a, b = joining(router, b"a", b"b")
-    place(router, *messages(0, 1, 2, 3, 4, 5))
-    router.leave(a)
-    for number in (6, 7):
-        assert place(router, message(number)) == [Placed.FULL]
-        assert len(router.squeeze_in(message(number)).dropped) == 1
-    assert b.queue == messages(1, 3, 5)
-    assert list(router.waiting) == messages(4, 6, 7)
-
-
-@pytest.mark.parametrize("mode, peers", [(SendMode.ROUNDROBIN, 0), (SendMode.ROUNDROBIN, 1), (SendMode.PUBLISH, 2)])
-def test_large_messages_in_the_place_of_small_ones_keep_the_mark_in_bytes(mode: SendMode, peers: int) -> None:
-    router = Router(mode, Limits(100, 10_000))
-    lanes = joining(router, *(b"%d" % number for number in range(peers)))
-    place(router, *messages(*range(100)))
-    for number in range(1000):
-        frame = data_frame(bytes(1000 + number), router.large)
-        if place(router, frame) == [Placed.FULL]:
-            assert not router.squeeze_in(frame).refused
-        for queue in [peer.queue for peer in lanes] or [list(router.waiting)]:
-            assert sum(frame_size(kept) for kept in queue if isinstance(kept, tuple)) < 10_000 + 2100
-
-
-def test_what_is_being_written_is_not_dropped_for_a_newer_message() -> None:
-    router = roundrobin(Limits(2, 1 << 20))
-    (a,) = joining(router, b"a")
-    place(router, *messages(0, 1))
-    a.begin_write()
-    assert router.squeeze_in(message(2)) == ((), [(message(2), None)], True)
-    assert a.queue == messages(0, 1)
-
-
-def test_at_least_once_the_oldest_dropped_is_one_that_no_peer_was_given() -> None:
-    router = reliable(Limits(2, 1 << 20))
-    (a,) = joining(router, b"a", window=1)
-    place(router, *reliable_messages(0, 1, 2))
-    assert router.squeeze_in(reliable_message(3)) == ((), [(reliable_message(1), None)], False)
-    assert list(a.unacked) == [message_id(0)]
-    assert list(router.waiting) == reliable_messages(2, 3)
-
-
-def test_at_least_once_the_oldest_parked_message_of_an_identity_is_dropped() -> None:
-    router = reliable(Limits(2, 1000))
-    first = addressed(reliable_message(0, 2000, router.large))
-    place(router, first, identity=b"a")
-    assert router.squeeze_in(addressed(reliable_message(1)), b"b").dropped == []
-    assert router.squeeze_in(addressed(reliable_message(2)), b"a").dropped == [(first, b"a")]
-    assert router.unplaced == 2
-
-
-def test_where_many_are_away_the_oldest_goes_of_whom_most_is_kept_for() -> None:
-    router = reliable(Limits(3, 1 << 20))
-    for number in range(30):
-        place(router, addressed(reliable_message(number)), identity=b"%d" % max(0, number - 2))
-    assert router.parked.of(b"0") is not None and router.parked.count == 30
-    squeezed = router.squeeze_in(addressed(reliable_message(100)), b"somebody else")
-    assert squeezed.dropped == [(addressed(reliable_message(0)), b"0")] and not squeezed.refused
-
-
-def test_a_publication_takes_the_place_of_the_oldest_with_those_peers_that_are_full() -> None:
-    router = publisher(Limits(2, 1 << 20))
-    a, b, c = joining(router, b"a", b"b", b"c")
-    a.queue += messages(0, 1)
-    c.queue += messages(2, 3)
-    c.begin_write()
-    squeezed = router.squeeze_in(message(4))
-    assert squeezed.dropped == [(message(0), b"a"), (message(4), b"c")] and not squeezed.refused
-    assert (a.queue, b.queue, c.queue) == (messages(1, 4), messages(4), messages(2, 3))
+# Copies for those that are away
 
 
 def test_others_may_look_how_much_waits_while_peers_come_and_go() -> None:
@@ -904,18 +761,6 @@ def test_copies_for_a_peer_that_is_away_count_against_the_mark_of_what_waits_for
             published += 1
         router.leave(there)
     assert router.unplaced == published == 3
-
-
-def test_the_oldest_copy_for_a_peer_that_is_away_makes_room() -> None:
-    router = publisher(Limits(2, 1 << 20))
-    there = lane(b"a", dialled="there")
-    router.join(there)
-    place(router, *messages(0, 1))
-    router.leave(there)
-    assert place(router, message(2)) == [Placed.FULL]
-    assert router.squeeze_in(message(2)).dropped == [(message(0), None)]
-    router.join(again := lane(b"a", dialled="there"))
-    assert again.queue == messages(1, 2)
 
 
 # Another connection of the same peer

@@ -15,7 +15,7 @@ from support.pairs import TIMEOUT, Background, until, wait_for_event
 from support.wire_peer import ACK, DATA, DATA_REQ, dial, frame
 
 from netmsg import AckMode, Disconnected, IOThread, SendMode, SendTimeoutError, Søcket
-from netmsg.messaging.sending import BURST
+from netmsg.messaging.dispatching import BURST
 from netmsg.reactor.accepting import ACCEPTS_A_ROUND, Acceptor
 from netmsg.reactor.io_thread import reactor_of
 

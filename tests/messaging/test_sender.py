@@ -7,21 +7,21 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from support.servers import said
 from support.stand_ins import HandWaiters, Loop, settings
 
 from netmsg.errors import (
     ClosedError, ForkedError, LocalProtocolError, QueueFullError, SendTimeoutError, UndeliveredError,
 )
-from netmsg.messaging import connections, sending
+from netmsg.messaging import acknowledgements, connections, dispatching, overflow, room, sending
 from netmsg.messaging.choices import DeliveryGuarantee, OnFull, SendMode
 from netmsg.messaging.connections import Connections
+from netmsg.messaging.dispatching import BURST
 from netmsg.messaging.events import Dropped, Event, EventQueue, Full, Undelivered
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
 from netmsg.messaging.losses import Losses
 from netmsg.messaging.receipts import Receipt
-from netmsg.messaging.sending import BURST, Sender
+from netmsg.messaging.sending import Sender
 from netmsg.wire.envelope import data_frame, payload_of
 from netmsg.wire.messages import Capabilities, Kind
 from netmsg.wire.session import Liveness
@@ -45,8 +45,6 @@ class Peer:
         self.following = False
         self.bursts = 0
         self.fails = False
-        self.worked = 0
-        self.crashes: list[Exception] = []
         self.resumed = 0
         self.closed: list[str] = []
         self.announced_interval = 5.0
@@ -77,11 +75,7 @@ class Peer:
     def bursting(self) -> bool:
         return False
 
-    def _crashed(self, error: Exception) -> None:
-        self.crashes.append(error)
-
     def on_work(self) -> None:
-        self.worked += 1
         if self.fails:
             raise ArithmeticError("on writing")
         if not self.blocked:
@@ -165,14 +159,16 @@ def numbered(*numbers: int) -> list[bytes]:
 
 @pytest.fixture
 def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
-    monkeypatch.setattr(sending, "Waiters", HandWaiters)
-    monkeypatch.setattr(connections, "Waiters", HandWaiters)
-    monkeypatch.setattr(sending, "aside", lambda step: step())
+    for module in (acknowledgements, connections, room):
+        monkeypatch.setattr(module, "Waiters", HandWaiters)
+    for module in (overflow, sending):
+        monkeypatch.setattr(module, "aside", lambda step: step())
     monkeypatch.setattr(HandWaiters, "meanwhile", HandWaiters.meanwhile)
 
     def make(**changes: Any) -> Scene:
         scene = Scene(**changes)
-        monkeypatch.setattr(sending, "time", scene.loop)
+        for module in (acknowledgements, dispatching):
+            monkeypatch.setattr(module, "time", scene.loop)
         return scene
 
     return make
@@ -444,7 +440,7 @@ def test_drop_oldest_at_least_once_where_there_has_come_room_drops_none(
         scene.joins(A)
         step()
 
-    monkeypatch.setattr(sending, "aside", come_first)
+    monkeypatch.setattr(overflow, "aside", come_first)
     receipts += scene.send(b"2")
     assert not any(receipt.failed for receipt in receipts) and scene.dropped == []
 
@@ -458,7 +454,7 @@ def test_drop_oldest_at_least_once_does_nothing_when_it_closes_meanwhile(
         scene.close()
         step()
 
-    monkeypatch.setattr(sending, "aside", close_first)
+    monkeypatch.setattr(overflow, "aside", close_first)
     with pytest.raises(ClosedError):
         scene.send(b"2")
     assert not any(receipt.failed for receipt in receipts)
@@ -545,7 +541,7 @@ def test_block_to_the_end_of_the_time(scenes: Callable[..., Scene]) -> None:
     scene, a = full(scenes, OnFull.BLOCK)
     with pytest.raises(SendTimeoutError):
         scene.send(b"3")
-    assert a.queued == numbered(0, 1, 2) and scene.sender.ack_waiters == 0
+    assert a.queued == numbered(0, 1, 2) and not scene.sender.expects_acknowledgements(a)
 
 
 def test_block_until_it_is_closed(scenes: Callable[..., Scene]) -> None:
@@ -768,7 +764,8 @@ def test_a_receipt_is_waited_for(reliable: Scene) -> None:
         receipt.wait(timeout=0)
     reliable.meanwhile(lambda: reliable.acknowledges(a, receipt))
     receipt.wait(timeout=1)
-    assert reliable.sender.ack_waiters == 0
+    reliable.send(b"1")
+    assert not reliable.sender.expects_acknowledgements(a), "nobody waits any more"
 
 
 def test_whoever_waits_has_paused_peers_read_past_the_marks(reliable: Scene) -> None:
@@ -791,13 +788,19 @@ def test_whoever_waits_has_paused_peers_read_past_the_marks(reliable: Scene) -> 
 @pytest.mark.parametrize("which", ["retired", "following"])
 def test_acknowledgements_may_be_expected_on_another_connection_to_the_same_peer(reliable: Scene, which: str) -> None:
     reliable.joins(A)
-    reliable.send(b"0")
+    (receipt,) = reliable.send(b"0")
     other: Any = Peer(A)
-    setattr(other, which, "yes")
-    reliable.sender.ack_waiters += 1
-    assert reliable.sender.expects_acknowledgements(other)
-    setattr(other, which, "")
-    assert not reliable.sender.expects_acknowledgements(other)
+    expected: list[bool] = []
+
+    def look() -> None:
+        for value in ("yes", ""):
+            setattr(other, which, value)
+            expected.append(reliable.sender.expects_acknowledgements(other))
+
+    reliable.meanwhile(look)
+    with pytest.raises(TimeoutError):
+        receipt.wait(timeout=1)
+    assert expected == [True, False]
 
 
 def test_what_is_given_up_is_told_to_whoever_waits(scenes: Callable[..., Scene]) -> None:
@@ -904,38 +907,6 @@ def test_where_nothing_is_left_nothing_is_told(scene: Scene) -> None:
     scene.send(b"0")
     a.takes()
     assert scene.sender.take_all([a]) == 0 and scene.dropped == []
-
-
-def test_writing_that_fails_is_the_end_of_that_peer_and_of_nobody_else(publishing: Scene,
-                                                                       caplog: pytest.LogCaptureFixture) -> None:
-    a, b = publishing.joins(A), publishing.joins(B)
-    publishing.send(b"0")
-    a.fails = True
-    publishing.loop.settle()
-    assert [type(error) for error in a.crashes] == [ArithmeticError]
-    assert b.taken == [b"0"] and not publishing.crashes
-    said(caplog)
-
-
-# While it closes
-
-@pytest.mark.parametrize("mode", SendMode)
-def test_whoever_has_written_by_itself_says_so_to_who_waits_for_the_end(scenes: Callable[..., Scene],
-                                                                        mode: SendMode) -> None:
-    scene = scenes(send_mode=mode)
-    a = scene.joins(A, direct=True)
-    write_burst = a.write_burst
-
-    def meanwhile() -> None:
-        write_burst()
-        scene.life.begin_closing()
-
-    a.write_burst = meanwhile
-    scene.send(b"1")
-    assert a.taken == [b"1"]
-    before = a.worked
-    scene.loop.settle()
-    assert a.worked == before + 1
 
 
 def test_what_comes_behind_the_end_is_counted(scene: Scene) -> None:

@@ -99,6 +99,9 @@ class Loop:
         self.timers.sort(key=lambda timer: timer.at)
         return timer
 
+    def scope(self, on_crash: Callable[[Exception], None]) -> LoopScope:
+        return LoopScope(self, on_crash)
+
     def monotonic(self) -> float:
         return self.now
 
@@ -122,3 +125,23 @@ class Loop:
         while self.timers and self.timers[0].at <= until:
             self.run_timer()
         self.now = until
+
+
+class LoopScope:
+    """In place of a `Scope` of one."""
+
+    def __init__(self, loop: Loop, on_crash: Callable[[Exception], None]) -> None:
+        self._loop = loop
+        self._on_crash = on_crash
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._loop.call(self._try, function, *arguments)
+
+    def call_later(self, delay: float, function: Callable[..., None], *arguments: Any) -> Timer:
+        return self._loop.call_later(delay, self._try, function, *arguments)
+
+    def _try(self, function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._on_crash(error)

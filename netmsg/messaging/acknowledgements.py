@@ -1,0 +1,135 @@
+"""At least once, on the sending side: receipts and those who wait for them, what is sent again, what is given up on."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ..deadline import Deadline
+from ..reactor.reactor import Reactor
+from ..waiting import Waiters
+from ..wire.messages import message_id_of
+from . import exiting
+from .connections import Connections
+from .delivery import Ledger
+from .events import EventQueue, Undelivered
+from .lane import Lane
+from .life import Life
+from .losses import Losses
+from .receipts import Receipt
+from .routing import Router
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .peers import Peer
+
+__all__ = ["Acknowledgements"]
+
+
+class Acknowledgements:
+    """Those that are still to come. The `ledger` is guarded by the lock of the router, as what is marked so."""
+
+    def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
+                 connections: Connections, router: Router, trouble: Callable[[], str]) -> None:
+        self.ledger: Ledger[Receipt] = Ledger(secrets.token_bytes(8), settings.resend_after, settings.max_resends,
+                                              random.random)
+        self.awaited = 0
+        """How many threads wait for acknowledgements, which stand behind data in the network."""
+        self.trouble = trouble
+        """What is wrong with the endpoints, for the text of an error."""
+        self._life = life
+        self._steps = io.scope(life.crash)
+        self._events = events
+        self._losses = losses
+        self._connections = connections
+        self._router = router
+        self._in_vain = f"not acknowledged after {settings.max_resends} resends"
+        self._waiters = Waiters()
+
+    # Waiting for them
+
+    def is_outstanding(self, message_id: bytes) -> bool:
+        """Whether a message is neither acknowledged nor given up on."""
+        return message_id in self.ledger.outstanding
+
+    def wait_for_receipt(self, receipt: Receipt, deadline: Deadline) -> bool:
+        """Wait until the message is acknowledged or given up on; false at the deadline."""
+        self._life.check_process()
+        if receipt._settled:
+            return True
+        try:
+            self.awaited += 1
+            self.read_on()
+            settled = self._waiters.wait(lambda: receipt._settled, deadline)
+        finally:
+            self.awaited -= 1
+        if receipt.failed:
+            exiting.stay_blocked()
+        return settled
+
+    def wake_all(self) -> None:
+        """Some have come, or never will. Takes no lock."""
+        if self._waiters.waiting:
+            self._waiters.notify_all()
+
+    def read_on(self) -> None:
+        """Somebody begins to wait: read past the marks, see `Peer.room`. From any thread."""
+        self._steps.call(self._read_past_marks)
+
+    # The network thread
+
+    def _read_past_marks(self) -> None:
+        for peer in tuple(self._connections.open):
+            if peer.paused and self._waits_for(peer):
+                peer.resume_safely()
+
+    def expects(self, peer: Peer) -> bool:
+        """Whether somebody waits for acknowledgements that come by this connection."""
+        return bool(self.awaited) and self._waits_for(peer)
+
+    def _waits_for(self, peer: Peer) -> bool:
+        """Whether acknowledgements are expected on this connection, or on one that is read behind it."""
+        if peer.lane.unacked:
+            return True
+        lane = self._router.find(peer.identity) if peer.retired or peer.following else None
+        return lane is not None and bool(lane.unacked)
+
+    # Sending again
+
+    def send_due(self, lane: Lane, now: float) -> tuple[list[Lane], list[bytes]]:
+        """Queue once more what has been unacknowledged for too long: the lanes that have got something to send, and
+        the ids of what is given up on instead, to be told of. Under the lock."""
+        due = self.ledger.due(lane, now)
+        if not due:
+            return [], []
+        for message in due:
+            if message.give_up:
+                self._give_up(lane, message.message_id)
+            else:
+                lane.send_again(message.message_id)
+        return [lane, *self._router.refill(lane)], [message.message_id for message in due if message.give_up]
+
+    def count_resends(self, lane: Lane) -> list[bytes]:
+        """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up
+        what has been sent as often as it may, to be told of. Under the lock."""
+        now = time.monotonic()
+        queued = set(map(message_id_of, lane.queue))
+        hopeless = [message_id for message_id in lane.unacked
+                    if message_id not in queued and not self.ledger.may_resend(message_id, now)]
+        for message_id in hopeless:
+            self._give_up(lane, message_id)
+        return hopeless
+
+    def _give_up(self, lane: Lane, message_id: bytes) -> None:
+        lane.forget(message_id)
+        self.ledger.give_up(message_id, self._in_vain)
+
+    def tell_given_up(self, peer: Peer, message_ids: Iterable[bytes]) -> None:
+        """These have been sent as often as they may, in vain."""
+        for message_id in message_ids:
+            self._losses.undelivered += 1
+            self._waiters.notify_all()
+            self._events.add(Undelivered(peer.address, peer.identity, self._in_vain, message_id=message_id))

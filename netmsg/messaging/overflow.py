@@ -1,0 +1,197 @@
+"""What becomes of a message for which there is no room: the policies of `OnFull`, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Final, NamedTuple, Protocol
+
+from ..aside import aside
+from ..deadline import Deadline
+from ..errors import QueueFullError, SendTimeoutError
+from ..wire.messages import Queued, message_id_of
+from .acknowledgements import Acknowledgements
+from .choices import OnFull, SendMode
+from .lane import Lane
+from .life import Life
+from .receipts import Receipt
+from .room import QUEUE_IS_FULL, Room
+from .routing import Placed, Router
+from .settings import Settings
+from .squeezing import Squeezed, squeeze_in
+
+__all__ = ["Overflow", "Sending", "Settled"]
+
+QUEUE_WAS_FULL: Final = "the send queue was full"
+STUCK_LOOK: Final = 0.25
+"""Seconds between two looks at whether a full peer takes anything, where `OnFull.DISCONNECT` asks."""
+STUCK_MARGIN: Final = 1.0
+"""Seconds, over the interval of heartbeats, in which one that keeps up takes something."""
+
+
+class Settled(NamedTuple):
+    """A message that need not be tried again."""
+
+    receipt: Receipt | None
+    lanes: Iterable[Lane]
+    """Lanes that have got something to send."""
+
+
+class Sending(Protocol):
+    """What a policy asks of those for whom it decides."""
+
+    def message(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Queued]:
+        """``data`` as it is queued. Under the lock."""
+
+    def dropped(self, reason: str, count: int, identity: bytes | None) -> None:
+        """Count so many messages as lost."""
+
+    def disconnect(self, lanes: list[Lane], deadline: Deadline) -> bool:
+        """Close these connections, and wait until they are; false if there was no time for that."""
+
+
+class Overflow:
+    """Asked by any thread whose message has found no room. ``route`` guards the router."""
+
+    def __init__(self, settings: Settings, life: Life, route: AbstractContextManager[Any], router: Router, room: Room,
+                 acks: Acknowledgements, sending: Sending, now: Callable[[], float]) -> None:
+        self._policy = settings.on_full
+        self._patience = (settings.heartbeat_interval + STUCK_MARGIN
+                          + (settings.resend_after if settings.reliable else 0.0))
+        self._life = life
+        self._route = route
+        self._router = router
+        self._room = room
+        self._acks = acks
+        self._sending = sending
+        self._now = now
+
+    def cope(self, data: bytes, receipt: Receipt | None, identity: bytes | None, deadline: Deadline) -> Settled | None:
+        """Make room, wait for some (``None``: it is to be tried again), or settle the matter without."""
+        policy = self._policy
+        if policy is OnFull.DROP_OLDEST:
+            return self._drop_oldest(data, identity)
+        self._room.lacking(identity)
+        if policy is OnFull.RAISE:
+            raise QueueFullError(QUEUE_IS_FULL)
+        if policy is OnFull.DROP_NEWEST:
+            return self._drop_newest(data, receipt, identity)
+        if policy is OnFull.DISCONNECT:
+            if self._is_published(identity):
+                return self._publish_or_disconnect(data, deadline)
+            return self._disconnect_or_drop(data, receipt, identity, deadline)
+        self._room.wait(identity, deadline)
+        return None
+
+    def _is_published(self, identity: bytes | None) -> bool:
+        return identity is None and self._router.mode is SendMode.PUBLISH and bool(self._router.ring)
+
+    # Drop the oldest. At most once `Sender.send` does so at once, without letting go of the lock.
+
+    def _drop_oldest(self, data: bytes, identity: bytes | None) -> Settled | None:
+        """At least once a receipt has to be told, where no interrupt can come, which would have the oldest forgotten by
+        the one and not by the other."""
+        outcome: list[Settled] = []
+        aside(lambda: self._squeeze_in(data, identity, outcome))
+        return outcome[0] if outcome else None
+
+    def _squeeze_in(self, data: bytes, identity: bytes | None, outcome: list[Settled]) -> None:
+        """Nothing once the Søcket closes."""
+        outstanding = self._acks.ledger.outstanding
+        with self._route:
+            if self._life.over:
+                return
+            receipt, message = self._sending.message(data, identity)
+            assert receipt is not None
+            placed, lanes = self._router.place(message, identity)
+            if placed is not Placed.FULL:
+                outstanding[receipt.message_id] = receipt
+                outcome.append(Settled(receipt, lanes))
+                return
+            squeezed = squeeze_in(self._router, message, identity)
+            if squeezed.refused:
+                receipt._fail(QUEUE_WAS_FULL)
+            else:
+                outstanding[receipt.message_id] = receipt
+                for dropped, _ in squeezed.dropped:
+                    self._acks.ledger.give_up(message_id_of(dropped), "dropped: the send queue was full")
+            outcome.append(Settled(receipt, squeezed.lanes))
+        self.tell(squeezed)
+        self._acks.wake_all()
+
+    def tell(self, squeezed: Squeezed) -> None:
+        """What has gone for the sake of what came."""
+        self._room.lacking(None)
+        for _, peer in squeezed.dropped:
+            self._sending.dropped("send queue full", 1, peer)
+
+    # Drop the newest
+
+    def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> Settled:
+        if receipt is not None:
+            receipt._fail(QUEUE_WAS_FULL)
+        elif self._is_published(identity):
+            return self._publish_to_others(data)
+        self._sending.dropped("send queue full", 1, identity)
+        return Settled(receipt, ())
+
+    def _publish_to_others(self, data: bytes) -> Settled:
+        router = self._router
+        with self._route:
+            full = set(router.full_lanes())
+            others = [lane for lane in router.ring if lane not in full]
+            router.publish(self._sending.message(data, None)[1], others)
+        for lane in full:
+            self._sending.dropped("send queue full", 1, lane.identity)
+        return Settled(None, others)
+
+    # Disconnect
+
+    def _publish_or_disconnect(self, data: bytes, deadline: Deadline) -> Settled | None:
+        """Disconnect those that do not keep up. Where there are only such as have not been sent yet what was kept for
+        them, publish past the mark: they have had no chance to take it."""
+        router = self._router
+        with self._route:
+            behind = router.lanes_behind()
+            if router.ring and not behind:
+                router.publish(self._sending.message(data, None)[1], router.ring)
+                return Settled(None, router.ring)
+        self._disconnect(behind, None, deadline)
+        return None
+
+    def _disconnect_or_drop(self, data: bytes, receipt: Receipt | None, identity: bytes | None,
+                            deadline: Deadline) -> Settled | None:
+        """There may soon be room, for the others do keep up: then nobody has to go, and otherwise one who has taken
+        nothing for too long."""
+        with self._route:
+            full = self._router.full_lanes(identity)
+            self._stuck(full)  # from now on
+        if not full:
+            return self._drop_newest(data, receipt, identity)
+        try:
+            self._room.wait(identity, deadline.sooner(STUCK_LOOK))
+        except SendTimeoutError:
+            with self._route:
+                stuck = self._stuck(full)
+            if stuck:
+                self._disconnect(stuck[:1], identity, deadline)
+            elif deadline.expired:
+                raise
+        return None
+
+    def _stuck(self, lanes: list[Lane]) -> list[Lane]:
+        """Those that have made no progress for too long since they were first seen to be full. Under ``route``."""
+        now = self._now()
+        reliable = self._router.reliable
+        stuck = []
+        for lane in lanes:
+            progress = lane.acknowledged if reliable else lane.taken_bytes
+            if progress != lane.progress:
+                lane.progress, lane.progress_at = progress, now
+            elif now - lane.progress_at >= self._patience and not lane.dead and (reliable or lane.owner.blocked):
+                stuck.append(lane)
+        return stuck
+
+    def _disconnect(self, lanes: list[Lane], identity: bytes | None, deadline: Deadline) -> None:
+        if not self._sending.disconnect(lanes, deadline):
+            raise self._room.too_late("the send ran out of time", identity)

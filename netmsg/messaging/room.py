@@ -1,0 +1,119 @@
+"""Room in the queues of a Søcket that sends: who waits for it, and when they are woken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from ..deadline import Deadline
+from ..errors import LocalProtocolError, SendTimeoutError
+from ..reactor.reactor import Reactor
+from ..waiting import Waiters
+from . import exiting
+from .acknowledgements import Acknowledgements
+from .choices import SendMode
+from .events import EventQueue, Full
+from .life import Life
+from .routing import Router
+
+if TYPE_CHECKING:
+    from .peers import Peer
+
+__all__ = ["QUEUE_IS_FULL", "Room"]
+
+QUEUE_IS_FULL: Final = "the send queue is at its high-water mark"
+
+
+class Room:
+    """Waiting is for any thread; so is telling that there is room."""
+
+    def __init__(self, life: Life, io: Reactor, events: EventQueue, router: Router, acks: Acknowledgements,
+                 trouble: Callable[[], str]) -> None:
+        self.asked: set[object] = set()
+        """Whoever is to hear of room: while nobody is, which is looked at after every write, `made` need not be called.
+        A sender that waits is in here before it looks for room, and this object after it has told of none."""
+        self._life = life
+        self._io = io
+        self._events = events
+        self._router = router
+        self._acks = acks
+        self._trouble = trouble
+        self._publishing = router.mode is SendMode.PUBLISH
+        self._senders = Waiters()
+        self._addressing_senders = Waiters()
+
+    def lacking(self, identity: bytes | None) -> None:
+        """There is none: tell the program, once until there has been some."""
+        if self not in self.asked:
+            self._events.add(Full(None, identity, QUEUE_IS_FULL))
+            self.asked.add(self)
+
+    def wait(self, identity: bytes | None, deadline: Deadline) -> None:
+        """Block until there may be room. Raises `SendTimeoutError` at the deadline.
+
+        Woken by room, a peer's coming or going, and close.
+        """
+        if self._io.is_current:
+            raise LocalProtocolError("a send that would block, on the network thread itself")
+        waiters = self._senders if identity is None else self._addressing_senders
+        acks, asking = self._acks, object()
+        try:
+            acks.awaited += 1
+            self.asked.add(asking)
+            if self._router.reliable:
+                acks.read_on()
+            if not waiters.wait(lambda: self._life.over or self._may_place(identity), deadline):
+                raise self.too_late("no room in the send queue in time", identity)
+        finally:
+            acks.awaited -= 1  # first, for this makes no call
+            self.asked.discard(asking)
+        if self._life.closing:
+            exiting.stay_blocked()
+
+    def too_late(self, what: str, identity: bytes | None) -> SendTimeoutError:
+        """Time is up: the error says what for, and what is wrong with those whom the message would have gone to."""
+        connected = len(self._router.ring)
+        whom = f"{connected} peer{'' if connected == 1 else 's'} connected" if identity is None else (
+            f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
+        return SendTimeoutError(f"{what} ({whom}){self._trouble()}")
+
+    def _may_place(self, identity: bytes | None) -> bool:
+        router = self._router
+        if identity is not None:
+            lane = router.find(identity)
+            if lane is not None and router.has_room(lane):
+                return True
+            return router.parked.has_room(identity) if router.reliable else lane is None
+        ring = router.ring
+        if ring and self._publishing:
+            return all(map(router.has_room, ring))
+        if ring and not router.waiting and any(map(router.has_room, ring)):
+            return True
+        return (router.reliable or not ring or bool(router.waiting)) and router.waiting_has_room()
+
+    def made(self, peer: Peer) -> None:
+        """The queue of ``peer`` has become shorter: wake the senders if it is worth it."""
+        router = self._router
+        if self._addressing_senders.waiting and (router.has_room(peer.lane)
+                                                 or (router.reliable and router.parked.has_room(peer.identity))):
+            self._addressing_senders.notify_all()
+        if (self._senders.waiting or self in self.asked) and self._roomy():
+            self.asked.discard(self)
+            self._senders.notify_all()
+
+    def _roomy(self) -> bool:
+        """Whether a queue that was full is down to half: waking for every single message would be slow."""
+        router = self._router
+        half = router.limits.messages // 2
+        ring = router.ring
+        if router.reliable or not ring:
+            return len(router.waiting) <= half and self._may_place(None)
+        if not self._may_place(None):
+            return False
+        lengths = [len(lane.queue) for lane in ring]
+        return (max if self._publishing else min)(lengths) <= half
+
+    def wake_all(self) -> None:
+        """Peers have come or gone, or the Søcket closes: whoever waits has to look again. Takes no lock."""
+        self._senders.notify_all()
+        self._addressing_senders.notify_all()

@@ -1,0 +1,170 @@
+"""Who waits for room, and when they are woken."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.lanes import lane
+from support.routers import messages
+from support.stand_ins import HandWaiters, Loop
+
+from netmsg.deadline import Deadline
+from netmsg.errors import LocalProtocolError, SendTimeoutError
+from netmsg.messaging import room
+from netmsg.messaging.choices import SendMode
+from netmsg.messaging.events import Event, EventQueue, Full
+from netmsg.messaging.kept import Limits
+from netmsg.messaging.lane import Lane
+from netmsg.messaging.life import Life
+from netmsg.messaging.room import Room
+from netmsg.messaging.routing import Router
+
+NOW = Deadline(0)
+
+
+class Scene:
+    def __init__(self, peers: int = 1, *, mode: SendMode = SendMode.ROUNDROBIN, reliable: bool = False) -> None:
+        self.router = Router(mode, Limits(4, 1 << 20), reliable=reliable)
+        self.loop = Loop()
+        self.life = Life()
+        self.told: list[Event] = []
+        acks: Any = SimpleNamespace(awaited=0, asked=0, read_on=self.read_on)
+        self.acks = acks
+        self.room = Room(self.life, self.loop.io, EventQueue(self.told.append), self.router, acks,
+                         lambda: "; nobody answers")
+        self.lanes = [lane(bytes((97 + number,)) * 2) for number in range(peers)]
+        for one in self.lanes:
+            self.router.join(one)
+
+    def read_on(self) -> None:
+        self.acks.asked += 1
+
+    def fill(self) -> None:
+        for one in self.lanes:
+            one.queue += messages(0, 1, 2, 3)
+
+    def takes(self, one: Lane, count: int) -> None:
+        """The kernel has taken so many; and it is told of."""
+        del one.queue[:count]
+        if self.room.asked:
+            peer: Any = SimpleNamespace(lane=one, identity=one.identity)
+            self.room.made(peer)
+
+    def wait(self, identity: bytes | None = None) -> None:
+        self.room.wait(identity, NOW)
+
+
+@pytest.fixture(autouse=True)
+def waiting_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "Waiters", HandWaiters)
+    monkeypatch.setattr(HandWaiters, "meanwhile", HandWaiters.meanwhile)
+
+
+def meanwhile(happens: Any) -> None:
+    HandWaiters.meanwhile = staticmethod(happens)
+
+
+def test_nobody_has_to_be_told_while_nobody_asks() -> None:
+    scene = Scene()
+    assert not scene.room.asked
+    scene.fill()
+    meanwhile(lambda: scene.takes(scene.lanes[0], 4))
+    scene.wait()
+    assert not scene.room.asked and scene.acks.awaited == 0
+
+
+def test_time_is_up_and_the_error_says_for_whom() -> None:
+    scene = Scene(2)
+    scene.fill()
+    with pytest.raises(SendTimeoutError, match=r"in time \(2 peers connected\); nobody answers"):
+        scene.wait()
+    with pytest.raises(SendTimeoutError, match=r"\(peer 6161 connected\); nobody answers"):
+        scene.wait(b"aa")
+    assert "peer 7a7a not connected" in str(scene.room.too_late("?", b"zz"))
+    assert "(1 peer connected)" in str(Scene().room.too_late("?", None))
+    assert not scene.room.asked and scene.acks.awaited == 0
+
+
+def test_senders_to_anybody_are_woken_when_a_queue_is_down_to_half() -> None:
+    scene = Scene(2)
+    scene.fill()
+    meanwhile(lambda: scene.takes(scene.lanes[0], 1))
+    with pytest.raises(AssertionError, match="nobody wakes"):
+        scene.wait()
+    scene.fill()
+    meanwhile(lambda: scene.takes(scene.lanes[0], len(scene.lanes[0].queue) - 2))
+    scene.wait()
+
+
+def test_a_publisher_waits_for_the_slowest() -> None:
+    scene = Scene(2, mode=SendMode.PUBLISH)
+    scene.fill()
+    meanwhile(lambda: scene.takes(scene.lanes[0], 4))
+    with pytest.raises(SendTimeoutError):
+        scene.wait()
+    meanwhile(lambda: scene.takes(scene.lanes[1], 4))
+    scene.wait()
+
+
+def test_senders_by_identity_are_woken_by_that_peer() -> None:
+    scene = Scene(2)
+    scene.fill()
+    meanwhile(lambda: scene.takes(scene.lanes[1], 4))
+    with pytest.raises(SendTimeoutError):
+        scene.wait(b"aa")
+    meanwhile(lambda: scene.takes(scene.lanes[0], 1))
+    scene.wait(b"aa")
+
+
+def test_or_by_its_going_for_then_it_is_dropped() -> None:
+    scene = Scene()
+    scene.fill()
+
+    def go() -> None:
+        scene.router.leave(scene.lanes[0])
+        scene.room.wake_all()
+
+    meanwhile(go)
+    scene.wait(b"aa")
+
+
+def test_at_least_once_whoever_waits_has_acknowledgements_read() -> None:
+    scene = Scene(reliable=True)
+    counts: list[int] = []
+    scene.router.waiting.extend(messages(0, 1, 2, 3))
+    meanwhile(lambda: counts.append(scene.acks.awaited))
+    with pytest.raises(SendTimeoutError):
+        scene.wait()
+    assert counts == [1] and scene.acks.asked == 1 and scene.acks.awaited == 0
+
+
+def test_closing_ends_the_waiting() -> None:
+    scene = Scene()
+    scene.fill()
+
+    def close() -> None:
+        scene.life.begin_closing()
+        scene.room.wake_all()
+
+    meanwhile(close)
+    scene.wait()
+
+
+def test_the_network_thread_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    monkeypatch.setattr(type(scene.loop.io), "is_current", True)
+    with pytest.raises(LocalProtocolError):
+        scene.wait()
+
+
+def test_what_is_lacking_is_told_once_until_there_has_been_some() -> None:
+    scene = Scene()
+    scene.fill()
+    scene.room.lacking(None)
+    scene.room.lacking(b"aa")
+    assert [type(event) for event in scene.told] == [Full]
+    scene.takes(scene.lanes[0], 4)
+    scene.room.lacking(b"aa")
+    assert [event.peer for event in scene.told if isinstance(event, Full)] == [None, b"aa"]
