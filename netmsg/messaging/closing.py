@@ -182,9 +182,11 @@ class Closing:
     def has_for(self, identity: bytes, way: object) -> bool:
         """Whether something waits for the peer of that identity, which this or another way leads to."""
         router = self._sender.router
-        return bool(router.waiting or router.parked.of(identity)
-                    or any(router.copies.get(one) for one in self._places.endpoints
-                           if one is way or one.leads_to in (identity, b"")))
+        if router.waiting or router.parked.of(identity):
+            return True
+        there = router.find(identity)
+        return any(router.copies.has_for(one, identity, there)
+                   for one in self._places.endpoints if one is way or one.leads_to in (identity, b""))
 
     def settle_places(self) -> None:
         """When no message waits for a peer any more, or may have to, none is dialled or let in."""

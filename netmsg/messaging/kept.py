@@ -6,13 +6,17 @@ end: the count and the message that it counts, and, in `Router`, the place that 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import Final, NamedTuple
 
 from ..wire.messages import Queued, large_size
+from .lane import Lane
 
-__all__ = ["Copies", "Kept", "Limits", "Parked"]
+__all__ = ["Copies", "Kept", "Limits", "Parked", "Published"]
 
+MOST_GONE: Final = 1000
+"""Of so many that have gone it is remembered since when they were there."""
 MOST_MARKS: Final = 10
 """So many times its marks a Søcket keeps for absent peers, all of them together."""
 
@@ -28,8 +32,6 @@ class Kept(deque[Queued]):
     """Messages, oldest first, and how many bytes the large ones among them have."""
 
     large = 0
-    before = 0
-    """Of published ones: so many peers had come when the last of them was given back."""
 
     def add(self, message: Queued) -> None:
         large = large_size(message)
@@ -130,26 +132,80 @@ class Parked:
         return messages
 
 
-class Copies(dict[object, Kept]):
+class Published(Kept):
+    """What was published, for those to whom one endpoint leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: deque[tuple[bytes, int]] = deque()
+        """Whom each was for, and how many peers had come when it was given back."""
+
+    def keep(self, message: Queued, identity: bytes, came: int) -> None:
+        large = large_size(message)
+        self.large += large
+        self.marks += ((identity, came),)
+        self.append(message)
+
+    def drop_oldest(self) -> Queued:
+        message = self[0]
+        large = large_size(message)
+        self.large -= large
+        del self.marks[0]
+        del self[0]
+        return message
+
+
+class Copies(dict[object, Published]):
     """Published messages for peers that we dial and that went away, by what is dialled. Other threads may look how much
     it is, while peers come and go."""
 
-    def keep(self, endpoint: object, message: Queued, came: int, limits: Limits) -> bool:
+    def __init__(self) -> None:
+        super().__init__()
+        self._gone: dict[bytes, int] = {}  # while anything is kept: who has gone, and as which it had come
+
+    def keep(self, lane: Lane, message: Queued, came: int, limits: Limits) -> bool:
         """One message more, when so many peers have come; false at the marks."""
-        copies = self.setdefault(endpoint, Kept())
-        copies.before = came
+        copies = self.setdefault(lane.dialled, Published())
         if copies.is_full(limits):  # there may be more than the marks allow: see `Lane.backlog`
             return False
-        copies.add(message)
+        copies.keep(message, lane.identity, came)
         return True
 
-    def take(self, endpoint: object, came: int) -> list[Queued]:
-        """For the peer that was the ``came``-th to come; but not for one that was there when they were published, and
-        has had them."""
+    def left(self, lane: Lane) -> None:
+        """A peer has gone."""
+        if not self:
+            self._gone.clear()
+            return
+        self._gone[lane.identity] = lane.came
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def came(self, lane: Lane, number: int) -> int:
+        """A peer has come, as that ``number``: or as which, if it was there before."""
+        return self._gone.pop(lane.identity, number)
+
+    def has_for(self, endpoint: object, identity: bytes, there: Lane | None) -> bool:
+        """Whether anything is kept for an endpoint that this peer has not had, be it ``there`` or not."""
         copies = self.get(endpoint)
-        if not copies or copies.before >= came:
+        came = there.came if there is not None else self._gone.get(identity, sys.maxsize)
+        return copies is not None and any(_is_for(identity, came, mark) for mark in copies.marks)
+
+    def take(self, endpoint: object, lane: Lane) -> list[Queued]:
+        """What is kept for an endpoint, which leads to this peer: what was for it, and what was for another one and was
+        published when it had not come yet. What it has had stays, for the other may come back."""
+        if not self.has_for(endpoint, lane.identity, lane):
             return []
-        return list(self.pop(endpoint))
+        its: list[Queued] = []
+        others = Published()
+        copies = self.pop(endpoint)
+        for message, mark in zip(copies, copies.marks):
+            if _is_for(lane.identity, lane.came, mark):
+                its.append(message)
+            else:
+                others.keep(message, *mark)
+        if others:
+            self[endpoint] = others
+        return its
 
     def drop_oldest(self) -> list[Queued]:
         """Those of the peers for whom most is kept: these stand at the mark."""
@@ -175,3 +231,8 @@ class Copies(dict[object, Kept]):
     @property
     def count(self) -> int:
         return sum(map(len, tuple(self.values())))
+
+
+def _is_for(identity: bytes, came: int, mark: tuple[bytes, int]) -> bool:
+    whose, number = mark
+    return whose == identity or number < came

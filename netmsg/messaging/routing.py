@@ -80,9 +80,9 @@ class Router:
         """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
         self._came += 1
-        lane.came = self._came
+        lane.came = self.copies.came(lane, self._came)
         self._by_identity[lane.identity] = lane
-        for message in self.copies.take(lane.dialled, lane.came):
+        for message in self.copies.take(lane.dialled, lane):
             lane.give(message)
         self._fill(lane)
         lane.note_backlog(len(lane.queue), lane.large_bytes)
@@ -104,7 +104,7 @@ class Router:
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         self._surely = 0
-        copies = self.copies.take(new.dialled, new.came)
+        copies = self.copies.take(new.dialled, new)
         for message in (*copies, *messages):
             new.give(message)
         if self.reliable:
@@ -113,7 +113,7 @@ class Router:
 
     def bring(self, lane: Lane, endpoint: object) -> list[Lane]:
         """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any."""
-        copies = self.copies.take(endpoint, lane.came) if self._by_identity.get(lane.identity) is lane else []
+        copies = self.copies.take(endpoint, lane) if self._by_identity.get(lane.identity) is lane else []
         if not copies:
             return []
         self._inherit(lane, copies)
@@ -131,7 +131,9 @@ class Router:
                 self.turn -= 1
         if self._by_identity.get(lane.identity) is lane:
             del self._by_identity[lane.identity]
-        return self.give_back(lane)
+        departure = self.give_back(lane)
+        self.copies.left(lane)
+        return departure
 
     def give_back(self, lane: Lane) -> Departure:
         """Take back what is in the queue of a dead lane. May be called any number of times."""
@@ -160,7 +162,7 @@ class Router:
 
     def _keep_copy(self, lane: Lane, message: Queued) -> bool:
         """Of a message published, for a peer that we are going to dial again."""
-        return lane.dialled is not None and self.copies.keep(lane.dialled, message, self._came, self.limits)
+        return lane.dialled is not None and self.copies.keep(lane, message, self._came, self.limits)
 
     def _inherit(self, heir: Lane, messages: list[Queued]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless

@@ -151,8 +151,10 @@ def test_a_full_queue_is_told_of() -> None:
     def trial(strike: Strike) -> None:
         with Søcket(send_hwm=1, on_full=OnFull.RAISE, linger=0) as sock:
             sock.send(b"message")
-            with suppress(Struck, QueueFullError), strike:
-                sock.send(b"refused")
+            with suppress(Struck), strike:
+                for _ in range(2):  # one that tells, and one that need not
+                    with suppress(QueueFullError):
+                        sock.send(b"refused")
             with pytest.raises(QueueFullError):
                 sock.send(b"refused")
             events: list[Event] = []

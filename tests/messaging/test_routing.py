@@ -12,7 +12,7 @@ from support.routers import (
     joining, message, message_id, messages, place, publisher, reliable, reliable_message, reliable_messages, roundrobin,
 )
 
-from netmsg.messaging.kept import Kept, Limits
+from netmsg.messaging.kept import Limits, Published
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.routing import Placed
 from netmsg.wire.envelope import data_frame
@@ -734,12 +734,41 @@ def test_messages_published_before_any_peer_go_to_the_first() -> None:
 # Copies for those that are away
 
 
+def test_who_had_a_publication_does_not_get_it_again_by_another_endpoint_that_leads_to_it() -> None:
+    router = publisher()
+    one, other = lane(b"one", dialled="one"), lane(b"other", dialled="other")
+    router.join(one)
+    router.join(other)
+    place(router, message(0))
+    router.leave(other)
+    again = lane(b"one", dialled="one")
+    router.leave(one)
+    assert router.unplaced == 2
+    router.join(again)
+    assert again.queue == messages(0), "what was kept for itself"
+    assert router.bring(again, "other") == []
+    assert again.queue == messages(0) and router.unplaced == 1, "what was kept for the other is the same"
+
+
+def test_who_comes_later_gets_it_by_whatever_endpoint_leads_to_it() -> None:
+    router = publisher()
+    one = lane(b"one", dialled="one")
+    router.join(one)
+    place(router, message(0))
+    router.leave(one)
+    late = lane(b"late", dialled="late")
+    router.join(late)
+    place(router, message(1))
+    assert router.bring(late, "one") == [late]
+    assert late.queue == messages(1, 0)
+
+
 def test_others_may_look_how_much_waits_while_peers_come_and_go() -> None:
     router = publisher()
 
-    class Kicking(Kept):
+    class Kicking(Published):
         def __len__(self) -> int:
-            router.copies[object()] = Kept()  # as the network thread may do between any two looks
+            router.copies[object()] = Published()  # as the network thread may do between any two looks
             return super().__len__()
 
     router.copies[1] = router.copies[2] = Kicking()

@@ -21,7 +21,7 @@ from netmsg.messaging.choices import SendMode
 from netmsg.messaging.closing import Closing
 from netmsg.messaging.connections import Connections
 from netmsg.messaging.events import EventQueue
-from netmsg.messaging.kept import Kept, Limits
+from netmsg.messaging.kept import Limits, Published
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life, State
 from netmsg.messaging.places import Places
@@ -528,8 +528,8 @@ def test_what_is_kept_for_an_endpoint_keeps_who_it_may_lead_to(scene: Scene) -> 
     peer, b, stranger = scene.peer(A, endpoint=mine), scene.peer(B), scene.peer(b"c" * 16)
     scene.add(other)
     scene.add(unknown)
-    kept = Kept()
-    kept.add(FRAME)
+    kept = Published()
+    kept.keep(FRAME, b"gone", 0)
     scene.router.copies[other] = kept
     scene.begin()
     assert peer.closing and stranger.closing and not b.closing
