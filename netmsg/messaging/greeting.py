@@ -9,6 +9,7 @@ from ..errors import RemoteProtocolError, TLSHandshakeError
 from ..reactor import sniffing
 from ..reactor.channel import Channel, User
 from ..reactor.reactor import Scope, Timer, Worker
+from ..sockets.options import hold_back
 from ..wire.session import Session, State
 from ..wire.sniffing import dialect_of, opening_dialect, refusal_of, sniff, stranger
 from .lane import Lane
@@ -111,12 +112,18 @@ class Greeting:
 
     def _refuse(self, refusal: bytes, error: RemoteProtocolError) -> None:
         if refusal:
-            try:
-                self._channel.transport.send_one(refusal)
-                self._channel.end_sending()
-            except OSError:
-                pass
+            self.say_last(refusal)
         self._peer.close(str(error), error)
+
+    def say_last(self, words: bytes) -> None:
+        """Before the connection is closed: the end comes with them, so that nobody takes them for a beginning."""
+        channel = self._channel
+        try:
+            hold_back(channel.socket)
+            channel.transport.send_one(words)
+            channel.end_sending()
+        except OSError:
+            pass
 
     @property
     def silent(self) -> bool:

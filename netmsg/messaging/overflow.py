@@ -167,6 +167,8 @@ class Overflow:
             full = self._router.full_lanes(identity)
             self._stuck(full)  # from now on
         if not full:
+            if self._room.is_there(identity):  # since the message was refused
+                return None
             return self._drop_newest(data, receipt, identity)
         try:
             self._room.wait(identity, deadline.sooner(STUCK_LOOK))

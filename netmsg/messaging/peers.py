@@ -37,11 +37,11 @@ DEFAULT_INTERVAL: Final = 5.0
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_greeting", "_home", "_io", "_life", "_inlet", "_outlet", "_writing", "_work", "address",
-                 "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since", "credit",
-                 "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "look", "look_for_room",
-                 "open_since", "paused", "probe_until", "queue", "reading", "received", "resume", "resume_safely",
-                 "retired", "session", "sock", "succession", "take_back", "write_burst")
+    __slots__ = ("_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_work", "_writing", "address",
+                 "announced", "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since",
+                 "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "look",
+                 "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received", "resume",
+                 "resume_safely", "retired", "session", "sock", "succession", "take_back", "write_burst")
 
     direct: bool
     """Whether threads other than the network thread may write."""
@@ -53,6 +53,8 @@ class Peer:
     """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
     probe_until: float
     """By when that sign has to come, since the first newcomer (``time.monotonic()``); 0.0 if it need not."""
+    announced: bool
+    """Whether it has told about itself, as only a peer of netmsg does."""
     announced_interval: float
     """Seconds between its heartbeats, as far as it told."""
     closing: bool
@@ -86,6 +88,7 @@ class Peer:
         self.paused = False
         self.challenger = None
         self.probe_until = 0.0
+        self.announced = False
         self.announced_interval = DEFAULT_INTERVAL
         self.closing = False
         self.known = False
@@ -139,6 +142,11 @@ class Peer:
     def challenge(self) -> None:
         """Another connection has this identity: however long it takes to find out which of them is alive."""
         self._greeting.take_time()
+
+    def introduce(self) -> None:
+        """It is going to be turned away, and is told by whom: then it knows that it has reached nobody new."""
+        if self.endpoint is None:
+            self._greeting.say_last(self.session.welcome())
 
     def judged(self, verdict: bool, error: BaseException | None) -> None:
         """``authorize`` has answered."""

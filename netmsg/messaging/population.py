@@ -53,7 +53,6 @@ class Population:
         self._settings = settings
         self._life = life
         self._io = io
-        self._steps = io.scope(life.crash)
         self._events = events
         self._places = places
         self._connections = connections
@@ -72,7 +71,10 @@ class Population:
 
     def accepted(self, sock: socket.socket, address: Any, context: ssl.SSLContext | None) -> None:
         address = host_and_port(address or sock.getsockname())
-        peer = Peer(self._neighbours, sock, address, None, context, None)
+        if self._life.closed:
+            sock.close()
+            return
+        peer = self._make(sock, address, None, context, None)
         self._doors.came(peer)
         self._start(peer)
 
@@ -85,8 +87,14 @@ class Population:
                 address = host_and_port(sock.getpeername())
             except OSError:
                 pass  # gone already: reading will tell
+        peer = self._make(sock, address, endpoint, context, server_hostname)
+        self._io.scope(peer._crashed).call(self._start, peer)
+        return peer
+
+    def _make(self, sock: socket.socket, address: Any, endpoint: Endpoint | None, context: ssl.SSLContext | None,
+              server_hostname: str | None) -> Peer:
         peer = Peer(self._neighbours, sock, address, endpoint, context, server_hostname)
-        self._steps.call(self._start, peer)
+        self._connections.handshaking[peer] = None  # from now on it is closed with the others, in a forked child too
         return peer
 
     def wants(self, endpoint: Endpoint) -> bool:
@@ -99,11 +107,10 @@ class Population:
 
     def _start(self, peer: Peer) -> None:
         if self._life.closed:
-            peer.sock.close()
-            return
-        self._connections.handshaking[peer] = None
-        self._doors.regulate()
-        peer.start()
+            peer.close("closed", None)
+        elif peer in self._connections.handshaking:  # and not closed meanwhile
+            self._doors.regulate()
+            peer.start()
 
     def greeted(self, peer: Peer) -> None:
         """A peer has said who it is."""
@@ -240,6 +247,8 @@ class Population:
         peer.probe_until = 0.0
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
+            if peer.announced:  # others may take HELLO for more than it is
+                challenger.introduce()
             self._refuse_for(peer, challenger, "the identity is connected already, and alive")
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:

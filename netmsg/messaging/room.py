@@ -62,7 +62,7 @@ class Room:
             self.asked.add(asking)
             if self._router.reliable:
                 acks.read_on()
-            if not waiters.wait(lambda: self._life.over or self._may_place(identity), deadline):
+            if not waiters.wait(lambda: self._life.over or self.is_there(identity), deadline):
                 raise self.too_late("no room in the send queue in time", identity)
         finally:
             acks.awaited -= 1  # first, for this makes no call
@@ -77,7 +77,7 @@ class Room:
             f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
         return SendTimeoutError(f"{what} ({whom}){self._trouble()}")
 
-    def _may_place(self, identity: bytes | None) -> bool:
+    def is_there(self, identity: bytes | None) -> bool:
         router = self._router
         if identity is not None:
             lane = router.find(identity)
@@ -107,8 +107,8 @@ class Room:
         half = router.limits.messages // 2
         ring = router.ring
         if router.reliable or not ring:
-            return len(router.waiting) <= half and self._may_place(None)
-        if not self._may_place(None):
+            return len(router.waiting) <= half and self.is_there(None)
+        if not self.is_there(None):
             return False
         lengths = [len(lane.queue) for lane in ring]
         return (max if self._publishing else min)(lengths) <= half

@@ -271,6 +271,7 @@ class Sender:
 
     def capable(self, peer: Peer, capabilities: Capabilities) -> None:
         """A netmsg peer has told about itself."""
+        peer.announced = True
         peer.announced_interval = capabilities.heartbeat_interval
         peer.liveness.announced(capabilities.heartbeat_interval)
         with self.route:

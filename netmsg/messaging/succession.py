@@ -7,7 +7,7 @@ import socket
 from typing import Final, Protocol
 
 from ..reactor.reactor import Scope, Timer, Worker
-from ..sockets.liveness import hung_up
+from ..sockets.liveness import acknowledged_within
 from .lane import Lane
 
 __all__ = ["Connection", "Readable", "Succession"]
@@ -29,6 +29,10 @@ class Connection(Worker, Protocol):
     @property
     def paused(self) -> bool:
         """Whether it is not read, because its messages are not taken."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the kernel takes no more for it."""
 
     def does_not_end(self) -> None:
         """It was to be read to its end, which does not come."""
@@ -86,14 +90,16 @@ class Succession:
         self._timer = self._io.call_later(self._patience, self._not_over)
 
     def _not_over(self) -> None:
-        if self._behind is not None or (self._connection.paused and hung_up(self._socket)):
-            # What has come is not lost because nobody takes it, and it comes to an end; but those behind this one need
-            # not be silent for it.
+        connection = self._connection
+        if (self._behind is not None or connection.paused
+                or connection.blocked and acknowledged_within(self._socket, self._patience)):
+            # What has come is not lost because nobody takes it, here or there, and it comes to an end; but those behind
+            # this one need not be silent for it.
             for follower in self._followers:
                 follower._speak()
             self.await_end()
         else:
-            self._connection.does_not_end()
+            connection.does_not_end()
 
     def end(self) -> None:
         """It has been read to its end, or is not read any more: the turn of those behind it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-__all__ = ["prepare"]
+__all__ = ["hold_back", "prepare"]
 
 
 def prepare(sock: socket.socket) -> None:
@@ -13,3 +13,9 @@ def prepare(sock: socket.socket) -> None:
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def hold_back(sock: socket.socket) -> None:
+    """What is sent from now on goes with the end behind it, and not before; where the system can do that."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_CORK"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)

@@ -32,7 +32,8 @@ class Sock:
 
 
 class Acceptor:
-    def __init__(self, io: object, sock: Sock, accepted: Any, failed: Any) -> None:
+    def __init__(self, io: object, sock: Sock, accepted: Any, failed: Any, *, owns_file: bool) -> None:
+        assert owns_file
         if sock.address == "bad":
             raise OSError("not a listener")
         self.address = sock.address

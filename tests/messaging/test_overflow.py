@@ -52,6 +52,7 @@ class Case:
         self.disconnected: list[Lane] = []
         self.in_time = True
         self.there_comes_room = True
+        self.has_come = False
         self.woken = 0
         part: Any = self
         self.overflow = Overflow(
@@ -69,6 +70,9 @@ class Case:
 
     def lacking(self, identity: bytes | None) -> None:
         self.told_lacking.append(identity)
+
+    def is_there(self, identity: bytes | None) -> bool:
+        return self.has_come
 
     def wait(self, identity: bytes | None, deadline: Deadline) -> None:
         self.waited.append(identity)
@@ -285,6 +289,13 @@ def test_disconnect_ends_with_the_time() -> None:
     case.lanes[0].queue += messages(0, 1, 2)
     with pytest.raises(SendTimeoutError):
         case.cope(deadline=Deadline(0))
+
+
+def test_disconnect_nobody_and_drop_nothing_where_there_has_come_room() -> None:
+    case = Case(OnFull.DISCONNECT)
+    case.has_come = True
+    assert case.cope(to=b"0") is None
+    assert not (case.disconnected or case.lost or case.waited)
 
 
 def test_disconnect_where_there_is_nobody_drops_the_newest() -> None:

@@ -43,7 +43,7 @@ class Peer:
         self.lane = Lane(b"", nullcontext(), self, dialled=endpoint)
         self.credit: Credit | None = None
         self.open_for = 0.0
-        self.has_spoken = True
+        self.has_spoken = self.announced = True
         self.certificate: bytes | None = None
         self.challenger: Peer | None = None
         self.probe_until = 0.0
@@ -60,6 +60,12 @@ class Peer:
 
     def start(self) -> None:
         self.done.append("start")
+
+    def introduce(self) -> None:
+        self.done.append("introduce")
+
+    def _crashed(self, error: Exception) -> None:
+        self.closed.append(f"crashed: {error!r}")
 
     def challenge(self) -> None:
         self.done.append("challenge")
@@ -356,7 +362,10 @@ def test_once_it_is_closed_nobody_starts(scene: Scene) -> None:
     scene.life.begin_closing()
     scene.life.end()
     peer = scene.dials()
-    assert peer.sock.closed and peer.done == [] and not scene.connections.handshaking
+    assert peer.closed == ["closed"] and peer.done == [] and not scene.connections.handshaking
+    sock: Any = ScriptedSocket()
+    scene.population.accepted(sock, ("192.0.2.1", 7001), None)
+    assert sock.closed
 
 
 def test_one_of_our_own_identity_is_turned_away(scene: Scene) -> None:
@@ -702,10 +711,18 @@ def test_who_shows_itself_stays(scene: Scene) -> None:
     way = Endpoint()
     old, new = probing(scene, way)
     scene.population.survived(old)
+    assert "introduce" in new.done, "or it would dial again and again"
     assert new.closed == ["the identity is connected already, and alive"] and way.done == [("rest", A)]
     assert old.challenger is None and old.probe_until == 0.0
     scene.loop.pass_time(10.0)
     assert scene.there == [old]
+
+
+def test_others_than_our_own_kind_might_take_a_hello_for_more_than_it_is(scene: Scene) -> None:
+    old, new = probing(scene)
+    old.announced = False
+    scene.population.survived(old)
+    assert new.closed and "introduce" not in new.done
 
 
 def test_who_shows_itself_in_the_last_moment_stays(scene: Scene) -> None:
@@ -810,14 +827,10 @@ def test_what_has_been_sent_and_acknowledged_is_told_to_closing(scene: Scene) ->
     assert scene.closing.done == [("finish", peer), "finish all"]
 
 
-def test_a_step_that_fails_is_the_end_of_the_søcket(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_cannot_start_is_closed_and_nobody_else(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> bool:
-        raise error
+        raise ArithmeticError
 
-    crashes: list[BaseException] = []
-    scene.life.on_crash = crashes.append
-    error = ArithmeticError()
     scene.doors.regulate = fail  # type: ignore[method-assign]
-    scene.dials()
-    assert crashes == [error]
+    assert scene.dials().closed == ["crashed: ArithmeticError()"]
     said(caplog)

@@ -20,7 +20,7 @@ class Connection:
         self.loop = loop
         self.lane = lane()
         self.sock = ScriptedSocket()
-        self.paused = False
+        self.paused = self.blocked = False
         self.held = False
         self.given_up = False
         self.worked = 0
@@ -47,7 +47,7 @@ class Connection:
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "hung_up", lambda sock: sock.hung_up)
+    monkeypatch.setattr(module, "acknowledged_within", lambda sock, seconds: not sock.hung_up)
 
 
 @pytest.fixture
@@ -113,28 +113,30 @@ def test_who_has_ended_is_not_waited_for(new: Callable[[], Connection]) -> None:
     assert one.loop.delays == []
 
 
-@pytest.mark.parametrize("why", ["it waits itself", "nobody takes what has come"])
+@pytest.mark.parametrize("why", ["it waits itself", "nobody takes what has come", "its peer takes nothing"])
 def test_who_cannot_come_to_its_end_is_waited_for_longer_and_its_followers_may_speak(
         new: Callable[[], Connection], why: str) -> None:
     older, old, follower = new(), new(), new()
     follower.place.follow(old.place, send=False)
     if why == "it waits itself":
         old.place.follow(older.place, send=True)
+    elif why == "its peer takes nothing":
+        old.blocked = True
     else:
-        old.paused = old.sock.hung_up = True
+        old.paused = True
     old.place.await_end()
     old.loop.pass_time(16.0)
     assert not old.given_up and not follower.lane.held and follower.worked == 1
     assert follower.held, "it is not read for all that"
     older.place.end()
-    old.paused = False
+    old.paused = old.blocked = False
     old.loop.pass_time(15.0)
     assert old.given_up
 
 
-def test_who_is_not_taken_and_has_not_hung_up_is_given_up(new: Callable[[], Connection]) -> None:
+def test_whose_system_is_silent_too_is_given_up(new: Callable[[], Connection]) -> None:
     one = new()
-    one.paused = True
+    one.blocked = one.sock.hung_up = True
     one.place.await_end()
     one.loop.pass_time(15.1)
     assert one.given_up
