@@ -40,6 +40,7 @@ class Acceptor:
         self._failed = failed
         self._paused = False
         self._resting = False  # see `PAUSE`
+        self._arriving: socket.socket | None = None  # of which nobody else knows yet
         self._file = socket_file(self.address) if owns_file else None
 
     def start(self) -> None:
@@ -90,6 +91,7 @@ class Acceptor:
                     self._rest()
                     return
                 continue  # the connection was gone already
+            self._arriving = sock
             try:
                 sock.setblocking(False)
                 self._accepted(sock, address)
@@ -98,6 +100,7 @@ class Acceptor:
                          exc_info=error)
                 self._io.watch(sock, 0, self)  # it may be watched already
                 self._io.close_afterwards(sock.close)
+            self._arriving = None
 
     def close(self) -> None:
         """Stop listening; a UNIX socket file goes too, if it is this one's and still the same."""
@@ -113,10 +116,11 @@ class Acceptor:
                 say_soon(log, logging.WARNING, "cannot remove %s: %s", self.address, error)
 
     def abandon(self) -> None:
-        """In a forked child: close this copy, and nothing else."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """In a forked child: close these copies, and nothing else."""
+        for sock in (self._socket, self._arriving):
+            if sock is not None:
+                sock.close()
+        self._socket = self._arriving = None
 
     def _tell(self, error: OSError) -> None:
         try:

@@ -45,6 +45,8 @@ class Connection(Protocol):
         """A method of this object raised: close at once."""
 
     def _abandon(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.abandon()
         """In a forked child: close this process's copy."""
 
     @property
