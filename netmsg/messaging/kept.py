@@ -207,10 +207,10 @@ class Copies(dict[object, Published]):
             self[endpoint] = others
         return its
 
-    def drop_oldest(self) -> list[Queued]:
-        """Those of the peers for whom most is kept: these stand at the mark."""
+    def longest_ones(self) -> list[Published]:
+        """Those for the peers for whom most is kept: these stand at the mark."""
         longest = self.longest
-        return [copies.drop_oldest() for copies in self.values() if len(copies) == longest] if longest else []
+        return [copies for copies in self.values() if len(copies) == longest] if longest else []
 
     def take_all(self) -> list[Queued]:
         """The end."""

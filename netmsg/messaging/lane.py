@@ -246,11 +246,14 @@ class Lane:
         self.sent_messages += messages
         self.sent_bytes += size
 
-    def drop_oldest(self) -> Queued | None:
-        """Take out the oldest message that no write holds. Under the lock."""
+    @property
+    def can_drop(self) -> bool:
+        """Whether there is a message that no write holds. Under the lock."""
+        return len(self.queue) > (self.writing.messages if self.writing is not None else 0)
+
+    def drop_oldest(self) -> Queued:
+        """Take out the oldest one that no write holds, which is there. Under the lock."""
         index = self.writing.messages if self.writing is not None else 0
-        if index >= len(self.queue):
-            return None
         message = self.queue[index]
         large = large_size(message)
         # No call from here on, and so no interrupt: it is dropped and no longer counted, or neither.

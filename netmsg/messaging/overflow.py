@@ -18,7 +18,7 @@ from .receipts import Receipt
 from .room import QUEUE_IS_FULL, Room
 from .routing import Placed, Router
 from .settings import Settings
-from .squeezing import Squeezed, squeeze_in
+from .squeezing import Drop, squeeze_in
 
 __all__ = ["Overflow", "Sending", "Settled"]
 
@@ -108,22 +108,27 @@ class Overflow:
                 outstanding[receipt.message_id] = receipt
                 outcome.append(Settled(receipt, lanes))
                 return
-            squeezed = squeeze_in(self._router, message, identity)
+            dropped: list[Drop] = []
+            squeezed = squeeze_in(self._router, message, identity, dropped)
             if squeezed.refused:
                 receipt._fail(QUEUE_WAS_FULL)
             else:
                 outstanding[receipt.message_id] = receipt
-                for dropped, _ in squeezed.dropped:
-                    self._acks.ledger.give_up(message_id_of(dropped), "dropped: the send queue was full")
+                for gone, _ in dropped:
+                    self._acks.ledger.give_up(message_id_of(gone), "dropped: the send queue was full")
             outcome.append(Settled(receipt, squeezed.lanes))
-        self.tell(squeezed)
+        self.tell(dropped)
         self._acks.wake_all()
 
-    def tell(self, squeezed: Squeezed) -> None:
-        """What has gone for the sake of what came."""
+    def tell(self, dropped: list[Drop]) -> None:
+        """What has gone for the sake of what came, and take it out of the list. Whoever is interrupted, and calls this
+        again, may tell one of them twice, and leaves none out."""
         self._room.lacking(None)
-        for _, peer in squeezed.dropped:
-            self._sending.dropped("send queue full", 1, peer)
+        while True:  # not "while dropped": see `netmsg.streams.turns.Turn`
+            if not dropped:
+                break
+            self._sending.dropped("send queue full", 1, dropped[0][1])
+            del dropped[0]
 
     # Drop the newest
 

@@ -58,7 +58,7 @@ from .receipts import Receipt
 from .room import Room
 from .routing import Departure, Placed, Router
 from .settings import Settings
-from .squeezing import squeeze_in
+from .squeezing import Drop, squeeze_in
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -102,7 +102,23 @@ class Sender:
 
     def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
-        deadline = squeezed = None
+        if not self._squeezes:
+            return self._send(data, identity, timeout, ())
+        dropped: list[Drop] = []
+        try:
+            return self._send(data, identity, timeout, dropped)
+        finally:
+            if dropped:
+                try:
+                    self._overflow.tell(dropped)
+                except BaseException:
+                    self._overflow.tell(dropped)  # the rest of them
+                    raise
+
+    def _send(self, data: bytes, identity: bytes | None, timeout: float | None,
+              dropped: list[Drop] | tuple[()]) -> Receipt | None:
+        """``dropped`` is a list where the oldest one is dropped without letting go of the lock; that is noted there."""
+        deadline = None
         while True:
             if self._life.over:  # before the lock, which in a forked child may be held for ever
                 self._life.check_open()
@@ -117,9 +133,8 @@ class Sender:
                     if placed is Placed.WAITING:
                         self.fast_ring = ()
                     break
-                if self._squeezes:
-                    squeezed = squeeze_in(self.router, message, identity)
-                    lanes = squeezed.lanes
+                if isinstance(dropped, list):
+                    lanes = squeeze_in(self.router, message, identity, dropped).lanes
                     break
             if deadline is None:
                 deadline = Deadline(timeout)
@@ -135,8 +150,6 @@ class Sender:
         else:
             for lane in lanes:
                 self.kick(lane.owner)
-        if squeezed is not None:
-            self._overflow.tell(squeezed)
         return receipt
 
     def message(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Queued]:

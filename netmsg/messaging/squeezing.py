@@ -2,19 +2,27 @@
 
 One goes for one that comes, so that a queue which is longer than its mark, after a peer has gone, is not emptied for
 it. At least once what a peer has been given already stays: the oldest one that has no peer goes.
+
+What goes is noted in a list of the caller's own in the same instant, so that an interrupt behind it leaves nothing that
+nobody has counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Union
 
+from ..uninterrupted import keep
 from ..wire.messages import Queued, large_size
 from .choices import SendMode
 from .lane import Lane
 from .routing import Router
 
-__all__ = ["Squeezed", "squeeze_in"]
+__all__ = ["Drop", "Squeezed", "squeeze_in"]
+
+
+Drop = tuple[Queued, Union[bytes, None]]
+"""A message that went, and whose queue it was in."""
 
 
 class Squeezed(NamedTuple):
@@ -22,88 +30,97 @@ class Squeezed(NamedTuple):
 
     lanes: Iterable[Lane]
     """Lanes that have got something to send."""
-    dropped: list[tuple[Queued, bytes | None]]
-    """Messages that went for it, and whose queue they were in; where nothing could go, the message itself."""
     refused: bool
-    """Whether it was not placed anywhere."""
+    """Whether it was not placed anywhere: then it is itself the one that was dropped."""
 
 
-def squeeze_in(router: Router, message: Queued, identity: bytes | None = None) -> Squeezed:
-    """Place ``message``, for which there is no room, where the oldest of the same queue was. As a call of the router,
-    under its lock."""
+def squeeze_in(router: Router, message: Queued, identity: bytes | None, dropped: list[Drop]) -> Squeezed:
+    """Place ``message``, for which there is no room, where the oldest of the same queue was, and append what went for
+    it to ``dropped``. As a call of the router, under its lock."""
     if identity is None and router.mode is SendMode.PUBLISH and router.ring:
-        return _into_all(router, message)
+        return _into_all(router, message, dropped)
     if identity is None and (router.reliable or not router.ring or router.waiting):
-        return _into_what_waits(router, message)
+        return _into_what_waits(router, message, dropped)
     if identity is not None and router.reliable:
-        return _into_parked(router, message, identity)
+        return _into_parked(router, message, identity, dropped)
     lane = router.next_in_turn() if identity is None else router.find(identity)
-    dropped = _drop_from(router, lane, message)
-    if lane is None or not dropped:
-        return Squeezed((), [(message, identity)], True)
+    if lane is None or not _make_room_in(lane, router, message, dropped):
+        return _refused(message, identity, dropped)
     lane.give(message)
     if identity is None:
         router.turn = router.turn + 1 if router.turn < len(router.ring) else 1
-    return Squeezed((lane,), [(oldest, lane.identity) for oldest in dropped], False)
+    return Squeezed((lane,), False)
 
 
-def _into_what_waits(router: Router, message: Queued) -> Squeezed:
-    def drop_oldest() -> list[Queued]:
+def _refused(message: Queued, identity: bytes | None, dropped: list[Drop]) -> Squeezed:
+    dropped.append((message, identity))
+    return Squeezed((), True)
+
+
+def _into_what_waits(router: Router, message: Queued, dropped: list[Drop]) -> Squeezed:
+    def drop_oldest() -> bool:
         """Of what is kept for each peer that is away, where that is what stands at the mark; or of what waits for
         anybody."""
-        copies = router.copies.drop_oldest() if router.copies and not router.ring else []
-        return copies or ([router.waiting.drop_oldest()] if router.waiting else [])
+        longest = router.copies.longest_ones() if router.copies and not router.ring else []
+        gone = [_drop(copies, None, dropped) for copies in longest]
+        return bool(gone) or bool(router.waiting) and _drop(router.waiting, None, dropped)
 
-    dropped = _make_room(router, message, drop_oldest, lambda: router.unplaced_large)
-    if not dropped:
-        return Squeezed((), [(message, None)], True)
+    if not _make_room(router, message, drop_oldest, lambda: router.unplaced_large, dropped):
+        return _refused(message, None, dropped)
     router.waiting.add(message)
-    return Squeezed((), [(oldest, None) for oldest in dropped], False)
+    return Squeezed((), False)
 
 
-def _into_parked(router: Router, message: Queued, identity: bytes) -> Squeezed:
+def _into_parked(router: Router, message: Queued, identity: bytes, dropped: list[Drop]) -> Squeezed:
     parked = router.parked
-    dropped: list[tuple[Queued, bytes | None]] = []
     while not parked.has_room(identity):
         whose = parked.in_the_way(identity)
         if whose is None:
-            return Squeezed((), [(message, identity)], True)
-        dropped.append((parked.drop_oldest(whose), whose))
+            return _refused(message, identity, dropped)
+        dropped.append((parked.drop_oldest(whose), whose))  # where no interrupt can come
     parked.add(identity, message)
-    return Squeezed((), dropped, False)
+    return Squeezed((), False)
 
 
-def _into_all(router: Router, message: Queued) -> Squeezed:
+def _into_all(router: Router, message: Queued, dropped: list[Drop]) -> Squeezed:
     lanes = []
-    dropped: list[tuple[Queued, bytes | None]] = []
     for lane in router.ring:
-        if not router.has_room(lane):
-            gone = _drop_from(router, lane, message)
-            dropped += [(oldest, lane.identity) for oldest in gone or [message]]
-            if not gone:
-                continue  # all of its queue is being written
-        lanes.append(lane)
+        if not router.has_room(lane) and not _make_room_in(lane, router, message, dropped):
+            dropped.append((message, lane.identity))  # all of its queue is being written
+        else:
+            lanes.append(lane)
     router.publish(message, lanes)
-    return Squeezed(lanes, dropped, not lanes)
+    return Squeezed(lanes, not lanes)
 
 
-def _drop_from(router: Router, lane: Lane | None, message: Queued) -> list[Queued]:
-    if lane is None:
-        return []
+def _make_room_in(lane: Lane, router: Router, message: Queued, dropped: list[Drop]) -> bool:
     with lane.lock:
-        return _make_room(router, message, lambda: [oldest for oldest in (lane.drop_oldest(),) if oldest is not None],
-                          lambda: lane.large_bytes)
+        return _make_room(router, message, lambda: lane.can_drop and _drop(lane, lane.identity, dropped),
+                          lambda: lane.large_bytes, dropped)
 
 
-def _make_room(router: Router, message: Queued, drop: Callable[[], list[Queued]],
-               large: Callable[[], int]) -> list[Queued]:
+def _make_room(router: Router, message: Queued, drop: Callable[[], bool], large: Callable[[], int],
+               dropped: list[Drop]) -> bool:
     """Drop the oldest; and while what is left is at the mark in bytes, more, until as much has gone as comes."""
-    dropped = drop()
-    wanted = large_size(message) - sum(map(large_size, dropped))
-    while dropped and wanted > 0 and large() >= router.limits.bytes:
-        more = drop()
-        if not more:
+    before = len(dropped)
+    wanted = large_size(message)
+    there_is_room = False
+    while drop():
+        there_is_room = True
+        if sum(large_size(gone) for gone, _ in dropped[before:]) >= wanted or large() < router.limits.bytes:
             break
-        dropped += more
-        wanted -= sum(map(large_size, more))
-    return dropped
+    return there_is_room
+
+
+class Queue(Protocol):
+    """Of which the oldest message can go."""
+
+    def drop_oldest(self) -> Queued: ...
+
+
+def _drop(queue: Queue, whose: bytes | None, dropped: list[Drop]) -> bool:
+    def drop() -> Drop:
+        return queue.drop_oldest(), whose
+
+    keep(dropped, drop)
+    return True

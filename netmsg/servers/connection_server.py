@@ -45,8 +45,6 @@ class Connection(Protocol):
         """A method of this object raised: close at once."""
 
     def _abandon(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.abandon()
         """In a forked child: close this process's copy."""
 
     @property
@@ -120,6 +118,8 @@ class ConnectionServer(Server):
             self._forget(connection)  # its handler has not come to its end: nobody is there any more to hear of that
 
     def _abandon(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.abandon()
         for listener in self._listeners:
             listener.close()
         for connection in tuple(self._connections):

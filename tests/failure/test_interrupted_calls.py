@@ -14,7 +14,7 @@ from support.pairs import TIMEOUT, Background, connected, until
 from support.strikes import Strike, Struck, strike_everywhere
 from support.wire_peer import DATA, accept, listening
 
-from netmsg import AckMode, DeliveryGuarantee, Event, Full, OnFull, QueueFullError, Søcket, create_tcp_server
+from netmsg import AckMode, DeliveryGuarantee, Event, Full, OnFull, QueueFullError, SendMode, Søcket, create_tcp_server
 
 LINGER = 6 * TIMEOUT
 
@@ -163,3 +163,16 @@ def test_a_full_queue_is_told_of() -> None:
             assert Full in map(type, events)
 
     assert strike_everywhere(trial) >= 20
+
+
+@pytest.mark.parametrize("mode", SendMode)
+def test_what_is_dropped_is_counted(mode: SendMode) -> None:
+    def trial(strike: Strike) -> None:
+        with Søcket(mode, send_hwm=2, on_full=OnFull.DROP_OLDEST, linger=0) as sock:
+            sock.send_many([b"1", b"2"])
+            with suppress(Struck), strike:
+                sock.send(b"3")
+            stats = sock.stats()
+            assert stats.queued + stats.dropped.get("send queue full", 0) >= 2
+
+    assert strike_everywhere(trial) > 20

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import pytest
 from support.lanes import addressed, lane
 from support.routers import (
@@ -10,10 +13,24 @@ from support.routers import (
 
 from netmsg import SendMode
 from netmsg.messaging.kept import Limits
+from netmsg.messaging.lane import Lane
 from netmsg.messaging.routing import Placed, Router
-from netmsg.messaging.squeezing import squeeze_in
+from netmsg.messaging.squeezing import Drop
+from netmsg.messaging.squeezing import squeeze_in as squeeze_in_noting
 from netmsg.wire.envelope import data_frame
-from netmsg.wire.messages import frame_size
+from netmsg.wire.messages import Queued, frame_size
+
+
+class Squeezed(NamedTuple):
+    lanes: Iterable[Lane]
+    dropped: list[Drop]
+    refused: bool
+
+
+def squeeze_in(router: Router, message: Queued, identity: bytes | None = None) -> Squeezed:
+    dropped: list[Drop] = []
+    lanes, refused = squeeze_in_noting(router, message, identity, dropped)
+    return Squeezed(lanes, dropped, refused)
 
 
 def test_a_message_takes_the_place_of_the_oldest_where_it_would_go() -> None:
