@@ -237,7 +237,10 @@ class Channel:
         if state is SHAKING or state is CLOSED:
             return
         events = 0
-        if state is LEAVING or state is OPEN and self.reading and not self.paused:
+        if state is LEAVING:
+            if self._farewell is None or not self._farewell.has_ended:
+                events = READ
+        elif state is OPEN and self.reading and not self.paused:
             events = READ
         outlet = self._outlet
         if (outlet.blocked or self.transport.unsent) and outlet.failure is None and state is not BROKEN:
@@ -328,8 +331,13 @@ class Channel:
         self.user.ended(error)
 
     def _go_on_sending(self) -> None:
-        if self.state is LEAVING:
-            self.flush()
+        if self._farewell is not None:
+            try:
+                self.transport.flush()
+            except OSError:
+                self.user.left(given_up=False)  # there is nobody to hear it
+                return
+            self._farewell.flushed()
             self.watch()
         else:
             self.user.has_room()
@@ -363,8 +371,9 @@ class Channel:
             self.user.left(given_up=False)
             return
         self.reading = False
+        self._farewell = Farewell(self._io, self.socket, self.transport, self.user, patience, answered=answered,
+                                  has_ended=has_ended)
         self.watch()
-        self._farewell = Farewell(self._io, self.socket, self.transport, self.user, patience, answered=answered)
         self._farewell.begin()
 
     def close(self, *, reset: bool = False) -> None:

@@ -33,13 +33,18 @@ class Leaving(Protocol):
 class Farewell:
     """Half-closed: closing with bytes unread is a reset, which can destroy what the other end has not read yet. So what
     comes is received, and dropped, until the other end has acknowledged all. It may be slow, as long as it takes
-    something within ``patience`` seconds; ``answered``: under TLS, it is to have a moment to say goodbye. On the loop.
+    something within ``patience`` seconds; ``answered``: under TLS, it is to have a moment to say goodbye. What the
+    transport has kept back, such as our own goodbye under TLS, has to go as well, also if the other end ``has_ended``.
+    On the loop.
     """
 
-    __slots__ = ("_io", "_socket", "_transport", "_user", "_patience", "_answered", "_missing", "_since", "_timer")
+    __slots__ = ("has_ended", "_io", "_socket", "_transport", "_user", "_patience", "_answered",
+                 "_missing", "_since", "_timer")
 
     def __init__(self, io: Scope, sock: socket.socket, transport: Transport, user: Leaving, patience: float, *,
-                 answered: bool) -> None:
+                 answered: bool, has_ended: bool = False) -> None:
+        self.has_ended = has_ended
+        """Whether nothing comes any more."""
         self._io = io
         self._socket = sock
         self._transport = transport
@@ -55,7 +60,7 @@ class Farewell:
 
     def _look(self, step: float) -> None:
         self._timer = None
-        if all_acknowledged(self._socket):
+        if all_acknowledged(self._socket) and not self._transport.unsent:
             if self._answered:
                 self._timer = self._io.call_later(LINGER, self._end)
             else:
@@ -78,8 +83,15 @@ class Farewell:
         except BlockingIOError:
             return
         except OSError:
-            pass
-        self._end()
+            self._end()
+            return
+        self.has_ended = True
+        self.flushed()
+
+    def flushed(self) -> None:
+        """The transport has sent what it could."""
+        if self.has_ended and not self._transport.unsent:
+            self._end()
 
     def _end(self, *, given_up: bool = False) -> None:
         self.cancel()

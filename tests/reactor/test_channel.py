@@ -399,6 +399,31 @@ def test_the_goodbye_of_the_transport_goes_when_there_is_room(acknowledged: list
     assert not pair.transport.unsent and pair.events == READ and pair.told == []
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_that_is_so_if_the_other_end_has_ended(acknowledged: list[int], when: str) -> None:
+    pair = Pair(b"")
+    pair.transport.unsent = True
+    if when == "before":
+        pair.loop.tell(pair.sock, READ)
+    pair.channel.leave(30.0, answered=True)
+    pair.loop.tell(pair.sock, READ)
+    assert pair.events == WRITE, "it would be told of the end again and again"
+    pair.loop.advance(10.0)
+    assert ("left", False) not in pair.told
+    pair.loop.tell(pair.sock, WRITE)
+    assert not pair.transport.unsent and pair.told[-1:] == [("left", False)]
+
+
+def test_a_goodbye_that_cannot_go_is_not_waited_for(acknowledged: list[int]) -> None:
+    acknowledged[0] = 100
+    pair = Pair()
+    pair.transport.unsent = True
+    pair.channel.leave(30.0, answered=True)
+    pair.transport.broken = BrokenPipeError()
+    pair.loop.tell(pair.sock, WRITE)
+    assert pair.told == [("left", False)]
+
+
 def test_who_has_ended_before_is_not_waited_for() -> None:
     pair = Pair(b"")
     pair.loop.tell(pair.sock, READ)

@@ -75,6 +75,17 @@ def test_who_takes_nothing_is_given_up_and_who_takes_little_is_not(other: Other)
     assert other.loop.pending == []
 
 
+def test_a_goodbye_that_has_not_gone_is_something_that_it_has_not_got(other: Other) -> None:
+    other.missing = 0
+    other.transport.unsent = True
+    other.begin(patience=5.0)
+    other.loop.advance(4.0)
+    assert not other.left_at
+    other.transport.unsent = False
+    other.loop.advance(0.3)
+    assert [given_up for _, given_up in other.left_at] == [False]
+
+
 def test_everybody_has_a_moment(other: Other) -> None:
     other.begin(patience=0.0)
     other.loop.advance(LINGER - 0.3)
