@@ -149,12 +149,22 @@ class PacketService(Generic[S]):
     def _finish(self) -> None:
         """The server is stopping: close if idle, and otherwise once what has been received is handled. The end of a
         step comes here again."""
-        if self.steps.state is NEW:
+        if self.channel.shaking and not self.steps.upgrading:
             self._cut()
+        elif self.steps.state is NEW:
+            self._dismiss()
         elif not self.steps.busy:
             if not self.steps.has_received:
                 self.steps.closed = True
             self.look()
+
+    def _dismiss(self) -> None:
+        """Its handler has not begun, and does not any more."""
+        steps = self.steps
+        steps.closed = True  # first: a worker may be just about to begin
+        if steps.state is NEW:
+            steps.finish()
+            self._say_goodbye()
 
     def _cut(self) -> None:
         steps = self.steps

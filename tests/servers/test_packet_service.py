@@ -191,6 +191,28 @@ def test_a_conversation_begins_in_a_step_of_its_own() -> None:
     assert case.service.established and case.heard == ["one"]
 
 
+def test_a_client_whose_conversation_waits_for_a_worker_is_said_goodbye_to_when_the_server_stops() -> None:
+    case = Case(conversation=listen, workers=True)
+    case.home._stopping = case.home._finishing = True
+    case.service._finish()
+    case.loop.run()
+    assert case.script.ended and case.home.told == ["gone"]
+    case.work()
+    assert case.heard == [] and case.home.told == ["gone"]
+
+
+def test_nor_does_it_begin_when_a_worker_comes_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = by(monkeypatch, Case(conversation=listen, workers=True))
+    case.home._stopping = case.home._finishing = True
+    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: False)
+    case.service._finish()
+    case.work()
+    assert case.heard == [] and case.home.told == [] and case.script.ended
+    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: True)
+    case.loop.advance(1.0)
+    assert case.heard == [] and case.home.told == ["gone"]
+
+
 # Above the mark
 
 def test_a_client_above_its_mark_is_neither_read_nor_handled_until_it_has_room() -> None:
