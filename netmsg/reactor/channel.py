@@ -242,8 +242,9 @@ class Channel:
                 events = READ
         elif state is OPEN and self.reading and not self.paused:
             events = READ
-        outlet = self._outlet
-        if (outlet.blocked or self.transport.unsent) and outlet.failure is None and state is not BROKEN:
+        outlet, transport = self._outlet, self.transport
+        if (outlet.blocked and not transport.stalled or transport.unsent) and outlet.failure is None \
+                and state is not BROKEN:
             events |= WRITE
         if events != self.watched:
             self._ask_for(events)
@@ -310,6 +311,8 @@ class Channel:
             self._going_on = True
             self._io.call(self._go_on_later)  # others have their turn first, and no event will come
         if self.watched != READ or self._outlet.blocked or transport.unsent:
+            if self._outlet.blocked and transport.stalled:
+                self.user.has_room()  # perhaps: what it waited for was to come, and not to go
             self.watch()
 
     def _go_on_later(self) -> None:

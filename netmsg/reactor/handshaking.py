@@ -24,8 +24,8 @@ MOST_PENDING: Final = 256
 
 class PendingHandshakes:
     """Those of one server that are under way, the oldest first. When there are too many, the oldest that wait for the
-    other end are given up. Those of which something has come that nobody has looked at yet are spared, for then it is
-    this end that is behind, up to twice the number. On the loop."""
+    other end are given up. Those of which something has come that nobody has looked at yet, or is looking at just now,
+    are spared, for then it is this end that is behind, up to twice the number. On the loop."""
 
     def __init__(self) -> None:
         self._handshakes: dict[Handshake, None] = {}
@@ -44,7 +44,7 @@ class PendingHandshakes:
     def _make_room(self, newest: Handshake) -> None:
         ready = dict(ready_sockets({one.fileno(): READ for one in self._handshakes}, None, Deadline(0)) or ())
         older = [one for one in self._handshakes if one is not newest]
-        waiting = [one for one in older if one.fileno() not in ready]
+        waiting = [one for one in older if not one.is_aside and one.fileno() not in ready]
         for one in waiting[:len(self) - MOST_PENDING]:
             one.give_up()
         for one in older[:max(0, len(self) - 2 * MOST_PENDING)]:
@@ -87,6 +87,8 @@ class Handshake:
         self._over = False
         self.moves = 0
         """How often something has come, or room for more: the other end is not silent."""
+        self.is_aside = False
+        """Whether a step is being done in a thread of its own."""
         self._pending = pending
         self._speaks_first = speaks_first
         self._timer = io.call_later(timeout, self._too_slow) if timeout is not None else None
@@ -110,6 +112,7 @@ class Handshake:
         self.moves += 1
         if self._transport.calls_back:
             self._io.watch(self._socket, 0, self)
+            self.is_aside = True
             step_aside(self._io, self._transport, self._stepped)
             return
         if self._io.loop.handshake_steps:
@@ -132,6 +135,7 @@ class Handshake:
 
     def _stepped(self, error: OSError | None) -> None:
         """A step that was done aside has ended."""
+        self.is_aside = False
         if self._over:
             return
         if not isinstance(error, BlockingIOError):

@@ -424,6 +424,15 @@ def test_a_goodbye_that_cannot_go_is_not_waited_for(acknowledged: list[int]) -> 
     assert pair.told == [("left", False)]
 
 
+def test_where_sending_waits_for_what_is_to_come_it_does_not_wait_for_room(acknowledged: list[int]) -> None:
+    pair = Pair(b"x")
+    pair.outlet.blocked = pair.transport.stalled = True
+    pair.channel.watch()
+    assert pair.events == READ, "of room the selector would tell again and again"
+    pair.loop.tell(pair.sock, READ)
+    assert pair.told == [b"x", "room"]
+
+
 def test_who_has_ended_before_is_not_waited_for() -> None:
     pair = Pair(b"")
     pair.loop.tell(pair.sock, READ)

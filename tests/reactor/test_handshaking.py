@@ -20,7 +20,7 @@ class Stub:
 
     def __init__(self, pending: PendingHandshakes) -> None:
         self.pending = pending
-        self.given_up = False
+        self.given_up = self.is_aside = False
         self.ours, self.theirs = socket.socketpair()
 
     def fileno(self) -> int:
@@ -58,6 +58,13 @@ def test_the_oldest_goes_when_there_are_too_many(begin: Callable[[], Stub]) -> N
     assert given_up(stubs) == []
     stubs += [begin() for _ in range(2)]
     assert given_up(stubs) == [0, 1]
+
+
+def test_whose_step_is_done_aside_is_spared(begin: Callable[[], Stub]) -> None:
+    stubs = [begin() for _ in range(3)]
+    stubs[0].is_aside = True
+    stubs.append(begin())
+    assert given_up(stubs) == [1]
 
 
 def test_who_waits_for_this_end_is_spared(begin: Callable[[], Stub]) -> None:
