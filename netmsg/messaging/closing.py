@@ -65,8 +65,8 @@ class Closing:
         self._attached = False
         self._winding_down = False  # the network thread's, as all of these
         self._lingering: list[Timer] = []
-        self._settling = False
-        self._settled = False
+        self._closing_places = False
+        self._places_closed = False
         self._given_up = 0
         life.on_crash = self.fail
         _not_closed.add(self)
@@ -166,8 +166,8 @@ class Closing:
         """Acknowledge what has been taken, stop what is not needed to send the rest, and send the rest."""
         self._receiver.stop_lending()
         self._receiver.acknowledge_taken()
-        self._sender.settle()
-        self.settle_places()
+        self._sender.quiesce()
+        self.close_places()
         for endpoint in self._places.endpoints:
             endpoint.hurry()
         each(self._connections.open, lambda peer: peer.resume())
@@ -188,16 +188,16 @@ class Closing:
         return any(router.copies.has_for(one, identity, there)
                    for one in self._places.endpoints if one is way or one.leads_to in (identity, b""))
 
-    def settle_places(self) -> None:
+    def close_places(self) -> None:
         """When no message waits for a peer any more, or may have to, none is dialled or let in."""
-        if self._sender.router.unplaced or self._settling:
+        if self._sender.router.unplaced or self._closing_places:
             return
-        if not self._settled:
+        if not self._places_closed:
             if any(not peer.lane.empty or peer.lane.unacked for peer in self._connections.open):
                 return
-            self._settled = True
+            self._places_closed = True
             self.finish_peers()  # one may have been idle since before the last message found its way
-        self._settling = True  # closing a peer comes back to here, and there may be thousands
+        self._closing_places = True  # closing a peer comes back to here, and there may be thousands
         for acceptor in self._places.acceptors:
             acceptor.close()
         for endpoint in self._places.endpoints:
@@ -205,7 +205,7 @@ class Closing:
                 endpoint.stop()
         for peer in tuple(self._connections.handshaking):
             peer.close("closed", None)
-        self._settling = False
+        self._closing_places = False
 
     def finish_peers(self) -> None:
         """Take leave of those who have all that they are to have."""
@@ -232,11 +232,12 @@ class Closing:
         """The end, if nothing is left to wait for."""
         if not self._winding_down or self._life.closed or not self._attached:
             return
-        self.settle_places()
+        self.close_places()
         if self._connections.open or self._connections.handshaking:
             return
-        if self._sender.router.unplaced and not self._settled and (self._places.endpoints or self._places.acceptors):
-            return  # once settled nobody is dialled or let in any more, and what comes back then is given up
+        places = self._places
+        if self._sender.router.unplaced and not self._places_closed and (places.endpoints or places.acceptors):
+            return  # once they are closed nobody is dialled or let in any more, and what comes back then is given up
         self._end()
 
     # The end

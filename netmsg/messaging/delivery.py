@@ -69,7 +69,7 @@ class Ledger(Generic[R]):
         self._count = count = self._count + 1
         return self._prefix + count.to_bytes(8, "big")
 
-    def settle(self, message_ids: list[bytes]) -> None:
+    def acknowledge(self, message_ids: list[bytes]) -> None:
         """These are acknowledged."""
         outstanding = self.outstanding
         for message_id in message_ids:

@@ -118,7 +118,7 @@ class Inbox:
                 if self._ready():
                     self._set_signal()
 
-    def settle(self) -> None:
+    def count_taken(self) -> None:
         """Count a batch that is exhausted as taken, although who took the last message has not come back."""
         with self._lock:
             if not self.last.queue:

@@ -31,7 +31,7 @@ class Inlet(Protocol[P]):
 
     def reliable_arrived(self, peer: P, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
 
-    def settle_taken(self) -> None:
+    def count_taken(self) -> None:
         """Count as taken what was taken, although nobody has said so yet."""
 
     append_batch: Callable[[Batch], None]

@@ -43,8 +43,8 @@ class Sending(Protocol):
     def message(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Queued]:
         """``data`` as it is queued. Under the lock."""
 
-    def dropped(self, reason: str, count: int, identity: bytes | None) -> None:
-        """Count so many messages as lost."""
+    def dropped(self, reason: str, count: int, identity: bytes | None, listed: list[Drop] | None = None) -> None:
+        """Count so many messages as lost, take them off the front of a list, and tell."""
 
     def disconnect(self, lanes: list[Lane], deadline: Deadline) -> bool:
         """Close these connections, and wait until they are; false if there was no time for that."""
@@ -121,14 +121,13 @@ class Overflow:
         self._acks.wake_all()
 
     def tell(self, dropped: list[Drop]) -> None:
-        """What has gone for the sake of what came, and take it out of the list. Whoever is interrupted, and calls this
-        again, may tell one of them twice, and leaves none out."""
+        """What has gone for the sake of what came, and take it out of the list. Whoever is interrupted calls this
+        again: then none is left out."""
         self._room.lacking(None)
         while True:  # not "while dropped": see `netmsg.streams.turns.Turn`
             if not dropped:
                 break
-            self._sending.dropped("send queue full", 1, dropped[0][1])
-            del dropped[0]
+            self._sending.dropped("send queue full", 1, dropped[0][1], dropped)
 
     # Drop the newest
 

@@ -39,7 +39,7 @@ class Peer:
 
     __slots__ = ("_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_work", "_writing", "address",
                  "announced", "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since",
-                 "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "look",
+                 "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "read_now",
                  "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received", "resume",
                  "resume_safely", "retired", "session", "sock", "succession", "take_back", "write_burst")
 
@@ -109,7 +109,7 @@ class Peer:
         self.direct = writing.direct
         self.bursting = writing.bursting
         self.write_burst = writing.write_burst
-        self.look = reading.look
+        self.read_now = reading.read_now
         self.look_for_room = reading.look_for_room
         self.resume = reading.resume
         self.resume_safely = reading.resume_safely

@@ -184,7 +184,7 @@ class Population:
         """Exchange messages by ``new``, and by ``old`` no more, which is closed when what has come is read."""
         self._tell(old, f"the old connection is closed: {reason}")
         self._dismiss_challenger(old, new)
-        old.look()
+        old.read_now()
         if self._sender.find(new.identity) is None:
             self._let_in(new)  # that was its end
         elif self._open(new):
@@ -247,8 +247,8 @@ class Population:
         peer.probe_until = 0.0
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
-            if peer.announced:  # others may take HELLO for more than it is
-                challenger.introduce()
+            if peer.announced and peer.endpoint is not None:
+                challenger.introduce()  # both ends have dialled: the other one need not dial again
             self._refuse_for(peer, challenger, "the identity is connected already, and alive")
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:
@@ -258,7 +258,7 @@ class Population:
         if self._is_unread(old) and not hung_up(old.sock) and acknowledged_within(old.sock, self._time_to_show(old)):
             self.survived(old)
             return
-        old.look()
+        old.read_now()
         if old.challenger is challenger:
             old.challenger = None
             self._replace(old, challenger, "no sign of life, and its identity has connected again")
@@ -307,7 +307,7 @@ class Population:
         self._sweep.begin()
         self._io.work.add(peer)
         if self._life.closing:
-            self._closing.settle_places()
+            self._closing.close_places()
 
     def _changed(self) -> None:
         self._connections.changed.notify_all()

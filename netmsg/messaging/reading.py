@@ -179,7 +179,7 @@ class Reading(Generic[P]):
     def look_for_room(self) -> None:
         """Read again if there is room that nobody has told of."""
         if self._peer.paused:
-            self._inlet.settle_taken()
+            self._inlet.count_taken()
             if self.room() > 0:
                 self.resume()
 
@@ -237,7 +237,7 @@ class Reading(Generic[P]):
             channel.watch()
             channel.go_on()
 
-    def look(self) -> None:
+    def read_now(self) -> None:
         """Read what is there, before judging the silence."""
         if self.lent:
             self._inlet.stop_lending()

@@ -62,7 +62,7 @@ class Receiver:
         self.arrivals = Arrivals(settings.dedupe)
         self.append_batch = self.inbox.append_batch
         self.appended = self.inbox.delivered
-        self.settle_taken = self.inbox.settle
+        self.count_taken = self.inbox.count_taken
         self.stop_lending = self.conversation.end
 
     # What arrives

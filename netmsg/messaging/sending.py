@@ -178,9 +178,11 @@ class Sender:
             self._io.call(lane.owner.close, "it did not keep up", None)
         return self._connections.changed.wait(lambda: self._life.closing or all(lane.dead for lane in lanes), deadline)
 
-    def dropped(self, reason: str, count: int, identity: bytes | None) -> None:
-        """Count so many messages as lost."""
+    def dropped(self, reason: str, count: int, identity: bytes | None, listed: list[Drop] | None = None) -> None:
+        """Count so many messages as lost, take them off the front of a list, and tell."""
         self._losses.drop(reason, count)
+        if listed:
+            del listed[:count]
         self._events.add(Dropped(None, identity, reason, count=count))
 
     def wake_all(self) -> None:
@@ -228,7 +230,7 @@ class Sender:
             ready = self.router.bring(peer.lane, endpoint)
         self._departed(Departure([], ready), peer.lane)
 
-    def settle(self) -> None:
+    def quiesce(self) -> None:
         """Once this has returned, what is sent the long way is placed, or will be refused: the Søcket closes."""
         with self.route:
             self.fast_ring = ()
@@ -300,7 +302,7 @@ class Sender:
             # What was sent by a connection that another one has taken over from is expected by that.
             lane = (self.router.find(peer.identity) if peer.retired else None) or peer.lane
             known, lanes = self.router.acknowledged(lane, message_ids)
-            self.ledger.settle(known)
+            self.ledger.acknowledge(known)
         if lanes:
             self._work_for(lanes)
         self._acks.wake_all()

@@ -63,7 +63,7 @@ class Sweep:
             liveness.excuse(now)
         if liveness.dead(now):
             before = peer.received_bytes
-            peer.look()
+            peer.read_now()
             if peer.received_bytes == before and peer in self._connections.open:
                 peer.close(f"nothing heard for {liveness.timeout:g} s", None)
             return

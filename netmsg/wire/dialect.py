@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from ..errors import RemoteProtocolError
 from .messages import READ_SIZE, Capabilities, Frame, Queued, Run
 
-__all__ = ["Decoder", "Dialect"]
+__all__ = ["RunDecoder", "Dialect"]
 
 
-class Decoder(ABC):
+class RunDecoder(ABC):
     """Turns the bytes of one connection into runs, within a bound: see `netmsg.wire.framing.EnvelopeDecoder`."""
 
     error: RemoteProtocolError | None = None
@@ -62,7 +62,7 @@ class Dialect(ABC):
     """What `PeerInfo.dialect` says."""
     heartbeat: bytes
     """What is sent while there is nothing else to send."""
-    decoder: Decoder
+    decoder: RunDecoder
     """It is handed what is received; and decodes it once the peer has been let in."""
 
     @abstractmethod

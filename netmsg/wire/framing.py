@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import Final
 
 from ..errors import RemoteProtocolError
-from .dialect import Decoder
+from .dialect import RunDecoder
 from .envelope import ACK, ACK_HEADER, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
 from .messages import READ_SIZE, Run
 
@@ -25,7 +25,7 @@ _unpack_header = struct.Struct("!IB").unpack_from
 _unpack_length = struct.Struct("!I").unpack_from
 
 
-class EnvelopeDecoder(Decoder):
+class EnvelopeDecoder(RunDecoder):
     """Turns the bytes of one connection into runs of envelopes.
 
     Payloads are cut out of the received chunks by slicing, which copies each byte once; a large frame is gathered in

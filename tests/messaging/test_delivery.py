@@ -88,7 +88,7 @@ def test_what_is_acknowledged_is_no_longer_outstanding() -> None:
     book = ledger()
     Receipt(book, message_id(1))
     two = Receipt(book, message_id(2))
-    book.settle([message_id(1), message_id(3)])
+    book.acknowledge([message_id(1), message_id(3)])
     assert book.outstanding == {message_id(2): two}
 
 
@@ -263,7 +263,7 @@ def test_being_routed_to_another_peer_counts_as_being_sent_again() -> None:
 def test_resends_are_counted_anew_after_an_acknowledgement() -> None:
     book = ledger(max_resends=1)
     assert book.may_resend(message_id(1), 0.0)
-    book.settle([message_id(1)])
+    book.acknowledge([message_id(1)])
     assert book.may_resend(message_id(1), 0.0)
 
 

@@ -95,8 +95,10 @@ class Case:
         receipt = Receipt(self.ledger.new_id())
         return receipt, reliable_frame(receipt.message_id, data, 1000, identity)
 
-    def dropped(self, reason: str, count: int, identity: bytes | None) -> None:
+    def dropped(self, reason: str, count: int, identity: bytes | None, listed: Any = None) -> None:
         self.lost.append((reason, count, identity))
+        if listed is not None:
+            del listed[:count]
 
     def disconnect(self, lanes: list[Lane], deadline: Deadline) -> bool:
         self.disconnected += lanes

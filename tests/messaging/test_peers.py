@@ -45,7 +45,7 @@ class Inlet:
         self.told = 0
         self.lent: list[Peer] = []
         self.untold: Callable[[], None] = lambda: None
-        """What `settle_taken` is to find."""
+        """What `count_taken` is to find."""
         self.fails = False
 
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
@@ -63,7 +63,7 @@ class Inlet:
         self.reliable += zip(message_ids, payloads)
         peer.credit.arrived += len(payloads)
 
-    def settle_taken(self) -> None:
+    def count_taken(self) -> None:
         self.untold()
 
     def appended(self) -> None:
@@ -827,7 +827,7 @@ def test_whoever_claims_its_identity_is_told_that_it_shows_itself(scene: Scene) 
 def test_a_look_reads_what_has_come_without_an_event(scene: Scene) -> None:
     peer = scene.open()
     scene.sock.coming.append(data(b"here"))
-    peer.look()
+    peer.read_now()
     assert scene.inlet.messages == [b"here"]
 
 
@@ -920,7 +920,7 @@ def test_under_tls_it_is_not_lent(scene: Scene) -> None:
     assert peer.open_since is not None and not peer.lend()
 
 
-@pytest.mark.parametrize("step", [lambda peer, scene: peer.look(),
+@pytest.mark.parametrize("step", [lambda peer, scene: peer.read_now(),
                                   lambda peer, scene: peer.retire("another"),
                                   lambda peer, scene: peer.follow(scene.peer(), send=True),
                                   lambda peer, scene: peer.close("over", None)],

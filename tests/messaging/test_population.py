@@ -73,7 +73,7 @@ class Peer:
     def heartbeat(self) -> None:
         self.done.append("heartbeat")
 
-    def look(self) -> None:
+    def read_now(self) -> None:
         self.done.append("look")
         self.on_look()
 
@@ -216,7 +216,7 @@ class Closing:
     def check_closed(self) -> None:
         self.done.append("check")
 
-    def settle_places(self) -> None:
+    def close_places(self) -> None:
         self.done.append("settle")
 
     def left(self, peer: Any) -> None:
@@ -711,16 +711,25 @@ def test_who_shows_itself_stays(scene: Scene) -> None:
     way = Endpoint()
     old, new = probing(scene, way)
     scene.population.survived(old)
-    assert "introduce" in new.done, "or it would dial again and again"
     assert new.closed == ["the identity is connected already, and alive"] and way.done == [("rest", A)]
     assert old.challenger is None and old.probe_until == 0.0
     scene.loop.pass_time(10.0)
     assert scene.there == [old]
 
 
-def test_others_than_our_own_kind_might_take_a_hello_for_more_than_it_is(scene: Scene) -> None:
-    old, new = probing(scene)
-    old.announced = False
+def test_who_has_dialled_one_that_has_dialled_it_is_told_by_whom_it_is_turned_away(scene: Scene) -> None:
+    """It would dial again and again."""
+    old, new = scene.dials(A), scene.comes(A)
+    assert old.challenger is new
+    scene.population.survived(old)
+    assert new.closed and new.done[-1] == "introduce"
+
+
+@pytest.mark.parametrize("why", ["not of our own kind", "not dialled"])
+def test_others_might_take_a_hello_for_more_than_it_is(scene: Scene, why: str) -> None:
+    old = scene.dials(A) if why == "not of our own kind" else scene.comes(A)
+    old.announced = why == "not dialled"
+    new = scene.comes(A)
     scene.population.survived(old)
     assert new.closed and "introduce" not in new.done
 

@@ -83,7 +83,7 @@ class Socket:
     def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         self.arrived(peer, payloads)
 
-    def settle_taken(self) -> None:
+    def count_taken(self) -> None:
         self.told.append("settle")
 
     def appended(self) -> None:
@@ -357,7 +357,7 @@ def test_what_was_left_may_be_more_than_there_is_room_for() -> None:
     assert scene.home.messages == [b"1"] and scene.peer.paused and scene.watched == ""
 
 
-@pytest.mark.parametrize("step", [Reading.look, Reading.hold])
+@pytest.mark.parametrize("step", [Reading.read_now, Reading.hold])
 def test_who_needs_the_right_to_read_takes_it_back(step: Any) -> None:
     scene = Scene()
     reading = lent(scene)
@@ -382,5 +382,5 @@ def test_it_is_not_lent_where_more_goes_on(why: str) -> None:
 def test_a_look_reads_what_is_there() -> None:
     scene = Scene()
     scene.transport.feed(data(b"here"))
-    scene.reading.look()
+    scene.reading.read_now()
     assert scene.home.messages == [b"here"]

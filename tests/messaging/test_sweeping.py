@@ -51,7 +51,7 @@ class Peer:
     def says(self) -> None:
         self.lane.sent_bytes += 10
 
-    def look(self) -> None:
+    def read_now(self) -> None:
         self.looks += 1
         self.at_look()
 

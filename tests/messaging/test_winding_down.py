@@ -153,8 +153,8 @@ class Scene:
     def wake_all(self) -> None:
         self.order.append("wake senders")
 
-    def settle(self) -> None:
-        self.order.append("settle")
+    def quiesce(self) -> None:
+        self.order.append("quiesce")
 
     def take_all(self, peers: Any) -> int:
         self.given_up = [*self.router.take_all(), *(frame for peer in peers for frame in peer.lane.queue)]
@@ -486,7 +486,7 @@ def test_when_none_waits_any_more_they_are_turned_away(scene: Scene) -> None:
     scene.begin()
     assert not peer.closing, "it may have to take it"
     peer.lane.queue.append(scene.router.waiting.drop_oldest())
-    scene.closing.settle_places()
+    scene.closing.close_places()
     assert not acceptor.closed, "it may break, and give it back"
     peer.takes_all()
     scene.closing.check_closed()
@@ -509,7 +509,7 @@ def test_one_that_was_idle_takes_its_leave_when_the_last_message_has_found_its_w
     scene.begin()
     assert not idle.closing
     busy.lane.queue.append(scene.router.waiting.drop_oldest())
-    scene.closing.settle_places()
+    scene.closing.close_places()
     assert not idle.closing
     busy.takes_all()
     scene.closing.check_closed()
@@ -567,7 +567,7 @@ def test_who_was_said_goodbye_to_may_take_what_another_has_left(scene: Scene) ->
 def test_what_is_being_sent_the_long_way_is_placed_before_it_is_seen_whether_anything_waits(scene: Scene) -> None:
     scene.listen()
     peer = scene.peer()
-    scene.settle = lambda: scene.router.waiting.put_back([FRAME])  # type: ignore[method-assign]
+    scene.quiesce = lambda: scene.router.waiting.put_back([FRAME])  # type: ignore[method-assign]
     scene.begin()
     assert not scene.is_over and not peer.closing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from netmsg.errors import RemoteProtocolError
-from netmsg.wire.dialect import Decoder, Dialect
+from netmsg.wire.dialect import Dialect, RunDecoder
 from netmsg.wire.envelope import payload_of
 from netmsg.wire.messages import (
     ACKNOWLEDGEMENTS, ANSWERS, MESSAGES, RELIABLE_MESSAGES, Capabilities, Frame, Queued, Run, message_id_of,
@@ -15,7 +15,7 @@ BEGINNING = b"\0\0\0\x10"
 LARGE = 1000
 
 
-class LinesDecoder(Decoder):
+class LinesDecoder(RunDecoder):
     """``-`` and a message, ``+`` an id in hex, a space and a message, ``!`` and an id, ``.`` alone, or ``?``."""
 
     def __init__(self) -> None:
