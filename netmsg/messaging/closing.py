@@ -255,8 +255,7 @@ class Closing:
             acceptor.close()
         for endpoint in self._places.endpoints:
             endpoint.stop()
-        for peer in (*self._connections.open, *self._connections.handshaking):
-            peer.close("closed", None)
+        each((*self._connections.open, *self._connections.handshaking), lambda peer: peer.close("closed", None))
         self._receiver.inbox.release()
         self._receiver.stop_lending()
         self._events.close()

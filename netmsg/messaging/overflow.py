@@ -131,7 +131,7 @@ class Overflow:
 
     # Drop the newest
 
-    def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> Settled:
+    def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> Settled | None:
         if receipt is not None:
             receipt._fail(QUEUE_WAS_FULL)
         elif self._is_published(identity):
@@ -139,9 +139,11 @@ class Overflow:
         self._sending.dropped("send queue full", 1, identity)
         return Settled(receipt, ())
 
-    def _publish_to_others(self, data: bytes) -> Settled:
+    def _publish_to_others(self, data: bytes) -> Settled | None:
         router = self._router
         with self._route:
+            if not router.ring:
+                return None  # they have gone meanwhile, and it is to wait for the next one
             full = set(router.full_lanes())
             others = [lane for lane in router.ring if lane not in full]
             router.publish(self._sending.message(data, None)[1], others)

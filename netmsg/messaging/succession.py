@@ -91,12 +91,13 @@ class Succession:
 
     def _not_over(self) -> None:
         connection = self._connection
-        if (self._behind is not None or connection.paused
-                or connection.blocked and acknowledged_within(self._socket, self._patience)):
-            # What has come is not lost because nobody takes it, here or there, and it comes to an end; but those behind
-            # this one need not be silent for it.
-            for follower in self._followers:
-                follower._speak()
+        is_awaited = connection.blocked and acknowledged_within(self._socket, self._patience)
+        if is_awaited or self._behind is not None or connection.paused:
+            # What has come is not lost because nobody takes it, and it comes to an end; but those behind this one need
+            # not be silent for it, unless it is the other end that takes nothing: what is on its way there goes first.
+            if not is_awaited:
+                for follower in self._followers:
+                    follower._speak()
             self.await_end()
         else:
             connection.does_not_end()

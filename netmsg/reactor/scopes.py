@@ -58,6 +58,7 @@ class Timer:
         if self.function is not None:
             self.function = None
             self.arguments = ()
+            self.scope = None  # and what it is of
             self._cancelled[0] += 1
 
 

@@ -92,7 +92,10 @@ class GeneratorHandler:
                 self.finished = True
                 self._generator.close()
                 raise RuntimeError("the handler goes on after the end of the connection") from error
-        self._go_on(self._generator.throw, error)
+        try:
+            self._go_on(self._generator.throw, error)
+        finally:
+            del error  # or it would keep itself alive, by this frame
 
     def _go_on(self, step: Callable[..., Any], *arguments: Any) -> None:
         """Up to the next ``yield``, or to the end."""
@@ -109,6 +112,7 @@ class GeneratorHandler:
             self.finished = True
         except BaseException:
             self.finished = True
+            arguments = ()  # in which may be what is raised here: the same
             raise
 
 

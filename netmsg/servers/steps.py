@@ -299,8 +299,12 @@ class Steps:
     def _tell(self, error: Exception) -> None:
         """The handler: in the place of a packet."""
         self.driven = True
-        self.handler.error(error)
-        if self.handler.finished and isinstance(error, TimeoutError):
+        is_late = isinstance(error, TimeoutError)
+        try:
+            self.handler.error(error)
+        finally:
+            del error  # or it would keep itself alive, by this frame
+        if self.handler.finished and is_late:
             self._client.too_silent()
 
     def decode(self, chunk: bytes) -> None:

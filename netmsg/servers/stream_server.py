@@ -356,12 +356,16 @@ class _Call:
         finally:
             self.thread = 0
             try:
-                if not (stream.closed or all_acknowledged(self._socket)):
+                if not (stream.closed or self._has_arrived(False)):
                     with standing_in(self._other_end):
                         self._let_it_arrive()
                 stream.close()
             finally:
                 self._io.call(self._forget)
+
+    def _has_arrived(self, said_goodbye: bool) -> bool:
+        """Whether everything has, the goodbye under TLS included."""
+        return all_acknowledged(self._socket) and (said_goodbye or self._inside.transport.tls is None)
 
     def _let_it_arrive(self) -> None:
         """What was sent, as long as the client goes on taking it: it may send something meanwhile, which closing would
@@ -371,7 +375,7 @@ class _Call:
         said_goodbye = False
         stream = self._stream
         try:
-            while not all_acknowledged(self._socket) and patience.left(unacknowledged(self._socket)) > 0:
+            while not self._has_arrived(said_goodbye) and patience.left(unacknowledged(self._socket)) > 0:
                 try:
                     if not said_goodbye:
                         stream.send_eof(timeout=step)

@@ -71,6 +71,7 @@ class TLSTransport:
         self._server_side = server_side
         self._at_end = False
         self._failure: OSError | None = None  # kept; raised is another one each time
+        self._forestalled = False  # our goodbye has gone, and the other end went before that of the transport below
         self._lost: OSError | None = None  # why the connection was lost, as sending was told: see `TOLD_ONCE`
 
     def feed(self, ciphertext: bytes) -> None:
@@ -210,7 +211,8 @@ class TLSTransport:
 
     @property
     def unsent(self) -> bool:
-        return bool(self._ciphertext) or self._ending or self._engine.has_ciphertext or self._below.unsent
+        return (bool(self._ciphertext) or self._ending or self._engine.has_ciphertext
+                or self._below.unsent and not self._forestalled)
 
     @property
     def finishing(self) -> bool:
@@ -283,7 +285,10 @@ class TLSTransport:
                             self._lost = error
                             self._lost = again(error)
                         self._ending = False  # there is nobody any more to tell
-                        raise
+                        if self._below.tls is None:
+                            raise
+                        self._forestalled = True
+                        return
                     self._ending = False
 
     def _flush_quietly(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -54,10 +53,11 @@ class Case:
         self.there_comes_room = True
         self.has_come = False
         self.woken = 0
+        self.meanwhile: Callable[[], None] = lambda: None
         part: Any = self
         self.overflow = Overflow(
             settings(on_full=policy, send_mode=mode, delivery_guarantee=guarantee, heartbeat_interval=5.0,
-                     resend_after=3.0), self.life, nullcontext(), self.router, part, part, part, lambda: self.now)
+                     resend_after=3.0), self.life, part, self.router, part, part, part, lambda: self.now)
         self.lanes = [lane(b"%d" % number, window=1) for number in range(peers)]
         for one in self.lanes:
             one.owner = Owner()
@@ -65,6 +65,14 @@ class Case:
 
     def cope(self, receipt: Any = None, to: bytes | None = None, deadline: Deadline = NO_HURRY) -> Any:
         return self.overflow.cope(b"new", receipt, to, deadline)
+
+    # The lock
+
+    def __enter__(self) -> None:
+        self.meanwhile()
+
+    def __exit__(self, *_: object) -> None:
+        """Nobody else is there."""
 
     # The room
 
@@ -167,6 +175,16 @@ def test_drop_newest_leaves_out_those_alone_that_are_full() -> None:
     assert receipt is None and lanes == [case.lanes[0], case.lanes[2]]
     assert [queued(one) for one in case.lanes] == [[b"new"], [b"0", b"1", b"2"], [b"new"]]
     assert case.lost == [("send queue full", 1, b"1")]
+
+
+def test_drop_newest_waits_for_the_next_where_all_have_gone_meanwhile() -> None:
+    case = Case(OnFull.DROP_NEWEST, 1, mode=SendMode.PUBLISH)
+
+    def gone() -> None:
+        case.router.leave(case.lanes[0])
+
+    case.meanwhile = gone
+    assert case.cope() is None and case.lost == []
 
 
 # Drop the oldest, at least once

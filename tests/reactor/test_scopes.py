@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,20 @@ class Handling:
 @pytest.fixture
 def hand() -> tuple[Reactor, HandPoller, Clock]:
     return by_hand()
+
+
+def test_a_timer_that_is_cancelled_keeps_nothing_alive(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    class Owner:
+        def crashed(self, error: Exception) -> None:
+            """What is called is the one thing, and whom it belongs to the other."""
+
+    io, _, _ = hand
+    owner = Owner()
+    gone = weakref.ref(owner)
+    timer = io.scope(owner.crashed).call_later(600.0, function)
+    timer.cancel()
+    del owner
+    assert gone() is None
 
 
 @pytest.mark.parametrize("way", WAYS)

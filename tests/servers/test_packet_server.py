@@ -2130,6 +2130,30 @@ def test_nothing_of_a_client_waits_for_a_garbage_collection(serve: Serve, word: 
         gc.enable()
 
 
+def test_nothing_of_a_conversation_waits_for_it_either(serve: Serve) -> None:
+    locals_: list[Any] = []
+
+    class Local:
+        """What a handler has."""
+
+    def converse(client: Any) -> Conversation:
+        local = Local()
+        locals_.append(weakref.ref(local))
+        while True:
+            client.send_packet((yield))
+
+    gc.disable()
+    try:
+        with serve(converse) as server:
+            with client_of(server) as client:
+                client.send_packet("hello")
+                assert client.recv_packet(timeout=TIMEOUT) == "hello"
+            eventually(lambda: server.stats().connections == 0)
+            eventually(lambda: locals_[0]() is None)
+    finally:
+        gc.enable()
+
+
 def test_a_listener_belongs_to_one_server(serve: Serve) -> None:
     with create_tcp_server() as listener:
         with pytest.raises(ValueError, match="belongs"):

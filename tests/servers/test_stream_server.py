@@ -194,6 +194,27 @@ def test_who_never_sends_anything_does_not_keep_the_others_out_for_ever() -> Non
         assert server.stats().closed_idle == 3
 
 
+def test_a_goodbye_for_which_there_is_no_room_yet_is_said_when_there_is(tmp_path: Path,
+                                                                        tls_contexts: Contexts) -> None:
+    """What the kernel of a UNIX socket has taken counts as arrived, and with some of these sizes it takes no more."""
+    ours, theirs = tls_contexts
+    path = tmp_path / "socket"
+
+    def handler(stream: ByteStream) -> None:
+        stream.send_all(bytes(int(stream.receive_until(b"\n"))))
+
+    def slow(size: int) -> int:
+        with connect_unix(path, ssl_context=theirs, server_hostname="localhost", timeout=TIMEOUT) as stream:
+            stream.send_all(b"%d\n" % size)
+            time.sleep(1.5)  # that is its speed
+            return sum(map(len, stream.receive_chunks(timeout=TIMEOUT)))
+
+    sizes = range(208_000, 230_000, 1000)
+    with StreamServer(handler, create_unix_server(path, ssl_context=ours), max_workers=30):
+        clients = [Background(slow, size) for size in sizes]
+        assert [client.result() for client in clients] == list(sizes)
+
+
 @pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "TLS"])
 @pytest.mark.parametrize("why", ["shutdown", "silence", "want of workers"])
 def test_who_was_never_served_sees_a_clean_end(why: str, secret: bool, tls_contexts: Contexts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -84,6 +85,37 @@ def test_reading_goes_on_while_what_is_to_be_sent_waits(pair: Pair) -> None:
         client.send_one(b"a" * 65536)
     server.send_one(b"meanwhile")
     assert receive(client) == b"meanwhile" and client.unsent
+
+
+class Forestalled(TLSTransport):
+    """The other end has had our goodbye, and went before that of this one."""
+
+    def end_sending(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_goodbye_is_said_whatever_becomes_of_that_below(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """TLS in TLS."""
+    ours, theirs = tls_contexts
+    a, b = socket.socketpair()
+    with a, b:
+        for sock in (a, b):
+            sock.setblocking(False)
+        below_server = TLSTransport(PlainTransport(a), ours, server_side=True)
+        below_client = Forestalled(PlainTransport(b), theirs, server_side=False, server_hostname="localhost")
+        server = TLSTransport(below_server, ours, server_side=True)
+        client = TLSTransport(below_client, theirs, server_side=False, server_hostname="localhost")
+        for ends in ((below_client, below_server), (client, server)):
+            while any(end.handshaking for end in ends):
+                for end in ends:
+                    if end.handshaking:
+                        try:
+                            end.handshake()
+                        except BlockingIOError:
+                            pass
+        client.end_sending()
+        assert not client.unsent
+        assert receive(server) == b""
 
 
 class Stored:
