@@ -161,7 +161,7 @@ class Copies(dict[object, Published]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._gone: dict[bytes, int] = {}  # while anything is kept: who has gone, and as which it had come
+        self._gone: dict[bytes, int] = {}  # who has gone, and as which it had come
 
     def keep(self, lane: Lane, message: Queued, came: int, limits: Limits) -> bool:
         """One message more, when so many peers have come; false at the marks."""
@@ -173,9 +173,6 @@ class Copies(dict[object, Published]):
 
     def left(self, lane: Lane) -> None:
         """A peer has gone."""
-        if not self:
-            self._gone.clear()
-            return
         self._gone[lane.identity] = lane.came
         if len(self._gone) > MOST_GONE:
             del self._gone[next(iter(self._gone))]

@@ -202,10 +202,10 @@ class Population:
             new.follow(old, send=not alive)
             self._open(new)
             self._sender.succeed(old, new, finish=True)
-            new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is
-            old.retire(reason)
             self._gone(old, reason, None)
             self._opened(new)
+            new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is
+            old.retire(reason)
 
     def _read_only(self, peer: Peer, other: Peer, reason: str) -> None:
         """The peer has two connections, and ``other`` stays: what it has sent on ``peer`` meanwhile is read, first."""

@@ -64,6 +64,9 @@ class Succession:
     def follow(self, old: Succession, *, send: bool) -> None:
         """Messages of this connection count as later than all of ``old``, which is still being read; ``send``: those
         that we send may go out meanwhile."""
+        before = self._behind
+        if before is not None and before is not old and old._behind is None:
+            old.follow(before, send=True)  # so does what comes there
         self._behind = old
         old._followers.append(self)
         self._lane.held = not send
@@ -106,6 +109,11 @@ class Succession:
         """It has been read to its end, or is not read any more: the turn of those behind it."""
         if self._timer is not None:
             self._timer.cancel()
+        before, self._behind = self._behind, None
         followers, self._followers = self._followers, []
         for follower in followers:
-            follower._go_ahead(self)
+            if before is not None and follower._behind is self:
+                follower._behind = None
+                follower.follow(before, send=not follower._lane.held)
+            else:
+                follower._go_ahead(self)

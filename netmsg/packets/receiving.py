@@ -38,13 +38,13 @@ def decoded(decoder: Decoder[Any], chunk: bytes) -> list[Any]:
     return packets
 
 
-def undecoded(decoder: Decoder[Any], chunk: bytes, error: Exception) -> PacketDecodeError:
+def undecoded(decoder: Decoder[Any], chunk: bytes, error: BaseException) -> PacketDecodeError:
     """What stands in the place of packets where a decoder has raised ``error``, which is being handled. Raises it again
     if it is none of the decoder's."""
     if isinstance(error, PacketDecodeError):  # of a user's own decoder: it is to return them
         return bare(error)
     # And this it is not to do: what it has understood of the stream is not known any more.
-    if is_of_a_signal_handler(error):
+    if isinstance(error, KeyboardInterrupt) or isinstance(error, Exception) and is_of_a_signal_handler(error):
         raise error
     fault = PacketDecodeError(f"the decoder failed: {error!r:.200}", chunk)
     fault.__cause__ = error

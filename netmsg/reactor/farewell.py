@@ -18,6 +18,8 @@ STEP: Final = 0.01
 LONGEST_STEP: Final = 0.2
 """Seconds between two looks at whether it has; the first and the longest."""
 PIECE: Final = 65_536
+ROUNDS: Final = 64
+"""So many of them at most are received at the very end, in case it is not known when the other end has everything."""
 
 
 class Leaving(Protocol):
@@ -64,7 +66,9 @@ class Farewell:
             if self._answered:
                 self._timer = self._io.call_later(LINGER, self._end)
             else:
-                self.discard()
+                for _ in range(ROUNDS):
+                    if not self.discard():
+                        break
                 self._end()
             return
         missing, now = unacknowledged(self._socket), time.monotonic()
@@ -75,18 +79,19 @@ class Farewell:
             return
         self._timer = self._io.call_later(step, self._look, min(2 * step, LONGEST_STEP))  # no event tells of it
 
-    def discard(self) -> None:
-        """Something has come."""
+    def discard(self) -> bool:
+        """Receive what has come: whether there may be more."""
         try:
             if self._transport.receive(PIECE):
-                return
+                return True
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self._end()
-            return
+            return False
         self.has_ended = True
         self.flushed()
+        return False
 
     def flushed(self) -> None:
         """The transport has sent what it could."""

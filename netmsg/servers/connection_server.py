@@ -135,7 +135,7 @@ class ConnectionServer(Server):
             sock.close()
             say_soon(log, logging.DEBUG, "%r: %s", address, error)
             return
-        except Exception as error:  # such as a codec of the user's
+        except BaseException as error:  # such as a codec of the user's, which may even exit
             sock.close()
             self._handler_failed(address, error, expected=False)
             return

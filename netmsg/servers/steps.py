@@ -313,7 +313,7 @@ class Steps:
         if chunk or decoder._left:
             try:  # as in `netmsg.packets.receiving.decoded`, without a call: one a packet is worth it
                 packets = decoder._feed_some(chunk)
-            except Exception as error:
+            except BaseException as error:  # ``sys.exit()`` in a user's decoder is no more than a fault of that
                 packets = [undecoded(decoder, chunk, error)]
             packets.reverse()
             self.packets = packets

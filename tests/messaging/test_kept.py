@@ -63,10 +63,11 @@ def test_who_has_gone_and_comes_again_was_there_from_the_beginning() -> None:
     assert copies.came(came(0), 6) == 3 and copies.came(came(0), 6) == 6
 
 
-def test_where_nothing_is_kept_that_does_not_matter() -> None:
+def test_also_if_nothing_was_kept_yet_when_it_went() -> None:
     copies = Copies()
     copies.left(came(3))
-    assert copies.came(came(0), 6) == 6
+    copies.keep(away("there"), message(0), 5, MANY)
+    assert copies.came(came(0), 6) == 3
 
 
 def test_of_no_end_of_peers_it_is_not_remembered() -> None:

@@ -141,3 +141,24 @@ def test_whose_system_is_silent_too_is_given_up(new: Callable[[], Connection]) -
     one.place.await_end()
     one.loop.pass_time(15.1)
     assert one.given_up
+
+
+def test_who_comes_between_is_read_behind_what_comes_before_both(new: Callable[[], Connection]) -> None:
+    oldest, between, last = new(), new(), new()
+    last.place.follow(oldest.place, send=True)
+    last.place.follow(between.place, send=True)
+    assert between.held and between.place.following
+    oldest.place.end()
+    assert not between.held and last.held
+    between.place.end()
+    assert not last.held
+
+
+def test_who_was_behind_one_that_goes_is_behind_what_that_was(new: Callable[[], Connection]) -> None:
+    oldest, between, last = new(), new(), new()
+    between.place.follow(oldest.place, send=True)
+    last.place.follow(between.place, send=False)
+    between.place.end()
+    assert last.held and last.lane.held
+    oldest.place.end()
+    assert not last.held and not last.lane.held

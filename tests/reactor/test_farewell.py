@@ -58,9 +58,16 @@ def test_at_once_if_it_has(other: Other) -> None:
 
 def test_what_has_come_by_then_is_received_so_that_closing_is_no_reset(other: Other) -> None:
     other.missing = 0
-    other.transport.incoming.append(b"unread")
+    other.transport.incoming += (b"un", b"read")
     other.begin()
-    assert not other.transport.incoming
+    assert not other.transport.incoming and len(other.left_at) == 1
+
+
+def test_but_not_without_end(other: Other) -> None:
+    other.missing = 0
+    other.transport.incoming += [b"more"] * 1000
+    other.begin()
+    assert other.transport.incoming and len(other.left_at) == 1
 
 
 def test_who_takes_nothing_is_given_up_and_who_takes_little_is_not(other: Other) -> None:

@@ -1794,6 +1794,36 @@ def test_a_decoder_that_raises_harms_its_connection_only(serve: Serve, error: Ex
     assert {record.name for record in said(caplog) if record.levelno >= 30} == {"netmsg.servers"}
 
 
+@pytest.mark.parametrize("where", ["decoder", "feed"])
+def test_a_decoder_that_exits_is_the_end_of_its_client_and_of_nobody_else(
+        serve: Serve, where: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Exiting(LineCodec):
+        made = 0
+
+        def decoder(self) -> Any:
+            Exiting.made += 1
+            if where == "decoder" and Exiting.made == 2:
+                sys.exit("the decoder")
+            return ExitingDecoder()
+
+    class ExitingDecoder(DigitsDecoder):
+        def feed(self, data: bytes) -> list[str | PacketDecodeError]:
+            if data == b"exit\n":
+                sys.exit("feeding")
+            return super().feed(data)
+
+    with serve(echo, codec=Exiting()) as server, raw(server) as good:
+        good.sendall(b"1\n")
+        assert good.recv(10) == b"1\n"
+        with raw(server) as bad:
+            if where == "feed":
+                bad.sendall(b"exit\n")
+            assert bad.recv(10) == b""
+        good.sendall(b"2\n")
+        assert good.recv(10) == b"2\n"
+    said(caplog)
+
+
 class Digits(LineCodec):
     """Its decoder has not thought of anything but digits."""
 
