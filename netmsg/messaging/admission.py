@@ -76,8 +76,9 @@ def decide(claim: Claim, policy: OnDuplicate) -> Decision:
         if crossing:
             return Decision(Verdict.READ, CROSSED)
         return Decision(Verdict.REFUSE_FOR_THE_OLD, "its peer has closed it")
-    if not crossing and policy is not OnDuplicate.REJECT and claim.old_is_gone:
-        # Its goodbye waits behind messages that nobody has taken: they are not lost.
+    if claim.old_is_gone and (crossing or policy is not OnDuplicate.REJECT):
+        # Its goodbye waits behind messages that nobody has taken: they are not lost. Where both ends have dialled, it
+        # may be that the other one was the first to decide.
         return Decision(Verdict.HAND_OVER, RECONNECTED)
     if crossing and (claim.old_for < AT_ONCE or not claim.old_is_agreed):
         # The connection dialled by the greater identity stays, on either side.
@@ -85,8 +86,6 @@ def decide(claim: Claim, policy: OnDuplicate) -> Decision:
         if dialler == max(claim.own, claim.identity):
             return Decision(Verdict.HAND_OVER, CROSSED, alive=True)
         return Decision(Verdict.READ, CROSSED)
-    if crossing and claim.old_is_gone:  # the other end was the first to decide
-        return Decision(Verdict.HAND_OVER, RECONNECTED)
     if not crossing and claim.same_certificate:
         return Decision(Verdict.REPLACE, "the same certificate, connecting again")
     if policy is OnDuplicate.TAKEOVER:

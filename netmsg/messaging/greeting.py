@@ -112,16 +112,22 @@ class Greeting:
 
     def _refuse(self, refusal: bytes, error: RemoteProtocolError) -> None:
         if refusal:
-            self.say_last(refusal)
+            self._say_last(refusal)
         self._peer.close(str(error), error)
 
-    def say_last(self, words: bytes) -> None:
-        """Before the connection is closed: the end comes with them, so that nobody takes them for a beginning."""
-        channel = self._channel
+    def introduce(self, words: bytes) -> None:
+        """Say who we are before the connection is closed, if the end comes in the same instant: nobody is to take it
+        for a beginning."""
         try:
-            hold_back(channel.socket)
-            channel.transport.send_one(words)
-            channel.end_sending()
+            if hold_back(self._channel.socket):
+                self._say_last(words)
+        except OSError:
+            pass
+
+    def _say_last(self, words: bytes) -> None:
+        try:
+            self._channel.transport.send_one(words)
+            self._channel.end_sending()
         except OSError:
             pass
 

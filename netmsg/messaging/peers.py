@@ -146,7 +146,7 @@ class Peer:
     def introduce(self) -> None:
         """It is going to be turned away, and is told by whom: then it knows that it has reached nobody new."""
         if self.endpoint is None:
-            self._greeting.say_last(self.session.welcome())
+            self._greeting.introduce(self.session.welcome())
 
     def judged(self, verdict: bool, error: BaseException | None) -> None:
         """``authorize`` has answered."""

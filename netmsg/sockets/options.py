@@ -15,7 +15,9 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def hold_back(sock: socket.socket) -> None:
-    """What is sent from now on goes with the end behind it, and not before; where the system can do that."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_CORK"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+def hold_back(sock: socket.socket) -> bool:
+    """What is sent from now on goes with the end behind it, and not before: whether the system can do that."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_CORK"):
+        return False
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -203,6 +204,17 @@ def test_what_a_dialect_says_of_what_it_does_not_understand_is_sent(monkeypatch:
     scene = Scene()
     scene.receives(BEGINNING + b"CAPITALS\n")
     assert scene.transport.sent == b"no capitals\n" and scene.peer.closed == ["capitals"]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_who_is_turned_away_is_told_by_whom_only_where_the_end_comes_with_that(family: socket.AddressFamily) -> None:
+    scene = Scene()
+    scene.sock.family = family
+    scene.receives(hello(THEIRS))
+    assert scene.peer.session is not None
+    scene.greeting.introduce(scene.peer.session.welcome())
+    together = family == socket.AF_INET and hasattr(socket, "TCP_CORK")
+    assert scene.transport.ended is together and scene.transport.sent.startswith(hello(OURS)) is together
 
 
 def test_the_time_for_all_of_it_is_bounded() -> None:
