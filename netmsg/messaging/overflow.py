@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from itertools import filterfalse
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..aside import aside
@@ -145,7 +146,7 @@ class Overflow:
             if not router.ring:
                 return None  # they have gone meanwhile, and it is to wait for the next one
             full = set(router.full_lanes())
-            others = [lane for lane in router.ring if lane not in full]
+            others = [*filterfalse(full.__contains__, router.ring)]
             router.publish(self._sending.message(data, None)[1], others)
         for lane in full:
             self._sending.dropped("send queue full", 1, lane.identity)

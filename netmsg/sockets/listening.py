@@ -26,25 +26,30 @@ def listen_tcp(addresses: list[Address], port: int, backlog: int, *, reuse_port:
     while True:
         tries -= 1
         opened: list[socket.socket] = []
-        absent = OSError(errno.EADDRNOTAVAIL, "no address to listen on")
         try:
-            for family, address in addresses:
-                chosen = opened[0].getsockname()[1] if port == 0 and opened else port
-                try:
-                    opened.append(_listen(family, (address[0], chosen, *address[2:]), backlog, reuse_port))
-                except OSError as error:
-                    missing = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-                    if not missing or all(other == family for other, _ in addresses):
-                        raise
-                    absent = error
-            if not opened:
-                raise absent
+            _listen_at_all(opened, addresses, port, backlog, reuse_port)
             return opened
         except BaseException as error:
             for sock in opened:
                 sock.close()
             if not (isinstance(error, OSError) and error.errno == errno.EADDRINUSE and tries):
                 raise
+
+
+def _listen_at_all(opened: list[socket.socket], addresses: list[Address], port: int, backlog: int,
+                   reuse_port: bool) -> None:
+    absent = OSError(errno.EADDRNOTAVAIL, "no address to listen on")
+    for family, address in addresses:
+        chosen = opened[0].getsockname()[1] if port == 0 and opened else port
+        try:
+            opened.append(_listen(family, (address[0], chosen, *address[2:]), backlog, reuse_port))
+        except OSError as error:
+            missing = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+            if not missing or all(other == family for other, _ in addresses):
+                raise
+            absent = error
+    if not opened:
+        raise absent
 
 
 def share_port(sock: socket.socket) -> None:
