@@ -16,7 +16,9 @@ from .lane import Lane
 __all__ = ["Copies", "Kept", "Limits", "Parked", "Published"]
 
 MOST_GONE: Final = 1000
-"""Of so many that have gone it is remembered since when they were there."""
+"""Of so many that have gone it is remembered when they were there,"""
+MOST_VISITS: Final = 8
+"""and of each of them how often."""
 MOST_MARKS: Final = 10
 """So many times its marks a Søcket keeps for absent peers, all of them together."""
 
@@ -138,12 +140,12 @@ class Published(Kept):
     def __init__(self) -> None:
         super().__init__()
         self.marks: deque[tuple[bytes, int]] = deque()
-        """Whom each was for, and how many peers had come when it was given back."""
+        """Whom each was for, and its number among all that were published."""
 
-    def keep(self, message: Queued, identity: bytes, came: int) -> None:
+    def keep(self, message: Queued, identity: bytes, number: int) -> None:
         large = large_size(message)
         self.large += large
-        self.marks += ((identity, came),)
+        self.marks += ((identity, number),)
         self.append(message)
 
     def drop_oldest(self) -> Queued:
@@ -161,42 +163,51 @@ class Copies(dict[object, Published]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._gone: dict[bytes, int] = {}  # who has gone, and as which it had come
+        self._gone: dict[bytes, tuple[tuple[int, int], ...]] = {}  # when those who have gone were there: `Lane.visits`
 
-    def keep(self, lane: Lane, message: Queued, came: int, limits: Limits) -> bool:
-        """One message more, when so many peers have come; false at the marks."""
+    def keep(self, lane: Lane, message: Queued, number: int, limits: Limits) -> bool:
+        """One message more, which was the ``number``-th to be published; false at the marks."""
         copies = self.setdefault(lane.dialled, Published())
         if copies.is_full(limits):  # there may be more than the marks allow: see `Lane.backlog`
             return False
-        copies.keep(message, lane.identity, came)
+        copies.keep(message, lane.identity, number)
         return True
 
-    def left(self, lane: Lane) -> None:
-        """A peer has gone."""
-        self._gone[lane.identity] = lane.came
+    def comes(self, lane: Lane, published: int) -> None:
+        """A peer comes, when so many messages have been published; perhaps it was there before."""
+        lane.visits = self._gone.pop(lane.identity, ())
+        lane.since = published
+
+    def goes(self, lane: Lane, published: int) -> None:
+        """It has gone."""
+        visits = lane.visits
+        since = lane.since
+        if visits and visits[-1][1] == since:  # it has missed nothing in between
+            since = visits[-1][0]
+            visits = visits[:-1]
+        self._gone[lane.identity] = (*visits[1 - MOST_VISITS:], (since, published))
         if len(self._gone) > MOST_GONE:
             del self._gone[next(iter(self._gone))]
-
-    def came(self, lane: Lane, number: int) -> int:
-        """A peer has come, as that ``number``: or as which, if it was there before."""
-        return self._gone.pop(lane.identity, number)
 
     def has_for(self, endpoint: object, identity: bytes, there: Lane | None) -> bool:
         """Whether anything is kept for an endpoint that this peer has not had, be it ``there`` or not."""
         copies = self.get(endpoint)
-        came = there.came if there is not None else self._gone.get(identity, sys.maxsize)
-        return copies is not None and any(_is_for(identity, came, mark) for mark in copies.marks)
+        if copies is None:
+            return False
+        visits = self._gone.get(identity, ()) if there is None else _visits(there)
+        return any(_is_for(identity, visits, mark) for mark in copies.marks)
 
     def take(self, endpoint: object, lane: Lane) -> list[Queued]:
         """What is kept for an endpoint, which leads to this peer: what was for it, and what was for another one and was
-        published when it had not come yet. What it has had stays, for the other may come back."""
+        published when it was not there. What it has had stays, for the other may come back."""
         if not self.has_for(endpoint, lane.identity, lane):
             return []
         its: list[Queued] = []
         others = Published()
         copies = self.pop(endpoint)
+        visits = _visits(lane)
         for message, mark in zip(copies, copies.marks):
-            if _is_for(lane.identity, lane.came, mark):
+            if _is_for(lane.identity, visits, mark):
                 its.append(message)
             else:
                 others.keep(message, *mark)
@@ -230,6 +241,10 @@ class Copies(dict[object, Published]):
         return sum(map(len, tuple(self.values())))
 
 
-def _is_for(identity: bytes, came: int, mark: tuple[bytes, int]) -> bool:
+def _visits(there: Lane) -> tuple[tuple[int, int], ...]:
+    return (*there.visits, (there.since, sys.maxsize))
+
+
+def _is_for(identity: bytes, visits: tuple[tuple[int, int], ...], mark: tuple[bytes, int]) -> bool:
     whose, number = mark
-    return whose == identity or number < came
+    return whose == identity or not any(since < number <= until for since, until in visits)

@@ -66,9 +66,9 @@ class Lane:
     but for `unacked` and what is said of acknowledgements, which belong to the router and its lock.
     """
 
-    __slots__ = ("acknowledged", "backlog", "backlog_bytes", "came", "control", "control_bytes", "dead", "dialled",
-                 "encode", "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress",
-                 "progress_at", "queue", "sent_bytes", "sent_log", "sent_messages", "unacked", "unacked_large",
+    __slots__ = ("acknowledged", "backlog", "backlog_bytes", "control", "control_bytes", "dead", "dialled", "encode",
+                 "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress", "progress_at",
+                 "queue", "sent_bytes", "sent_log", "sent_messages", "since", "unacked", "unacked_large", "visits",
                  "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
@@ -108,8 +108,10 @@ class Lane:
         """What `sent_messages` was, at some times: for the `Ledger`."""
         self.acknowledged = 0
         """At-least-once messages that the peer has acknowledged."""
-        self.came = 0
-        """How many peers had come when this one had, by whatever connection it was that it came."""
+        self.since = 0
+        """How many messages had been published when this peer came, by whatever connection it was that it came;"""
+        self.visits: tuple[tuple[int, int], ...] = ()
+        """and when it had come and gone before."""
         self.backlog = 0
         """What `sent_messages` will be when it has been sent all that was kept for it before it came;"""
         self.backlog_bytes = 0

@@ -59,7 +59,7 @@ class Router:
         self.limits = limits
         self.reliable = reliable
         self._by_identity: dict[bytes, Lane] = {}
-        self._came = 0
+        self._published = 0
         self._surely = 0  # so many small messages may be published before a peer's queue has to be looked at
         self.large = min(LARGE_FRAME, max(1, limits.bytes // limits.messages))
         """From this many bytes of payload on a message has to be kept in two, and is counted in bytes: any smaller one
@@ -79,8 +79,7 @@ class Router:
     def join(self, lane: Lane) -> None:
         """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
-        self._came += 1
-        lane.came = self.copies.came(lane, self._came)
+        self.copies.comes(lane, self._published)
         self._by_identity[lane.identity] = lane
         for message in self.copies.take(lane.dialled, lane):
             lane.give(message)
@@ -100,7 +99,7 @@ class Router:
         if self.reliable:
             messages = old.take_unacked()
         new.dead = False
-        new.came = old.came
+        new.since, new.visits = old.since, old.visits
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         self._surely = 0
@@ -132,7 +131,7 @@ class Router:
         if self._by_identity.get(lane.identity) is lane:
             del self._by_identity[lane.identity]
         departure = self.give_back(lane)
-        self.copies.left(lane)
+        self.copies.goes(lane, self._published)
         return departure
 
     def give_back(self, lane: Lane) -> Departure:
@@ -145,24 +144,26 @@ class Router:
             return Departure([], [heir] if messages else [])
         if self.reliable:
             messages = lane.take_unacked()
+        number = self._published - len(messages)
         dead: list[Queued] = []
         anybodys: list[Queued] = []
         addressed: list[Queued] = []
         for message in messages:
+            number += 1  # of one published: the last ones are
             kind = self.kind_of(message)
             if kind is Kind.PLAIN:
                 anybodys.append(message)
             elif kind is Kind.RELIABLE:
                 (anybodys if message.addressee is None else addressed).append(message)  # type: ignore[union-attr]
-            elif kind is not Kind.PUBLISHED or not self._keep_copy(lane, message):
+            elif kind is not Kind.PUBLISHED or not self._keep_copy(lane, message, number):
                 dead.append(message)
         self.parked.put_back(lane.identity, addressed)
         self.waiting.put_back(anybodys)
         return Departure(dead, self.distribute())
 
-    def _keep_copy(self, lane: Lane, message: Queued) -> bool:
+    def _keep_copy(self, lane: Lane, message: Queued, number: int) -> bool:
         """Of a message published, for a peer that we are going to dial again."""
-        return lane.dialled is not None and self.copies.keep(lane, message, self._came, self.limits)
+        return lane.dialled is not None and self.copies.keep(lane, message, number, self.limits)
 
     def _inherit(self, heir: Lane, messages: list[Queued]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless
@@ -197,6 +198,7 @@ class Router:
         ring = self.ring
         if self._surely > 0 and type(message) is bytes:
             self._surely -= 1
+            self._published += 1
             try:
                 for lane in ring:
                     lane.queue.append(message)
@@ -225,6 +227,7 @@ class Router:
     def publish(self, message: Queued, lanes: Sequence[Lane]) -> None:
         """A copy to each of ``lanes``, room or not; to all of them also where an interrupt comes in between."""
         self._surely = 0
+        self._published += 1
         large = large_size(message)
         try:
             for lane in lanes:

@@ -750,6 +750,20 @@ def test_who_had_a_publication_does_not_get_it_again_by_another_endpoint_that_le
     assert again.queue == messages(0) and router.unplaced == 1, "what was kept for the other is the same"
 
 
+def test_who_was_away_when_it_was_published_gets_it_where_another_was_to_have_it() -> None:
+    """Such as the one of two that stand in for each other at one address."""
+    router = publisher()
+    router.join(one := lane(b"one", dialled="address"))
+    place(router, message(0))
+    one.queue.clear()  # it has had it
+    router.leave(one)
+    router.join(other := lane(b"other", dialled="address"))
+    place(router, *messages(1, 2))
+    router.leave(other)
+    router.join(again := lane(b"one", dialled="address"))
+    assert again.queue == messages(1, 2) and router.unplaced == 0
+
+
 def test_who_comes_later_gets_it_by_whatever_endpoint_leads_to_it() -> None:
     router = publisher()
     one = lane(b"one", dialled="one")
