@@ -183,6 +183,9 @@ class Population:
     def _replace(self, old: Peer, new: Peer, reason: str) -> None:
         """Exchange messages by ``new``, and by ``old`` no more, which is closed when what has come is read."""
         self._tell(old, f"the old connection is closed: {reason}")
+        if old.following:  # its turn to be read has not come: then all is read in turn
+            self._hand_over(old, new, reason, alive=False)
+            return
         self._dismiss_challenger(old, new)
         old.read_now()
         if self._sender.find(new.identity) is None:

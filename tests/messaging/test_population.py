@@ -553,6 +553,16 @@ def test_takeover_replaces_it(scenes: Callable[..., Scene]) -> None:
     assert [type(event) for event in scene.told] == [Connected, DuplicatePeer, Disconnected, Connected]
 
 
+def test_one_that_is_not_read_yet_is_replaced_and_read_in_turn(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
+    old = scene.comes(A)
+    old.following = True
+    new = scene.comes(A)
+    assert scene.there == [new] and old.closed == [] and "look" not in old.done
+    assert ("follow", old, True) in new.done and ("retire", "taken over") in old.done
+    assert [type(event) for event in scene.told] == [Connected, DuplicatePeer, Disconnected, Connected]
+
+
 def test_one_that_ends_while_it_is_looked_at_is_not_succeeded_but_replaced(scenes: Callable[..., Scene]) -> None:
     scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
     old = scene.comes(A)
