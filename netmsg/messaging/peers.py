@@ -299,20 +299,26 @@ class Peer:
         """See `Succession.follow`."""
         self.succession.follow(old.succession, send=send)
 
-    def retire(self, reason: str) -> None:
+    def retire(self, reason: str, *, replaced: bool = False) -> None:
         """Send nothing more; what is being written is, and then the other end is told that it was all. What comes is
-        read to its end, within the marks; if it does not end, for as long as a dead peer is waited for."""
+        read to its end, within the marks; if it does not end, for as long as a dead peer is waited for. ``replaced``:
+        only what has come by then is."""
         if self.lent:
             self._inlet.stop_lending()
         self.retired = reason
         self.lane.dead = True
-        self.succession.await_end()
+        self.succession.await_end(briefly=replaced)
         if self._writing.failure is None:
             self._work.add(self)
 
     def does_not_end(self) -> None:
         """See `netmsg.messaging.succession.Connection`."""
-        if self._writing.failure is not None:
+        self.read_now()
+        if self.channel.closed:
+            return
+        if self.paused:  # there was more
+            self.succession.await_end(briefly=True)
+        elif self._writing.failure is not None:
             self._broken(self._writing.failure)
         else:
             self.close(self.retired, None)

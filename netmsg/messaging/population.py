@@ -184,7 +184,7 @@ class Population:
         """Exchange messages by ``new``, and by ``old`` no more, which is closed when what has come is read."""
         self._tell(old, f"the old connection is closed: {reason}")
         if old.following:  # its turn to be read has not come: then all is read in turn
-            self._hand_over(old, new, reason, alive=False)
+            self._hand_over(old, new, reason, alive=False, replaced=True)
             return
         self._dismiss_challenger(old, new)
         old.read_now()
@@ -196,8 +196,9 @@ class Population:
             old.close(reason, None)
             self._opened(new)
 
-    def _hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool) -> None:
-        """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first."""
+    def _hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool, replaced: bool = False) -> None:
+        """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first; or
+        what has come of it, if that is ``replaced``."""
         self._dismiss_challenger(old, new)
         if new in self._connections.handshaking:
             self._resting.rest(old, new)
@@ -208,7 +209,7 @@ class Population:
             self._gone(old, reason, None)
             self._opened(new)
             new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is
-            old.retire(reason)
+            old.retire(reason, replaced=replaced)
 
     def _read_only(self, peer: Peer, other: Peer, reason: str) -> None:
         """The peer has two connections, and ``other`` stays: what it has sent on ``peer`` meanwhile is read, first."""

@@ -13,6 +13,9 @@ from .lane import Lane
 __all__ = ["Connection", "Readable", "Succession"]
 
 
+BRIEFLY: Final = 0.2
+
+
 class Readable(Protocol):
     """The reading side of a connection."""
 
@@ -41,7 +44,8 @@ class Connection(Worker, Protocol):
 class Succession:
     """The place of one connection among them. On the loop."""
 
-    __slots__ = ("_behind", "_followers", "_timer", "_io", "_socket", "_lane", "_reading", "_connection", "_patience")
+    __slots__ = ("_behind", "_followers", "_timer", "_io", "_socket", "_lane", "_reading", "_connection", "_patience",
+                 "_briefly")
 
     def __init__(self, io: Scope, sock: socket.socket, lane: Lane, reading: Readable, connection: Connection,
                  patience: float) -> None:
@@ -54,6 +58,7 @@ class Succession:
         self._patience: Final = patience
         self._behind: Succession | None = None  # the one to be read to its end before this one is read
         self._followers: list[Succession] = []  # those behind this one
+        self._briefly = False
         self._timer: Timer | None = None
 
     @property
@@ -85,23 +90,25 @@ class Succession:
         self._speak()
         self._reading.release()
 
-    def await_end(self) -> None:
+    def await_end(self, *, briefly: bool = False) -> None:
         """What comes is read to its end, within the marks; if it does not end, for as long as a dead peer is waited
-        for."""
+        for. ``briefly``: no end is expected, and it is enough that what has come is read."""
+        self._briefly = briefly
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._io.call_later(self._patience, self._not_over)
+        self._timer = self._io.call_later(min(BRIEFLY, self._patience) if briefly else self._patience, self._not_over)
 
     def _not_over(self) -> None:
         connection = self._connection
-        is_awaited = connection.blocked and acknowledged_within(self._socket, self._patience)
+        is_awaited = (connection.blocked and not self._briefly
+                      and acknowledged_within(self._socket, self._patience))
         if is_awaited or self._behind is not None or connection.paused:
             # What has come is not lost because nobody takes it, and it comes to an end; but those behind this one need
             # not be silent for it, unless it is the other end that takes nothing: what is on its way there goes first.
             if not is_awaited:
                 for follower in self._followers:
                     follower._speak()
-            self.await_end()
+            self.await_end(briefly=self._briefly)
         else:
             connection.does_not_end()
 

@@ -86,8 +86,8 @@ class Peer:
         self.done.append(("follow", old, send))
         self.following = True
 
-    def retire(self, reason: str) -> None:
-        self.done.append(("retire", reason))
+    def retire(self, reason: str, *, replaced: bool = False) -> None:
+        self.done.append(("retire", reason, *["replaced"] * replaced))
 
     def on_work(self) -> None:
         self.done.append("write")
@@ -559,7 +559,7 @@ def test_one_that_is_not_read_yet_is_replaced_and_read_in_turn(scenes: Callable[
     old.following = True
     new = scene.comes(A)
     assert scene.there == [new] and old.closed == [] and "look" not in old.done
-    assert ("follow", old, True) in new.done and ("retire", "taken over") in old.done
+    assert ("follow", old, True) in new.done and ("retire", "taken over", "replaced") in old.done
     assert [type(event) for event in scene.told] == [Connected, DuplicatePeer, Disconnected, Connected]
 
 

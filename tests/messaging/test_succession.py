@@ -10,7 +10,7 @@ from support.lanes import lane
 from support.stand_ins import Loop, ScriptedSocket
 
 from netmsg.messaging import succession as module
-from netmsg.messaging.succession import Succession
+from netmsg.messaging.succession import BRIEFLY, Succession
 
 
 class Connection:
@@ -162,3 +162,19 @@ def test_who_was_behind_one_that_goes_is_behind_what_that_was(new: Callable[[], 
     assert last.held and last.lane.held
     oldest.place.end()
     assert not last.held and not last.lane.held
+
+
+def test_of_one_that_is_replaced_only_what_has_come_is_awaited(new: Callable[[], Connection]) -> None:
+    older, one = new(), new()
+    one.place.follow(older.place, send=True)
+    one.blocked = True
+    one.place.await_end(briefly=True)
+    one.loop.pass_time(10 * BRIEFLY)
+    assert not one.given_up, "its turn has not come"
+    older.place.end()
+    one.paused = True
+    one.loop.pass_time(10 * BRIEFLY)
+    assert not one.given_up
+    one.paused = False
+    one.loop.pass_time(2 * BRIEFLY)
+    assert one.given_up
