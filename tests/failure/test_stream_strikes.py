@@ -447,10 +447,10 @@ def test_an_interrupted_close_is_finished_by_another(pairs: Any, how: str) -> No
         one.send_all(b"last")
         try:
             with strike:
-                one.close(timeout=0.1) if how == "close" else one.abort()
+                one.close(timeout=TIMEOUT) if how == "close" else one.abort()
         except Struck:
             pass
-        one.close(timeout=0.1)
+        one.close(timeout=TIMEOUT)  # those who wait have time to leave, however busy the machine is
         for thread in waiting:
             with pytest.raises(ClosedError):
                 thread.result()
