@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ..wire.messages import Queued, large_size
 from .lane import Lane
 
-__all__ = ["Copies", "Kept", "Limits", "Parked", "Published"]
+__all__ = ["Copies", "Kept", "Limits", "Mark", "Parked", "Published"]
 
 MOST_GONE: Final = 1000
 """Of so many that have gone it is remembered when they were there,"""
@@ -134,18 +134,28 @@ class Parked:
         return messages
 
 
+class Mark(NamedTuple):
+    """What is known of one message that was published."""
+
+    whose: bytes
+    """Whom it was for."""
+    since: int
+    """More than so many had been published before it was,"""
+    until: int
+    """and no more than so many with it."""
+
+
 class Published(Kept):
     """What was published, for those to whom one endpoint leads."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.marks: deque[tuple[bytes, int]] = deque()
-        """Whom each was for, and its number among all that were published."""
+        self.marks: deque[Mark] = deque()
 
-    def keep(self, message: Queued, identity: bytes, number: int) -> None:
+    def keep(self, message: Queued, mark: Mark) -> None:
         large = large_size(message)
         self.large += large
-        self.marks += ((identity, number),)
+        self.marks += (mark,)
         self.append(message)
 
     def drop_oldest(self) -> Queued:
@@ -165,18 +175,18 @@ class Copies(dict[object, Published]):
         super().__init__()
         self._gone: dict[bytes, tuple[tuple[int, int], ...]] = {}  # when those who have gone were there: `Lane.visits`
 
-    def keep(self, lane: Lane, message: Queued, number: int, limits: Limits) -> bool:
-        """One message more, which was the ``number``-th to be published; false at the marks."""
+    def keep(self, lane: Lane, message: Queued, published: int, limits: Limits) -> bool:
+        """One message more, which the queue of a peer had when so many had been published; false at the marks."""
         copies = self.setdefault(lane.dialled, Published())
         if copies.is_full(limits):  # there may be more than the marks allow: see `Lane.backlog`
             return False
-        copies.keep(message, lane.identity, number)
+        copies.keep(message, Mark(lane.identity, lane.queued_since, published))
         return True
 
     def comes(self, lane: Lane, published: int) -> None:
         """A peer comes, when so many messages have been published; perhaps it was there before."""
         lane.visits = self._gone.pop(lane.identity, ())
-        lane.since = published
+        lane.since = lane.queued_since = published
 
     def goes(self, lane: Lane, published: int) -> None:
         """It has gone."""
@@ -199,7 +209,7 @@ class Copies(dict[object, Published]):
 
     def take(self, endpoint: object, lane: Lane) -> list[Queued]:
         """What is kept for an endpoint, which leads to this peer: what was for it, and what was for another one and was
-        published when it was not there. What it has had stays, for the other may come back."""
+        published when it was not there, for certain. What it may have had stays, for the other may come back."""
         if not self.has_for(endpoint, lane.identity, lane):
             return []
         its: list[Queued] = []
@@ -209,8 +219,9 @@ class Copies(dict[object, Published]):
         for message, mark in zip(copies, copies.marks):
             if _is_for(lane.identity, visits, mark):
                 its.append(message)
+                lane.queued_since = min(lane.queued_since, mark.since)
             else:
-                others.keep(message, *mark)
+                others.keep(message, mark)
         if others:
             self[endpoint] = others
         return its
@@ -245,6 +256,5 @@ def _visits(there: Lane) -> tuple[tuple[int, int], ...]:
     return (*there.visits, (there.since, sys.maxsize))
 
 
-def _is_for(identity: bytes, visits: tuple[tuple[int, int], ...], mark: tuple[bytes, int]) -> bool:
-    whose, number = mark
-    return whose == identity or not any(since < number <= until for since, until in visits)
+def _is_for(identity: bytes, visits: tuple[tuple[int, int], ...], mark: Mark) -> bool:
+    return mark.whose == identity or not any(since < mark.until and mark.since < until for since, until in visits)

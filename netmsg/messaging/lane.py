@@ -68,8 +68,8 @@ class Lane:
 
     __slots__ = ("acknowledged", "backlog", "backlog_bytes", "control", "control_bytes", "dead", "dialled", "encode",
                  "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress", "progress_at",
-                 "queue", "sent_bytes", "sent_log", "sent_messages", "since", "unacked", "unacked_large", "visits",
-                 "window", "writing")
+                 "queue", "queued_since", "sent_bytes", "sent_log", "sent_messages", "since", "unacked",
+                 "unacked_large", "visits", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -110,6 +110,8 @@ class Lane:
         """At-least-once messages that the peer has acknowledged."""
         self.since = 0
         """How many messages had been published when this peer came, by whatever connection it was that it came;"""
+        self.queued_since = 0
+        """and how many when the oldest message in its queue was, at the least;"""
         self.visits: tuple[tuple[int, int], ...] = ()
         """and when it had come and gone before."""
         self.backlog = 0

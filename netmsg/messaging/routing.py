@@ -60,6 +60,7 @@ class Router:
         self.reliable = reliable
         self._by_identity: dict[bytes, Lane] = {}
         self._published = 0
+        self._alone_since = 0  # how many had been published when the last peer went
         self._surely = 0  # so many small messages may be published before a peer's queue has to be looked at
         self.large = min(LARGE_FRAME, max(1, limits.bytes // limits.messages))
         """From this many bytes of payload on a message has to be kept in two, and is counted in bytes: any smaller one
@@ -80,6 +81,8 @@ class Router:
         """A peer has come: it gets what has been waiting for it and for anybody."""
         lane.dead = False
         self.copies.comes(lane, self._published)
+        if self.waiting:
+            lane.queued_since = self._alone_since
         self._by_identity[lane.identity] = lane
         for message in self.copies.take(lane.dialled, lane):
             lane.give(message)
@@ -99,7 +102,7 @@ class Router:
         if self.reliable:
             messages = old.take_unacked()
         new.dead = False
-        new.since, new.visits = old.since, old.visits
+        new.since, new.queued_since, new.visits = old.since, old.queued_since, old.visits
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         self._surely = 0
@@ -132,6 +135,8 @@ class Router:
             del self._by_identity[lane.identity]
         departure = self.give_back(lane)
         self.copies.goes(lane, self._published)
+        if not self.ring:
+            self._alone_since = self._published
         return departure
 
     def give_back(self, lane: Lane) -> Departure:
@@ -144,26 +149,24 @@ class Router:
             return Departure([], [heir] if messages else [])
         if self.reliable:
             messages = lane.take_unacked()
-        number = self._published - len(messages)
         dead: list[Queued] = []
         anybodys: list[Queued] = []
         addressed: list[Queued] = []
         for message in messages:
-            number += 1  # of one published: the last ones are
             kind = self.kind_of(message)
             if kind is Kind.PLAIN:
                 anybodys.append(message)
             elif kind is Kind.RELIABLE:
                 (anybodys if message.addressee is None else addressed).append(message)  # type: ignore[union-attr]
-            elif kind is not Kind.PUBLISHED or not self._keep_copy(lane, message, number):
+            elif kind is not Kind.PUBLISHED or not self._keep_copy(lane, message):
                 dead.append(message)
         self.parked.put_back(lane.identity, addressed)
         self.waiting.put_back(anybodys)
         return Departure(dead, self.distribute())
 
-    def _keep_copy(self, lane: Lane, message: Queued, number: int) -> bool:
+    def _keep_copy(self, lane: Lane, message: Queued) -> bool:
         """Of a message published, for a peer that we are going to dial again."""
-        return lane.dialled is not None and self.copies.keep(lane, message, number, self.limits)
+        return lane.dialled is not None and self.copies.keep(lane, message, self._published, self.limits)
 
     def _inherit(self, heir: Lane, messages: list[Queued]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless
@@ -221,6 +224,7 @@ class Router:
                 return Placed.FULL, ()
         if not self.waiting_has_room():
             return Placed.FULL, ()
+        self._published += 1
         self.waiting.add(message)
         return Placed.WAITING, ()
 

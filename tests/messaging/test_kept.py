@@ -13,9 +13,11 @@ from netmsg.wire.envelope import data_frame
 LARGE = data_frame(bytes(2000), 1000)
 
 
-def away(endpoint: str) -> Lane:
-    """Who was reached by an endpoint, and has gone."""
-    return lane(endpoint.encode(), dialled=endpoint)
+def away(endpoint: str, since: int = 0) -> Lane:
+    """Who was reached by an endpoint, and has gone: what it was not sent is no older than that."""
+    gone = lane(endpoint.encode(), dialled=endpoint)
+    gone.queued_since = since
+    return gone
 
 
 def there(since: int, identity: bytes = b"somebody") -> Lane:
@@ -37,14 +39,32 @@ def test_they_are_kept_for_each_in_order() -> None:
 
 def test_who_was_there_when_they_were_published_has_had_them() -> None:
     copies = Copies()
-    copies.keep(away("there"), message(0), 5, MANY)
-    copies.keep(away("there"), message(1), 6, MANY)
+    copies.keep(away("there", since=4), message(0), 5, MANY)
+    copies.keep(away("there", since=5), message(1), 6, MANY)
     assert copies.has_for("there", b"somebody", there(5)) and not copies.has_for("there", b"somebody", there(4))
     assert copies.has_for("there", b"somebody", None) and not copies.has_for("elsewhere", b"somebody", None)
     assert copies.take("there", there(4)) == []
     assert copies.take("there", there(5)) == messages(0)
     assert not copies.has_for("there", b"somebody", there(5))
     assert copies.take("there", there(6)) == messages(1)
+
+
+def test_what_it_may_have_had_it_does_not_get() -> None:
+    copies = Copies()
+    copies.keep(away("there", since=3), message(0), 9, MANY)
+    assert not copies.has_for("there", b"somebody", there(8)) and copies.has_for("there", b"somebody", there(9))
+    copies.goes(there(0), 3)
+    assert copies.has_for("there", b"somebody", None)
+    copies.goes(there(0), 4)
+    assert not copies.has_for("there", b"somebody", None)
+
+
+def test_what_is_handed_on_is_as_old_as_ever() -> None:
+    copies = Copies()
+    copies.keep(away("there", since=3), message(0), 5, MANY)
+    heir = there(7)
+    heir.queued_since = 7
+    assert copies.take("there", heir) == messages(0) and heir.queued_since == 3
 
 
 def test_but_not_those_that_were_for_itself() -> None:
@@ -56,7 +76,7 @@ def test_but_not_those_that_were_for_itself() -> None:
 def test_who_has_gone_and_comes_again_has_had_what_was_published_when_it_was_there() -> None:
     copies = Copies()
     for number in range(1, 7):
-        copies.keep(away("there"), message(number), number, MANY)
+        copies.keep(away("there", since=number - 1), message(number), number, MANY)
     copies.goes(there(1), 3)
     assert copies.has_for("there", b"somebody", None)
     copies.comes(back := lane(b"somebody"), 5)

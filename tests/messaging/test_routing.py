@@ -764,6 +764,20 @@ def test_who_was_away_when_it_was_published_gets_it_where_another_was_to_have_it
     assert again.queue == messages(1, 2) and router.unplaced == 0
 
 
+def test_what_was_published_to_nobody_is_for_whoever_was_away_then() -> None:
+    router = publisher()
+    router.join(one := lane(b"one", dialled="address"))
+    place(router, *messages(0, 1))
+    one.queue.clear()  # it has had them
+    router.leave(one)
+    place(router, *messages(2, 3))
+    router.join(other := lane(b"other", dialled="address"))
+    place(router, message(4))
+    router.leave(other)
+    router.join(again := lane(b"one", dialled="address"))
+    assert again.queue == messages(2, 3, 4) and router.unplaced == 0
+
+
 def test_who_comes_later_gets_it_by_whatever_endpoint_leads_to_it() -> None:
     router = publisher()
     one = lane(b"one", dialled="one")

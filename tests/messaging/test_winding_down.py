@@ -21,7 +21,7 @@ from netmsg.messaging.choices import SendMode
 from netmsg.messaging.closing import Closing
 from netmsg.messaging.connections import Connections
 from netmsg.messaging.events import EventQueue
-from netmsg.messaging.kept import Limits, Published
+from netmsg.messaging.kept import Limits, Mark, Published
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life, State
 from netmsg.messaging.places import Places
@@ -529,7 +529,7 @@ def test_what_is_kept_for_an_endpoint_keeps_who_it_may_lead_to(scene: Scene) -> 
     scene.add(other)
     scene.add(unknown)
     kept = Published()
-    kept.keep(FRAME, b"gone", 0)
+    kept.keep(FRAME, Mark(b"gone", 0, 0))
     scene.router.copies[other] = kept
     scene.begin()
     assert peer.closing and stranger.closing and not b.closing
