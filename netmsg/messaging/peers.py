@@ -284,6 +284,11 @@ class Peer:
             self._work.add(self)
 
     @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent to it any more."""
+        return self._writing.failure is not None
+
+    @property
     def blocked(self) -> bool:
         """Whether the kernel takes no more for it."""
         return self._writing.stopped
@@ -316,7 +321,7 @@ class Peer:
         self.read_now()
         if self.channel.closed:
             return
-        if self.paused:  # there was more
+        if self.paused and not self.broken:  # there was more
             self.succession.await_end(briefly=True)
         elif self._writing.failure is not None:
             self._broken(self._writing.failure)

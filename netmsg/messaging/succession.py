@@ -7,7 +7,7 @@ import socket
 from typing import Final, Protocol
 
 from ..reactor.reactor import Scope, Timer, Worker
-from ..sockets.liveness import acknowledged_within
+from ..sockets.liveness import acknowledged_within, hung_up
 from .lane import Lane
 
 __all__ = ["Connection", "Readable", "Succession"]
@@ -32,6 +32,10 @@ class Connection(Worker, Protocol):
     @property
     def paused(self) -> bool:
         """Whether it is not read, because its messages are not taken."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent on it any more."""
 
     @property
     def blocked(self) -> bool:
@@ -102,7 +106,8 @@ class Succession:
         connection = self._connection
         is_awaited = (connection.blocked and not self._briefly
                       and acknowledged_within(self._socket, self._patience))
-        if is_awaited or self._behind is not None or connection.paused:
+        is_full_of_it = connection.paused and (not connection.broken or hung_up(self._socket))
+        if is_awaited or is_full_of_it or self._behind is not None:
             # What has come is not lost because nobody takes it, and it comes to an end; but those behind this one need
             # not be silent for it, unless it is the other end that takes nothing: what is on its way there goes first.
             if not is_awaited:

@@ -20,7 +20,7 @@ class Connection:
         self.loop = loop
         self.lane = lane()
         self.sock = ScriptedSocket()
-        self.paused = self.blocked = False
+        self.paused = self.blocked = self.broken = False
         self.held = False
         self.given_up = False
         self.worked = 0
@@ -48,6 +48,7 @@ class Connection:
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "acknowledged_within", lambda sock, seconds: not sock.hung_up)
+    monkeypatch.setattr(module, "hung_up", lambda sock: sock.hung_up)
 
 
 @pytest.fixture
@@ -178,3 +179,15 @@ def test_of_one_that_is_replaced_only_what_has_come_is_awaited(new: Callable[[],
     one.paused = False
     one.loop.pass_time(2 * BRIEFLY)
     assert one.given_up
+
+
+@pytest.mark.parametrize("hung_up", [True, False])
+def test_where_nothing_can_be_sent_and_nobody_takes_what_came_it_is_awaited_if_its_end_is_there(
+        new: Callable[[], Connection], hung_up: bool) -> None:
+    """One that has not ended may send without end."""
+    one = new()
+    one.paused = one.broken = True
+    one.sock.hung_up = hung_up
+    one.place.await_end()
+    one.loop.pass_time(15.1)
+    assert one.given_up is not hung_up
