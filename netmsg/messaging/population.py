@@ -205,7 +205,7 @@ class Population:
             self._connections.retired[old.identity] = old
             new.follow(old, send=not alive)
             self._open(new)
-            self._sender.succeed(old, new, finish=True)
+            self._sender.succeed(old, new, finish=not replaced)
             self._gone(old, reason, None)
             self._opened(new)
             new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is

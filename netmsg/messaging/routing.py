@@ -131,12 +131,14 @@ class Router:
             self.ring = self.ring[:index] + self.ring[index + 1:]
             if index < self.turn:
                 self.turn -= 1
-        if self._by_identity.get(lane.identity) is lane:
+        was_there = self._by_identity.get(lane.identity) is lane
+        if was_there:
             del self._by_identity[lane.identity]
         departure = self.give_back(lane)
-        self.copies.goes(lane, self._published)
-        if not self.ring:
-            self._alone_since = self._published
+        if was_there:
+            self.copies.goes(lane, self._published)
+            if not self.ring:
+                self._alone_since = self._published
         return departure
 
     def give_back(self, lane: Lane) -> Departure:

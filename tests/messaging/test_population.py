@@ -560,6 +560,7 @@ def test_one_that_is_not_read_yet_is_replaced_and_read_in_turn(scenes: Callable[
     new = scene.comes(A)
     assert scene.there == [new] and old.closed == [] and "look" not in old.done
     assert ("follow", old, True) in new.done and ("retire", "taken over", "replaced") in old.done
+    assert ("succeed", False) in scene.sender.done, "what it was writing goes out anew, and first"
     assert [type(event) for event in scene.told] == [Connected, DuplicatePeer, Disconnected, Connected]
 
 

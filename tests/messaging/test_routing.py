@@ -778,6 +778,22 @@ def test_what_was_published_to_nobody_is_for_whoever_was_away_then() -> None:
     assert again.queue == messages(2, 3, 4) and router.unplaced == 0
 
 
+@pytest.mark.parametrize("how", ["twice", "without having come"])
+def test_whoever_goes_goes_once(how: str) -> None:
+    """A connection that is only read to its end is not there when its peer was sent something."""
+    router = publisher()
+    one = lane(b"one", dialled="address")
+    if how == "twice":
+        router.join(one)
+        router.leave(one)
+    router.join(other := lane(b"other", dialled="address"))
+    place(router, *messages(0, 1))
+    router.leave(one)
+    router.leave(other)
+    router.join(again := lane(b"one", dialled="address"))
+    assert again.queue == messages(0, 1)
+
+
 def test_who_comes_later_gets_it_by_whatever_endpoint_leads_to_it() -> None:
     router = publisher()
     one = lane(b"one", dialled="one")
