@@ -36,7 +36,8 @@ def descriptors() -> int:
 
 
 def flat(cycle: Callable[[], None]) -> None:
-    """Fail if ``cycle`` leaves something behind."""
+    """Fail if ``cycle`` leaves something behind: in either half of the cycles, for a table of the interpreter's own may
+    double in one of them, and what is left behind each time is left in both."""
     for _ in range(WARM_UP):
         cycle()
     gc.collect()
@@ -45,17 +46,19 @@ def flat(cycle: Callable[[], None]) -> None:
     try:
         cycle()
         gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
         first = tracemalloc.take_snapshot()
-        for _ in range(CYCLES):
-            cycle()
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
+        grown = []
+        for _ in range(2):
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(CYCLES // 2):
+                cycle()
+            gc.collect()
+            grown.append(tracemalloc.get_traced_memory()[0] - before)
         left = tracemalloc.take_snapshot().compare_to(first, "lineno")[:20]
     finally:
         tracemalloc.stop()
     until(lambda: threading.active_count() <= threads and descriptors() <= opened)
-    assert grown < LEEWAY + 100 * CYCLES, "\n".join(map(str, left))
+    assert min(grown) < LEEWAY + 50 * CYCLES, "\n".join(map(str, left))
 
 
 @pytest.mark.timeout(60 + CYCLES // 10)
