@@ -195,7 +195,10 @@ class Copies(dict[object, Published]):
         if visits and visits[-1][1] == since:  # it has missed nothing in between
             since = visits[-1][0]
             visits = visits[:-1]
-        self._gone[lane.identity] = (*visits[1 - MOST_VISITS:], (since, published))
+        visits = (*visits, (since, published))
+        if len(visits) > MOST_VISITS:
+            visits = ((visits[0][0], visits[1][1]), *visits[2:])  # as if it had been there in between, too
+        self._gone[lane.identity] = visits
         if len(self._gone) > MOST_GONE:
             del self._gone[next(iter(self._gone))]
 

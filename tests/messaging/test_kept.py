@@ -102,7 +102,7 @@ def test_of_no_end_of_peers_and_visits_it_is_not_remembered() -> None:
     for number in range(100):
         copies.goes(second, 10 * number + 8)
         copies.comes(second, 10 * number + 9)
-    assert len(second.visits) == MOST_VISITS
+    assert len(second.visits) == MOST_VISITS and second.visits[0][0] == 3
 
 
 @pytest.mark.parametrize("limits", [Limits(2, 1 << 20), Limits(10, 2000)])
