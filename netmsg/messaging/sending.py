@@ -103,7 +103,7 @@ class Sender:
     def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
         if not self._squeezes:
-            return self._send(data, identity, timeout, ())
+            return self._send(data, identity, timeout, None)
         dropped: list[Drop] = []
         try:
             return self._send(data, identity, timeout, dropped)
@@ -116,7 +116,7 @@ class Sender:
                     raise
 
     def _send(self, data: bytes, identity: bytes | None, timeout: float | None,
-              dropped: list[Drop] | tuple[()]) -> Receipt | None:
+              dropped: list[Drop] | None) -> Receipt | None:
         """``dropped`` is a list where the oldest one is dropped without letting go of the lock; that is noted there."""
         deadline = None
         while True:
@@ -133,7 +133,7 @@ class Sender:
                     if placed is Placed.WAITING:
                         self.fast_ring = ()
                     break
-                if isinstance(dropped, list):
+                if dropped is not None:
                     lanes = squeeze_in(self.router, message, identity, dropped).lanes
                     break
             if deadline is None:

@@ -102,12 +102,14 @@ def _make_room_in(lane: Lane, router: Router, message: Queued, dropped: list[Dro
 def _make_room(router: Router, message: Queued, drop: Callable[[], bool], large: Callable[[], int],
                dropped: list[Drop]) -> bool:
     """Drop the oldest; and while what is left is at the mark in bytes, more, until as much has gone as comes."""
-    before = len(dropped)
+    seen = len(dropped)
     wanted = large_size(message)
     there_is_room = False
     while drop():
         there_is_room = True
-        if sum(large_size(gone) for gone, _ in dropped[before:]) >= wanted or large() < router.limits.bytes:
+        wanted -= sum(large_size(gone) for gone, _ in dropped[seen:])
+        seen = len(dropped)
+        if wanted <= 0 or large() < router.limits.bytes:
             break
     return there_is_room
 
