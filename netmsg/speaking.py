@@ -14,7 +14,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from .deadline import Deadline
@@ -22,7 +23,7 @@ from .forking import forget_in_child
 from .locks import new_lock
 from .waiting import Waiters
 
-__all__ = ["say", "say_soon", "soon", "wait_until_said"]
+__all__ = ["at_once", "say", "say_soon", "soon", "wait_until_said"]
 
 MOST_WAITING: Final = 10_000
 """What is to be said and has not been; beyond, the oldest is forgotten."""
@@ -36,6 +37,18 @@ _speaking = new_lock()  # held by the thread that empties the queue; whoever els
 _speaker = 0  # that thread
 _started = -START  # when one was started that has not begun yet
 _listeners = Waiters()  # those who wait until all has been said
+_at_once = False  # see `at_once`
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """For a program, or a part of a test, that starts no threads: whoever has something to say says it itself."""
+    global _at_once
+    before, _at_once = _at_once, True
+    try:
+        yield
+    finally:
+        _at_once = before
 
 
 def soon(function: Callable[..., None], *arguments: Any) -> None:
@@ -44,6 +57,12 @@ def soon(function: Callable[..., None], *arguments: Any) -> None:
     Takes no lock that a signal handler could meet half-way, and does not wait for what is said. From any thread.
     """
     global _started
+    if _at_once:
+        try:
+            function(*arguments)
+        except BaseException:  # see `say`
+            _complain()
+        return
     # Append first, look second; `_speak` lets go first, and looks second. So nothing waits for the next.
     _queue.append((function, arguments))
     if _speaking.locked() or time.monotonic() < _started + START:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import secrets
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -34,13 +31,14 @@ class Acknowledgements:
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
                  connections: Connections, router: Router, trouble: Callable[[], str]) -> None:
-        self.ledger: Ledger[Receipt] = Ledger(secrets.token_bytes(8), settings.resend_after, settings.max_resends,
-                                              random.random)
+        self.ledger: Ledger[Receipt] = Ledger(io.machine.token(8), settings.resend_after, settings.max_resends,
+                                              io.machine.chance)
         self.awaited = 0
         """How many threads wait for acknowledgements, which stand behind data in the network."""
         self.trouble = trouble
         """What is wrong with the endpoints, for the text of an error."""
         self._life = life
+        self._clock = io.clock
         self._steps = io.scope(life.crash)
         self._events = events
         self._losses = losses
@@ -115,7 +113,7 @@ class Acknowledgements:
     def count_resends(self, lane: Lane) -> list[bytes]:
         """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up
         what has been sent as often as it may, to be told of. Under the lock."""
-        now = time.monotonic()
+        now = self._clock()
         queued = set(map(message_id_of, lane.queue))
         hopeless = [message_id for message_id in lane.unacked
                     if message_id not in queued and not self.ledger.may_resend(message_id, now)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..reactor.callbacks import Callbacks
 from ..reactor.reactor import Reactor
-from .callbacks import Callbacks
 from .life import Life
 from .snapshots import PeerInfo
 

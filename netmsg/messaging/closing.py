@@ -17,10 +17,10 @@ from ..aside import aside
 from ..deadline import Deadline
 from ..interrupts import interrupts
 from ..locks import new_lock
+from ..reactor.callbacks import Callbacks
 from ..reactor.reactor import Reactor, Timer
 from ..waiting import Waiters
 from . import exiting
-from .callbacks import Callbacks
 from .connections import Connections, each
 from .events import EventQueue, strip
 from .life import Life

@@ -42,7 +42,7 @@ class Connections:
     """Changed by the network thread, and looked at by all. Many neighbours need one fact of it each."""
 
     def __init__(self) -> None:
-        self.open: set[Peer] = set()
+        self.open: dict[Peer, None] = {}
         """Those let in, also those that are only read to their end."""
         self.handshaking: dict[Peer, None] = {}
         """Those not let in yet, oldest first."""
@@ -60,7 +60,7 @@ class Connections:
     def count_in(self, peer: Peer) -> None:
         """It is let in."""
         del self.handshaking[peer]
-        self.open.add(peer)
+        self.open[peer] = None
 
     def count_out(self, peer: Peer) -> None:
         """It has gone: what it has sent and received counts among the past from now on, which `totals` sees at once or
@@ -69,7 +69,7 @@ class Connections:
         self._moving = True
         self._past = Totals(past.sent + lane.sent_messages, past.received + peer.received_messages,
                             past.bytes_sent + lane.sent_bytes, past.bytes_received + peer.received_bytes, 0)
-        self.open.discard(peer)
+        self.open.pop(peer, None)
         self._moves += 1
         self._moving = False
         if self.retired.get(peer.identity) is peer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +34,7 @@ class Dispatch:
         """When something was last handed on to be written: see `QUIET`."""
         self._life = life
         self._io = io
+        self._stopwatch = io.machine.stopwatch
         self._router = router
         self._room = room
         self._give_back = give_back
@@ -52,12 +52,12 @@ class Dispatch:
             return
         if peer.direct:
             if count >= BURST:
-                self.last_send = time.perf_counter()
+                self.last_send = self._stopwatch()
                 peer.write_burst()
                 if self._room.asked:
                     self._room.made(peer)
             elif peer not in io.work:
-                now = time.perf_counter()
+                now = self._stopwatch()
                 quiet = now - self.last_send > QUIET
                 self.last_send = now
                 if quiet:
@@ -69,7 +69,7 @@ class Dispatch:
         if peer.lane.dead:
             self._give_back(peer.lane)  # at once: the next message of this thread is to stay behind it
             return
-        io.work.add(peer)
+        io.work[peer] = None
         if io.asleep:
             io.wake()
 
@@ -78,7 +78,7 @@ class Dispatch:
         io = self._io
         fanout = self._fanout
         ring = self._router.ring
-        now = time.perf_counter()
+        now = self._stopwatch()
         quiet = now - self.last_send > QUIET and fanout not in io.work
         burst = bool(ring) and len(ring[0].queue) >= BURST
         self.last_send = now
@@ -95,7 +95,7 @@ class Dispatch:
                 fanout.bursts += 1
             elif not left and not self._life.closing:
                 return
-        io.work.add(fanout)
+        io.work[fanout] = None
         if io.asleep:
             io.wake()
 

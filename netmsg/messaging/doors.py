@@ -3,7 +3,6 @@ wait in the backlog."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.reactor import Reactor
@@ -32,7 +31,7 @@ class Doors:
         self._steps = io.scope(life.crash)
         self._connections = connections
         self._places = places
-        self._strangers = Strangers()
+        self._strangers = Strangers(io.machine.readable)
         self._flooded = False
         self._looking_again = False
 
@@ -53,7 +52,7 @@ class Doors:
         """Look at how many there are. Whether newcomers have to wait."""
         there = len(self._connections.open) + len(self._connections.handshaking)
         room = self._max_connections - (there - len(self._strangers))
-        full = self._flooded or self._strangers.is_full(room, time.monotonic(), self._is_awaited)
+        full = self._flooded or self._strangers.is_full(room, self._io.clock(), self._is_awaited)
         for acceptor in self._places.acceptors:
             if full:
                 acceptor.pause()

@@ -49,7 +49,6 @@ from ..forking import close_in_child
 from ..reactor.reactor import Reactor
 from .accounts import Accounts
 from .asking import Asking
-from .callbacks import Callbacks
 from .closing import Closing
 from .connections import Connections
 from .doors import Doors
@@ -83,8 +82,8 @@ class Engine:
         self._losses = Losses()
         self._reporter = reporter = Reporter(identity, io, life, self.places, self._losses)
         self.events = EventQueue(reporter.tell)
-        delaying = Callbacks("reconnection_delay", reporter.raised)
-        authorizing = Callbacks("authorize", reporter.raised)
+        delaying = io.machine.callbacks("reconnection_delay", reporter.raised)
+        authorizing = io.machine.callbacks("authorize", reporter.raised)
         self.sender = Sender(settings, life, io, self.events, self._losses, self.connections, reporter.trouble)
         doors = Doors(settings.max_connections, life, io, self.connections, self.places)
         accounts = Accounts(settings, doors.flooded)

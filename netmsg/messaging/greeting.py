@@ -99,7 +99,7 @@ class Greeting:
         answer = session.answer()
         if answer:
             self._lane.add_control(answer)
-            self._io.loop.work.add(peer)
+            self._io.loop.work[peer] = None
         if complete and opening:
             channel.reading = False  # until it is let in: what it has to say can wait in the kernel
             channel.watch()

@@ -9,11 +9,10 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..reactor.accepting import Acceptor
+from ..reactor.callbacks import Callbacks
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
-from ..sockets.listening import listen_tcp, listen_unix, tcp_addresses
-from ..sockets.resolving import resolve_within
-from .callbacks import Callbacks
+from ..sockets.listening import tcp_addresses
 from .closing import Closing
 from .doors import Doors
 from .events import AcceptError, EventQueue, Listening
@@ -38,6 +37,7 @@ class Opening:
         self._reconnection_delay = settings.reconnection_delay
         self._life = life
         self._io = io
+        self._machine = io.machine
         self._steps = io.scope(life.crash)
         self._events = events
         self._places = places
@@ -54,10 +54,10 @@ class Opening:
             addresses = tcp_addresses(None, port)
         else:
             try:
-                addresses = resolve_within(deadline, hostname, port)
+                addresses = self._machine.resolve(deadline, hostname, port)
             except socket.gaierror as error:
                 raise naming(error, hostname) from error
-        socks = listen_tcp(addresses, port, BACKLOG)
+        socks = self._machine.listen_tcp(addresses, port, BACKLOG)
         try:
             while True:
                 if not socks:
@@ -69,7 +69,7 @@ class Opening:
 
     def bind_unix(self, path: str, context: ssl.SSLContext | None) -> None:
         self._life.check_open()
-        self._listen(listen_unix(path, BACKLOG), context)
+        self._listen(self._machine.listen_unix(path, BACKLOG), context)
 
     def _listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         """Accept peers on a listening socket, which this takes over and closes if it raises."""

@@ -145,7 +145,7 @@ class Overflow:
         with self._route:
             if not router.ring:
                 return None  # they have gone meanwhile, and it is to wait for the next one
-            full = set(router.full_lanes())
+            full = dict.fromkeys(router.full_lanes())
             others = [*filterfalse(full.__contains__, router.ring)]
             router.publish(self._sending.message(data, None)[1], others)
         for lane in full:

@@ -37,7 +37,7 @@ DEFAULT_INTERVAL: Final = 5.0
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_work", "_writing", "address",
+    __slots__ = ("_clock", "_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_work", "_writing", "address",
                  "announced", "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since",
                  "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "read_now",
                  "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received", "resume",
@@ -52,7 +52,7 @@ class Peer:
     challenger: Peer | None
     """A newcomer under the same identity, waiting for a sign of life of this peer, or the lack of one."""
     probe_until: float
-    """By when that sign has to come, since the first newcomer (``time.monotonic()``); 0.0 if it need not."""
+    """By when that sign has to come, since the first newcomer (by the clock of the reactor); 0.0 if it need not."""
     announced: bool
     """Whether it has told about itself, as only a peer of netmsg does."""
     announced_interval: float
@@ -77,11 +77,12 @@ class Peer:
         self._outlet = neighbours.outlet
         self._home = neighbours.home
         self._io = io = neighbours.io.scope(self._crashed)
+        self._clock = neighbours.io.clock
         self.sock = sock
         self.address = address
         self.endpoint = endpoint
         self.identity = b""
-        self.liveness = Liveness(settings.heartbeat_interval, settings.heartbeat_timeout, time.monotonic())
+        self.liveness = Liveness(settings.heartbeat_interval, settings.heartbeat_timeout, self._clock())
         self.connected_since = 0.0
         self.open_since: float | None = None
         self.credit = Credit(b"", 0, 0)
@@ -161,10 +162,10 @@ class Peer:
         self._greeting.take_time()
         self.credit = credit
         self.lane.add_control(self.session.welcome())
-        self.open_since = self.liveness.last_heard = time.monotonic()
+        self.open_since = self.liveness.last_heard = self._clock()
         self.connected_since = time.time()
         self.received = self.reading.received
-        self._work.add(self)
+        self._work[self] = None
         self.reading.begin(self.session)
 
     # What comes
@@ -174,7 +175,7 @@ class Peer:
         if failure is not None and not self.channel.transport.readable:
             self._broken(failure)  # what had come before it is read
         elif self._writing.stopped and not self._writing.blocked:
-            self._work.add(self)  # under TLS something has come nevertheless
+            self._work[self] = None  # under TLS something has come nevertheless
 
     def ended(self, error: OSError | None) -> None:
         if error is not None:
@@ -249,7 +250,7 @@ class Peer:
             self._cannot_send(writing.failure)
             return
         if not writing.stopped and not lane.idle:
-            self._work.add(self)  # after the others had their turn
+            self._work[self] = None  # after the others had their turn
         if (writing.blocked or transport.unsent) != (channel.watched & WRITE != 0):
             channel.watch()
         if self.retired and not self.closing and not writing.stopped and lane.writing is None and not lane.control:
@@ -276,12 +277,12 @@ class Peer:
     def acknowledge(self, message_ids: list[bytes]) -> None:
         """Tell that these have been received."""
         self.lane.add_control(self.session.dialect.acknowledgements(message_ids))
-        self._work.add(self)
+        self._work[self] = None
 
     def heartbeat(self) -> None:
         if self.lane.idle and not self.closing and not self.retired:
             self.lane.add_control(self.session.dialect.heartbeat)
-            self._work.add(self)
+            self._work[self] = None
 
     @property
     def broken(self) -> bool:
@@ -314,7 +315,7 @@ class Peer:
         self.lane.dead = True
         self.succession.await_end(briefly=replaced)
         if self._writing.failure is None:
-            self._work.add(self)
+            self._work[self] = None
 
     def does_not_end(self) -> None:
         """See `netmsg.messaging.succession.Connection`."""
@@ -357,7 +358,7 @@ class Peer:
         if self.channel.closed:
             return
         self.lane.dead = True
-        self._work.discard(self)
+        self._work.pop(self, None)
         self._writing.end()
         self.channel.close()
         self._greeting.end()
@@ -433,7 +434,7 @@ class Peer:
     @property
     def open_for(self) -> float:
         """Seconds since the handshake."""
-        return 0.0 if self.open_since is None else time.monotonic() - self.open_since
+        return 0.0 if self.open_since is None else self._clock() - self.open_since
 
     @property
     def certificate(self) -> bytes | None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
-from ..sockets.liveness import acknowledged_within, hung_up
 from ..wire.messages import Capabilities
 from .accounts import Accounts
 from .admission import Claim, Decision, Verdict, decide
@@ -51,6 +49,7 @@ class Population:
                  closing: Closing, sweep: Sweep, asking: Asking | None) -> None:
         self._identity = identity
         self._settings = settings
+        self._machine = io.machine
         self._life = life
         self._io = io
         self._events = events
@@ -145,6 +144,7 @@ class Population:
     # Two connections under one identity
 
     def _claim(self, peer: Peer, old: Peer) -> Claim:
+        hung_up = self._machine.hung_up
         return Claim(self._identity, peer.identity, peer.endpoint is not None, old.endpoint is not None, old.open_for,
                      old.endpoint is not None or old.has_spoken, hung_up(old.sock), hung_up(peer.sock),
                      peer.certificate is not None and peer.certificate == old.certificate,
@@ -230,7 +230,7 @@ class Population:
             self._refuse_for(old, old.challenger, "a newer connection under this identity")
         old.challenger = peer
         peer.challenge()
-        now = time.monotonic()
+        now = self._machine.clock()
         if not old.probe_until:
             old.probe_until = now + self._time_to_show(old)
             self._receiver.stop_lending()
@@ -259,7 +259,9 @@ class Population:
         """``old`` has had its time."""
         if old.challenger is not challenger or challenger not in self._connections.handshaking:
             return
-        if self._is_unread(old) and not hung_up(old.sock) and acknowledged_within(old.sock, self._time_to_show(old)):
+        machine = self._machine
+        if (self._is_unread(old) and not machine.hung_up(old.sock)
+                and machine.acknowledged_within(old.sock, self._time_to_show(old))):
             self.survived(old)
             return
         old.read_now()
@@ -280,7 +282,7 @@ class Population:
             peer.follow(retired, send=True)
         if not self._open(peer):
             return
-        gone = hung_up(peer.sock)
+        gone = self._machine.hung_up(peer.sock)
         if not gone:
             self._sender.join(peer)
         self._opened(peer)
@@ -309,7 +311,7 @@ class Population:
         self._events.add(Connected(peer.address, peer.identity))
         self._changed()
         self._sweep.begin()
-        self._io.work.add(peer)
+        self._io.work[peer] = None
         if self._life.closing:
             self._closing.close_places()
 

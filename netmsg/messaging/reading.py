@@ -108,7 +108,7 @@ class Reading(Generic[P]):
             self._take(decoder.decode(chunk, room if plenty else self.room()))
         writing = self._writing
         if writing.stopped and not writing.blocked:
-            self._io.loop.work.add(peer)  # perhaps it was for this that it had to wait
+            self._io.loop.work[peer] = None  # perhaps it was for this that it had to wait
         return decoder.read_size != READ_SIZE or self._channel.transport.readable
 
     def _take(self, runs: list[Run]) -> None:
@@ -136,7 +136,7 @@ class Reading(Generic[P]):
                     return
             elif kind == ANSWERS:
                 self._lane.add_control(b"".join(bodies))
-                self._io.loop.work.add(peer)
+                self._io.loop.work[peer] = None
         if decoder.error is not None:
             peer.close(f"protocol error: {decoder.error}", decoder.error)
         elif decoder.stopped or peer.credit.room() <= 0 or self._lane.control_bytes > CONTROL_MARK:

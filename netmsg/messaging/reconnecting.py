@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import reprlib
 import socket
 import ssl
@@ -13,12 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from ..errors import ConnectFailedError
+from ..reactor.callbacks import Callbacks
 from ..reactor.dialling import Dial
 from ..reactor.reactor import Reactor, Timer
 from ..sockets.addresses import Address, host_and_port
-from ..sockets.resolving import resolve_in_background
 from .backoff import Backoff
-from .callbacks import Callbacks
 from .events import Connecting, EventQueue, Retrying
 from .life import Life
 from .reporting import failure, readable
@@ -46,7 +44,7 @@ class Connection(Protocol):
     """What an endpoint knows of a connection that it has led to."""
 
     open_since: float | None
-    """When the handshake was over (``time.monotonic()``)."""
+    """When the handshake was over, by the clock of the machine."""
 
     @property
     def phase(self) -> str:
@@ -82,6 +80,7 @@ class Endpoint:
         self._welcome = welcome
         self._life = life
         self._io = io.scope(self._crashed)
+        self._machine = io.machine
         self._events = events
         self._delaying = delaying
         self._complain = complain
@@ -89,7 +88,7 @@ class Endpoint:
         self._server_hostname = server_hostname
         self._connect_timeout = connect_timeout
         self._reconnection_delay = reconnection_delay
-        self._backoff = Backoff(random.random)
+        self._backoff = Backoff(io.machine.chance)
         self._generation = 0
         self._phase = ""
         self._failure = ""
@@ -116,8 +115,8 @@ class Endpoint:
             self._resolved(generation, [(socket.AF_UNIX, self.target)])
         else:
             host, port = self.target
-            resolve_in_background(host, port,
-                                  lambda found: self._io.call(self._resolved, generation, found))
+            self._machine.resolve_in_background(
+                host, port, lambda found: self._io.call(self._resolved, generation, found))
 
     def _resolved(self, generation: int, found: list[Address] | OSError) -> None:
         if generation != self._generation or self._stopped:
@@ -231,7 +230,8 @@ class Endpoint:
         """The Søcket closes, and lingers: wait no longer than that allows for an attempt that was to come later."""
         if not (self.connecting or self._stopped or self._resting) and self.peer is None:
             self._cancel()  # a function that was asked for the delay need not answer any more
-            self._timer = self._io.call_later(random.uniform(SHORTEST, LONGEST_AT_CLOSE), self.start)
+            delay = SHORTEST + self._machine.chance() * (LONGEST_AT_CLOSE - SHORTEST)
+            self._timer = self._io.call_later(delay, self.start)
 
     def revive(self) -> None:
         """The Søcket closes, and something waits again: dial, where that had been given up."""

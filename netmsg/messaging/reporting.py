@@ -7,7 +7,6 @@ is refused, each cause of drops. Connections made and lost are for INFO.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection
 from typing import Any, Final, Protocol
 
@@ -58,6 +57,7 @@ class Reporter:
         self._refusal = ""  # what was wrong with the last connection that was accepted and not let in
         self._refused_at = 0.0
         self._io = io
+        self._clock = io.clock
         self._life = life
         self._places = places
         self._losses = losses
@@ -78,7 +78,7 @@ class Reporter:
             return "; the Søcket is neither bound nor connected to anything"
         failures = [failure for failure in (endpoint.trouble for endpoint in endpoints) if failure]
         told = failures[:MOST_NAMED]
-        if self._refusal and time.monotonic() < self._refused_at + QUIET:
+        if self._refusal and self._clock() < self._refused_at + QUIET:
             told.append(self._refusal)
         if len(failures) > MOST_NAMED:
             told.append(f"and {len(failures) - MOST_NAMED} more fail")
@@ -122,7 +122,7 @@ class Reporter:
             if event.phase and not event.dialled:  # what is dialled is retried, and told of by that
                 host = _host(event.address)
                 self._refusal = f"{readable(host)} was refused: {failure(event.phase, event.reason)}"
-                self._refused_at = time.monotonic()
+                self._refused_at = self._clock()
                 who = f" (identity {event.peer.hex()})" if event.peer else ""
                 self._warn(("accepted", host), "%s: a connection from %s%s was refused: %s", self._name, address, who,
                            failure(event.phase, event.reason))
@@ -146,10 +146,10 @@ class Reporter:
     def _is_quiet(self, subject: object) -> bool:
         if subject not in self._quiet and len(self._quiet) >= MOST_SUBJECTS:
             subject = None
-        return time.monotonic() < self._quiet.get(subject, 0.0)
+        return self._clock() < self._quiet.get(subject, 0.0)
 
     def _hush(self, subject: object) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if subject not in self._quiet and len(self._quiet) >= MOST_SUBJECTS:
             for known, until in tuple(self._quiet.items()):
                 if until <= now:
@@ -179,7 +179,7 @@ class Reporter:
 
     def _wait(self) -> None:
         if not self._life.closed and self._timer is None:
-            self._timer = self._io.call_later(self._quiet.get("lost", 0.0) - time.monotonic(), self._waited)
+            self._timer = self._io.call_later(self._quiet.get("lost", 0.0) - self._clock(), self._waited)
 
     def _waited(self) -> None:
         self._timer = None
@@ -205,7 +205,7 @@ class Reporter:
         say(log, level, text, *arguments)
 
     def _warn_now(self, subject: object, error: BaseException | None, text: str, *arguments: object) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now < self._said.get(subject, -QUIET) + QUIET:
             return  # two threads came at once
         if len(self._said) >= MOST_SUBJECTS:

@@ -276,7 +276,7 @@ class Sender:
 
     def _work_for(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
-            self._io.work.add(lane.owner)
+            self._io.work[lane.owner] = None
             self._io.wake()
 
     def _window(self, announced: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import ssl
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -165,7 +164,7 @@ class Søcket(Generic[R]):
             max_unacked, dedupe, on_duplicate, authorize, linger))
         reactor = reactor_of(io_thread)
         check_not_yet("outbox", outbox)
-        own = secrets.token_bytes(IDENTITY_SIZE) if identity is None else check_identity(identity)
+        own = reactor.machine.token(IDENTITY_SIZE) if identity is None else check_identity(identity)
         self._engine = engine = Engine(own, settings, reactor)
         self._life = engine.life
         self._io = engine.io

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
-
-from ..deadline import Deadline
-from ..sockets.waiting import READ, ready_sockets
 
 __all__ = ["MOST_STRANGERS", "Stranger", "Strangers"]
 
@@ -44,7 +41,9 @@ class Strangers:
     while, the oldest first. Who has said something that we have not got round to hear is spared: it is this end that is
     behind, and whoever wants to come waits in the backlog. On the network thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, readable: Callable[[Iterable[int]], set[int]]) -> None:
+        """``readable`` tells of which descriptors something is to be read."""
+        self._readable = readable
         self._since: dict[Stranger, float] = {}
         """From when on it is waited for."""
         self._answered: set[Stranger] = set()
@@ -85,7 +84,7 @@ class Strangers:
                  if now - since >= (patience if one in answered else PATIENCE)]
         if not tried:
             return
-        ready = dict(ready_sockets({one.fileno(): READ for one in tried}, None, Deadline(0)) or ())
+        ready = self._readable(one.fileno() for one in tried)
         silent = [one for one in tried if one.fileno() not in ready and not one.unheard]
         for one in silent[:count]:
             one.close(EVICTED, None)

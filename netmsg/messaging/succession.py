@@ -7,7 +7,6 @@ import socket
 from typing import Final, Protocol
 
 from ..reactor.reactor import Scope, Timer, Worker
-from ..sockets.liveness import acknowledged_within, hung_up
 from .lane import Lane
 
 __all__ = ["Connection", "Readable", "Succession"]
@@ -84,7 +83,7 @@ class Succession:
     def _speak(self) -> None:
         """Send messages, even if it is not known whether the connection before this one has been read."""
         self._lane.held = False
-        self._io.loop.work.add(self._connection)
+        self._io.loop.work[self._connection] = None
 
     def _go_ahead(self, old: Succession) -> None:
         """``old`` has been read to its end."""
@@ -104,9 +103,10 @@ class Succession:
 
     def _not_over(self) -> None:
         connection = self._connection
+        machine = self._io.loop.machine
         is_awaited = (connection.blocked and not self._briefly
-                      and acknowledged_within(self._socket, self._patience))
-        is_full_of_it = connection.paused and (not connection.broken or hung_up(self._socket))
+                      and machine.acknowledged_within(self._socket, self._patience))
+        is_full_of_it = connection.paused and (not connection.broken or machine.hung_up(self._socket))
         if is_awaited or is_full_of_it or self._behind is not None:
             # What has come is not lost because nobody takes it, and it comes to an end; but those behind this one need
             # not be silent for it, unless it is the other end that takes nothing: what is on its way there goes first.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from ..reactor.reactor import Reactor
@@ -26,6 +25,7 @@ class Sweep:
     def __init__(self, settings: Settings, life: Life, io: Reactor, connections: Connections, sender: Sender) -> None:
         self._life = life
         self._io = io
+        self._clock = io.clock
         self._steps = io.scope(life.crash)
         self._connections = connections
         self._sender = sender
@@ -39,14 +39,14 @@ class Sweep:
         """There is a peer. Idempotent."""
         if not self._going_on:
             self._going_on = True
-            self._last = time.monotonic()
+            self._last = self._clock()
             self._steps.call_later(self._every, self._look)
 
     def _look(self) -> None:
         if not self._connections.open or self._life.closed:
             self._going_on = False
             return
-        now = time.monotonic()
+        now = self._clock()
         late = now - self._last > self._every + self._heartbeat_interval
         self._last = now
         self._steps.call_later(self._every, self._look)
@@ -70,6 +70,6 @@ class Sweep:
         if liveness.heartbeat_due(now, self._every / 2):
             peer.heartbeat()
         if peer.stuck:
-            self._io.work.add(peer)
+            self._io.work[peer] = None
         if self._sender.reliable:
             self._sender.resend(peer, now)

@@ -7,10 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..deadline import Deadline
 from ..sockets.addresses import socket_file
 from ..sockets.shortage import OUT_OF_RESOURCES
-from ..sockets.waiting import ready_sockets
 from ..speaking import say_soon
 from .reactor import READ, Scope
 
@@ -62,7 +60,7 @@ class Acceptor:
     def is_awaited(self) -> bool:
         """Whether anybody waits in the backlog."""
         sock = self._socket
-        return sock is not None and bool(ready_sockets({sock.fileno(): READ}, None, Deadline(0)))
+        return sock is not None and bool(self._io.loop.machine.readable((sock.fileno(),)))
 
     def _rest(self) -> None:
         self._resting = True

@@ -23,7 +23,7 @@ class Dial:
         self._io = io
         self._race = Race(addresses)
         self._done = done
-        self._attempts: set[_Attempt] = set()
+        self._attempts: dict[_Attempt, None] = {}
         self._timer: Timer | None = None
         self._over = False
 
@@ -33,7 +33,7 @@ class Dial:
     def _go_on(self) -> None:
         while not self._over and (address := self._race.start(self._io.loop.now)) is not None:
             attempt = _Attempt(self._io, address, self._attempt_ended)
-            self._attempts.add(attempt)
+            self._attempts[attempt] = None
             attempt.start()
         if self._over:
             return
@@ -46,7 +46,7 @@ class Dial:
             self._timer = self._io.call_later(self._race.next_at - self._io.loop.now, self._go_on)
 
     def _attempt_ended(self, attempt: _Attempt, error: OSError | None) -> None:
-        self._attempts.discard(attempt)
+        self._attempts.pop(attempt, None)
         if self._over:
             return
         if error is None:
@@ -87,8 +87,7 @@ class _Attempt:
     def start(self) -> None:
         family, address = self.address
         try:
-            self.sock = socket.socket(family, socket.SOCK_STREAM)
-            self.sock.setblocking(False)
+            self.sock = self._io.loop.machine.new_socket(family)
             code = self.sock.connect_ex(address)
         except OSError as error:  # no such family here, or out of descriptors
             self._fail(error)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import Final, Protocol
 
-from ..sockets.lingering import all_acknowledged, unacknowledged
 from ..transports.plain import Transport
 from .reactor import Scope, Timer
 
@@ -62,7 +60,8 @@ class Farewell:
 
     def _look(self, step: float) -> None:
         self._timer = None
-        if all_acknowledged(self._socket) and not self._transport.unsent:
+        machine = self._io.loop.machine
+        if machine.all_acknowledged(self._socket) and not self._transport.unsent:
             if self._answered:
                 self._timer = self._io.call_later(LINGER, self._end)
             else:
@@ -71,7 +70,7 @@ class Farewell:
                         break
                 self._end()
             return
-        missing, now = unacknowledged(self._socket), time.monotonic()
+        missing, now = machine.unacknowledged(self._socket), machine.clock()
         if missing != self._missing:
             self._missing, self._since = missing, now
         elif now - self._since >= self._patience:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from ..deadline import Deadline
 from ..errors import TLSHandshakeError
-from ..sockets.waiting import ready_sockets
 from ..transports.plain import Transport
 from .reactor import READ, WRITE, Scope
 
@@ -27,7 +25,9 @@ class PendingHandshakes:
     other end are given up. Those of which something has come that nobody has looked at yet, or is looking at just now,
     are spared, for then it is this end that is behind, up to twice the number. On the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, readable: Callable[[Iterable[int]], set[int]]) -> None:
+        """``readable`` tells of which descriptors something is to be read."""
+        self._readable = readable
         self._handshakes: dict[Handshake, None] = {}
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class PendingHandshakes:
         self._handshakes.pop(handshake, None)
 
     def _make_room(self, newest: Handshake) -> None:
-        ready = dict(ready_sockets({one.fileno(): READ for one in self._handshakes}, None, Deadline(0)) or ())
+        ready = self._readable(one.fileno() for one in self._handshakes)
         older = [one for one in self._handshakes if one is not newest]
         waiting = [one for one in older if not one.is_aside and one.fileno() not in ready]
         for one in waiting[:len(self) - MOST_PENDING]:

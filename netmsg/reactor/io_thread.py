@@ -19,6 +19,13 @@ class IOThread:
     def __init__(self) -> None:
         self._reactor = Reactor()
 
+    @classmethod
+    def _of(cls, reactor: Reactor) -> IOThread:
+        """For a reactor that is there already."""
+        thread = cls.__new__(cls)
+        thread._reactor = reactor
+        return thread
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called, or the thread has failed."""

@@ -37,9 +37,7 @@ import heapq
 import itertools
 import logging
 import threading
-import time
 import weakref
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from ..deadline import Deadline
@@ -48,7 +46,8 @@ from ..forking import forget_in_child
 from ..interrupts import LIBRARY, in_main_thread, interrupts
 from ..locks import new_lock
 from ..speaking import say_soon
-from .polling import READ, WRITE, Poller
+from .machine import MACHINE, Joinable, Machine
+from .polling import READ, WRITE
 from .scopes import Agenda, Scope, Timer, Watcher, Worker, crash_of
 
 __all__ = ["READ", "Reactor", "Scope", "Timer", "User", "WRITE", "Watcher", "Worker", "on_a_loop"]
@@ -79,16 +78,15 @@ class User(Protocol):
 
 class Reactor(Agenda):
     """The thread (``netmsg-io-N``) behind an `IOThread`, or of one Søcket or server alone. It starts with its first
-    user. Tests drive one by hand, without a thread: `open`, `round`, with a poller and a clock of their own."""
+    user. Tests drive one by hand, without a thread: `open`, `round`, on a machine of their own."""
 
-    def __init__(self, new_poller: Callable[[], Poller] = Poller, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock)
-        self._new_poller = new_poller
+    def __init__(self, machine: Machine = MACHINE) -> None:
+        super().__init__(machine)
         self._opened = False
         self._paced = False
-        self._users: set[User] = set()
+        self._users: dict[User, None] = {}
         self._lock = new_lock()  # guards the start, `_users` and `_closed`; a leaf, never held while waiting
-        self._thread: threading.Thread | None = None
+        self._thread: Joinable | None = None
         self.ident: int | None = None
         """The thread's."""
         self._closed = False
@@ -120,28 +118,27 @@ class Reactor(Agenda):
             if self._thread is None:
                 try:
                     self.open()
-                    thread = threading.Thread(target=self._run, name=f"netmsg-io-{self.number}", daemon=True)
-                    thread.start()
+                    thread = self.machine.start_thread(self._run, f"netmsg-io-{self.number}")
                 except BaseException:
                     self._release()
                     raise
                 self._thread = thread
-            self._users.add(user)
+            self._users[user] = None
             if self._closed:  # meanwhile: `close` takes no lock
-                self._users.discard(user)
+                self._users.pop(user, None)
                 self.send_wake_up()
                 raise ClosedError("the IOThread is closed")
 
     def open(self) -> None:
         """Have what a `round` needs."""
-        self.poller = self._new_poller()
+        self.poller = self.machine.new_poller()
         self.send_wake_up = self.poller.wake
         self._opened = True
 
     def detach(self, user: User) -> None:
         """Let a user go; a private thread ends with it. On the loop."""
         with self._lock:
-            self._users.discard(user)
+            self._users.pop(user, None)
             if self._private and not self._users:
                 self._closed = True
 
@@ -201,7 +198,7 @@ class Reactor(Agenda):
         except Exception as error:  # the others are to hear of it as well
             say_soon(log, logging.ERROR, "ending a user of the network thread failed", exc_info=error)
             with self._lock:
-                self._users.discard(user)
+                self._users.pop(user, None)
 
     def _run(self) -> None:
         # Allocating and freeing 16 MiB once raises glibc's mmap threshold: otherwise every read of 256 KiB maps and
@@ -210,7 +207,7 @@ class Reactor(Agenda):
         self.ident = threading.get_ident()
         _loops.add(self.ident)
         try:
-            while not (self._closed and not self._users and not self.calls):
+            while not self.is_over:
                 self.round()
         except BaseException as error:
             say_soon(log, logging.ERROR, "the network thread failed", exc_info=error)
@@ -219,14 +216,23 @@ class Reactor(Agenda):
             self._give_all_up(error)
         finally:
             try:
-                self._close_what_is_over()
+                self.end()
             finally:
-                self._release()
                 _loops.discard(self.ident)
                 self.ident = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to do, ever."""
+        return self._closed and not self._users and not self.calls
+
     def round(self) -> None:
         """Wait for something to do, and do what there is."""
+        self.go_on(self.poller.poll(self.settle()))
+
+    def settle(self) -> float | None:
+        """Before waiting: how many seconds to wait at most, ``None`` for ever. From here on others wake this thread
+        if there is something to do."""
         if self.notices:
             for notify in self.notices:
                 try:
@@ -243,7 +249,10 @@ class Reactor(Agenda):
             timeout = None if not self.timers else min(max(0.0, self.timers[0][0] - self.clock()), LONGEST)
         if self.calls or (self.asleep and self.work):
             timeout = 0.0
-        ready = self.poller.poll(timeout)
+        return timeout
+
+    def go_on(self, ready: list[tuple[Any, int]]) -> None:
+        """After waiting: do what there is."""
         self.asleep = self.polling = False
         self.now = self.clock()
         self.handshake_steps = HANDSHAKE_STEPS
@@ -287,10 +296,10 @@ class Reactor(Agenda):
                 if worker.bursting():
                     paced = True
                     continue
-                self.work.discard(worker)  # before the look, so that what is added during it brings it back
+                self.work.pop(worker, None)  # before the look, so that what is added during it brings it back
                 worker.on_work()
             except Exception as error:
-                self.work.discard(worker)
+                self.work.pop(worker, None)
                 self._crash(self, worker, error)
         self._paced = paced
 
@@ -328,6 +337,13 @@ class Reactor(Agenda):
             crashed(error)
         except Exception as another:  # which is no fault of the others on this thread
             say_soon(log, logging.ERROR, "closing what had failed failed, too", exc_info=another)
+
+    def end(self) -> None:
+        """Let go of everything: it `is_over`."""
+        try:
+            self._close_what_is_over()
+        finally:
+            self._release()
 
     def _release(self) -> None:
         if self._opened:

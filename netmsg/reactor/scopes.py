@@ -6,11 +6,11 @@ import functools
 import heapq
 import itertools
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from .machine import Machine
 from .polling import HasFileno, Poller
 
 __all__ = ["Agenda", "Scope", "Timer", "Watcher", "Worker", "crash_of"]
@@ -116,17 +116,19 @@ class Scope:
 class Agenda(Scope):
     """All that there is to do, for whomever; and the scope of what belongs to nobody in particular."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__(self, None)
-        self.clock = clock
-        self.now = clock()
+        self.machine = machine
+        self.clock = machine.clock
+        self.now = machine.clock()
         """When the current round began."""
         self.handshake_steps = 0
         """How many steps of TLS handshakes may still be taken in this round."""
         self.asleep = False
         """Whether the loop has looked at `work`, and waits."""
-        self.work: set[Worker] = set()
-        """Looked at and added to by any thread, without a call more; taken from on the loop."""
+        self.work: dict[Worker, None] = {}
+        """In the order in which they came. Looked at and added to by any thread, without a call; taken from on the
+        loop."""
         self.notices: list[Callable[[], None]] = []
         self.before_sleep: Callable[[Callable[[], None]], None] = self.notices.append
         """For wake-ups of waiting threads, kept until this thread is about to sleep: woken any earlier they would only

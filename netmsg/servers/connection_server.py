@@ -67,7 +67,7 @@ class ConnectionServer(Server):
         self._connections: set[Any] = set()
         """On the loop."""
         self._accepted = 0
-        self._handshakes = PendingHandshakes()
+        self._handshakes = PendingHandshakes(io.machine.readable)
         self._handshakes_failed = 0
         self._accept_errors = 0
         self._accept_pauses = 0

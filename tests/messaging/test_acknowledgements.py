@@ -50,7 +50,7 @@ class Scene:
         self.router.join(there)
         peer: Any = Peer(lane=there, identity=identity, address=identity.decode(), paused=True, retired="",
                          following=False, resume_safely=lambda: self.resumed.append(identity))
-        self.connections.open.add(peer)
+        self.connections.open[peer] = None
         return peer
 
     def send(self, payload: bytes) -> Receipt:

@@ -11,7 +11,6 @@ from support.routers import message
 from support.servers import said
 from support.stand_ins import Loop
 
-from netmsg.messaging import dispatching
 from netmsg.messaging.choices import SendMode
 from netmsg.messaging.dispatching import BURST, QUIET, QUIET_PEERS, Dispatch
 from netmsg.messaging.kept import Limits
@@ -88,14 +87,10 @@ class Scene:
         return set(self.loop.io.work)
 
 
-@pytest.fixture(autouse=True)
-def time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatching, "time", SimpleNamespace(perf_counter=lambda: 1000.0))
-
-
 def test_after_a_while_of_quiet_the_sender_writes() -> None:
     scene = Scene()
-    scene.dispatch.last_send = 1000.0 - 1.1 * QUIET
+    scene.busy()
+    scene.loop.clock.now += 1.1 * QUIET
     scene.send()
     assert scene.peers[0].written == ["sender"] and not scene.at_work
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 from support.loops import Loop
 
-from netmsg.messaging import doors as doors_module
-from netmsg.messaging import strangers as strangers_module
 from netmsg.messaging.connections import Connections
 from netmsg.messaging.doors import LOOK_AGAIN, Doors
 from netmsg.messaging.life import Life
@@ -86,36 +82,21 @@ class House:
 
     def leave(self, caller: Caller) -> None:
         self.doors.introduced(caller)
-        self.connections.open.discard(caller)
+        self.connections.open.pop(caller, None)
         self.connections.handshaking.pop(caller, None)
         self.doors.regulate()
 
 
-@pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], House]:
-    """Build one with room for so many; no caller has sent anything, and time goes on when the test says so."""
-    def build(max_connections: int) -> House:
-        found = House(max_connections)
-        monkeypatch.setattr(doors_module, "time", found.loop)
-        return found
-
-    monkeypatch.setattr(strangers_module, "ready_sockets", lambda wanted, signal, deadline: None)
-    return build
-
-
-Build = Callable[[int], House]
-
-
-def test_where_there_is_room_all_listeners_accept(house: Build) -> None:
-    here, one, other = house(2), Acceptor(), Acceptor()
+def test_where_there_is_room_all_listeners_accept() -> None:
+    here, one, other = House(2), Acceptor(), Acceptor()
     here.listen(one, other)
     here.come()
     assert not one.paused and not other.paused
     assert not here.doors.regulate()
 
 
-def test_at_the_limit_all_listeners_rest_until_somebody_leaves(house: Build) -> None:
-    here, one, other = house(2), Acceptor(), Acceptor()
+def test_at_the_limit_all_listeners_rest_until_somebody_leaves() -> None:
+    here, one, other = House(2), Acceptor(), Acceptor()
     here.listen(one, other)
     callers = [here.come(), here.come()]
     assert one.paused and other.paused and here.doors.regulate()
@@ -126,8 +107,8 @@ def test_at_the_limit_all_listeners_rest_until_somebody_leaves(house: Build) -> 
     assert not one.paused and not other.paused and not here.doors.regulate()
 
 
-def test_who_has_been_dialled_counts_as_well(house: Build) -> None:
-    here, acceptor = house(2), Acceptor()
+def test_who_has_been_dialled_counts_as_well() -> None:
+    here, acceptor = House(2), Acceptor()
     here.listen(acceptor)
     here.dial()
     assert not acceptor.paused
@@ -135,8 +116,8 @@ def test_who_has_been_dialled_counts_as_well(house: Build) -> None:
     assert acceptor.paused
 
 
-def test_those_that_are_only_read_to_their_end_count_as_well(house: Build) -> None:
-    here, acceptor = house(2), Acceptor()
+def test_those_that_are_only_read_to_their_end_count_as_well() -> None:
+    here, acceptor = House(2), Acceptor()
     here.listen(acceptor)
     retired = here.come()
     here.introduce(retired)
@@ -145,8 +126,8 @@ def test_those_that_are_only_read_to_their_end_count_as_well(house: Build) -> No
     assert acceptor.paused
 
 
-def test_more_than_so_many_strangers_have_to_wait_whatever_the_limit(house: Build) -> None:
-    here, acceptor = house(10_000), Acceptor()
+def test_more_than_so_many_strangers_have_to_wait_whatever_the_limit() -> None:
+    here, acceptor = House(10_000), Acceptor()
     here.listen(acceptor)
     for _ in range(MOST_STRANGERS - 1):
         here.come()
@@ -157,8 +138,8 @@ def test_more_than_so_many_strangers_have_to_wait_whatever_the_limit(house: Buil
     assert not acceptor.paused, "it is a stranger no more, and there is room for thousands"
 
 
-def test_a_silent_stranger_makes_room_for_one_who_waits_outside(house: Build) -> None:
-    here, quiet, busy = house(1), Acceptor(), Acceptor(is_awaited=True)
+def test_a_silent_stranger_makes_room_for_one_who_waits_outside() -> None:
+    here, quiet, busy = House(1), Acceptor(), Acceptor(is_awaited=True)
     here.listen(quiet, busy)
     silent = here.come()
     assert busy.paused and not silent.reason, "it has only just come"
@@ -167,8 +148,8 @@ def test_a_silent_stranger_makes_room_for_one_who_waits_outside(house: Build) ->
     assert not busy.paused and not quiet.paused
 
 
-def test_while_nobody_waits_outside_a_stranger_may_take_its_time(house: Build) -> None:
-    here, acceptor = house(1), Acceptor()
+def test_while_nobody_waits_outside_a_stranger_may_take_its_time() -> None:
+    here, acceptor = House(1), Acceptor()
     here.listen(acceptor)
     silent = here.come()
     here.loop.wait(100 * PATIENCE)
@@ -178,8 +159,8 @@ def test_while_nobody_waits_outside_a_stranger_may_take_its_time(house: Build) -
     assert silent.reason and not acceptor.paused
 
 
-def test_who_is_let_in_is_never_turned_out_for_another(house: Build) -> None:
-    here, acceptor = house(1), Acceptor(is_awaited=True)
+def test_who_is_let_in_is_never_turned_out_for_another() -> None:
+    here, acceptor = House(1), Acceptor(is_awaited=True)
     here.listen(acceptor)
     inside = here.come()
     here.introduce(inside)
@@ -187,8 +168,8 @@ def test_who_is_let_in_is_never_turned_out_for_another(house: Build) -> None:
     assert not inside.reason and acceptor.paused
 
 
-def test_it_looks_again_by_itself_only_while_there_are_strangers_and_no_room(house: Build) -> None:
-    here = house(2)
+def test_it_looks_again_by_itself_only_while_there_are_strangers_and_no_room() -> None:
+    here = House(2)
     here.listen(Acceptor())
     first, second = here.come(), here.come()
     for _ in range(10):
@@ -203,8 +184,8 @@ def test_it_looks_again_by_itself_only_while_there_are_strangers_and_no_room(hou
     assert len(here.loop.timers) == 1
 
 
-def test_after_the_end_it_looks_no_more(house: Build) -> None:
-    here, acceptor = house(1), Acceptor(is_awaited=True)
+def test_after_the_end_it_looks_no_more() -> None:
+    here, acceptor = House(1), Acceptor(is_awaited=True)
     here.listen(acceptor)
     silent = here.come()
     here.life.begin_closing()
@@ -215,8 +196,8 @@ def test_after_the_end_it_looks_no_more(house: Build) -> None:
     assert not here.loop.timers and not silent.reason
 
 
-def test_a_flood_of_what_those_have_left_who_have_gone_keeps_everybody_out(house: Build) -> None:
-    here, acceptor = house(10), Acceptor()
+def test_a_flood_of_what_those_have_left_who_have_gone_keeps_everybody_out() -> None:
+    here, acceptor = House(10), Acceptor()
     here.listen(acceptor)
     here.doors.flooded(True)
     assert acceptor.paused and here.doors.regulate()
@@ -226,8 +207,8 @@ def test_a_flood_of_what_those_have_left_who_have_gone_keeps_everybody_out(house
     assert not acceptor.paused and not here.doors.regulate()
 
 
-def test_when_the_flood_is_over_the_limit_holds_as_before(house: Build) -> None:
-    here, acceptor = house(1), Acceptor()
+def test_when_the_flood_is_over_the_limit_holds_as_before() -> None:
+    here, acceptor = House(1), Acceptor()
     here.listen(acceptor)
     here.doors.flooded(True)
     here.come()
@@ -235,15 +216,15 @@ def test_when_the_flood_is_over_the_limit_holds_as_before(house: Build) -> None:
     assert acceptor.paused
 
 
-def test_without_a_listener_nothing_happens(house: Build) -> None:
-    here = house(1)
+def test_without_a_listener_nothing_happens() -> None:
+    here = House(1)
     here.dial()
     here.dial()
     assert here.doors.regulate() and not here.loop.timers
 
 
-def test_a_step_of_its_own_that_fails_is_the_whole_søckets(house: Build) -> None:
-    here = house(1)
+def test_a_step_of_its_own_that_fails_is_the_whole_søckets() -> None:
+    here = House(1)
     crashes: list[BaseException] = []
     here.life.on_crash = crashes.append
     here.come()

@@ -74,7 +74,6 @@ class Scene:
         self.attached = 0
         self.full = False
         self.came: list[Any] = []
-        self.socks: list[Sock] = []
         part: Any = self
         self.opening = Opening(settings(), self.life, self.loop.io, EventQueue(self.told.append), self.places, part,
                                part, part, part, lambda *arguments: None)
@@ -90,7 +89,7 @@ class Scene:
         self.came.append(arguments)
 
     def bind(self, *socks: Sock, host: str | None = None) -> None:
-        self.socks = [*socks]
+        self.loop.machine.listeners = [*socks]
         self.opening.bind(host, 7000, None, NOW)
         self.loop.settle()
 
@@ -98,10 +97,8 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     scene = Scene()
-    for name, stand_in in (("Acceptor", Acceptor), ("Endpoint", Endpoint),
-                           ("listen_tcp", lambda addresses, port, backlog: scene.socks),
-                           ("resolve_within", lambda deadline, host, port: [host])):
-        monkeypatch.setattr(opening, name, stand_in)
+    monkeypatch.setattr(opening, "Acceptor", Acceptor)
+    monkeypatch.setattr(opening, "Endpoint", Endpoint)
     return scene
 
 
@@ -133,18 +130,15 @@ def test_where_one_of_several_fails_all_that_are_left_are_closed(scene: Scene) -
     assert all(sock.closed for sock in socks) and not scene.places.acceptors
 
 
-def test_an_unknown_name_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(deadline: Deadline, host: str, port: int) -> Any:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(opening, "resolve_within", fail)
+def test_an_unknown_name_is_named(scene: Scene) -> None:
+    scene.loop.machine.unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     with pytest.raises(socket.gaierror, match="nowhere.example"):
         scene.bind(host="nowhere.example")
 
 
 @pytest.mark.parametrize("path, url", [("\0name", "unix:@name"), ("/run/name", "unix:///run/name")])
-def test_a_unix_socket(scene: Scene, monkeypatch: pytest.MonkeyPatch, path: str, url: str) -> None:
-    monkeypatch.setattr(opening, "listen_unix", lambda path, backlog: Sock(path))
+def test_a_unix_socket(scene: Scene, path: str, url: str) -> None:
+    scene.loop.machine.listeners = [Sock(path)]
     scene.opening.bind_unix(path, None)
     assert scene.places.bound_urls == [url]
 

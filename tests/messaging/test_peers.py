@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from support.stand_ins import Loop, ScriptedSocket, events_of, settings
 from support.wire_peer import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, capabilities, frame, hello
 
 from netmsg.errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
-from netmsg.messaging import peers, succession, writing
+from netmsg.messaging import peers, writing
 from netmsg.messaging.credit import Credit
 from netmsg.messaging.inbox import Batch
 from netmsg.messaging.lane import Lane
@@ -188,7 +189,7 @@ class Scene:
     def sends(self, peer: Peer, *payloads: bytes) -> None:
         for payload in payloads:
             peer.queue.append(frame(DATA, payload))
-        self.loop.io.work.add(peer)
+        self.loop.io.work[peer] = None
         self.loop.settle()
 
     @property
@@ -201,21 +202,9 @@ class Scene:
         return [said[1] for said in self.home.said if said[0] == "lost"]
 
 
-@pytest.fixture(autouse=True)
-def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
-    def make(**changes: Any) -> Scene:
-        scene = Scene(**changes)
-        monkeypatch.setattr(peers, "time", scene.loop)
-        return scene
-
-    monkeypatch.setattr(succession, "acknowledged_within", lambda sock, seconds: not sock.hung_up)
-    monkeypatch.setattr(succession, "hung_up", lambda sock: sock.hung_up)
-    return make
-
-
 @pytest.fixture
-def scene(scenes: Callable[..., Scene]) -> Scene:
-    return scenes()
+def scene() -> Scene:
+    return Scene()
 
 
 def numbered(*numbers: int) -> list[bytes]:
@@ -598,8 +587,8 @@ def test_a_message_that_comes_alone_goes_the_short_way(scene: Scene) -> None:
     assert peer.received_messages == 3
 
 
-def test_where_there_is_little_room_none_goes_the_short_way(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=100)
+def test_where_there_is_little_room_none_goes_the_short_way() -> None:
+    scene = Scene(recv_hwm=100)
     scene.open()
     scene.receives(data(b"alone"))
     assert scene.inlet.messages == [b"alone"] and scene.inlet.ways == ["several"]
@@ -636,8 +625,8 @@ def test_what_came_before_a_violation_of_the_protocol_is_delivered(scene: Scene)
     assert scene.lost == ["protocol error: an empty envelope"] and scene.sock.closed
 
 
-def test_a_violation_behind_the_mark_is_found_at_the_end_and_is_its_reason(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=2)
+def test_a_violation_behind_the_mark_is_found_at_the_end_and_is_its_reason() -> None:
+    scene = Scene(recv_hwm=2)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2)) + b"\0\0\0\0\0")
     peer.close("over", None)
@@ -654,23 +643,23 @@ def test_one_peer_has_no_more_than_its_share_of_a_round(scene: Scene) -> None:
     assert not scene.sock.coming
 
 
-def test_with_the_room_used_up_it_is_not_read_any_more(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_with_the_room_used_up_it_is_not_read_any_more() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4, 5)))
     assert scene.inlet.messages == numbered(0, 1, 2, 3)
     assert peer.paused and peer.credit.waits and scene.watched == ""
 
 
-def test_nor_where_it_has_sent_exactly_as_much_as_there_is_room_for(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_nor_where_it_has_sent_exactly_as_much_as_there_is_room_for() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3)))
     assert len(scene.inlet.messages) == 4 and peer.paused and scene.watched == ""
 
 
-def test_it_is_read_again_when_half_of_the_room_is_there(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_it_is_read_again_when_half_of_the_room_is_there() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4, 5)))
     peer.credit.taken = 2
@@ -682,8 +671,8 @@ def test_it_is_read_again_when_half_of_the_room_is_there(scenes: Callable[..., S
     assert not peer.paused and scene.watched == "read"
 
 
-def test_with_acknowledgement_by_hand_it_is_read_again_for_any_room(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_with_acknowledgement_by_hand_it_is_read_again_for_any_room() -> None:
+    scene = Scene(recv_hwm=4)
     scene.inlet.manual = True
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4, 5)))
@@ -692,8 +681,8 @@ def test_with_acknowledgement_by_hand_it_is_read_again_for_any_room(scenes: Call
     assert scene.inlet.messages == numbered(0, 1, 2, 3, 4) and peer.paused
 
 
-def test_what_was_taken_meanwhile_is_found_by_looking(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_what_was_taken_meanwhile_is_found_by_looking() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
 
     def taken() -> None:
@@ -712,8 +701,8 @@ def test_what_was_taken_meanwhile_is_found_by_looking(scenes: Callable[..., Scen
     assert not peer.paused and scene.inlet.messages == numbered(*range(9))
 
 
-def test_the_mark_in_bytes_counts_as_well(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm_bytes=100)
+def test_the_mark_in_bytes_counts_as_well() -> None:
+    scene = Scene(recv_hwm_bytes=100)
     peer = scene.open()
     peer.credit.arrived_bytes = 100
     scene.receives(data(b"one more"))
@@ -723,8 +712,8 @@ def test_the_mark_in_bytes_counts_as_well(scenes: Callable[..., Scene]) -> None:
     assert not peer.paused and scene.inlet.messages == [b"one more"]
 
 
-def test_for_acknowledgements_that_are_waited_for_it_is_read_past_the_mark(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_for_acknowledgements_that_are_waited_for_it_is_read_past_the_mark() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4)) + frame(ACK, b"a" * 16))
     assert peer.paused and scene.outlet.acks == []
@@ -733,8 +722,8 @@ def test_for_acknowledgements_that_are_waited_for_it_is_read_past_the_mark(scene
     assert scene.outlet.acks == [b"a" * 16] and scene.inlet.messages == numbered(0, 1, 2, 3, 4)
 
 
-def test_while_closing_everything_is_read(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_while_closing_everything_is_read() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4, 5)))
     scene.life.begin_closing()
@@ -754,16 +743,16 @@ def test_who_asks_for_more_than_it_takes_is_not_read(scene: Scene) -> None:
     assert not peer.paused and scene.watched == "read"
 
 
-def test_nothing_that_was_received_is_dropped_at_the_end(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=4)
+def test_nothing_that_was_received_is_dropped_at_the_end() -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4, 5)))
     peer.close("over", None)
     assert scene.inlet.messages == numbered(0, 1, 2, 3, 4, 5)
 
 
-def test_nor_is_a_large_message_whose_end_came_when_there_was_no_room(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=2)
+def test_nor_is_a_large_message_whose_end_came_when_there_was_no_room() -> None:
+    scene = Scene(recv_hwm=2)
     peer = scene.open()
     large = frame(DATA, b"x" * 100_000)
     scene.receives(data(b"0") + large[:1000])
@@ -775,9 +764,9 @@ def test_nor_is_a_large_message_whose_end_came_when_there_was_no_room(scenes: Ca
 
 
 @pytest.mark.parametrize("left", [1, 4], ids=["nothing left", "more left"])
-def test_reading_on_that_fails_is_the_end_of_this_one_alone(scenes: Callable[..., Scene], left: int,
+def test_reading_on_that_fails_is_the_end_of_this_one_alone(left: int,
                                                             caplog: pytest.LogCaptureFixture) -> None:
-    scene = scenes(recv_hwm=2)
+    scene = Scene(recv_hwm=2)
     peer = scene.open()
     scene.receives(data(*numbered(*range(2 + left))))
     peer.credit.taken = 2
@@ -895,8 +884,8 @@ def test_when_it_has_been_taken_back_nothing_is_heard(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("why", ["closed", "closing", "retired", "paused", "claimed", "half a frame", "handshake"])
-def test_a_peer_that_has_more_going_on_is_not_lent(scenes: Callable[..., Scene], why: str) -> None:
-    scene = scenes(recv_hwm=4)
+def test_a_peer_that_has_more_going_on_is_not_lent(why: str) -> None:
+    scene = Scene(recv_hwm=4)
     peer = scene.started() if why == "handshake" else scene.open()
     if why == "closed":
         peer.close("over", None)
@@ -1083,8 +1072,8 @@ def test_for_no_longer_than_a_dead_peer_is_waited_for(scene: Scene) -> None:
     assert scene.lost == ["the connection broke: [Errno 32] broken"]
 
 
-def test_what_nobody_takes_is_waited_for_longer_where_it_comes_to_an_end(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=2)
+def test_what_nobody_takes_is_waited_for_longer_where_it_comes_to_an_end() -> None:
+    scene = Scene(recv_hwm=2)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2)))
     scene.sock.broken = BrokenPipeError(errno.EPIPE, "broken")
@@ -1177,8 +1166,8 @@ def test_whether_who_follows_may_send_meanwhile(scene: Scene, send: bool) -> Non
     assert sock.sent == data(b"message")
 
 
-def test_who_follows_sends_at_last_though_the_other_does_not_come_to_its_end(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=2)
+def test_who_follows_sends_at_last_though_the_other_does_not_come_to_its_end() -> None:
+    scene = Scene(recv_hwm=2)
     old = scene.open()
     scene.receives(data(*numbered(0, 1, 2)))
     sock = ScriptedSocket()
@@ -1202,8 +1191,8 @@ def test_who_has_come_behind_another_meanwhile_does_not_go_ahead(scene: Scene) -
     assert not new.following
 
 
-def test_a_paused_one_goes_ahead_when_there_is_room(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=2)
+def test_a_paused_one_goes_ahead_when_there_is_room() -> None:
+    scene = Scene(recv_hwm=2)
     old = scene.open()
     sock = ScriptedSocket()
     new = scene.open(sock)
@@ -1242,8 +1231,8 @@ def test_who_has_gone_is_not_said_goodbye_to(scene: Scene, over: Callable[[Peer]
     assert not scene.sock.half_closed
 
 
-def test_at_the_goodbye_a_paused_connection_is_read_on(scenes: Callable[..., Scene]) -> None:
-    scene = scenes(recv_hwm=2)
+def test_at_the_goodbye_a_paused_connection_is_read_on() -> None:
+    scene = Scene(recv_hwm=2)
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2)))
     scene.life.begin_closing()
@@ -1317,7 +1306,8 @@ def test_a_forked_child_closes_its_copy_and_says_nothing(scene: Scene) -> None:
     assert scene.sock.closed and scene.sock.sent == b"" and scene.lost == []
 
 
-def test_what_is_known_of_it(scene: Scene) -> None:
+def test_what_is_known_of_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "time", SimpleNamespace(time=scene.loop.clock))
     peer = scene.open()
     scene.receives(data(b"1", b"2"))
     scene.sends(peer, b"3")

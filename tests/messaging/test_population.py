@@ -301,15 +301,8 @@ class Scene:
 
 @pytest.fixture
 def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
-    def make(**changes: Any) -> Scene:
-        scene = Scene(**changes)
-        monkeypatch.setattr(population_module, "time", scene.loop)
-        return scene
-
     monkeypatch.setattr(population_module, "Peer", Peer)
-    monkeypatch.setattr(population_module, "hung_up", lambda sock: sock.hung_up)
-    monkeypatch.setattr(population_module, "acknowledged_within", lambda sock, seconds: not sock.broken)
-    return make
+    return Scene
 
 
 @pytest.fixture
@@ -381,7 +374,7 @@ def test_one_of_our_own_identity_is_turned_away(scene: Scene) -> None:
 def test_who_is_let_in_exchanges_messages_and_everybody_is_told(scene: Scene) -> None:
     peer = scene.comes(A)
     assert scene.there == [peer] and peer.done == ["start", "let in", "write"] and peer.known
-    assert scene.connections.open == {peer} and not scene.connections.handshaking and scene.connections.made == 1
+    assert list(scene.connections.open) == [peer] and not scene.connections.handshaking and scene.connections.made == 1
     assert [(event.peer, event.address) for event in scene.events(Connected)] == [(A, ("192.0.2.1", 7001))]
     assert scene.sender.woken and scene.sweeps == 1 and peer.credit.identity == A
 
@@ -396,7 +389,7 @@ def test_one_that_has_hung_up_meanwhile_is_read_and_gets_nothing(scene: Scene) -
     scene.hangs_up(peer)
     peer.says_hello(A)
     assert scene.there == [] and ("retire", "the peer closed the connection") in peer.done
-    assert scene.connections.open == {peer} and way.done[-1][0] == "ended", "and it is dialled again"
+    assert list(scene.connections.open) == [peer] and way.done[-1][0] == "ended", "and it is dialled again"
     again = scene.dials(A, way)
     assert scene.there == [again] and ("follow", peer, True) in again.done, "read behind the other"
 
@@ -765,7 +758,7 @@ def test_of_one_that_is_not_read_its_system_tells_whether_it_is_alive(scene: Sce
     old.paused = True
     new = scene.comes(A)
     assert "heartbeat" in old.done, "which its system can acknowledge"
-    old.sock.broken = None if acknowledges else OSError()
+    old.sock.acknowledging = acknowledges
     scene.loop.pass_time(10.0)
     assert scene.there == ([old] if acknowledges else [new])
 

@@ -50,7 +50,7 @@ class Peer:
 
     def acknowledge(self, message_ids: list[bytes]) -> None:
         self.lane.add_control(ack_frames(message_ids))
-        self.io.work.add(self)
+        self.io.work[self] = None
 
     def bursting(self) -> bool:
         return False

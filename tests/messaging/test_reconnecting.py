@@ -72,7 +72,7 @@ class Scene:
         self.told: list[Event] = []
         self.delaying = Delaying()
         self.complaints: list[str] = []
-        self.lookups: list[tuple[str, int, Callable[[list[Address] | OSError], None]]] = []
+        self.lookups = self.loop.machine.lookups
         self.dials: list[Dial] = []
         self.brought: list[tuple[Any, ...]] = []
         self.wanted = True
@@ -84,9 +84,6 @@ class Scene:
                                  self.delaying, self.complain, **options)  # type: ignore[arg-type]
 
     # What the endpoint asks for
-
-    def resolve(self, host: str, port: int, done: Callable[[list[Address] | OSError], None]) -> None:
-        self.lookups.append((host, port, done))
 
     def dial(self, *arguments: Any) -> Dial:
         if self.fails:
@@ -152,27 +149,13 @@ class Scene:
         return sum(isinstance(event, Connecting) for event in self.told)
 
 
-class Randomness:
-    """Of full jitter the longest delay, and of what is between two bounds the longest as well."""
-
-    @staticmethod
-    def random() -> float:
-        return 1.0
-
-    @staticmethod
-    def uniform(shortest: float, longest: float) -> float:
-        return longest
-
-
 @pytest.fixture
 def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
     def make(*arguments: Any, **options: Any) -> Scene:
         scene = Scene(*arguments, **options)
-        monkeypatch.setattr(reconnecting, "resolve_in_background", scene.resolve)
         monkeypatch.setattr(reconnecting, "Dial", scene.dial)
         return scene
 
-    monkeypatch.setattr(reconnecting, "random", Randomness)
     return make
 
 
@@ -315,9 +298,8 @@ def test_it_is_dialled_again_when_the_delay_is_over_and_not_before(scene: Scene)
     assert scene.attempts == 2 and scene.endpoint.connecting
 
 
-def test_without_any_delay_a_moment_is_waited(scenes: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Randomness, "random", staticmethod(lambda: 0.0))
-    scene = scenes()
+def test_without_any_delay_a_moment_is_waited(scene: Scene) -> None:
+    scene.loop.machine.luck = 0.0
     scene.start()
     scene.fail()
     assert scene.retries[0].delay == 0.01 and scene.loop.delays == [0.01]

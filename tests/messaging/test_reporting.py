@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.loops import Loop
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
 from support.wire_peer import DATA, accept, dial, frame, listening
 
@@ -175,7 +176,7 @@ def test_strangers_of_one_host_are_warned_of_once(kept: Kept) -> None:
 
 def test_a_flood_from_everywhere_is_told_of_in_bounds(kept: Kept) -> None:
     nowhere: Any = None
-    reporter = Reporter(bytes(16), nowhere, Life(), nowhere, Losses())
+    reporter = Reporter(bytes(16), Loop(), Life(), nowhere, Losses())  # type: ignore[arg-type]
     for number in range(5000):
         host = f"10.0.{number // 250}.{number % 250}"
         reporter.tell(HandshakeFailed((host, 1234), None, "not a Søcket", None, phase="HELLO"))

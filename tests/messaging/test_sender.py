@@ -12,7 +12,7 @@ from support.stand_ins import HandWaiters, Loop, settings
 from netmsg.errors import (
     ClosedError, ForkedError, LocalProtocolError, QueueFullError, SendTimeoutError, UndeliveredError,
 )
-from netmsg.messaging import acknowledgements, connections, dispatching, overflow, room, sending
+from netmsg.messaging import acknowledgements, connections, overflow, room, sending
 from netmsg.messaging.choices import DeliveryGuarantee, OnFull, SendMode
 from netmsg.messaging.connections import Connections
 from netmsg.messaging.dispatching import BURST
@@ -109,13 +109,13 @@ class Scene:
 
     def joins(self, identity: bytes, **options: Any) -> Any:
         peer: Any = Peer(identity, **options)
-        self.connections.open.add(peer)
+        self.connections.open[peer] = None
         self.sender.join(peer)
         return peer
 
     def leaves(self, peer: Any) -> None:
         self.sender.leave(peer)
-        self.connections.open.discard(peer)
+        self.connections.open.pop(peer, None)
         self.connections.changed.notify_all()
         self.sender.wake_all()
 
@@ -165,13 +165,7 @@ def scenes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
         monkeypatch.setattr(module, "aside", lambda step: step())
     monkeypatch.setattr(HandWaiters, "meanwhile", HandWaiters.meanwhile)
 
-    def make(**changes: Any) -> Scene:
-        scene = Scene(**changes)
-        for module in (acknowledgements, dispatching):
-            monkeypatch.setattr(module, "time", scene.loop)
-        return scene
-
-    return make
+    return Scene
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from support.channels import as_any
 from support.lanes import lane
 from support.stand_ins import Loop, ScriptedSocket
 
-from netmsg.messaging import succession as module
 from netmsg.messaging.succession import BRIEFLY, Succession
 
 
@@ -43,12 +42,6 @@ class Connection:
 
     def _crashed(self, error: Exception) -> None:
         raise error
-
-
-@pytest.fixture(autouse=True)
-def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "acknowledged_within", lambda sock, seconds: not sock.hung_up)
-    monkeypatch.setattr(module, "hung_up", lambda sock: sock.hung_up)
 
 
 @pytest.fixture
@@ -138,7 +131,8 @@ def test_who_cannot_come_to_its_end_is_waited_for_longer_and_its_followers_may_s
 
 def test_whose_system_is_silent_too_is_given_up(new: Callable[[], Connection]) -> None:
     one = new()
-    one.blocked = one.sock.hung_up = True
+    one.blocked = True
+    one.sock.acknowledging = False
     one.place.await_end()
     one.loop.pass_time(15.1)
     assert one.given_up

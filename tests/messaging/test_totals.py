@@ -49,14 +49,24 @@ def test_who_is_let_in_is_no_newcomer_any_more(connections: Any) -> None:
     one, other = Peer(), Peer()
     connections.handshaking.update({one: None, other: None})
     connections.count_in(one)
-    assert connections.open == {one} and list(connections.handshaking) == [other]
+    assert list(connections.open) == [one] and list(connections.handshaking) == [other]
 
 
 def test_who_has_gone_is_nowhere(connections: Any) -> None:
     one, other = Peer(), Peer()
     let_in(connections, one, other)
     connections.count_out(one)
-    assert connections.open == {other} and not connections.handshaking
+    assert list(connections.open) == [other] and not connections.handshaking
+
+
+def test_those_that_are_let_in_are_kept_in_the_order_in_which_they_came(connections: Any) -> None:
+    peers = [Peer() for _ in range(20)]
+    first, *others = peers[::2] + peers[1::2]
+    let_in(connections, first, *others)
+    assert list(connections.open) == [first, *others]
+    connections.count_out(first)
+    let_in(connections, first)
+    assert list(connections.open) == [*others, first]
 
 
 def test_the_newest_connection_that_is_only_read_is_kept_by_identity_until_it_goes(connections: Any) -> None:

@@ -43,10 +43,8 @@ class Places:
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     """Time goes on when the test says so; and nobody speaks."""
-    loop = Loop()
-    monkeypatch.setattr(reporting, "time", loop)
     monkeypatch.setattr(reporting, "soon", lambda *call: None)
-    return loop
+    return Loop()
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ class Peer:
     def close(self, reason: str, error: BaseException | None) -> None:
         self.done.append(f"close: {reason}")
         peer: Any = self
-        self.scene.connections.open.discard(peer)
+        self.scene.connections.open.pop(peer, None)
         self.scene.connections.handshaking.pop(peer, None)
         self.scene.closing.left(peer)
 
@@ -173,7 +173,7 @@ class Scene:
         self.closing.attach()
         peer: Any = Peer(self, identity, endpoint)
         peer.lane.queue += frames
-        self.connections.open.add(peer)
+        self.connections.open[peer] = None
         if endpoint is not None:
             endpoint.peer, endpoint.leads_to = peer, identity
             self.add(endpoint)
@@ -480,7 +480,7 @@ def test_while_messages_wait_for_anybody_newcomers_are_let_in_and_endpoints_dial
 def test_when_none_waits_any_more_they_are_turned_away(scene: Scene) -> None:
     acceptor, way = scene.listen(), scene.add(Endpoint())
     stranger, peer = scene.peer(b""), scene.peer(A)
-    scene.connections.open.discard(stranger)
+    scene.connections.open.pop(stranger, None)
     scene.connections.handshaking[stranger] = None
     scene.router.waiting.add(FRAME)
     scene.begin()
@@ -598,7 +598,7 @@ def test_thousands_that_are_turned_away_are_so_without_a_deep_stack(scene: Scene
     scene.listen()
     for number in range(3000):
         stranger = scene.peer(b"%016d" % number)
-        scene.connections.open.discard(stranger)
+        scene.connections.open.pop(stranger, None)
         scene.connections.handshaking[stranger] = None
     scene.begin()
     assert not scene.connections.handshaking and scene.is_over

@@ -12,7 +12,6 @@ from support.forking import fork
 
 from netmsg import ConnectionBrokenError, TLSHandshakeError
 from netmsg.reactor import channel as module
-from netmsg.reactor import farewell
 from netmsg.reactor.channel import BROKEN, CLOSED, ENDED, LEAVING, OPEN, SHAKING, TRANSITIONS, Channel, State
 
 
@@ -368,30 +367,21 @@ def test_half_closed_it_goes_on_receiving() -> None:
         pair.channel.end_sending()
 
 
-@pytest.fixture
-def acknowledged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many bytes the other end does not have yet."""
-    missing = [0]
-    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: not missing[0])
-    monkeypatch.setattr(farewell, "unacknowledged", lambda sock: missing[0])
-    return missing
-
-
-def test_leaving_drops_what_comes_and_ends_when_the_other_end_has_everything(acknowledged: list[int]) -> None:
-    acknowledged[0] = 100
+def test_leaving_drops_what_comes_and_ends_when_the_other_end_has_everything() -> None:
     pair = Pair(b"still here", b"and here")
+    pair.loop.machine.missing = 100
     pair.channel.leave(30.0, answered=True)
     assert pair.transport.ended and pair.channel.state is LEAVING and pair.events == READ
     pair.loop.tell(pair.sock, READ)
     assert pair.told == [] and len(pair.transport.incoming) == 1
-    acknowledged[0] = 0
+    pair.loop.machine.missing = 0
     pair.loop.advance(0.5)
     assert pair.told == [("left", False)]
 
 
-def test_the_goodbye_of_the_transport_goes_when_there_is_room(acknowledged: list[int]) -> None:
-    acknowledged[0] = 100
+def test_the_goodbye_of_the_transport_goes_when_there_is_room() -> None:
     pair = Pair()
+    pair.loop.machine.missing = 100
     pair.transport.unsent = True
     pair.channel.leave(30.0, answered=True)
     assert pair.events == READ | WRITE
@@ -400,7 +390,7 @@ def test_the_goodbye_of_the_transport_goes_when_there_is_room(acknowledged: list
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_that_is_so_if_the_other_end_has_ended(acknowledged: list[int], when: str) -> None:
+def test_that_is_so_if_the_other_end_has_ended(when: str) -> None:
     pair = Pair(b"")
     pair.transport.unsent = True
     if when == "before":
@@ -414,9 +404,9 @@ def test_that_is_so_if_the_other_end_has_ended(acknowledged: list[int], when: st
     assert not pair.transport.unsent and pair.told[-1:] == [("left", False)]
 
 
-def test_a_goodbye_that_cannot_go_is_not_waited_for(acknowledged: list[int]) -> None:
-    acknowledged[0] = 100
+def test_a_goodbye_that_cannot_go_is_not_waited_for() -> None:
     pair = Pair()
+    pair.loop.machine.missing = 100
     pair.transport.unsent = True
     pair.channel.leave(30.0, answered=True)
     pair.transport.broken = BrokenPipeError()
@@ -424,7 +414,7 @@ def test_a_goodbye_that_cannot_go_is_not_waited_for(acknowledged: list[int]) -> 
     assert pair.told == [("left", False)]
 
 
-def test_where_sending_waits_for_what_is_to_come_it_does_not_wait_for_room(acknowledged: list[int]) -> None:
+def test_where_sending_waits_for_what_is_to_come_it_does_not_wait_for_room() -> None:
     pair = Pair(b"x")
     pair.outlet.blocked = pair.transport.stalled = True
     pair.channel.watch()
@@ -447,9 +437,9 @@ def test_nor_is_who_has_gone() -> None:
     assert pair.told == [("left", False)]
 
 
-def test_closing_is_the_end_of_everything(acknowledged: list[int]) -> None:
-    acknowledged[0] = 100
+def test_closing_is_the_end_of_everything() -> None:
     pair = Pair(b"x")
+    pair.loop.machine.missing = 100
     pair.channel.leave(30.0, answered=True)
     pair.channel.close()
     pair.channel.close()
@@ -482,7 +472,7 @@ def test_a_part_is_not_to_look_like_all(left: bool, reset: bool, monkeypatch: py
     assert len(resets) == left + reset
 
 
-def test_what_was_received_before_it_was_closed_is_the_last(acknowledged: list[int]) -> None:
+def test_what_was_received_before_it_was_closed_is_the_last() -> None:
     pair = Pair(b"one", b"two")
 
     def close() -> bool:

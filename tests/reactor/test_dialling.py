@@ -15,11 +15,12 @@ from support.tenants import Tenant
 
 from netmsg import Connecting, IOThread, Retrying, Søcket
 from netmsg.reactor.dialling import Dial
+from netmsg.reactor.machine import MACHINE, Machine
 from netmsg.reactor.reactor import Reactor
 from netmsg.sockets.resolving import resolve, resolve_in_background
 
 
-def dial(addresses: list[Any]) -> tuple[socket.socket | None, list[Any]]:
+def dial(addresses: list[Any], machine: Machine = MACHINE) -> tuple[socket.socket | None, list[Any]]:
     results: list[tuple[socket.socket | None, list[Any]]] = []
     done = threading.Event()
 
@@ -27,7 +28,7 @@ def dial(addresses: list[Any]) -> tuple[socket.socket | None, list[Any]]:
         results.append((sock, failures))
         done.set()
 
-    with contextlib.closing(Reactor()) as io:
+    with contextlib.closing(Reactor(machine)) as io:
         io.attach(Tenant(io))
         io.call(lambda: Dial(io, addresses, ended).start())
         assert done.wait(TIMEOUT)
@@ -70,18 +71,24 @@ def test_all_failures_are_told() -> None:
     assert dial([]) == (None, [])
 
 
-def test_a_free_port_that_meets_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+class MeetsItself(socket.socket):
+    def connect_ex(self, address: Any) -> int:
+        self.bind(address)
+        return super().connect_ex(address)
+
+
+class AloneInTheWorld(Machine):
+    """Whoever connects meets itself."""
+
+    def new_socket(self, family: int) -> socket.socket:
+        sock = MeetsItself(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock
+
+
+def test_a_free_port_that_meets_itself_counts_as_refused() -> None:
     """TCP's simultaneous open: dialling a free port of the ephemeral range can connect a socket to itself."""
-    real = socket.socket
-
-    class MeetsItself(real):  # type: ignore[misc, valid-type]
-        def connect_ex(self, address: Any) -> int:
-            self.bind(address)
-            return real.connect_ex(self, address)
-
-    _, address = refused()
-    monkeypatch.setattr(socket, "socket", MeetsItself)
-    sock, failures = dial([(socket.AF_INET, address)])
+    sock, failures = dial([refused()], AloneInTheWorld())
     assert sock is None and isinstance(failures[0][1], ConnectionRefusedError)
 
 

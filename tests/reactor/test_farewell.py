@@ -5,22 +5,19 @@ from __future__ import annotations
 import pytest
 from support.channels import Loop, Script, Socket, as_any
 
-from netmsg.reactor import farewell
 from netmsg.reactor.farewell import LINGER, Farewell
 
 
 class Other:
-    """The other end: what it does not have yet."""
+    """The other end, which does not have everything yet."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.missing = 100
+    def __init__(self) -> None:
         self.loop = Loop()
+        self.machine = self.loop.machine
+        self.machine.missing = 100
         self.transport = Script()
         self.left_at: list[tuple[float, bool]] = []
         self.errors: list[Exception] = []
-        monkeypatch.setattr(farewell, "time", self.loop)
-        monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: not self.missing)
-        monkeypatch.setattr(farewell, "unacknowledged", lambda sock: self.missing)
 
     def left(self, *, given_up: bool) -> None:
         self.left_at.append((self.loop.now - 1000.0, given_up))
@@ -35,15 +32,15 @@ class Other:
 
 
 @pytest.fixture
-def other(monkeypatch: pytest.MonkeyPatch) -> Other:
-    return Other(monkeypatch)
+def other() -> Other:
+    return Other()
 
 
 def test_it_is_over_when_everything_has_arrived(other: Other) -> None:
     other.begin()
     other.loop.advance(3.0)
     assert not other.left_at
-    other.missing = 0
+    other.machine.missing = 0
     other.loop.advance(0.3)
     (at, given_up), = other.left_at
     assert 3.0 <= at <= 3.2 and not given_up
@@ -51,20 +48,20 @@ def test_it_is_over_when_everything_has_arrived(other: Other) -> None:
 
 
 def test_at_once_if_it_has(other: Other) -> None:
-    other.missing = 0
+    other.machine.missing = 0
     other.begin()
     assert other.left_at == [(0.0, False)]
 
 
 def test_what_has_come_by_then_is_received_so_that_closing_is_no_reset(other: Other) -> None:
-    other.missing = 0
+    other.machine.missing = 0
     other.transport.incoming += (b"un", b"read")
     other.begin()
     assert not other.transport.incoming and len(other.left_at) == 1
 
 
 def test_but_not_without_end(other: Other) -> None:
-    other.missing = 0
+    other.machine.missing = 0
     other.transport.incoming += [b"more"] * 1000
     other.begin()
     assert other.transport.incoming and len(other.left_at) == 1
@@ -74,7 +71,7 @@ def test_who_takes_nothing_is_given_up_and_who_takes_little_is_not(other: Other)
     other.begin(patience=5.0)
     for _ in range(10):
         other.loop.advance(4.0)
-        other.missing -= 1
+        other.machine.missing -= 1
     assert not other.left_at
     other.loop.advance(10.0)
     (at, given_up), = other.left_at
@@ -83,7 +80,7 @@ def test_who_takes_nothing_is_given_up_and_who_takes_little_is_not(other: Other)
 
 
 def test_a_goodbye_that_has_not_gone_is_something_that_it_has_not_got(other: Other) -> None:
-    other.missing = 0
+    other.machine.missing = 0
     other.transport.unsent = True
     other.begin(patience=5.0)
     other.loop.advance(4.0)
@@ -103,7 +100,7 @@ def test_everybody_has_a_moment(other: Other) -> None:
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_under_tls_who_was_told_something_may_say_goodbye(other: Other, answered: bool) -> None:
-    other.missing = 0
+    other.machine.missing = 0
     other.transport.tls = object()
     leaving = other.begin(answered=answered)
     assert bool(other.left_at) is not answered
@@ -114,7 +111,7 @@ def test_under_tls_who_was_told_something_may_say_goodbye(other: Other, answered
 
 
 def test_but_not_for_ever(other: Other) -> None:
-    other.missing = 0
+    other.machine.missing = 0
     other.transport.tls = object()
     other.begin()
     other.loop.advance(LINGER)
@@ -137,7 +134,7 @@ def test_nothing_to_drop_is_no_end(other: Other) -> None:
 
 def test_once_it_is_cancelled_nobody_hears_of_it(other: Other) -> None:
     other.begin().cancel()
-    other.missing = 0
+    other.machine.missing = 0
     other.loop.advance(100.0)
     assert not other.left_at
 

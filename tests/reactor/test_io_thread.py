@@ -252,7 +252,7 @@ class Job:
 def test_work_is_seen_by_a_thread_that_sleeps(io: Reactor) -> None:
     for _ in range(200):
         job = Job()
-        io.work.add(job)
+        io.work[job] = None
         io.wake()
         assert job.done.wait(TIMEOUT)
 
@@ -260,7 +260,7 @@ def test_work_is_seen_by_a_thread_that_sleeps(io: Reactor) -> None:
 def test_work_whose_producer_is_bursting_is_looked_at_again(io: Reactor) -> None:
     job = Job()
     job.burst = 5
-    io.work.add(job)
+    io.work[job] = None
     io.wake()
     assert job.done.wait(TIMEOUT)
     assert job.looks == 6
@@ -269,8 +269,8 @@ def test_work_whose_producer_is_bursting_is_looked_at_again(io: Reactor) -> None
 def test_work_added_without_a_wake_up_is_found_at_the_next_round(io: Reactor) -> None:
     """A producer that an interrupt stopped between the two leaves nothing wrong behind."""
     forgotten, job = Job(), Job()
-    io.work.add(forgotten)
-    io.work.add(job)
+    io.work[forgotten] = None
+    io.work[job] = None
     io.wake()
     assert forgotten.done.wait(TIMEOUT) and job.done.wait(TIMEOUT)
 

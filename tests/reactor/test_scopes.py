@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.loops import Clock, Descriptor, HandPoller, by_hand
+from support.loops import Descriptor, by_hand
+from support.machines import Clock, HandPoller
 from support.pairs import TIMEOUT
 from support.servers import said
 
@@ -159,7 +160,7 @@ class Owner:
     lambda io, owner: io.afterwards(owner.step),
     lambda io, owner: io.close_afterwards(owner.step),
     lambda io, owner: io.before_sleep(owner.step),
-    lambda io, owner: io.work.add(owner),
+    lambda io, owner: io.work.setdefault(owner),
 ])
 def test_what_is_asked_of_the_reactor_itself_belongs_to_the_object_whose_method_it_is(
         ask: Callable[[Reactor, Owner], object], hand: tuple[Reactor, HandPoller, Clock]) -> None:
@@ -223,7 +224,7 @@ def test_calls_come_first_then_events_timers_and_work_and_what_is_put_off_last(
 
     io.close_afterwards(lambda: order.append("closed"))
     io.afterwards(lambda: order.append("afterwards"))
-    io.work.add(Working())
+    io.work[Working()] = None
     io.call_later(0, order.append, "timer")
     io.watch(sock, READ, Handling(lambda: order.append("event")))
     io.call(order.append, "call")
@@ -272,7 +273,7 @@ def test_how_long_it_sleeps(hand: tuple[Reactor, HandPoller, Clock]) -> None:
     io.round()
     io.call_later(2 * LONGEST, nothing)
     io.round()
-    io.work.add(Owner())
+    io.work[Owner()] = None
     io.round()
     assert poller.timeouts == [None, LONGEST, 0.0]
 
@@ -285,10 +286,103 @@ def test_a_worker_whose_producer_writes_by_itself_is_looked_at_again_in_a_moment
         def bursting(self) -> bool:
             return True
 
-    io.work.add(Bursting())
+    io.work[Bursting()] = None
     io.round()
     io.round()
     assert poller.timeouts == [0.0, PACE] and len(io.work) == 1
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["forwards", "backwards"])
+def test_work_is_done_in_the_order_in_which_it_came(turn: int, hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    order: list[Owner] = []
+
+    class Working(Owner):
+        def on_work(self, *_: object) -> None:
+            order.append(self)
+
+    workers = [Working() for _ in range(50)][::turn]
+    for worker in (*workers, workers[0]):  # who has something more to do keeps its place
+        io.work[worker] = None
+    io.round()
+    assert order == workers and not io.work
+
+
+def test_what_comes_while_work_is_done_is_done_in_the_next_round(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    order: list[str] = []
+
+    class Working(Owner):
+        def __init__(self, name: str, *others: Working) -> None:
+            super().__init__()
+            self.name = name
+            self.others = others
+
+        def on_work(self, *_: object) -> None:
+            order.append(self.name)
+            io.work.update(dict.fromkeys(self.others))
+
+    last = Working("last")
+    first = Working("first", last)
+    io.work[first] = None
+    io.round()
+    assert order == ["first"] and list(io.work) == [last]
+    io.round()
+    assert order == ["first", "last"]
+
+
+# A round is settling, waiting, going on; and somebody else may wait
+
+
+@pytest.mark.parametrize("ask, timeout", [
+    (lambda io: None, None),
+    (lambda io: io.call_later(2.0, nothing), 2.0),
+    (lambda io: io.call_later(-2.0, nothing), 0.0),
+    (lambda io: io.call_later(2 * LONGEST, nothing), LONGEST),
+    (lambda io: io.work.setdefault(Owner()), 0.0),
+    (lambda io: io.call(nothing), 0.0),
+    (lambda io: io.before_sleep(functools.partial(io.call, nothing)), 0.0),
+], ids=["nothing", "a timer", "one that is due", "one for later than can be waited for", "work", "a call",
+        "a call that a notice makes"])
+def test_it_settles_and_says_how_long_it_may_be_left_alone(ask: Callable[[Reactor], object], timeout: float | None,
+                                                           hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    ask(io)
+    assert io.settle() == timeout
+    assert poller.timeouts == [], "it waits for nothing itself"
+
+
+def test_from_settling_to_going_on_it_is_woken_for_what_there_is_to_do(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, clock = hand
+    order: list[str] = []
+    sock = Descriptor()
+    io.watch(sock, READ, Handling(lambda: order.append("event")))
+    io.call_later(2.0, order.append, "timer")
+    io.settle()
+    assert order == [] and io.asleep
+    io.call(order.append, "call")
+    assert poller.woken == 1
+    clock.now += 3.0
+    poller.happens(sock, READ)
+    io.go_on(poller.poll(0.0))
+    assert order == ["call", "event", "timer"] and not io.asleep
+    assert poller.woken == 0, "it has seen that, too"
+    assert io.now == clock.now
+    io.call(nothing)
+    assert poller.woken == 0
+
+
+def test_who_goes_on_without_an_event_does_what_is_due(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, clock = hand
+    order: list[str] = []
+    io.call_later(2.0, order.append, "timer")
+    io.settle()
+    io.go_on([])
+    assert order == []
+    io.settle()
+    clock.now += 2.0
+    io.go_on([])
+    assert order == ["timer"]
 
 
 def test_it_is_woken_only_where_it_may_be_waiting(hand: tuple[Reactor, HandPoller, Clock],
@@ -398,6 +492,18 @@ def test_an_acceptor_that_fails_rests_and_goes_on(error: Exception, failed: Any,
     assert clock.now == begun + PAUSE and listener in poller.watched
 
 
+def test_it_knows_whether_anybody_waits_in_the_backlog(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    machine: Any = io.machine
+    listener = Listening()
+    acceptor = accepting(io, listener, function, function)
+    assert not acceptor.is_awaited
+    machine.speaking.add(listener.fileno())
+    assert acceptor.is_awaited
+    acceptor.close()
+    assert not acceptor.is_awaited
+
+
 # With its thread
 
 class Dweller:
@@ -427,6 +533,56 @@ def test_a_user_that_cannot_end_keeps_no_other_from_ending(end: Callable[[Reacto
         assert dweller.told.wait(TIMEOUT)
     io.join(TIMEOUT)
     assert io.ident is None and io.closed
+
+
+def test_it_is_over_when_it_is_closed_and_nobody_is_left_and_nothing_to_be_called(
+        hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    dweller, last = Dweller(io, failing=False), Dweller(io, failing=False)
+    assert not io.is_over, "a user may yet come"
+    io.attach(dweller)
+    io.attach(last)
+    io.close()
+    assert not io.is_over, "they are to be told"
+    io.call(io.call, nothing)
+    io.round()
+    assert dweller.told.is_set() and last.told.is_set()
+    assert not io.is_over, "what its last user asks for is done"
+    io.round()
+    assert io.is_over
+
+
+def test_its_users_are_told_in_the_order_in_which_they_came(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, _, _ = hand
+    order: list[Dweller] = []
+
+    class Noting(Dweller):
+        def _io_closing(self, deadline: Deadline) -> None:
+            order.append(self)
+
+    dwellers = [Noting(io, failing=False) for _ in range(20)]
+    for dweller in dwellers[::-1]:
+        io.attach(dweller)
+    io.close()
+    io.round()
+    assert order == dwellers[::-1]
+
+
+def test_its_machine_has_one_thread_for_it_which_runs_until_it_is_over(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+    io, poller, _ = hand
+    machine: Any = io.machine
+    dweller, other = Dweller(io, failing=False), Dweller(io, failing=False)
+    io.attach(dweller)
+    io.attach(other)
+    thread, = machine.threads
+    assert thread.name == f"netmsg-io-{io.number}"
+    currents: list[bool] = []
+    io.call(lambda: currents.append(io.is_current))
+    io.close()
+    assert thread.joined
+    thread.run()
+    assert currents == [True] and not io.is_current
+    assert dweller.told.is_set() and other.told.is_set() and io.is_over and poller.closed
 
 
 def test_a_timer_is_asked_for_in_a_scope_as_anywhere(hand: tuple[Reactor, HandPoller, Clock]) -> None:

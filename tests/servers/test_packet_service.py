@@ -10,7 +10,6 @@ import pytest
 from support.channels import READ, WRITE, Loop, Script, Socket, as_any
 
 from netmsg import ClosedError, ConnectionBrokenError, EndOfStream, LineCodec, TLSHandshakeError
-from netmsg.reactor import farewell
 from netmsg.reactor.handshaking import PendingHandshakes
 from netmsg.servers import alarm, patience, starting_tls
 from netmsg.servers.handlers import FunctionHandler, GeneratorHandler
@@ -68,7 +67,7 @@ class Case:
         codec = LineCodec()
         terms = Terms(io=as_any(self.loop), encode=codec.encode, decoder=codec.decoder, decodes_in_steps=user_codec,
                       has_workers=workers, tasks=self.home.tasks if workers else (), idle_timeout=idle_timeout,
-                      send_hwm_bytes=MARK, send_timeout=8.0, handshakes=PendingHandshakes())
+                      send_hwm_bytes=MARK, send_timeout=8.0, handshakes=PendingHandshakes(self.loop.machine.readable))
         self.service: PacketService[str] = PacketService(self.home, terms, TLSTerms(None, True, True, 10.0),
                                                          as_any(self.sock), ("there", 1))
         self.service.client = self
@@ -99,14 +98,9 @@ class Case:
         return self.loop.events(self.sock)
 
 
-@pytest.fixture(autouse=True)
-def acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: True)
-
-
 def by(monkeypatch: pytest.MonkeyPatch, case: Case) -> Case:
     """By the clock of its loop."""
-    for module in (alarm, patience, starting_tls, farewell):
+    for module in (alarm, patience, starting_tls):
         monkeypatch.setattr(module, "time", case.loop)
     return case
 
@@ -204,11 +198,11 @@ def test_a_client_whose_conversation_waits_for_a_worker_is_said_goodbye_to_when_
 def test_nor_does_it_begin_when_a_worker_comes_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     case = by(monkeypatch, Case(conversation=listen, workers=True))
     case.home._stopping = case.home._finishing = True
-    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: False)
+    case.loop.machine.missing = 1
     case.service._finish()
     case.work()
     assert case.heard == [] and case.home.told == [] and case.script.ended
-    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: True)
+    case.loop.machine.missing = 0
     case.loop.advance(1.0)
     assert case.heard == [] and case.home.told == ["gone"]
 
@@ -347,7 +341,7 @@ def test_a_server_that_stops_closes_who_is_idle_and_handles_what_has_come() -> N
 
 def test_a_goodbye_that_is_never_taken_is_the_end_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     case = by(monkeypatch, Case(b"bye\n", handler=lambda client, packet: client.service.close()))
-    monkeypatch.setattr(farewell, "all_acknowledged", lambda sock: False)
+    case.loop.machine.missing = 1
     case.read()
     case.loop.advance(7.5)
     assert case.home.told == [] and case.script.ended

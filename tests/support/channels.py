@@ -12,6 +12,8 @@ from typing import Any
 
 from netmsg.reactor.reactor import READ, WRITE, Timer
 
+from .machines import HandMachine
+
 __all__ = ["READ", "WRITE", "Loop", "Outlet", "Script", "Socket", "User", "as_any"]
 
 
@@ -25,6 +27,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.clock = self.monotonic
+        self.machine = HandMachine(self.clock)
         self.watched: dict[Any, tuple[int, Any]] = {}
         self.calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.to_close: list[Callable[[], None]] = []

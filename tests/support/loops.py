@@ -6,67 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from netmsg.reactor.polling import READ, HasFileno, Poller
 from netmsg.reactor.reactor import Reactor, Timer
 
-
-class HandPoller(Poller):
-    """Nothing is ready but what `happens`."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.watched: dict[Any, tuple[Any, int]] = {}
-        self.happened: list[tuple[Any, int]] = []
-        self.timeouts: list[float | None] = []
-        """What each `poll` was to wait at most."""
-        self.woken = 0
-        self.closed = False
-
-    def watch(self, sock: HasFileno, events: int, what: Any) -> None:
-        if events:
-            self.watched[sock] = what, events
-        else:
-            self.watched.pop(sock, None)
-
-    def happens(self, sock: HasFileno, events: int) -> None:
-        """The next `poll` tells of it, if it is watched for."""
-        self.happened.append((sock, events))
-
-    def poll(self, timeout: float | None) -> list[tuple[Any, int]]:
-        self.timeouts.append(timeout)
-        ready: list[tuple[Any, int]] = [(None, READ)] if self.woken else []
-        for sock, events in self.happened:
-            what, wanted = self.watched.get(sock, (None, 0))
-            if events & wanted:
-                ready.append((what, events & wanted))
-        self.happened.clear()
-        if not ready and timeout is not None:
-            self.clock.now += timeout
-        return ready
-
-    def wake(self) -> None:
-        self.woken += 1
-
-    def forget_wake_ups(self) -> None:
-        self.woken = 0
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from .machines import Clock, HandMachine, HandPoller
 
 
 def by_hand() -> tuple[Reactor, HandPoller, Clock]:
     """A reactor for `Reactor.round`, with what it stands on."""
     clock = Clock()
     poller = HandPoller(clock)
-    io = Reactor(lambda: poller, clock)
+    io = Reactor(HandMachine(clock, poller))
     io.open()
     return io, poller, clock
 
@@ -79,15 +28,16 @@ class Descriptor:
 
 
 class Loop:
-    """In place of a reactor: it does what it is asked to when it is told to, and its time goes on when it is told to.
-    Its `monotonic` can stand in place of that of the module ``time``."""
+    """In place of a reactor: it does what it is asked to, and its time goes on, when it is told to."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.clock = lambda: self.now
+        self.machine = HandMachine(self.clock)
         self.calls: list[Callable[[], None]] = []
         self.timers: list[Timer] = []
         """The next one first."""
-        self.work: set[Any] = set()
+        self.work: dict[Any, None] = {}
         self.notices: list[Callable[[], None]] = []
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -101,9 +51,6 @@ class Loop:
 
     def scope(self, on_crash: Callable[[Exception], None]) -> LoopScope:
         return LoopScope(self, on_crash)
-
-    def monotonic(self) -> float:
-        return self.now
 
     def run(self) -> None:
         """Do what was asked for, and what is asked for meanwhile."""

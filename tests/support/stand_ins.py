@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from netmsg.deadline import Deadline
 from netmsg.messaging.choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
@@ -14,6 +14,7 @@ from netmsg.messaging.settings import Settings
 from netmsg.reactor.polling import READ, WRITE
 
 from .loops import by_hand
+from .machines import HandMachine
 
 SETTINGS = Settings(
     send_mode=SendMode.ROUNDROBIN, delivery_guarantee=DeliveryGuarantee.AT_MOST_ONCE, reconnection_delay=None,
@@ -32,6 +33,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.io, self.poller, self.clock = by_hand()
+        self.machine = cast(HandMachine, self.io.machine)
 
     def settle(self) -> None:
         """Do all that there is to do, while no time passes."""
@@ -73,13 +75,6 @@ class Loop:
         now = self.clock.now
         return sorted(round(timer.at - now, 6) for _, _, timer in self.io.timers if timer.function is not None)
 
-    # What modules take from ``time``
-
-    def monotonic(self) -> float:
-        return self.clock.now
-
-    time = perf_counter = monotonic
-
 
 def nothing() -> None:
     pass
@@ -98,7 +93,8 @@ class ScriptedSocket:
         self.broken: OSError | None = None
         """What sending raises."""
         self.hung_up = False
-        """What `netmsg.sockets.liveness` is to find."""
+        self.acknowledging = True
+        """These two a `HandMachine` tells of it."""
         self.options: list[tuple[int, ...]] = []
         self.half_closed = False
         self.closed = False

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from netmsg.errors import ClosedError
-from netmsg.messaging import callbacks
-from netmsg.messaging.callbacks import Callbacks
+from netmsg.reactor import callbacks
+from netmsg.reactor.callbacks import Callbacks
 
 
 class Case:

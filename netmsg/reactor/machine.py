@@ -1,0 +1,112 @@
+"""What the network thread stands on: time, chance, names, sockets and threads.
+
+Søckets and servers ask all of it of one `Machine`, the reactor's. So the same Søckets run on a machine that is not
+there, where no time goes by and one seed decides everything: see tests/simulation.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from ..deadline import Deadline
+from ..sockets.addresses import Address
+from ..sockets.lingering import all_acknowledged, unacknowledged
+from ..sockets.listening import listen_tcp, listen_unix
+from ..sockets.liveness import acknowledged_within, hung_up
+from ..sockets.resolving import resolve_in_background, resolve_within
+from ..sockets.waiting import READ, ready_sockets
+from .callbacks import Callbacks
+from .polling import Poller
+
+__all__ = ["MACHINE", "Joinable", "Machine"]
+
+
+class Joinable(Protocol):
+    """A thread that runs."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, ``timeout`` seconds at most."""
+
+
+class Machine:
+    """The one that this program runs on. Any thread may ask."""
+
+    # Attributes and not methods, where every call counts.
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Seconds, which nobody sets."""
+    stopwatch: Callable[[], float] = staticmethod(time.perf_counter)
+    """The same, finer, for microseconds between two looks."""
+    chance: Callable[[], float] = staticmethod(random.random)
+    """A number from 0 to 1."""
+    token: Callable[[int], bytes] = staticmethod(secrets.token_bytes)
+    """So many bytes that nobody can guess."""
+    new_poller: Callable[[], Poller] = Poller
+
+    # Names and sockets
+
+    def resolve(self, deadline: Deadline, host: str, port: int) -> list[Address]:
+        """See `netmsg.sockets.resolving.resolve_within`. Blocks."""
+        return resolve_within(deadline, host, port)
+
+    def resolve_in_background(self, host: str, port: int, done: Callable[[list[Address] | OSError], None]) -> None:
+        """See `netmsg.sockets.resolving`."""
+        resolve_in_background(host, port, done)
+
+    def listen_tcp(self, addresses: list[Address], port: int, backlog: int) -> list[socket.socket]:
+        """See `netmsg.sockets.listening`."""
+        return listen_tcp(addresses, port, backlog)
+
+    def listen_unix(self, path: str, backlog: int) -> socket.socket:
+        """See `netmsg.sockets.binding`."""
+        return listen_unix(path, backlog)
+
+    def new_socket(self, family: int) -> socket.socket:
+        """A non-blocking stream socket to connect."""
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock
+
+    # What the system knows of them
+
+    def readable(self, descriptors: Iterable[int]) -> set[int]:
+        """Those of which something is to be read or accepted, or told, now."""
+        wanted = dict.fromkeys(descriptors, READ)
+        return {descriptor for descriptor, _ in ready_sockets(wanted, None, Deadline(0)) or ()}
+
+    def hung_up(self, sock: socket.socket) -> bool:
+        """See `netmsg.sockets.liveness`."""
+        return hung_up(sock)
+
+    def acknowledged_within(self, sock: socket.socket, seconds: float) -> bool:
+        """See `netmsg.sockets.liveness`."""
+        return acknowledged_within(sock, seconds)
+
+    def all_acknowledged(self, sock: socket.socket) -> bool:
+        """See `netmsg.sockets.lingering`."""
+        return all_acknowledged(sock)
+
+    def unacknowledged(self, sock: socket.socket) -> int:
+        """See `netmsg.sockets.lingering`."""
+        return unacknowledged(sock)
+
+    # Threads
+
+    def start_thread(self, run: Callable[[], None], name: str) -> Joinable:
+        """Have a daemonic thread call ``run()``. Raises ``RuntimeError`` where there can be none."""
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def callbacks(self, name: str, complain: Callable[[str, BaseException], None]) -> Callbacks:
+        """Where the user's function of that name is called."""
+        return Callbacks(name, complain)
+
+
+MACHINE: Final = Machine()
