@@ -49,6 +49,12 @@ format: $(VENV)/.lint  ## sorted imports, and what a formatter can mend
 types: $(VENV)/.test  ## mypy, strict, on the tests, examples and benchmarks too
 	$(BIN)/python -m mypy
 
+SEEDS ?= 1000
+FROM ?= 0
+
+simulate: $(VENV)/.test  ## SEEDS simulated worlds, from FROM on: whole Søckets, virtual time, everything that goes wrong
+	cd tests && $(abspath $(BIN))/python -m simulation $(SEEDS) $(FROM)
+
 # Left out is what strikes at every line, storms, or loads the machine: a tracer makes it slow, or meaningless.
 UNTRACED = --ignore tests/failure -m "not untraced"
 

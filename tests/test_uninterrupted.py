@@ -7,7 +7,6 @@ would look: indexing `PENDING`. Where its handler runs is the next place where i
 from __future__ import annotations
 
 import ast
-import ctypes
 import gc
 import io
 import os
@@ -26,7 +25,7 @@ import pytest
 from support.forking import fork
 from support.pairs import Background
 from support.processes import Program
-from support.strikes import Strike, Struck, storm, strike_everywhere
+from support.strikes import NUMBER, PENDING, SignalStrike, Strike, Struck, raise_signal, storm, strike_everywhere
 
 import netmsg
 from netmsg.locks import LOOKS_FOR_SIGNALS, Guarded
@@ -35,16 +34,6 @@ from netmsg.uninterrupted import LOCKED, keep, locked, move_first, take_first, t
 LIBRARY = Path(netmsg.__file__).parent
 ROUNDS = 200
 """Enough for the interpreter to replace instructions by those for the types that it has met."""
-
-raise_signal: Any = ctypes.pythonapi["PyErr_SetInterruptEx"]
-raise_signal.restype = None
-
-
-class Pending:
-    """Indexing it with the number of a signal raises that, in C."""
-
-    __getitem__ = raise_signal
-
 
 class Box:
     value: Any = None
@@ -55,10 +44,6 @@ class Slots:
 
     def __init__(self) -> None:
         self.value = self.other = 0
-
-
-PENDING: Any = Pending()
-NUMBER = signal.SIGUSR1
 
 
 class Looks:

@@ -74,8 +74,9 @@ class Acknowledgements:
             self._waiters.notify_all()
 
     def read_on(self) -> None:
-        """Somebody begins to wait: read past the marks, see `Peer.room`. From any thread."""
-        self._steps.call(self._read_past_marks)
+        """Somebody begins to wait: read past the marks, see `Reading.room`. From any thread."""
+        if self._connections.open:  # or, without a network thread, these calls would pile up
+            self._steps.call(self._read_past_marks)
 
     # The network thread
 

@@ -3,6 +3,7 @@ it within the handshake timeout."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from ..errors import RemoteProtocolError, TLSHandshakeError
@@ -135,6 +136,11 @@ class Greeting:
     def silent(self) -> bool:
         """Whether it has come and said nothing: a port scan or a health check."""
         return not self._dialled and not self._reading.received_bytes
+
+    def wait(self, seconds: float, then: Callable[..., None], *arguments: Any) -> None:
+        """It may take as long as that, and then ``then(*arguments)`` is called, unless it is over before."""
+        self.take_time()
+        self._deadline = self._io.call_later(seconds, then, *arguments)
 
     def take_time(self) -> None:
         """It is over, or may take as long as it takes."""

@@ -140,9 +140,9 @@ class Peer:
         self.lane.encode = session.dialect.encoder()
         self._home.greeted(self)
 
-    def challenge(self) -> None:
-        """Another connection has this identity: however long it takes to find out which of them is alive."""
-        self._greeting.take_time()
+    def challenge(self, old: Peer, seconds: float) -> None:
+        """``old`` has this identity, and so many seconds to show that it is alive: until then nobody decides."""
+        self._greeting.wait(seconds, self.probe_over, old)
 
     def introduce(self) -> None:
         """It is going to be turned away, and is told by whom: then it knows that it has reached nobody new."""

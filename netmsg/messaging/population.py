@@ -229,14 +229,13 @@ class Population:
         if old.challenger is not None:
             self._refuse_for(old, old.challenger, "a newer connection under this identity")
         old.challenger = peer
-        peer.challenge()
         now = self._machine.clock()
         if not old.probe_until:
             old.probe_until = now + self._time_to_show(old)
             self._receiver.stop_lending()
             if self._is_unread(old):
                 old.heartbeat()  # its system can acknowledge
-        self._io.call_later(max(0.0, old.probe_until - now), peer.probe_over, old)
+        peer.challenge(old, max(0.0, old.probe_until - now))
 
     def _time_to_show(self, old: Peer) -> float:
         return min(old.announced_interval, old.liveness.timeout) + PROBE_MARGIN

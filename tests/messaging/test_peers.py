@@ -291,16 +291,35 @@ def test_the_handshake_has_its_time(scene: Scene) -> None:
     assert isinstance(scene.home.error, TimeoutError) and scene.sock.closed
 
 
-@pytest.mark.parametrize("end", ["let in", "challenge"])
-def test_the_time_is_over_when_it_is_let_in_or_has_to_wait_for_another(scene: Scene, end: str) -> None:
+def test_the_time_is_over_when_it_is_let_in(scene: Scene) -> None:
     peer = scene.started()
     scene.receives(hello(THEIRS))
-    if end == "challenge":
-        peer.challenge()
+    peer.let_in(Credit(THEIRS, 10, 1000))
+    scene.loop.pass_time(60.0)
+    assert scene.lost == []
+
+
+def test_a_challenger_waits_for_as_long_as_the_old_one_has_to_show_itself(scene: Scene) -> None:
+    peer = scene.started()
+    scene.receives(hello(THEIRS))
+    peer.challenge(peer, 20.0)
+    scene.loop.pass_time(19.9)
+    assert scene.lost == [] and ("probe over", peer, peer) not in scene.home.said
+    scene.loop.pass_time(0.2)
+    assert scene.lost == [] and ("probe over", peer, peer) in scene.home.said
+
+
+@pytest.mark.parametrize("end", ["let in", "closed"])
+def test_no_timer_is_left_of_a_challenger(scene: Scene, end: str) -> None:
+    peer = scene.started()
+    scene.receives(hello(THEIRS))
+    peer.challenge(peer, 20.0)
+    if end == "closed":
+        peer.close("a newer connection under this identity", None)
     else:
         peer.let_in(Credit(THEIRS, 10, 1000))
     scene.loop.pass_time(60.0)
-    assert scene.lost == []
+    assert ("probe over", peer, peer) not in scene.home.said
 
 
 @pytest.mark.parametrize("end", [b"", ConnectionResetError(errno.ECONNRESET, "reset")], ids=["end", "reset"])

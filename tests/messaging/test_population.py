@@ -34,6 +34,7 @@ class Peer:
     def __init__(self, neighbours: Any, sock: Any, address: Any, endpoint: Any, context: Any,
                  server_hostname: str | None) -> None:
         self.home = neighbours.home
+        self.io = neighbours.io
         self.sock = sock
         self.address = address
         self.endpoint = endpoint
@@ -67,8 +68,9 @@ class Peer:
     def _crashed(self, error: Exception) -> None:
         self.closed.append(f"crashed: {error!r}")
 
-    def challenge(self) -> None:
+    def challenge(self, old: Peer, seconds: float) -> None:
         self.done.append("challenge")
+        self.io.call_later(seconds, self.probe_over, old)
 
     def heartbeat(self) -> None:
         self.done.append("heartbeat")

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import netmsg
 
 LIBRARY = os.path.dirname(netmsg.__file__)
 TESTS = os.path.dirname(os.path.dirname(__file__))
+
+raise_signal: Any = ctypes.pythonapi["PyErr_SetInterruptEx"]
+raise_signal.restype = None
+
+
+class Pending:
+    """Indexing it with the number of a signal raises that, in C: whoever does that is not interrupted by it before the
+    next place where the interpreter looks for signals."""
+
+    __getitem__ = raise_signal
+
+
+PENDING: Final[Any] = Pending()
+NUMBER: Final = signal.SIGUSR1
 
 
 class Struck(KeyboardInterrupt):
@@ -58,13 +73,71 @@ def _collecting(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def strike_everywhere(trial: Callable[[Strike], None], error: Callable[[str], BaseException] = Struck) -> int:
+class SignalStrike(Strike):
+    """The same by a signal that is pending all the time, in the main thread: so the places are those where the
+    interpreter really looks, whatever version it is of, at the end of a loop's round and inside of C as well. ``error``
+    may also do something, and return ``None``: what another thread does, to which the interpreter changes there. If it
+    cannot yet, it sets `left` anew.
+
+    Code of the tests is passed over, as if it were in C: what stands in for a socket is to be called as a built-in
+    function is, by way of `functools.partial`, if there is to be a place behind it.
+    """
+
+    def __init__(self, number: int, error: Callable[[str], BaseException | None] = Struck) -> None:
+        super().__init__(number)
+        self._act = error
+        self._over = False
+        self._before: Any = None
+
+    def __enter__(self) -> SignalStrike:
+        self._before = signal.signal(NUMBER, self._look)
+        self._over = self.struck
+        PENDING[NUMBER]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        signal.signal(NUMBER, self._before)  # which looks for signals first
+
+    def _look(self, number: int, frame: FrameType | None) -> None:
+        if self._over:
+            return
+        if frame is not None and _in_the_library(frame):
+            self.left -= 1
+            if not self.left:
+                error = self._act(f"in {frame.f_code.co_qualname}, line {frame.f_lineno}")
+                self._over = self.struck
+                if error is not None:
+                    raise error
+            if self._over:
+                return
+        PENDING[NUMBER]  # and from here to the return nobody looks
+
+
+def _in_the_library(frame: FrameType | None) -> bool:
+    """Whether this is the library, or what it calls of the interpreter's, and not on behalf of an object that goes
+    away."""
+    inside = False
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(LIBRARY):
+            inside = True
+        elif file.startswith(TESTS) or "site-packages" in file:
+            break
+        if frame.f_code.co_name in ("__del__", "_remove"):
+            return False
+        frame = frame.f_back
+    return inside
+
+
+def strike_everywhere(trial: Callable[[Strike], None], error: Callable[[str], BaseException] = Struck, *,
+                      kind: type[Strike] = Strike) -> int:
     """Repeat ``trial``, with a strike at the first place, at the second and so on, until there is none left: how many
     there were."""
     number = 0
     while True:
         number += 1
-        strike = Strike(number, error)
+        strike = kind(number, error)
         trial(strike)
         if not strike.struck:
             return number - 1

@@ -1,0 +1,88 @@
+"""What users have sent and what has been delivered: what the promises are checked against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from netmsg import Receipt
+
+    from .program import User
+
+__all__ = ["Delivered", "Journal", "Sent"]
+
+
+class Delivered(NamedTuple):
+    """That a message was handed over."""
+
+    to: str
+    life: int
+    """Of the program that got it."""
+    at: float
+    sender: bytes
+    """Whom it was said to be from."""
+
+
+class Sent:
+    """A message that a user has wanted to send."""
+
+    __slots__ = ("at", "deliveries", "label", "life", "number", "receipt", "refused", "refusals", "reliable", "sender",
+                 "to")
+
+    def __init__(self, sender: str, life: int, number: int, at: float, to: str | None, *, reliable: bool) -> None:
+        self.sender = sender
+        self.life = life
+        self.number = number
+        self.at = at
+        self.to = to
+        self.reliable = reliable
+        self.label = f"{sender}.{life}.{number}.".encode()
+        self.receipt: Receipt | None = None
+        self.refused = ""
+        """What `send` raised."""
+        self.deliveries: list[Delivered] = []
+        self.refusals: dict[tuple[str, int], int] = {}
+        """How often which life of whom has said no."""
+
+    def __str__(self) -> str:
+        return f"{self.sender}.{self.life}.{self.number}"
+
+
+class Journal:
+    """All messages, by what is written in them."""
+
+    def __init__(self) -> None:
+        self.sent: dict[bytes, Sent] = {}
+        self.strays: list[tuple[str, bytes]] = []
+        """What was delivered and nobody has sent: to whom, and the first bytes."""
+        self._numbers: dict[str, int] = {}
+        self.order: dict[tuple[str, int], list[Sent]] = {}
+        """What each life of each has got, in order."""
+
+    def begin(self, user: User, to: str | None) -> Sent:
+        number = self._numbers[user.name] = self._numbers.get(user.name, 0) + 1
+        sent = Sent(user.name, user.life, number, user.program.timeline.now, to, reliable=user.reliable)
+        self.sent[sent.label] = sent
+        return sent
+
+    @staticmethod
+    def label_of(data: bytes) -> bytes:
+        return data.rstrip(b"*")
+
+    def is_reliable(self, data: bytes) -> bool:
+        sent = self.sent.get(self.label_of(data))
+        return sent is not None and sent.reliable
+
+    def delivered(self, user: User, identity: bytes, data: bytes) -> Sent | None:
+        sent = self.sent.get(self.label_of(data))
+        if sent is None:
+            self.strays.append((user.name, data[:40]))
+            return None
+        sent.deliveries.append(Delivered(user.name, user.life, user.program.timeline.now, identity))
+        self.order.setdefault((user.name, user.life), []).append(sent)
+        return sent
+
+    def refused(self, user: User, data: bytes) -> None:
+        sent = self.sent[self.label_of(data)]
+        key = user.name, user.life
+        sent.refusals[key] = sent.refusals.get(key, 0) + 1

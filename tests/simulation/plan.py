@@ -1,0 +1,325 @@
+"""What is to happen in one world: who is there, who sends what to whom and when, and what goes wrong. All of it is
+drawn from the seed before anything begins, so that a part of it can be left out and the rest stays as it is."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from netmsg import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode, Søcket
+
+__all__ = ["Close", "Fault", "NAMES", "Plan", "Send", "Taking", "Tenant", "Way", "draw"]
+
+NAMES: Final = ("ada", "bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ivy", "jim", "kay", "lea")
+DEFAULTS: Final = {
+    name: parameter.default for name, parameter in inspect.signature(Søcket.__init__).parameters.items()}
+KINDS: Final = ("tcp", "tls", "unix")
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a Søcket connects."""
+
+    kind: str
+    """``tcp``, ``tls`` or ``unix``."""
+    to: str
+    by_name: bool = False
+    """Whether it has to be resolved."""
+
+
+@dataclass(frozen=True)
+class Taking:
+    """How a user takes what has come: as soon as it is there, or ``most`` messages every ``every`` seconds, and before
+    ``since`` none at all."""
+
+    every: float = 0.0
+    most: int = 1_000_000
+    since: float = 0.0
+    refuses: float = 0.0
+    """With manual acknowledgement, how large a part is refused the first time."""
+    answers_late: float = 0.0
+    """With manual acknowledgement, after how many seconds."""
+    replies: bool = False
+    """Whether something is sent back to whoever has sent something to anybody."""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A Søcket and how it is used."""
+
+    name: str
+    host: str
+    options: dict[str, Any] = field(default_factory=dict)
+    binds: tuple[str, ...] = ()
+    """The kinds."""
+    ways: tuple[Way, ...] = ()
+    taking: Taking = Taking()
+    admits: float | None = None
+    """How many seconds ``authorize`` takes, if there is one."""
+    waits: float | None = None
+    """What ``reconnection_delay`` returns, if there is one."""
+
+    def option(self, name: str) -> Any:
+        """Of the Søcket, the default where nothing is said of it."""
+        return self.options.get(name, DEFAULTS[name])
+
+    @property
+    def publishes(self) -> bool:
+        return self.option("send_mode") is SendMode.PUBLISH
+
+    @property
+    def reliable(self) -> bool:
+        return self.option("delivery_guarantee") is DeliveryGuarantee.AT_LEAST_ONCE
+
+
+@dataclass(frozen=True)
+class Send:
+    at: float
+    who: str
+    count: int
+    """So many in a row."""
+    size: int
+    to: str | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong, from ``at`` to ``until``."""
+
+    at: float
+    until: float
+    kind: str
+    """
+    ============= =====================================================================
+    kind
+    ============= =====================================================================
+    cut           nothing goes from one host to the other, nor back
+    mute          nothing goes from one host to the other
+    slow          from one host to the other it takes ``amount`` seconds more
+    reset         all connections between two hosts are reset, at once
+    kill          the program of a host ends in an instant, and begins anew
+    power         the same, and its connections are not told
+    stop          the program of a host stands still
+    unknown       the name of a host cannot be resolved
+    intruder      somebody connects to a host and says what he likes
+    ============= =====================================================================
+    """
+    host: str
+    other: str = ""
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        others = f" and {self.other}" if self.other else ""
+        return f"{self.kind} {self.host}{others} until {self.until:.3f}"
+
+
+@dataclass(frozen=True)
+class Close:
+    """A Søcket is closed before the end."""
+
+    at: float
+    who: str
+    linger: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    tenants: tuple[Tenant, ...]
+    sends: tuple[Send, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    closes: tuple[Close, ...] = ()
+    quiet_at: float = 10.0
+    """From here on nobody sends, nothing goes wrong, and whatever comes is taken at once."""
+    latency: float = 0.0005
+    jitter: float = 0.0
+    piece: int = 1460
+    whole: bool = True
+    send_buffer: int = 65_536
+    receive_buffer: int = 65_536
+    gives_up_after: float = 100.0
+    linger: float = 5.0
+    """With which all are closed in the end."""
+
+    def without(self, **less: Any) -> Plan:
+        return replace(self, **less)
+
+    def tenant(self, name: str) -> Tenant:
+        return next(tenant for tenant in self.tenants if tenant.name == name)
+
+    def hosts(self) -> list[str]:
+        return list(dict.fromkeys(tenant.host for tenant in self.tenants))
+
+
+def draw(seed: int) -> Plan:
+    """The world of ``seed``."""
+    dice = random.Random(seed)
+    length = dice.choice((3.0, 10.0, 10.0, 30.0, 100.0))
+    tenants = _draw_tenants(dice, length)
+    sends = _draw_sends(dice, tenants, length)
+    crowded = dice.random() < 0.3
+    sizes = (300, 4_096) if crowded else (65_536, 65_536, 4_096, 1_000_000, 300)
+    if crowded:
+        # More is sent at once than goes into the buffers, and it is taken slowly.
+        sends += tuple(Send(dice.random() * length * 0.9, tenant.name, dice.choice((50, 150)), dice.choice((10, 100)))
+                       for tenant in tenants[:3] if dice.random() < 0.6)
+        sends = tuple(sorted(sends, key=lambda send: send.at))
+        tenants = tuple(replace(tenant, taking=replace(tenant.taking, every=0.1, most=20)) if dice.random() < 0.6
+                        else tenant for tenant in tenants)
+    return Plan(
+        seed, tenants, sends, _draw_faults(dice, tenants, sends, length),
+        _draw_closes(dice, tenants, length), length,
+        latency=dice.choice((0.00005, 0.0005, 0.01, 0.1)),
+        jitter=dice.choice((0.0, 0.0, 0.001, 0.05)),
+        piece=dice.choice((1460, 1460, 16_384, 65_536, 100, 17)),
+        whole=dice.random() < 0.5,
+        send_buffer=dice.choice(sizes),
+        receive_buffer=dice.choice(sizes),
+        gives_up_after=dice.choice((15.0, 60.0, 100.0)),
+        linger=dice.choice((0.0, 0.5, 5.0, 30.0)),
+    )
+
+
+def _draw_tenants(dice: random.Random, length: float) -> tuple[Tenant, ...]:
+    count = dice.choice((2, 2, 2, 3, 3, 4, 5, 6, 8, 12))
+    names = NAMES[:count]
+    hosts = {name: name if dice.random() < 0.85 or index == 0 else names[dice.randrange(index)]
+             for index, name in enumerate(names)}
+    hosts = {name: hosts[host] for name, host in hosts.items()}  # of those who live with others
+    tls = dice.random() < 0.15
+    ways: dict[str, list[Way]] = {name: [] for name in names}
+
+    def connect(one: str, other: str) -> None:
+        kind = "tls" if tls else "tcp"
+        if hosts[one] == hosts[other] and dice.random() < 0.5:
+            kind = "unix"
+        ways[one].append(Way(kind, other, dice.random() < 0.3))
+
+    shape = dice.choice(("star", "star", "star out", "crossing", "mesh", "chain", "random"))
+    if shape == "star":
+        for name in names[1:]:
+            connect(name, names[0])
+    elif shape == "star out":
+        for name in names[1:]:
+            connect(names[0], name)
+    elif shape == "crossing":
+        for one, other in zip(names, names[1:]):
+            connect(one, other)
+            connect(other, one)
+    elif shape == "mesh":
+        for one in names[:6]:
+            for other in names[:6]:
+                if one < other:
+                    connect(one, other)
+    elif shape == "chain":
+        for one, other in zip(names, names[1:]):
+            connect(one, other)
+    else:
+        for name in names:
+            others = [other for other in names if other != name]
+            for other in dice.sample(others, dice.randint(1, min(3, len(others)))):
+                connect(name, other)
+    bound = {(way.to, way.kind) for each in ways.values() for way in each}
+    hasty = dice.random() < 0.5
+    reliable_world = dice.random()
+    found = []
+    for name in names:
+        binds = tuple(kind for kind in KINDS if (name, kind) in bound)
+        options = _draw_options(dice, hasty, reliable_world)
+        taking = Taking()
+        if dice.random() < 0.3:
+            taking = Taking(every=dice.choice((0.01, 0.1, 1.0)), most=dice.choice((1, 3, 50)),
+                            since=dice.random() * length * 0.7 if dice.random() < 0.3 else 0.0)
+        if options["ack_mode"] is AckMode.MANUAL:
+            taking = Taking(taking.every, taking.most, taking.since, dice.choice((0.0, 0.1)),
+                            dice.choice((0.0, 0.0, 0.01, 1.0)))
+        found.append(Tenant(
+            name, hosts[name], options, binds, tuple(ways[name]), taking,
+            dice.choice((0.0, 0.01, 0.3)) if dice.random() < 0.15 else None,
+            dice.choice((0.0, 0.05, 1.0)) if dice.random() < 0.15 else None))
+    return tuple(found)
+
+
+def _draw_options(dice: random.Random, hasty: bool, reliable_world: float) -> dict[str, Any]:
+    publishes = dice.random() < 0.2
+    reliable = not publishes and dice.random() < reliable_world
+    interval = dice.choice((0.5, 1.0)) if hasty else 5.0
+    options: dict[str, Any] = {
+        "send_mode": SendMode.PUBLISH if publishes else SendMode.ROUNDROBIN,
+        "delivery_guarantee": DeliveryGuarantee.AT_LEAST_ONCE if reliable else DeliveryGuarantee.AT_MOST_ONCE,
+        "ack_mode": dice.choice((AckMode.ON_RECV, AckMode.ON_RECV, AckMode.MANUAL, AckMode.ON_ARRIVAL)),
+        "heartbeat_interval": interval,
+        "heartbeat_timeout": 3 * interval,
+        "handshake_timeout": dice.choice((2.0, 10.0)),
+        "resend_after": dice.choice((0.5, 5.0)),
+        "on_duplicate": dice.choice((OnDuplicate.PROBE, OnDuplicate.PROBE, OnDuplicate.TAKEOVER, OnDuplicate.REJECT)),
+    }
+    if dice.random() < 0.4:
+        options["send_hwm"] = dice.choice((1, 2, 10, 100))
+    if dice.random() < 0.4:
+        options["recv_hwm"] = dice.choice((1, 2, 10, 100))
+    if dice.random() < 0.2:
+        options["send_hwm_bytes"] = dice.choice((1000, 100_000))
+    if dice.random() < 0.2:
+        options["recv_hwm_bytes"] = dice.choice((1000, 100_000))
+    if dice.random() < 0.3:
+        options["on_full"] = dice.choice(tuple(OnFull))
+    if reliable and dice.random() < 0.3:
+        options["max_unacked"] = dice.choice((1, 2, 20))
+    return options
+
+
+def _draw_sends(dice: random.Random, tenants: tuple[Tenant, ...], length: float) -> tuple[Send, ...]:
+    names = [tenant.name for tenant in tenants]
+    senders = [tenant for tenant in tenants if dice.random() < 0.6] or [dice.choice(tenants)]
+    budget = dice.choice((20, 100, 300, 600))
+    sends: list[Send] = []
+    large = dice.random() < 0.25
+    while budget > 0:
+        tenant = dice.choice(senders)
+        count = min(budget, dice.choice((1, 1, 1, 5, 20, 100)))
+        budget -= count
+        size = dice.choice((0, 1, 10, 100, 1000)) if not large else dice.choice((100, 3_000, 9_000, 50_000))
+        if size >= 3_000:
+            count = min(count, 5)
+            budget -= 5
+        to = dice.choice(names) if dice.random() < 0.15 else None
+        sends.append(Send(dice.random() * length * 0.95, tenant.name, count, size,
+                          to if to != tenant.name else None))
+    return tuple(sorted(sends, key=lambda send: send.at))
+
+
+def _draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[Send, ...],
+                 length: float) -> tuple[Fault, ...]:
+    hosts = list(dict.fromkeys(tenant.host for tenant in tenants))
+    faults = []
+    if dice.random() < 0.15:
+        return ()
+    for _ in range(dice.choice((1, 2, 3, 5, 8))):
+        at = dice.random() * length * 0.9
+        if sends and dice.random() < 0.5:  # when something is on its way
+            at = min(dice.choice(sends).at + dice.choice((0.0001, 0.003, 0.1, 1.0)) * dice.random(), length * 0.95)
+        until = min(at + dice.choice((0.01, 0.3, 2.0, 10.0, 40.0)) * (0.5 + dice.random()), length)
+        host = dice.choice(hosts)
+        kind = dice.choice(("cut", "cut", "mute", "slow", "reset", "reset", "reset", "kill", "kill", "power", "stop",
+                            "unknown", "intruder"))
+        other = ""
+        amount = 0.0
+        if kind in ("cut", "mute", "slow", "reset"):
+            others = [one for one in hosts if one != host]
+            if not others:
+                continue
+            other = dice.choice(others)
+        if kind == "slow":
+            amount = dice.choice((0.05, 0.5, 3.0))
+        if kind == "intruder":
+            amount = dice.random()
+        faults.append(Fault(at, until, kind, host, other, amount))
+    return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+def _draw_closes(dice: random.Random, tenants: tuple[Tenant, ...], length: float) -> tuple[Close, ...]:
+    return tuple(Close(dice.random() * length, tenant.name, dice.choice((0.0, 0.1, 2.0, 10.0)))
+                 for tenant in tenants if dice.random() < 0.08)

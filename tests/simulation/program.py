@@ -1,0 +1,241 @@
+"""A program on a host: its Søckets, and the users of those. It may end in an instant, and begin anew as another life of
+the same."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from netmsg import AckMode, ClosedError, Delivery, QueueFullError, SendTimeoutError, Søcket
+
+from .journal import Journal, Sent
+from .machine import SimulatedMachine
+from .network import Host
+from .plan import NAMES, Tenant
+from .timeline import Timeline
+
+__all__ = ["PORTS", "Program", "User", "identity_of"]
+
+PORTS: Final = {"tcp": 25_000, "tls": 26_000}
+REACTION: Final = 0.00005
+"""Seconds that a user takes to notice."""
+
+Tell = Callable[..., None]
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+def identity_of(name: str) -> bytes:
+    return name.encode().ljust(16, b".")
+
+
+class User:
+    """One Søcket, for one life, and who uses it: by calls that never block, as from a thread of its own."""
+
+    def __init__(self, program: Program, tenant: Tenant, journal: Journal) -> None:
+        self.program = program
+        self.tenant = tenant
+        self.name = tenant.name
+        self.life = program.life
+        self.taking = tenant.taking
+        self.closing_since: float | None = None
+        self.linger = 0.0
+        self.taken = 0
+        """Messages that `recv` has handed over."""
+        self.lost_peers = 0
+        self._journal = journal
+        self._held: list[tuple[float, Delivery]] = []
+        self._refused: set[bytes] = set()
+        self._due = 0.0
+        options: dict[str, Any] = dict(tenant.options)
+        if tenant.admits is not None:
+            options["authorize"] = lambda peer: True
+        if tenant.waits is not None:
+            options["reconnection_delay"] = lambda: tenant.waits
+        self.manual = tenant.option("ack_mode") is AckMode.MANUAL
+        self.reliable = tenant.reliable
+        self.socket: Søcket[Any] = Søcket(identity=identity_of(tenant.name), io_thread=program.machine.io_thread,
+                                          linger=5.0, **options)
+        self._events: Iterator[Any] = self.socket.events(timeout=0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been let go of, its messages too."""
+        return self.closing_since is not None and self.socket._life.closed
+
+    def bind(self) -> None:
+        host = self.program.host
+        for kind in self.tenant.binds:
+            if kind == "unix":
+                self.socket.bind_unix(f"\0{self.name}")
+            else:
+                context = self.program.contexts[0] if kind == "tls" else None
+                self.socket.bind(host.address, self.program.port(kind, self.name), ssl_context=context)
+
+    def connect(self) -> None:
+        for way in self.tenant.ways:
+            if way.kind == "unix":
+                self.socket.connect_unix(f"\0{way.to}")
+                continue
+            home = self.program.home_of(way.to)
+            place = f"{home.name}.test" if way.by_name else home.address
+            tls: dict[str, Any] = {}
+            if way.kind == "tls":
+                tls = {"ssl_context": self.program.contexts[1], "server_hostname": "simulated.test"}
+            self.socket.connect(place, self.program.port(way.kind, way.to), **tls)
+
+    # What users do
+
+    def send(self, size: int, to: str | None) -> Sent:
+        sent = self._journal.begin(self, to)
+        data = sent.label.ljust(size, b"*")
+        try:
+            sent.receipt = self.socket.send(data, None if to is None else identity_of(to), timeout=0)
+        except (SendTimeoutError, QueueFullError) as error:
+            sent.refused = type(error).__name__
+        except ClosedError:
+            sent.refused = "ClosedError"
+        self.program.tell(self.name, "sends %s%s%s", sent, "" if to is None else f" to {to}",
+                          f": {sent.refused}" if sent.refused else "")
+        return sent
+
+    def take(self, now: float) -> None:
+        """Take what is there, if it is time to."""
+        taking = self.taking
+        if now < taking.since or now < self._due or self.closing_since is not None:
+            return
+        for _ in range(taking.most):
+            try:
+                if self.manual:
+                    self._consider(self.socket.recv_delivery(timeout=0), now)
+                else:
+                    identity, data = self.socket.recv_identity(timeout=0)
+                    self._got(identity, data)
+            except TimeoutError:
+                break
+        if taking.every:
+            self._due = now + taking.every
+        while self._held and self._held[0][0] <= now:
+            self._held.pop(0)[1].ack()
+
+    def _got(self, identity: bytes, data: bytes) -> None:
+        self.taken += 1
+        sent = self._journal.delivered(self, identity, data)
+        self.program.tell(self.name, "gets %s", sent)
+        if self.taking.replies and sent is not None and sent.to is None:
+            self.send(0, sent.sender)
+
+    def _consider(self, delivery: Delivery, now: float) -> None:
+        label = self._journal.label_of(delivery.data)
+        chance = self.program.machine.chance
+        if delivery.is_request is False and self.taking.refuses and label not in self._refused \
+                and self._journal.is_reliable(delivery.data) and chance() < self.taking.refuses:
+            self._refused.add(label)
+            self._journal.refused(self, delivery.data)
+            self.program.tell(self.name, "refuses %s", label.decode())
+            delivery.nack()
+            return
+        self._got(delivery.identity, delivery.data)
+        if self.taking.answers_late:
+            self._held.append((now + self.taking.answers_late, delivery))
+        else:
+            delivery.ack()
+
+    def awake_at(self) -> float | None:
+        """When there is something to do for it, whatever comes."""
+        if self.closing_since is not None:
+            return None
+        due = [at for at, _ in self._held[:1]]
+        if self.taking.every:
+            due.append(max(self._due, self.taking.since))
+        return min(due) if due else None
+
+    def close(self, linger: float) -> None:
+        if self.closing_since is None:
+            self.closing_since = self.program.timeline.now
+            self.linger = linger
+            self.program.tell(self.name, "closes, linger %s", linger)
+            machine = self.program.machine
+            if machine.running:
+                machine.reactor.call(self._close)  # there it only begins to
+            else:
+                self._close()
+
+    def _close(self) -> None:
+        self.socket.close(linger=self.linger)
+
+    def events(self) -> list[Any]:
+        """What has happened to it since the last call."""
+        found = []
+        while True:
+            try:
+                found.append(next(self._events))
+            except TimeoutError:
+                return found
+            except StopIteration:
+                return found
+
+
+class Program:
+    """One life of what runs on a host."""
+
+    def __init__(self, host: Host, tenants: list[Tenant], life: int, timeline: Timeline, seed: str, journal: Journal,
+                 tell: Tell, home_of: Callable[[str], Host], contexts: Callable[[], Contexts]) -> None:
+        self.host = host
+        self.life = life
+        self.timeline = timeline
+        self.tell = tell
+        self.home_of = home_of
+        self._contexts = contexts
+        self.machine = machine = SimulatedMachine(timeline, host, f"{seed}/{host.name}/{life}")
+        admits = {tenant.name: tenant.admits for tenant in tenants}
+        slowest = max((admit for admit in admits.values() if admit is not None), default=0.0)
+        machine.answers = lambda name: slowest if name == "authorize" else 0.001
+        machine.after_round = self._look
+        self.users = [User(self, tenant, journal) for tenant in tenants]
+        self._looking = False
+        for user in self.users:
+            user.bind()
+        for user in self.users:
+            user.connect()
+        self._wake_regularly()
+
+    @property
+    def contexts(self) -> Contexts:
+        return self._contexts()
+
+    def port(self, kind: str, name: str) -> int:
+        return PORTS[kind] + NAMES.index(name)
+
+    def _look(self) -> None:
+        """The network thread has done something: perhaps there is something to take."""
+        if not self._looking:
+            self._looking = True
+            self.timeline.after(REACTION, self._take)
+
+    def _take(self) -> None:
+        self._looking = False
+        if not self.machine.dead and not self.machine.stopped:
+            for user in self.users:
+                user.take(self.timeline.now)
+
+    def _wake_regularly(self) -> None:
+        if self.machine.dead:
+            return
+        self._take()
+        due = [at for at in (user.awake_at() for user in self.users) if at is not None]
+        pause = 0.5 if not due else max(0.001, min(0.5, min(due) - self.timeline.now))
+        self.timeline.after(pause, self._wake_regularly)
+
+    def end(self) -> None:
+        """In an instant. What the library does from here on has no effect."""
+        machine = self.machine
+        machine.end()
+        reactor = machine.reactor
+        reactor.close(timeout=0)  # or the exit of the interpreter would wait for these Søckets
+        for _ in range(10):
+            if reactor.is_over:
+                break
+            reactor.settle()
+            reactor.go_on([])
+        reactor.end()

@@ -1,0 +1,336 @@
+"""The invariants: what the contract promises, as checks of a `World`. Each raises `BrokenPromise`, which names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from netmsg import AckMode, OnFull
+
+from .insight import given_up, left_behind, received, waiting_to_be_taken
+from .journal import Sent
+from .program import identity_of
+
+if TYPE_CHECKING:
+    from .program import Program, User
+    from .world import World
+
+__all__ = ["AT_REST", "AT_THE_END", "BrokenPromise", "idling_costs_nothing", "is_settled", "marks_hold",
+           "nobody_spins", "nothing_is_under_way"]
+
+LOSSY: Final = {OnFull.DROP_OLDEST, OnFull.DROP_NEWEST, OnFull.DISCONNECT}
+MOST_ROUNDS: Final = 10_000
+"""In a quarter of a second: with pauses of 20 µs between them it is busy all the time."""
+
+
+class BrokenPromise(AssertionError):
+    """A world in which something did not hold that always holds. ``name``: what."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+
+
+def promise(name: str, holds: object, text: str, *arguments: object) -> None:
+    if not holds:
+        raise BrokenPromise(name, text % arguments if arguments else text)
+
+
+# All along
+
+def marks_hold(world: World) -> None:
+    """High-water marks bound memory: what waits to be sent, for each peer and for those to come, and what was received
+    and not taken, for each identity."""
+    for user in world.users:
+        if not user.closed:
+            _marks_of(world, user)
+
+
+def _marks_of(world: World, user: User) -> None:
+    tenant = user.tenant
+    stats = user.socket.stats()
+    identities = max(1, len(received(user.socket)))
+    mark = tenant.option("recv_hwm")
+    waiting = waiting_to_be_taken(user.socket)
+    # What a connection has brought that then ended is delivered past the mark: nothing received is dropped.
+    promise("marks hold", waiting <= mark * identities or stats.disconnections,
+            "%s holds %d messages received and not taken, at a mark of %d and %d identities", user.name, waiting, mark,
+            identities)
+    mark = tenant.option("send_hwm")
+    most = (mark + 1) * (len(world.plan.tenants) + len(world.intruders) + 1)
+    queued = stats.queued + (stats.unacked if user.reliable else 0)
+    promise("marks hold", queued <= 2 * most, "%s holds %d messages to be sent, at a mark of %d", user.name, queued,
+            mark)
+    if user.reliable and tenant.option("max_unacked") and not world.faults and not world.plan.closes:
+        for peer in user.socket.peers():
+            promise("marks hold", peer.unacked <= tenant.option("max_unacked"),
+                    "%s has %d messages unacknowledged at %s", user.name, peer.unacked, peer.identity)
+
+
+# At rest: nothing has gone wrong for a while
+
+def is_settled(world: World) -> bool:
+    """Whether everybody is connected and has been sent everything."""
+    try:
+        nothing_is_under_way(world)
+        everybody_is_connected(world)
+        everything_has_arrived(world)
+    except BrokenPromise:
+        return False
+    return True
+
+
+def _pairs(world: World) -> Iterator[tuple[User, User]]:
+    """Who is to be connected with whom: who dials is first."""
+    there = {user.name: user for user in world.users if user.closing_since is None}
+    for user in there.values():
+        for way in user.tenant.ways:
+            if way.to in there and way.to != user.name:
+                yield user, there[way.to]
+
+
+def everybody_is_connected(world: World) -> None:
+    """A Søcket connects, and reconnects, for its life: when nothing is in the way any more, both ends know of each
+    other."""
+    peers = {user.name: {peer.identity for peer in user.socket.peers()} for user in world.users
+             if user.closing_since is None}
+    for one, other in _pairs(world):
+        promise("everybody is connected", identity_of(other.name) in peers[one.name], "%s does not know %s%s", one.name,
+                other.name, one.socket._engine.trouble())
+        promise("everybody is connected", identity_of(one.name) in peers[other.name], "%s does not know %s%s",
+                other.name, one.name, other.socket._engine.trouble())
+
+
+def _partners(world: World, user: User) -> set[str]:
+    """With whom it is to be connected, as far as they are there."""
+    return {other.name if one is user else one.name for one, other in _pairs(world) if user in (one, other)}
+
+
+def everything_has_arrived(world: World) -> None:
+    """What `send` has accepted is not kept for ever while there is somebody who takes it; and what has come is
+    delivered."""
+    for user in world.users:
+        if user.closing_since is not None:
+            continue
+        waiting = waiting_to_be_taken(user.socket)
+        promise("everything arrives", not waiting, "%s has %d messages that nobody was handed", user.name, waiting)
+        partners = _partners(world, user)
+        if not partners:
+            continue
+        stats = user.socket.stats()
+        for sent in _sent_by(world, user):
+            if sent.receipt is not None and not (sent.receipt.acked or sent.receipt.failed):
+                promise("everything arrives", sent.to is not None and sent.to not in partners,
+                        "%s is still not acknowledged", sent)
+        kept_for_others = any(sent.to is not None and sent.to not in partners for sent in _sent_by(world, user))
+        if not kept_for_others and _keeps_nothing_for_the_dead(world, user):
+            promise("everything arrives", not stats.queued, "%s still queues %d messages", user.name, stats.queued)
+
+
+def nothing_is_under_way(world: World) -> None:
+    """And nothing is left in the network, but for a heartbeat now and then."""
+    under_way = world.network.under_way
+    promise("everything arrives", not under_way, "%d bytes are still under way, or not read", under_way)
+
+
+def _keeps_nothing_for_the_dead(world: World, user: User) -> bool:
+    """Publications are kept for the endpoints that it dials, closed ones too."""
+    there = {one.name for one in world.users if one.closing_since is None}
+    return not user.tenant.publishes or all(way.to in there for way in user.tenant.ways)
+
+
+def _sent_by(world: World, user: User) -> list[Sent]:
+    """What this life of its has accepted."""
+    return [sent for sent in world.journal.sent.values()
+            if sent.sender == user.name and sent.life == user.life and not sent.refused]
+
+
+def nothing_fails_inside(world: World) -> None:
+    """No step of the network thread raises."""
+    promise("nothing fails inside", not world.errors, "%s", "; ".join(world.errors[:2]))
+
+
+def nothing_comes_from_nowhere(world: World) -> None:
+    """What is delivered was sent, whole, by the one whom it is said to be from."""
+    if any(intruder.admitted for intruder in world.intruders):
+        return
+    promise("nothing comes from nowhere", not world.journal.strays, "%s", world.journal.strays[:3])
+    for sent in world.journal.sent.values():
+        for delivered in sent.deliveries:
+            promise("nothing comes from nowhere", delivered.sender == identity_of(sent.sender),
+                    "%s is said to be from %r", sent, delivered.sender)
+            promise("nothing comes from nowhere", sent.to is None or sent.to == delivered.to,
+                    "%s was for %s, and %s got it", sent, sent.to, delivered.to)
+            promise("nothing comes from nowhere", not sent.refused, "%s was refused (%s), and delivered to %s", sent,
+                    sent.refused, delivered.to)
+
+
+def at_most_once(world: World) -> None:
+    """Nothing that was sent at most once comes twice: to nobody, nor, if it was published, to the same one."""
+    for sent in world.journal.sent.values():
+        if sent.reliable:
+            continue
+        whom = [delivered.to for delivered in sent.deliveries]
+        published = world.plan.tenant(sent.sender).publishes and sent.to is None
+        promise("at most once", len(set(whom)) == len(whom) and (published or len(whom) <= 1), "%s came to %s", sent,
+                whom)
+
+
+def ids_once_a_receiver(world: World) -> None:
+    """A message that is sent again is not delivered again to who has it, unless it was refused."""
+    for sent in world.journal.sent.values():
+        if not sent.reliable:
+            continue
+        counts: dict[tuple[str, int], int] = {}
+        for delivered in sent.deliveries:
+            key = delivered.to, delivered.life
+            counts[key] = counts.get(key, 0) + 1
+        for key, count in counts.items():
+            promise("ids once a receiver", count <= 1, "%s came %d times to %s", sent, count, key)
+
+
+def in_order(world: World) -> None:
+    """Two ends that have nobody else exchange messages in order, whatever becomes of their connections; and so do all
+    whose connections last. What is sent by identity may overtake what waits for anybody."""
+    calm = not world.faults and not world.plan.closes
+    alone = len(world.plan.tenants) == 2 and not any(intruder.admitted for intruder in world.intruders)
+    for (name, life), got in world.journal.order.items():
+        last: dict[str, Sent] = {}
+        if world.plan.tenant(name).taking.refuses:
+            continue
+        for sent in got:
+            if sent.to is not None or not (calm or alone):
+                continue
+            before = last.get(sent.sender)
+            promise("in order", before is None or (before.life, before.number) < (sent.life, sent.number),
+                    "%s got %s after %s", name, sent, before)
+            last[sent.sender] = sent
+
+
+def nothing_reliable_is_lost(world: World) -> None:
+    """What was sent at least once is delivered, while anybody lives who has it, if there is somebody to take it."""
+    alive = _alive(world)
+    for sent in world.journal.sent.values():
+        receipt = sent.receipt
+        if receipt is None or sent.refused or (sent.sender, sent.life) not in alive:
+            continue
+        if receipt.failed:
+            reason = given_up(receipt)
+            promise("nothing reliable is lost", "queue was full" in reason
+                    and world.plan.tenant(sent.sender).option("on_full") in LOSSY,
+                    "%s was given up: %s", sent, reason)
+        elif _partners(world, world.user(sent.sender)) and sent.to is None:
+            promise("nothing reliable is lost", sent.deliveries or _may_be_lost_behind(world, sent),
+                    "%s was accepted, and nobody got it", sent)
+
+
+def _may_be_lost_behind(world: World, sent: Sent) -> bool:
+    """Whether somebody has acknowledged it on arrival, and ended before its user had it; or an intruder has."""
+    if any(intruder.admitted for intruder in world.intruders):
+        return True
+    return any(tenant.option("ack_mode") is AckMode.ON_ARRIVAL for tenant in world.plan.tenants) and bool(
+        world.past or world.plan.closes)
+
+
+def receipts_are_true(world: World) -> None:
+    """A receipt is acknowledged once the other end's user has the message, and not before."""
+    alive = _alive(world)
+    for sent in world.journal.sent.values():
+        receipt = sent.receipt
+        if receipt is None or sent.refused or (sent.sender, sent.life) not in alive:
+            continue
+        if receipt.acked:
+            promise("receipts are true", sent.deliveries or _may_be_lost_behind(world, sent),
+                    "%s is acknowledged, and nobody got it", sent)
+        elif sent.deliveries:
+            promise("receipts are true", receipt.failed, "%s was delivered, and is not acknowledged", sent)
+
+
+def _alive(world: World) -> set[tuple[str, int]]:
+    """Names and lives of those that run and are not closing."""
+    return {(user.name, user.life) for user in world.users if user.closing_since is None}
+
+
+def everything_is_accounted_for(world: World) -> None:
+    """What `send` has accepted was handed to the network, waits, or was dropped and counted, and is only one of
+    them."""
+    for user in world.users:
+        if user.closing_since is not None:
+            continue
+        stats = user.socket.stats()
+        accepted = _sent_by(world, user)
+        dropped = sum(stats.dropped.values())
+        if user.reliable:
+            failed = sum(sent.receipt.failed for sent in accepted if sent.receipt is not None)
+            acked = sum(sent.receipt.acked for sent in accepted if sent.receipt is not None)
+            promise("everything is accounted for", len(accepted) == failed + acked + stats.unacked,
+                    "%s: of %d messages %d are acknowledged, %d given up, %d outstanding", user.name, len(accepted),
+                    acked, failed, stats.unacked)
+        elif not user.tenant.publishes:
+            promise("everything is accounted for", len(accepted) == stats.sent + stats.queued + dropped,
+                    "%s: of %d messages %d are sent, %d wait, %d were dropped %s", user.name, len(accepted), stats.sent,
+                    stats.queued, dropped, stats.dropped)
+        took = user.taken
+        refused = sum(sent.refusals.get((user.name, user.life), 0) for sent in world.journal.sent.values())
+        promise("everything is accounted for", took + refused + stats.duplicates == stats.received,
+                "%s: received %d messages, took %d, refused %d, %d were duplicates", user.name, stats.received, took,
+                refused, stats.duplicates)
+    if world.faults or world.plan.closes:
+        return
+    sent_to_anybody = {tenant.name for tenant in world.plan.tenants if not tenant.publishes}
+    for sent in world.journal.sent.values():
+        user = world.user(sent.sender)
+        if not sent.refused and sent.sender in sent_to_anybody and not user.socket.stats().dropped \
+                and _partners(world, user) and (sent.to is None or sent.to in _partners(world, user)):
+            promise("everything is accounted for", len(sent.deliveries) == 1, "%s was delivered %d times, in a world "
+                    "without faults", sent, len(sent.deliveries))
+
+
+def nobody_spins(world: World) -> None:
+    """Whatever happens, a network thread waits for something now and then."""
+    rounds = world.rounds()
+    for program, count in rounds.items():
+        spent = count - world.rounds_seen.get(program, 0)
+        promise("idling costs nothing", spent < MOST_ROUNDS, "%s ran %d rounds in no time", program.host.name, spent)
+    world.rounds_seen = rounds
+
+
+def idling_costs_nothing(rounds: dict[Program, int], seconds: float) -> None:
+    """While nothing happens the network thread sleeps, but for heartbeats and the regular look at all peers."""
+    for program, count in rounds.items():
+        _idling_costs_nothing(program, count, seconds)
+
+
+def _idling_costs_nothing(program: Program, rounds: int, seconds: float) -> None:
+    looks = sum(1.0 / max(0.001, min(1.0, user.tenant.option("heartbeat_interval") / 8,
+                                     user.tenant.option("heartbeat_timeout") / 8,
+                                     user.tenant.option("resend_after") / 8)) for user in program.users)
+    peers = sum(len(user.socket.peers()) for user in program.users if user.closing_since is None)
+    beats = sum(4.0 / user.tenant.option("heartbeat_interval") for user in program.users) * (1 + peers)
+    dials = sum(12.0 / (0.02 if user.tenant.waits is not None else 0.5) * len(user.tenant.ways)
+                for user in program.users)  # what is closed is dialled again, as often as the user likes
+    most = (2 * looks + beats * 4 + dials + 20.0) * seconds
+    promise("idling costs nothing", rounds <= most, "%s ran %d rounds in %d idle seconds, and %d would do",
+            program.host.name, rounds, seconds, most)
+
+
+# The end
+
+def close_ends_in_time(world: World) -> None:
+    """Within its linger."""
+    for user in world.users:
+        promise("close ends in time", user.closed, "%s is not closed, %.3f s after it was to be, with a linger of %s",
+                user.name, world.timeline.now - (user.closing_since or 0.0), user.linger)
+
+
+def nothing_is_left_behind(world: World) -> None:
+    """After `close` there is no timer, descriptor, queue or id left."""
+    for program in world.programs.values():
+        left = left_behind(program)
+        promise("nothing is left behind", not left, "%s: %s", program.host.name, ", ".join(left))
+
+
+AT_REST: Final = (
+    everybody_is_connected, everything_has_arrived, nothing_fails_inside, nothing_comes_from_nowhere, at_most_once,
+    ids_once_a_receiver, in_order, nothing_reliable_is_lost, receipts_are_true, everything_is_accounted_for)
+AT_THE_END: Final = (close_ends_in_time, nothing_is_left_behind, nothing_fails_inside, at_most_once)

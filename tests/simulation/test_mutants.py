@@ -1,0 +1,200 @@
+"""The check of the checks: engines that were broken deliberately, by a line or two, and the promise that tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from netmsg.messaging.accounts import Accounts
+from netmsg.messaging.closing import Closing
+from netmsg.messaging.credit import Credit
+from netmsg.messaging.delivery import Arrivals, Ledger, Sorted
+from netmsg.messaging.kept import Kept
+from netmsg.messaging.lane import Lane
+from netmsg.messaging.losses import Losses
+from netmsg.messaging.peers import Peer
+from netmsg.messaging.receiving import Receiver
+from netmsg.messaging.reconnecting import Endpoint
+from netmsg.messaging.routing import Router
+from netmsg.messaging.sending import Sender
+from netmsg.messaging.sweeping import Sweep
+from netmsg.reactor.channel import Channel
+
+from . import promises
+from .plan import draw
+from .security import contexts
+from .world import World, run
+
+Patch = pytest.MonkeyPatch
+SEEDS: Final = 500
+"""Within so many each is to be found."""
+
+FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
+    "nothing is sent again": (35,),
+    "what was sent is given back with the rest": (46,),
+    "what is given back goes behind the newer": (23,),
+    "what a peer has not acknowledged goes with it": (63,),
+    "what was sent counts as acknowledged": (63,),
+}
+"""Where to look first, of those that few worlds find."""
+MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None]]]] = {}
+"""By name: the promise that it breaks, and how the engine is broken."""
+
+
+def mutant(promise: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    def add(function: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        MUTANTS[function.__name__.replace("_", " ")] = promise, function
+        return function
+
+    return add
+
+
+@mutant("marks hold")
+def the_receive_mark_is_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Credit, "room", lambda self, past_mark=False: 1 << 40)
+
+
+@mutant("marks hold")
+def the_send_mark_is_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Router, "waiting_has_room", lambda self: True)
+    patch.setattr(Router, "has_room", lambda self, lane: True)
+
+
+@mutant("everybody is connected")
+def a_lost_connection_is_not_dialled_again(patch: Patch) -> None:
+    patch.setattr(Endpoint, "_wait", lambda self, *why: None)
+
+
+@mutant("everybody is connected")
+def nobody_says_that_he_is_alive(patch: Patch) -> None:
+    patch.setattr(Peer, "heartbeat", lambda self: None)
+
+
+@mutant("everything arrives")
+def nothing_is_sent_again(patch: Patch) -> None:
+    patch.setattr(Ledger, "due", lambda self, lane, now: [])
+
+
+@mutant("everything arrives")
+def what_waits_is_not_handed_to_who_has_room(patch: Patch) -> None:
+    patch.setattr(Router, "refill", lambda self, lane: [])
+
+
+@mutant("everything arrives")
+def a_full_peer_is_not_read_again(patch: Patch) -> None:
+    patch.setattr(Accounts, "taken_from", lambda self, credit: None)
+    patch.setattr(Sweep, "_look_at", lambda self, peer, now, late: None)
+
+
+@mutant("nothing fails inside")
+def a_step_raises(patch: Patch) -> None:
+    patch.setattr(Router, "leave", lambda self, lane: 1 // 0)
+
+
+@mutant("nothing comes from nowhere")
+def what_is_for_one_goes_to_anybody(patch: Patch) -> None:
+    patch.setattr(Router, "_place_by_identity", lambda self, message, identity: self.place(message))
+
+
+@mutant("at most once")
+def what_was_sent_is_given_back_with_the_rest(patch: Patch) -> None:
+    taking_back = Lane.take_back
+
+    def take_back(self: Lane) -> list[Any]:
+        if self.writing is not None:
+            self.writing.counts.clear()
+        return taking_back(self)
+
+    patch.setattr(Lane, "take_back", take_back)
+
+
+@mutant("ids once a receiver")
+def duplicates_are_not_known(patch: Patch) -> None:
+    patch.setattr(Arrivals, "sort", lambda self, sender, ids, bodies: (
+        self._held.setdefault(sender, set()).update(ids), Sorted(ids, bodies, [], 0))[1])
+
+
+@mutant("in order")
+def what_is_given_back_goes_behind_the_newer(patch: Patch) -> None:
+    def put_back(self: Kept, messages: list[Any]) -> None:
+        for message in messages:
+            self.add(message)
+
+    patch.setattr(Kept, "put_back", put_back)
+
+
+@mutant("nothing reliable is lost")
+def what_a_peer_has_not_acknowledged_goes_with_it(patch: Patch) -> None:
+    patch.setattr(Lane, "take_unacked", lambda self: self.unacked.clear() or [])
+
+
+@mutant("receipts are true")
+def what_was_sent_counts_as_acknowledged(patch: Patch) -> None:
+    leaving = Sender.leave
+
+    def leave(self: Sender, peer: Peer) -> None:
+        self.ledger.acknowledge([*peer.lane.unacked])
+        peer.lane.unacked.clear()
+        leaving(self, peer)
+
+    patch.setattr(Sender, "leave", leave)
+
+
+@mutant("receipts are true")
+def what_is_taken_is_not_acknowledged(patch: Patch) -> None:
+    patch.setattr(Receiver, "_send_acks", lambda self, sender, ids: None)
+
+
+@mutant("everything is accounted for")
+def drops_are_not_counted(patch: Patch) -> None:
+    patch.setattr(Losses, "drop", lambda self, reason, count: None)
+
+
+@mutant("everything is accounted for")
+def a_message_is_lost_on_its_way_to_the_user(patch: Patch) -> None:
+    arrived = Receiver.one_arrived
+    patch.setattr(Receiver, "one_arrived", lambda self, peer, payload: (
+        None if payload.endswith(b"3.") else arrived(self, peer, payload)))
+
+
+@mutant("idling costs nothing")
+def the_selector_tells_of_room_all_the_time(patch: Patch) -> None:
+    watch = Channel.watch
+
+    def watching(self: Channel) -> None:
+        watch(self)
+        if self.watched:
+            self._ask_for(3)
+
+    patch.setattr(Channel, "watch", watching)
+
+
+@mutant("close ends in time")
+def lingering_has_no_end(patch: Patch) -> None:
+    begin = Closing._begin
+    patch.setattr(Closing, "_begin", lambda self, linger: begin(self, float("inf")))
+
+
+@mutant("nothing is left behind")
+def what_is_being_dialled_is_forgotten(patch: Patch) -> None:
+    patch.setattr(Endpoint, "_cancel", lambda self: None)
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
+    promise, break_it = MUTANTS[name]
+    break_it(monkeypatch)
+    for seed in (*FOUND_BY.get(name, ()), *range(SEEDS)):
+        if any(broken.name == promise for broken in run(World(draw(seed), contexts))):
+            return
+    pytest.fail(f"in {SEEDS} worlds nobody has noticed that {name}")
+
+
+def test_each_promise_has_a_mutant() -> None:
+    source = Path(promises.__file__).read_text(encoding="utf-8")
+    assert {promise for promise, _ in MUTANTS.values()} == set(re.findall(r'promise\("([a-z ]+)"', source))
