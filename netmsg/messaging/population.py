@@ -176,7 +176,10 @@ class Population:
         peer.close(reason, None)
 
     def _refuse_for(self, old: Peer, peer: Peer, reason: str) -> None:
-        """The identity is taken. If it is we who have dialled, there is no need to do so again before ``old`` goes."""
+        """The identity is taken. Whichever end has dialled ``peer`` need not do so again before ``old`` goes: the other
+        one learns that by whom it has reached, if it understands."""
+        if old.announced and old.endpoint is not None:
+            peer.introduce()
         self._resting.rest(peer, old)
         self._refuse(peer, reason)
 
@@ -250,8 +253,6 @@ class Population:
         peer.probe_until = 0.0
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
-            if peer.announced and peer.endpoint is not None:
-                challenger.introduce()  # both ends have dialled: the other one need not dial again
             self._refuse_for(peer, challenger, "the identity is connected already, and alive")
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:

@@ -723,6 +723,17 @@ def test_who_shows_itself_stays(scene: Scene) -> None:
     assert scene.there == [old]
 
 
+def test_who_rejects_says_by_whom_one_that_it_has_dialled_is_turned_away(scenes: Callable[..., Scene]) -> None:
+    """It would dial again and again."""
+    scene = scenes(on_duplicate=OnDuplicate.REJECT)
+    scene.dials(A)
+    new = scene.comes(A)
+    assert new.closed == ["the identity is connected already"] and "introduce" in new.done
+    another = scene.comes(B)
+    twice = scene.comes(B)
+    assert another.closed == [] and twice.closed and "introduce" not in twice.done, "which may yet be needed"
+
+
 def test_who_has_dialled_one_that_has_dialled_it_is_told_by_whom_it_is_turned_away(scene: Scene) -> None:
     """It would dial again and again."""
     old, new = scene.dials(A), scene.comes(A)

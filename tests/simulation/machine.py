@@ -183,7 +183,10 @@ class SimulatedMachine(Machine):
         if self.host.network.host_at(host) is not None:
             done([(socket.AF_INET, (host, port))])
             return
-        found = self.host.network.names.get(host)
+        network = self.host.network
+        if host in network.dumb:
+            return
+        found = network.names.get(host)
         if found is None:
             answer: list[Address] | OSError = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         else:

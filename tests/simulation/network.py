@@ -27,7 +27,11 @@ __all__ = ["Connected", "Conditions", "Host", "Listening", "Network"]
 HANG_UP: Final = 4
 """What a selector tells of, whatever it was asked for."""
 SYN_TIMEOUT: Final = 127.0
+A_FEW: Final = 100
+"""Bytes: some heartbeats and acknowledgements, encrypted."""
 FIRST_DESCRIPTOR: Final = 3
+NONE: Final = -1
+"""The descriptor of who waits in a backlog."""
 
 Tell = Callable[..., None]
 
@@ -62,6 +66,10 @@ class Host:
         self.address = f"10.0.0.{number}"
         self.up = True
         """False: powered off. Nothing answers, not even with a refusal."""
+        self.walled = False
+        """Whether what comes for connections that it does not know is dropped."""
+        self.poor = False
+        """Whether there are no descriptors left."""
         self.descriptors: dict[int, Connected | Listening] = {}
         self.listeners: dict[tuple[int, Any], Listening] = {}
         self.poke: Callable[[], None] = lambda: None
@@ -69,7 +77,10 @@ class Host:
         self._next_port = 40_000
 
     def claim(self, sock: Connected | Listening) -> int:
-        """The lowest free descriptor, as systems do: who uses one that it has closed meets a stranger's."""
+        """The lowest free descriptor, as systems do: who uses one that it has closed meets a stranger's. Raises
+        ``OSError``."""
+        if self.poor:
+            raise error(errno.EMFILE)
         number = FIRST_DESCRIPTOR
         while number in self.descriptors:
             number += 1
@@ -132,6 +143,8 @@ class Network:
         self.tell = tell
         self.hosts: dict[str, Host] = {}
         self.names: dict[str, list[Address]] = {}
+        self.dumb: set[str] = set()
+        """Names about which nobody answers."""
         self.conditions: Callable[[Host, Host], Conditions] = lambda one, other: Conditions()
         self.connections: list[tuple[Connected, Connected]] = []
         """All that were ever made, both ends, and are not closed at both."""
@@ -157,9 +170,10 @@ class Network:
 
     @property
     def under_way(self) -> int:
-        """Bytes between those who are there, that the other end has not read."""
-        return sum(len(end.arrived) + end.unacknowledged for pair in self.connections for end in pair
-                   if not (pair[0].closed or pair[1].closed))
+        """Bytes between those who are there, that the other end has not read, but for a few of each."""
+        found = (len(end.arrived) + end.unacknowledged for pair in self.connections for end in pair
+                 if not (pair[0].closed or pair[1].closed))
+        return sum(max(0, size - A_FEW) for size in found)
 
     def new_chance(self) -> random.Random:
         """Each connection has its own, so that those of others do not change it."""
@@ -171,7 +185,7 @@ class Network:
         self.connected += 1
         chance = self.new_chance()
         conditions = self.conditions(one.host, other)
-        peer = Connected(other, one.family)
+        peer = Connected(other, one.family, accepted=False)
         peer.local, peer.remote = one.remote, one.local
         local = one.family != socket.AF_INET or one.host is other
         forth, back = Link() if local else self.link(one.host, other), Link() if local else self.link(other, one.host)
@@ -195,6 +209,8 @@ class Pipe:
         """Bytes that the sender's system took,"""
         self.arrived = 0
         """and that have come to the receiver's."""
+        self.corked = False
+        """Whether what is taken goes with the end behind it, and not before."""
         self.acknowledged_at = timeline.now
         self._timeline = timeline
         self._link = link
@@ -221,7 +237,8 @@ class Pipe:
             count = self._chance.randint(1, count)
         self._buffer += data[:count]
         self.taken += count
-        self._send(0.0)
+        if not self.corked:
+            self._send(0.0)
         return count
 
     def end(self) -> None:
@@ -266,7 +283,7 @@ class Pipe:
         left = self._stalled_since + self.conditions.gives_up_after - self._timeline.now
         if left > 0.0:
             self._timeline.after(left, self._look)
-        elif self._link.blocked or not self._sink.host.up:
+        elif self._link.blocked or not self._sink.host.up or self._sink.gone:
             self._buffer.clear()
             self._ended = True
             self._source.breaks(errno.ETIMEDOUT)
@@ -288,6 +305,13 @@ class Pipe:
             return
         self._stalled_since = None
         self.acknowledged_at = self._timeline.now
+        if sink.gone and sink.host.walled:
+            self._on_its_way = True
+            self._timeline.after(1.0, self._arrive)
+            if self._stalled_since is None:
+                self._stalled_since = self._timeline.now
+                self._timeline.after(self.conditions.gives_up_after, self._look)
+            return
         if sink.gone or (sink.closed and self._buffer):
             self._buffer.clear()
             self._ended = True
@@ -306,7 +330,7 @@ class Pipe:
             if count > 0:
                 self._send(self.conditions.gap)
         elif self._ending:
-            if count > 0 and self._chance.random() < 0.5:
+            if count > 0 and not self.corked and self._chance.random() < 0.5:
                 self._send(self.conditions.gap)  # the end comes by itself
             else:
                 self._ended = True
@@ -316,10 +340,10 @@ class Pipe:
 class Connected:
     """A connected socket, or one that is to be. What is used of ``socket.socket`` is there."""
 
-    def __init__(self, host: Host, family: int) -> None:
+    def __init__(self, host: Host, family: int, *, accepted: bool = True) -> None:
         self.host = host
         self.family = family
-        self.number = host.claim(self)
+        self.number = host.claim(self) if accepted else NONE
         self.local: Any = ""
         self.remote: Any = ""
         self.arrived = bytearray()
@@ -356,6 +380,8 @@ class Connected:
         self._check_open()
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             self._resets = value == struct.pack("ii", 1, 0)
+        elif (level, option) == (socket.IPPROTO_TCP, socket.TCP_CORK) and self._pipe is not None:
+            self._pipe.corked = bool(value)
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> int:
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
@@ -427,7 +453,7 @@ class Connected:
         if self.closed:
             return
         self.closed = True
-        del self.host.descriptors[self.number]
+        self.host.descriptors.pop(self.number, None)
         self._connecting = False
         if self._pipe is None or self._broken:
             return
@@ -584,8 +610,6 @@ class Listening:
         return len(self._waiting) >= self._backlog
 
     def add(self, sock: Connected) -> None:
-        del self.host.descriptors[sock.number]  # it has none before it is accepted
-        sock.number = -1
         self._waiting.append(sock)
         self.host.poke()
 
@@ -594,9 +618,9 @@ class Listening:
             raise error(errno.EBADF)
         if not self._waiting:
             raise BlockingIOError(errno.EAGAIN, "nobody")
-        sock = self._waiting.popleft()
+        sock = self._waiting[0]
         sock.number = self.host.claim(sock)
-        return sock, sock.remote
+        return self._waiting.popleft(), sock.remote
 
     def close(self) -> None:
         if self.closed:
@@ -605,7 +629,6 @@ class Listening:
         del self.host.descriptors[self.number]
         self.host.listeners.pop((self.family, self._address), None)
         for sock in self._waiting:
-            sock.number = self.host.claim(sock)
             sock._resets = True
             sock.close()
         self._waiting.clear()

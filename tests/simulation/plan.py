@@ -41,6 +41,8 @@ class Taking:
     """With manual acknowledgement, how large a part is refused the first time."""
     answers_late: float = 0.0
     """With manual acknowledgement, after how many seconds."""
+    in_batches: bool = False
+    """By `recv_many`, which does not say from whom."""
     replies: bool = False
     """Whether something is sent back to whoever has sent something to anybody."""
 
@@ -103,7 +105,10 @@ class Fault:
     power         the same, and its connections are not told
     stop          the program of a host stands still
     unknown       the name of a host cannot be resolved
+    dumb          the name of a host is asked for in vain
+    poor          a host has no descriptors left
     intruder      somebody connects to a host and says what he likes
+    crowd         very many connect to a host and say nothing
     ============= =====================================================================
     """
     host: str
@@ -140,6 +145,10 @@ class Plan:
     send_buffer: int = 65_536
     receive_buffer: int = 65_536
     gives_up_after: float = 100.0
+    walled: bool = False
+    """Whether a host that does not know a connection drops what comes for it, and does not answer with a reset."""
+    detour: bool = False
+    """Whether names stand for two addresses, of which the first leads nowhere."""
     linger: float = 5.0
     """With which all are closed in the end."""
 
@@ -160,7 +169,9 @@ def draw(seed: int) -> Plan:
     tenants = _draw_tenants(dice, length)
     sends = _draw_sends(dice, tenants, length)
     crowded = dice.random() < 0.3
-    sizes = (300, 4_096) if crowded else (65_536, 65_536, 4_096, 1_000_000, 300)
+    sizes: tuple[int, ...] = (300, 4_096) if crowded else (65_536, 65_536, 4_096, 1_000_000, 300)
+    if any(way.kind == "tls" for tenant in tenants for way in tenant.ways):
+        sizes = sizes[:-1] if not crowded else (4_096,)  # or no handshake would come to its end in time
     if crowded:
         # More is sent at once than goes into the buffers, and it is taken slowly.
         sends += tuple(Send(dice.random() * length * 0.9, tenant.name, dice.choice((50, 150)), dice.choice((10, 100)))
@@ -178,6 +189,8 @@ def draw(seed: int) -> Plan:
         send_buffer=dice.choice(sizes),
         receive_buffer=dice.choice(sizes),
         gives_up_after=dice.choice((15.0, 60.0, 100.0)),
+        walled=dice.random() < 0.3,
+        detour=dice.random() < 0.2,
         linger=dice.choice((0.0, 0.5, 5.0, 30.0)),
     )
 
@@ -232,9 +245,9 @@ def _draw_tenants(dice: random.Random, length: float) -> tuple[Tenant, ...]:
         if dice.random() < 0.3:
             taking = Taking(every=dice.choice((0.01, 0.1, 1.0)), most=dice.choice((1, 3, 50)),
                             since=dice.random() * length * 0.7 if dice.random() < 0.3 else 0.0)
+        taking = replace(taking, in_batches=dice.random() < 0.2)
         if options["ack_mode"] is AckMode.MANUAL:
-            taking = Taking(taking.every, taking.most, taking.since, dice.choice((0.0, 0.1)),
-                            dice.choice((0.0, 0.0, 0.01, 1.0)))
+            taking = replace(taking, refuses=dice.choice((0.0, 0.1)), answers_late=dice.choice((0.0, 0.0, 0.01, 1.0)))
         found.append(Tenant(
             name, hosts[name], options, binds, tuple(ways[name]), taking,
             dice.choice((0.0, 0.01, 0.3)) if dice.random() < 0.15 else None,
@@ -268,6 +281,10 @@ def _draw_options(dice: random.Random, hasty: bool, reliable_world: float) -> di
         options["on_full"] = dice.choice(tuple(OnFull))
     if reliable and dice.random() < 0.3:
         options["max_unacked"] = dice.choice((1, 2, 20))
+    if reliable and dice.random() < 0.1:
+        options["max_resends"] = dice.choice((0, 1, 3))
+    if dice.random() < 0.1:
+        options["dedupe"] = dice.choice((1000, 2000))
     return options
 
 
@@ -304,7 +321,9 @@ def _draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[
         until = min(at + dice.choice((0.01, 0.3, 2.0, 10.0, 40.0)) * (0.5 + dice.random()), length)
         host = dice.choice(hosts)
         kind = dice.choice(("cut", "cut", "mute", "slow", "reset", "reset", "reset", "kill", "kill", "power", "stop",
-                            "unknown", "intruder"))
+                            "unknown", "dumb", "poor", "intruder", "intruder"))
+        if dice.random() < 0.02:
+            kind = "crowd"
         other = ""
         amount = 0.0
         if kind in ("cut", "mute", "slow", "reset"):

@@ -29,6 +29,8 @@ __all__ = ["World", "run"]
 LOOK_EVERY: Final = 0.25
 SETTLED_WITHIN: Final = 400.0
 """Seconds of quiet after which everybody is connected and everything has arrived."""
+CROWD: Final = 270
+SETTLED_FOR: Final = 0.37
 IDLE_FOR: Final = 30.0
 MARGIN: Final = 3.0
 
@@ -53,6 +55,8 @@ class World:
         """Those that came to pass."""
         self.intruders: list[Intruder] = []
         self.at_rest = False
+        self._next_look = 0.0
+        self._was_settled = False
         self.rounds_seen: dict[Program, int] = {}
         """At the last look."""
         self.broken: list[BrokenPromise] = []
@@ -65,6 +69,11 @@ class World:
             for other in self.network.hosts.values():
                 link = self.network.link(one, other)
                 link.latency, link.jitter = plan.latency, plan.jitter
+        for number, host in enumerate(self.network.hosts.values()):
+            host.walled = plan.walled
+            if plan.detour:
+                nowhere = (socket.AF_INET, (f"10.0.1.{number}", 0))
+                self.network.names[f"{host.name}.test"] = [nowhere, (socket.AF_INET, (host.address, 0))]
         self.mallory = self.network.add_host("mallory")
 
     def _conditions(self, one: Host, other: Host) -> Conditions:
@@ -174,6 +183,7 @@ class World:
             return None
         host = self.network.hosts[fault.host]
         self.past.append(program)
+        host.poor = False  # a program has its descriptors, and the next one its own
         program.machine.end()
         host.poke = lambda: None
         end(host)
@@ -202,6 +212,31 @@ class World:
             self.network.names[f"{fault.host}.test"] = known
 
         return heal
+
+    def _dumb(self, fault: Fault) -> Callable[[], None]:
+        name = f"{fault.host}.test"
+        self.network.dumb.add(name)
+        return lambda: self.network.dumb.discard(name)
+
+    def _poor(self, fault: Fault) -> Callable[[], None] | None:
+        if fault.host not in self.programs:
+            return None
+        host = self.network.hosts[fault.host]
+        host.poor = True
+
+        def heal() -> None:
+            host.poor = False
+
+        return heal
+
+    def _crowd(self, fault: Fault) -> Callable[[], None] | None:
+        crowd = [leave for leave in (self._intruder(fault) for _ in range(CROWD)) if leave is not None]
+
+        def disperse() -> None:
+            for leave in crowd:
+                leave()
+
+        return disperse
 
     def _intruder(self, fault: Fault) -> Callable[[], None] | None:
         places = [address for (family, address) in self.network.hosts[fault.host].listeners
@@ -255,13 +290,14 @@ class World:
         for user in self.users:
             user.taking = Taking()
 
-    _looked = 0
-
     def _is_settled(self) -> bool:
-        self._looked += 1
-        if self._looked % 50:
+        """Whether it has been for a while: there may be something between two places."""
+        now = self.timeline.now
+        if now < self._next_look:
             return False
-        return promises.is_settled(self)
+        self._next_look = now + SETTLED_FOR
+        before, self._was_settled = self._was_settled, promises.is_settled(self)
+        return before and self._was_settled
 
     def idle(self) -> None:
         """For a while nothing happens, which is to cost nothing."""
@@ -321,7 +357,7 @@ def _listening(world: World) -> Iterator[None]:
     before = log.level, log.propagate
     handler = _Listener(world)
     log.addHandler(handler)
-    log.setLevel(logging.INFO if world.story is not None else logging.ERROR)
+    log.setLevel(logging.INFO if world.story is not None else logging.WARNING)
     log.propagate = False
     try:
         with speaking.at_once():
