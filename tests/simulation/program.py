@@ -243,8 +243,12 @@ class Program:
     def end(self) -> None:
         """In an instant. What the library does from here on has no effect."""
         machine = self.machine
+        was_running = machine.running
         machine.end()
         reactor = machine.reactor
+        if not was_running:  # nothing was ever bound or connected, or all has been closed
+            for user in self.users:
+                user.socket.close(linger=0)
         reactor.close(timeout=0)  # or the exit of the interpreter would wait for these Søckets
         for _ in range(10):
             if reactor.is_over:
