@@ -243,11 +243,10 @@ class Program:
     def end(self) -> None:
         """In an instant. What the library does from here on has no effect."""
         machine = self.machine
-        was_running = machine.running
         machine.end()
         reactor = machine.reactor
-        if not was_running:  # nothing was ever bound or connected, or all has been closed
-            for user in self.users:
+        for user in self.users:
+            if not (user.tenant.binds or user.tenant.ways):  # of which the network thread does not know
                 user.socket.close(linger=0)
         reactor.close(timeout=0)  # or the exit of the interpreter would wait for these Søckets
         for _ in range(10):
