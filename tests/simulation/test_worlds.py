@@ -15,7 +15,7 @@ from .security import contexts
 from .shrinking import shrink
 from .world import World, run
 
-WORLDS = 200
+WORLDS = 100
 AT_A_TIME = 10
 KEPT = (
     77,  # at rest too early: what was still under way counted as idling
@@ -57,8 +57,8 @@ def told(salt: str, *seeds: int) -> str:
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
-    one = told("1", *range(12))
-    assert one == told("2", *range(12)) and one.count("\n") > 1000
+    one = told("1", *range(6))
+    assert one == told("2", *range(6)) and one.count("\n") > 500
 
 
 def test_another_seed_tells_another_story() -> None:
@@ -81,7 +81,7 @@ def test_a_failing_seed_is_told_with_the_command_that_repeats_it(monkeypatch: py
     monkeypatch.setattr(Losses, "drop", lambda self, reason, count: None)
     monkeypatch.setattr(command, "shrink", lambda plan, fails: plan)
     monkeypatch.setattr(multiprocessing, "Pool", InPlace)
-    monkeypatch.setattr(sys, "argv", ["simulate", "10", "0"])
+    monkeypatch.setattr(sys, "argv", ["simulate", "1", "4"])
     assert command.main() == 1
     said = capsys.readouterr().out
     assert "everything is accounted for" in said and "make simulate SEEDS=1 FROM=" in said
