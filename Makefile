@@ -55,8 +55,8 @@ FROM ?= 0
 simulate: $(VENV)/.test  ## SEEDS simulated worlds, from FROM on: whole Søckets, virtual time, everything that goes wrong
 	cd tests && $(abspath $(BIN))/python -m simulation $(SEEDS) $(FROM)
 
-# Left out is what strikes at every line, storms, or loads the machine: a tracer makes it slow, or meaningless.
-UNTRACED = --ignore tests/failure -m "not untraced"
+# Left out is what strikes at every line, storms, loads the machine, or is a world: a tracer makes it slow, or meaningless.
+UNTRACED = --ignore tests/failure --ignore tests/simulation -m "not untraced"
 
 cover: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## what the tests reach of the code: no less than the floor in setup.cfg
 	$(BIN)/python -m coverage erase
