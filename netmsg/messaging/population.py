@@ -155,6 +155,8 @@ class Population:
         if verdict is Verdict.REFUSE:
             self._refuse(peer, reason)
         elif verdict is Verdict.REFUSE_FOR_THE_OLD:
+            if self._was_heard(old):
+                self._introduce(peer, old)
             self._refuse_for(old, peer, reason)
         elif verdict is Verdict.READ:
             self._tell(peer, f"the new connection is closed: {reason}")
@@ -176,10 +178,7 @@ class Population:
         peer.close(reason, None)
 
     def _refuse_for(self, old: Peer, peer: Peer, reason: str) -> None:
-        """The identity is taken. Whichever end has dialled ``peer`` need not do so again before ``old`` goes: the other
-        one learns that by whom it has reached, if it understands."""
-        if old.announced and old.endpoint is not None:
-            peer.introduce()
+        """The identity is taken. If it is we who have dialled, there is no need to do so again before ``old`` goes."""
         self._resting.rest(peer, old)
         self._refuse(peer, reason)
 
@@ -243,6 +242,11 @@ class Population:
     def _time_to_show(self, old: Peer) -> float:
         return min(old.announced_interval, old.liveness.timeout) + PROBE_MARGIN
 
+    def _was_heard(self, peer: Peer) -> bool:
+        """Whether it has shown itself lately; or else its other end may be gone, and is to be told that it dials in
+        vain."""
+        return self._machine.clock() - peer.liveness.last_heard <= self._time_to_show(peer)
+
     @staticmethod
     def _is_unread(peer: Peer) -> bool:
         """Whether its silence says nothing, because we do not listen."""
@@ -253,7 +257,15 @@ class Population:
         peer.probe_until = 0.0
         challenger, peer.challenger = peer.challenger, None
         if challenger is not None:
+            self._introduce(challenger, peer)
             self._refuse_for(peer, challenger, "the identity is connected already, and alive")
+
+    @staticmethod
+    def _introduce(newcomer: Peer, old: Peer) -> None:
+        """Where both ends have dialled, the other one need not dial again while ``old`` is alive: it learns that by
+        whom it has reached."""
+        if old.announced and old.endpoint is not None:
+            newcomer.introduce()
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:
         """``old`` has had its time."""

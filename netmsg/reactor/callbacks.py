@@ -15,7 +15,7 @@ from ..speaking import say
 
 __all__ = ["Callbacks"]
 
-log = logging.getLogger("netmsg.messaging")
+log = logging.getLogger("netmsg.messaging")  # it is Søckets that have such functions
 
 _numbers = itertools.count(1)
 

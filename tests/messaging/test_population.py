@@ -49,7 +49,7 @@ class Peer:
         self.challenger: Peer | None = None
         self.probe_until = 0.0
         self.announced_interval = 5.0
-        self.liveness = SimpleNamespace(timeout=15.0)
+        self.liveness = SimpleNamespace(timeout=15.0, last_heard=self.io.clock())
         self.known = False
         self.paused = False
         self.following = False
@@ -732,6 +732,15 @@ def test_who_rejects_says_by_whom_one_that_it_has_dialled_is_turned_away(scenes:
     another = scene.comes(B)
     twice = scene.comes(B)
     assert another.closed == [] and twice.closed and "introduce" not in twice.done, "which may yet be needed"
+
+
+def test_who_rejects_for_one_that_it_has_not_heard_for_long_leaves_the_other_to_complain(
+        scenes: Callable[..., Scene]) -> None:
+    scene = scenes(on_duplicate=OnDuplicate.REJECT)
+    scene.dials(A)
+    scene.loop.pass_time(6.1)
+    new = scene.comes(A)
+    assert new.closed == ["the identity is connected already"] and "introduce" not in new.done
 
 
 def test_who_has_dialled_one_that_has_dialled_it_is_told_by_whom_it_is_turned_away(scene: Scene) -> None:
