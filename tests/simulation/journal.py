@@ -26,7 +26,7 @@ class Delivered(NamedTuple):
 class Sent:
     """A message that a user has wanted to send."""
 
-    __slots__ = ("at", "deliveries", "label", "life", "number", "receipt", "refused", "refusals", "reliable", "sender",
+    __slots__ = ("at", "deliveries", "label", "life", "number", "receipt", "refused", "reliable", "sender",
                  "to")
 
     def __init__(self, sender: str, life: int, number: int, at: float, to: str | None, *, reliable: bool) -> None:
@@ -41,8 +41,6 @@ class Sent:
         self.refused = ""
         """What `send` raised."""
         self.deliveries: list[Delivered] = []
-        self.refusals: dict[tuple[str, int], int] = {}
-        """How often which life of whom has said no."""
 
     def __str__(self) -> str:
         return f"{self.sender}.{self.life}.{self.number}"
@@ -55,6 +53,8 @@ class Journal:
         self.sent: dict[bytes, Sent] = {}
         self.strays: list[tuple[str, bytes]] = []
         """What was delivered and nobody has sent: to whom, and the first bytes."""
+        self.by_life: dict[tuple[str, int], list[Sent]] = {}
+        """What each life of each has wanted to send, in order."""
         self._numbers: dict[str, int] = {}
         self.order: dict[tuple[str, int], list[Sent]] = {}
         """What each life of each has got, in order."""
@@ -63,6 +63,7 @@ class Journal:
         number = self._numbers[user.name] = self._numbers.get(user.name, 0) + 1
         sent = Sent(user.name, user.life, number, user.program.timeline.now, to, reliable=user.reliable)
         self.sent[sent.label] = sent
+        self.by_life.setdefault((user.name, user.life), []).append(sent)
         return sent
 
     @staticmethod
@@ -81,8 +82,3 @@ class Journal:
         sent.deliveries.append(Delivered(user.name, user.life, user.program.timeline.now, identity))
         self.order.setdefault((user.name, user.life), []).append(sent)
         return sent
-
-    def refused(self, user: User, data: bytes) -> None:
-        sent = self.sent[self.label_of(data)]
-        key = user.name, user.life
-        sent.refusals[key] = sent.refusals.get(key, 0) + 1

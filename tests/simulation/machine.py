@@ -109,6 +109,10 @@ class SimulatedMachine(Machine):
         self.reactor = Reactor(self)
         self.io_thread = IOThread._of(self.reactor)
 
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        """In so many seconds, if the program is still there."""
+        self._timeline.after(delay, lambda: None if self.dead else action())
+
     # The network thread
 
     def start_thread(self, run: Callable[[], None], name: str) -> SimulatedMachine:
@@ -191,8 +195,7 @@ class SimulatedMachine(Machine):
             answer: list[Address] | OSError = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         else:
             answer = [(family, (address[0], port)) for family, address in found]
-        delay = self._dice.random() * 0.01
-        self._timeline.after(delay, lambda: None if self.dead else done(answer))
+        self.after(self._dice.random() * 0.01, lambda: done(answer))
 
     def listen_tcp(self, addresses: list[Address], port: int, backlog: int) -> list[socket.socket]:
         return [as_socket(self.host.listen(family, tuple(address[:2]), backlog)) for family, address in addresses]
@@ -226,24 +229,32 @@ class SimulatedMachine(Machine):
 
 
 class SimulatedCallbacks(Callbacks):
-    """A function of the user's takes its time, and gives its answer."""
+    """A function of the user's takes its time, and gives its answer. No thread is ever started."""
 
     def __init__(self, machine: SimulatedMachine, name: str, complain: Callable[[str, BaseException], None]) -> None:
         super().__init__(name, complain)
         self._machine = machine
+        self._whose = name
+        self._tell = complain
+        self._over = False
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
-        machine = self._machine
+        self._machine.after(self._machine.answers(self._whose), lambda: self._answer(function, arguments, done))
 
-        def answer() -> None:
-            if machine.dead:
-                return
-            if self._closed:
-                done(None, ClosedError("the Søcket is closed"))
-            else:
-                self._call(function, arguments, done)
+    def _answer(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
+        if self._over:
+            done(None, ClosedError("the Søcket is closed"))
+            return
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            self._tell(self._whose, error)
+            done(None, error)
+        else:
+            done(result, None)
 
-        machine._timeline.after(machine.answers(self._name), answer)
+    def close(self) -> None:
+        self._over = True
 
 
 def as_socket(sock: Connected | Listening) -> socket.socket:

@@ -41,8 +41,10 @@ class User:
         self.closing_since: float | None = None
         self.linger = 0.0
         self.taken = 0
-        """Messages that `recv` has handed over."""
-        self.lost_peers = 0
+        """Messages that `recv` has handed over,"""
+        self.refused = 0
+        """and those of them that were refused."""
+        self._ended = False
         self._journal = journal
         self._held: list[tuple[float, Delivery]] = []
         self._refused: set[bytes] = set()
@@ -61,7 +63,14 @@ class User:
     @property
     def closed(self) -> bool:
         """Whether it has been let go of, its messages too."""
-        return self.closing_since is not None and self.socket._life.closed
+        if self.closing_since is not None and not self._ended:
+            try:
+                for _ in self._events:
+                    pass
+                self._ended = True  # it has told all that it had to tell
+            except TimeoutError:
+                pass
+        return self._ended
 
     def bind(self) -> None:
         host = self.program.host
@@ -109,6 +118,12 @@ class User:
         return bool(peers) and size < 100 and all(peer.queued + 1 < mark for peer in peers) \
             and not self.reliable and "send_hwm_bytes" not in self.tenant.options
 
+    @property
+    def waiting(self) -> int:
+        """Messages received that nobody was handed."""
+        stats = self.socket.stats()
+        return stats.received - stats.duplicates - self.taken - self.refused
+
     def take(self, now: float) -> None:
         """Take what is there, if it is time to."""
         taking = self.taking
@@ -144,7 +159,7 @@ class User:
         if delivery.is_request is False and self.taking.refuses and label not in self._refused \
                 and self._journal.is_reliable(delivery.data) and chance() < self.taking.refuses:
             self._refused.add(label)
-            self._journal.refused(self, delivery.data)
+            self.refused += 1
             self.program.tell(self.name, "refuses %s", label.decode())
             delivery.nack()
             return
@@ -176,17 +191,6 @@ class User:
 
     def _close(self) -> None:
         self.socket.close(linger=self.linger)
-
-    def events(self) -> list[Any]:
-        """What has happened to it since the last call."""
-        found = []
-        while True:
-            try:
-                found.append(next(self._events))
-            except TimeoutError:
-                return found
-            except StopIteration:
-                return found
 
 
 class Program:

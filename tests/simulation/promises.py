@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from netmsg import AckMode, OnFull
+from netmsg import AckMode, OnFull, Receipt, UndeliveredError
 
-from .insight import given_up, left_behind, received, waiting_to_be_taken
 from .journal import Sent
 from .program import identity_of
 
@@ -49,13 +48,12 @@ def marks_hold(world: World) -> None:
 def _marks_of(world: World, user: User) -> None:
     tenant = user.tenant
     stats = user.socket.stats()
-    identities = max(1, len(received(user.socket)))
+    peers = max(1, stats.connections)
     mark = tenant.option("recv_hwm")
-    waiting = waiting_to_be_taken(user.socket)
     # What a connection has brought that then ended is delivered past the mark: nothing received is dropped.
-    promise("marks hold", waiting <= mark * identities or stats.disconnections,
-            "%s holds %d messages received and not taken, at a mark of %d and %d identities", user.name, waiting, mark,
-            identities)
+    promise("marks hold", user.waiting <= mark * peers or stats.disconnections,
+            "%s holds %d messages received and not taken, at a mark of %d and %d peers", user.name, user.waiting, mark,
+            peers)
     mark = tenant.option("send_hwm")
     most = (mark + 1) * (len(world.plan.tenants) + len(world.intruders) + 1)
     queued = stats.queued + (stats.unacked if user.reliable else 0)
@@ -82,7 +80,7 @@ def is_settled(world: World) -> bool:
 
 def _pairs(world: World) -> Iterator[tuple[User, User]]:
     """Who is to be connected with whom: who dials is first."""
-    there = {user.name: user for user in world.users if user.closing_since is None}
+    there = {user.name: user for user in _staying(world)}
     for user in there.values():
         for way in user.tenant.ways:
             if way.to in there and way.to != user.name:
@@ -92,13 +90,12 @@ def _pairs(world: World) -> Iterator[tuple[User, User]]:
 def everybody_is_connected(world: World) -> None:
     """A Søcket connects, and reconnects, for its life: when nothing is in the way any more, both ends know of each
     other."""
-    peers = {user.name: {peer.identity for peer in user.socket.peers()} for user in world.users
-             if user.closing_since is None}
+    peers = {user.name: {peer.identity for peer in user.socket.peers()} for user in _staying(world)}
     for one, other in _pairs(world):
-        promise("everybody is connected", identity_of(other.name) in peers[one.name], "%s does not know %s%s", one.name,
-                other.name, one.socket._engine.trouble())
-        promise("everybody is connected", identity_of(one.name) in peers[other.name], "%s does not know %s%s",
-                other.name, one.name, other.socket._engine.trouble())
+        promise("everybody is connected", identity_of(other.name) in peers[one.name], "%s does not know %s", one.name,
+                other.name)
+        promise("everybody is connected", identity_of(one.name) in peers[other.name], "%s does not know %s", other.name,
+                one.name)
 
 
 def _partners(world: World, user: User) -> set[str]:
@@ -109,20 +106,19 @@ def _partners(world: World, user: User) -> set[str]:
 def everything_has_arrived(world: World) -> None:
     """What `send` has accepted is not kept for ever while there is somebody who takes it; and what has come is
     delivered."""
-    for user in world.users:
-        if user.closing_since is not None:
-            continue
-        waiting = waiting_to_be_taken(user.socket)
-        promise("everything arrives", not waiting, "%s has %d messages that nobody was handed", user.name, waiting)
+    for user in _staying(world):
+        promise("everything arrives", not user.waiting, "%s has %d messages that nobody was handed", user.name,
+                user.waiting)
         partners = _partners(world, user)
         if not partners:
             continue
         stats = user.socket.stats()
+        kept_for_others = False
         for sent in _sent_by(world, user):
+            is_for_another = sent.to is not None and sent.to not in partners
+            kept_for_others = kept_for_others or is_for_another
             if sent.receipt is not None and not (sent.receipt.acked or sent.receipt.failed):
-                promise("everything arrives", sent.to is not None and sent.to not in partners,
-                        "%s is still not acknowledged", sent)
-        kept_for_others = any(sent.to is not None and sent.to not in partners for sent in _sent_by(world, user))
+                promise("everything arrives", is_for_another, "%s is still not acknowledged", sent)
         if not kept_for_others and _keeps_nothing_for_the_dead(world, user):
             promise("everything arrives", not stats.queued, "%s still queues %d messages", user.name, stats.queued)
 
@@ -135,14 +131,13 @@ def nothing_is_under_way(world: World) -> None:
 
 def _keeps_nothing_for_the_dead(world: World, user: User) -> bool:
     """Publications are kept for the endpoints that it dials, closed ones too."""
-    there = {one.name for one in world.users if one.closing_since is None}
+    there = {one.name for one in _staying(world)}
     return not user.tenant.publishes or all(way.to in there for way in user.tenant.ways)
 
 
 def _sent_by(world: World, user: User) -> list[Sent]:
     """What this life of its has accepted."""
-    return [sent for sent in world.journal.sent.values()
-            if sent.sender == user.name and sent.life == user.life and not sent.refused]
+    return [sent for sent in world.journal.by_life.get((user.name, user.life), ()) if not sent.refused]
 
 
 def nothing_fails_inside(world: World) -> None:
@@ -209,13 +204,9 @@ def in_order(world: World) -> None:
 
 def nothing_reliable_is_lost(world: World) -> None:
     """What was sent at least once is delivered, while anybody lives who has it, if there is somebody to take it."""
-    alive = _alive(world)
-    for sent in world.journal.sent.values():
-        receipt = sent.receipt
-        if receipt is None or sent.refused or (sent.sender, sent.life) not in alive:
-            continue
+    for sent, receipt in _receipts(world):
         if receipt.failed:
-            reason = given_up(receipt)
+            reason = _why(receipt)
             tenant = world.plan.tenant(sent.sender)
             promise("nothing reliable is lost", "queue was full" in reason and tenant.option("on_full") in LOSSY
                     or "resends" in reason and tenant.option("max_resends") is not None,
@@ -235,11 +226,8 @@ def _may_be_lost_behind(world: World, sent: Sent) -> bool:
 
 def receipts_are_true(world: World) -> None:
     """A receipt is acknowledged once the other end's user has the message, and not before."""
-    alive = _alive(world)
-    for sent in world.journal.sent.values():
-        receipt = sent.receipt
-        if receipt is None or sent.refused or (sent.sender, sent.life) not in alive:
-            continue
+    alive = {(user.name, user.life) for user in _staying(world)}
+    for sent, receipt in _receipts(world):
         if receipt.acked:
             promise("receipts are true", sent.deliveries or _may_be_lost_behind(world, sent),
                     "%s is acknowledged, and nobody got it", sent)
@@ -247,17 +235,32 @@ def receipts_are_true(world: World) -> None:
             promise("receipts are true", receipt.failed, "%s was delivered, and is not acknowledged", sent)
 
 
-def _alive(world: World) -> set[tuple[str, int]]:
-    """Names and lives of those that run and are not closing."""
-    return {(user.name, user.life) for user in world.users if user.closing_since is None}
+def _staying(world: World) -> list[User]:
+    """Those that run and are not closing."""
+    return [user for user in world.users if user.closing_since is None]
+
+
+def _receipts(world: World) -> Iterator[tuple[Sent, Receipt]]:
+    """What those have sent at least once."""
+    for user in _staying(world):
+        for sent in _sent_by(world, user):
+            if sent.receipt is not None:
+                yield sent, sent.receipt
+
+
+def _why(receipt: Receipt) -> str:
+    """It was given up on."""
+    try:
+        receipt.wait(timeout=0)
+    except UndeliveredError as error:
+        return str(error)
+    raise AssertionError("it was not")
 
 
 def everything_is_accounted_for(world: World) -> None:
     """What `send` has accepted was handed to the network, waits, or was dropped and counted, and is only one of
     them."""
-    for user in world.users:
-        if user.closing_since is not None:
-            continue
+    for user in _staying(world):
         stats = user.socket.stats()
         accepted = _sent_by(world, user)
         dropped = sum(stats.dropped.values())
@@ -271,11 +274,6 @@ def everything_is_accounted_for(world: World) -> None:
             promise("everything is accounted for", len(accepted) == stats.sent + stats.queued + dropped,
                     "%s: of %d messages %d are sent, %d wait, %d were dropped %s", user.name, len(accepted), stats.sent,
                     stats.queued, dropped, stats.dropped)
-        took = user.taken
-        refused = sum(sent.refusals.get((user.name, user.life), 0) for sent in world.journal.sent.values())
-        promise("everything is accounted for", took + refused + stats.duplicates == stats.received,
-                "%s: received %d messages, took %d, refused %d, %d were duplicates", user.name, stats.received, took,
-                refused, stats.duplicates)
     if world.faults or world.plan.closes:
         return
     sent_to_anybody = {tenant.name for tenant in world.plan.tenants if not tenant.publishes}
@@ -328,8 +326,23 @@ def close_ends_in_time(world: World) -> None:
 def nothing_is_left_behind(world: World) -> None:
     """After `close` there is no timer, descriptor, queue or id left."""
     for program in world.programs.values():
-        left = left_behind(program)
-        promise("nothing is left behind", not left, "%s: %s", program.host.name, ", ".join(left))
+        machine = program.machine
+        reactor = machine.reactor
+        host = program.host.name
+        timers = [timer.function for _, _, timer in reactor.timers if timer.function is not None]
+        promise("nothing is left behind", not timers, "%s has %d timers, such as %s", host, len(timers), timers[:1])
+        promise("nothing is left behind", not machine.poller.watched, "%s watches %d descriptors", host,
+                machine.poller.watched)
+        promise("nothing is left behind", not machine.host.descriptors, "%s has %d descriptors", host,
+                len(machine.host.descriptors))
+        # Of one that was never bound nor connected there is no network thread, which would have heard of a loss.
+        promise("nothing is left behind", not reactor.work and len(reactor.calls) <= (0 if machine.rounds else 1),
+                "%s has work left: %s", host, [*reactor.work, *reactor.calls])
+        for user in program.users:
+            stats = user.socket.stats()
+            promise("nothing is left behind", not (stats.queued or stats.unacked or user.socket.peers()),
+                    "%s has %d messages queued, %d unacknowledged, and peers %s", user.name, stats.queued,
+                    stats.unacked, user.socket.peers())
 
 
 AT_REST: Final = (

@@ -152,7 +152,7 @@ def drops_are_not_counted(patch: Patch) -> None:
     patch.setattr(Losses, "drop", lambda self, reason, count: None)
 
 
-@mutant("everything is accounted for")
+@mutant("everything arrives")
 def a_message_is_lost_on_its_way_to_the_user(patch: Patch) -> None:
     arrived = Receiver.one_arrived
     patch.setattr(Receiver, "one_arrived", lambda self, peer, payload: (
