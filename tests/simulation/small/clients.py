@@ -151,7 +151,8 @@ class ClientWorld:
             except PacketDecodeError:
                 self.got.append("bad")
             except RemoteProtocolError:
-                promise("an end is one", fatal._lost is not None, "it says that no packet can be told from another")
+                another = self.format.codec.encode(self.format.packet(random.Random(0), "another"))
+                promise("an end is one", not fatal.feed(another), "it says that no packet can be told from another")
                 break
             except (EndOfStream, IncompleteReadError) as error:
                 promise("an end is one", self._whole is isinstance(error, EndOfStream), "%r was raised", error)
