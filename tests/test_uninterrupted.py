@@ -312,7 +312,7 @@ def test_what_is_kept_is_what_the_function_returns() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("striking", [Strike, SignalStrike])
+@pytest.mark.parametrize("striking", [Strike, pytest.param(SignalStrike, marks=pytest.mark.untraced)])
 def test_an_interrupt_leaves_an_item_here_or_there(kind: str, striking: type[Strike]) -> None:
     take = of(kind, take_first)
 

@@ -81,6 +81,9 @@ class SignalStrike(Strike):
 
     Code of the tests is passed over, as if it were in C: what stands in for a socket is to be called as a built-in
     function is, by way of `functools.partial`, if there is to be a place behind it.
+
+    Not under a tracer (so ``pytest.mark.untraced``): CPython 3.11 looks again and again at the beginning of a traced
+    function, as long as a signal is pending.
     """
 
     def __init__(self, number: int, error: Callable[[str], BaseException | None] = Struck) -> None:
