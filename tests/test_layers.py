@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -228,3 +229,14 @@ def test_locks_are_made_where_they_are_made_safe(module: str) -> None:
 ])
 def test_locks_are_found(source: str, found: set[str]) -> None:
     assert locks_of_source(source) == found
+
+
+STAMPS = {"netmsg.messaging.events": "field(default_factory=time.time)",
+          "netmsg.messaging.peers": "connected_since = time.time()",
+          "netmsg.messaging.reconnecting": "at=time.time()"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("netmsg.cli")])
+def test_the_wall_clock_which_may_be_set_is_read_for_stamps_only(module: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8").replace(STAMPS.get(module, ""), "")
+    assert not re.search(r"time\.time\b|\bdatetime\b|time\.(localtime|gmtime|ctime)\b|from time import", source)

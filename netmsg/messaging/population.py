@@ -100,6 +100,18 @@ class Population:
         """Whether an endpoint without a connection is to be dialled again."""
         return not self._life.closing or self._closing.wants(endpoint)
 
+    def lay_to_rest(self, endpoint: Endpoint) -> bool:
+        """Not to dial what leads to a peer that is there, and alive as far as one knows: at the other end the new
+        connection might take over from the old one, whose endpoint would be dialled again, and so on for ever."""
+        lane = self._sender.find(endpoint.leads_to)
+        if lane is None or self._machine.hung_up(lane.owner.sock):
+            return False
+        other: Peer = lane.owner
+        if not (self._is_unread(other) or self._was_heard(other)):
+            return False
+        self._resting.lay(endpoint, other)
+        return True
+
     def without(self, endpoint: Endpoint) -> None:
         """An endpoint is not dialled any more."""
         self._closing.check_closed()

@@ -61,6 +61,9 @@ class Welcome(Protocol):
     def wants(self, endpoint: Endpoint) -> bool:
         """Whether another one is wanted."""
 
+    def lay_to_rest(self, endpoint: Endpoint) -> bool:
+        """Have it `rest` if its peer is there by another connection. Whether it does."""
+
     def without(self, endpoint: Endpoint) -> None:
         """There will be no other one."""
 
@@ -103,7 +106,7 @@ class Endpoint:
 
     def start(self) -> None:
         """Dial."""
-        if self._stopped or self._life.closed:
+        if self._stopped or self._life.closed or self._welcome.lay_to_rest(self):
             return
         self._generation += 1
         generation = self._generation
@@ -171,6 +174,7 @@ class Endpoint:
 
     def rest(self, identity: bytes) -> None:
         """The peer is there by another connection: do not dial until `wake`."""
+        self._cancel()
         self.leads_to = identity
         self.peer = None
         self.connecting = False

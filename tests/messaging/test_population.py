@@ -531,6 +531,26 @@ def test_an_endpoint_that_leads_to_one_who_is_there_rests_until_it_has_gone(scen
     assert way.done == [("rest", A), "wake"]
 
 
+def test_what_leads_to_one_who_is_there_is_laid_to_rest(scene: Scene) -> None:
+    old = scene.comes(A)
+    way: Any = Endpoint(leads_to=A)
+    assert scene.population.lay_to_rest(way)
+    assert way.done == [("rest", A)] and ("bring", way, old) in scene.sender.done
+    old.close("over")
+    assert way.done == [("rest", A), "wake"]
+
+
+def test_what_leads_to_nobody_who_is_there_and_alive_is_dialled(scene: Scene) -> None:
+    ways: list[Any] = [Endpoint(), Endpoint(leads_to=A), Endpoint(leads_to=B)]
+    silent = scene.comes(A)
+    gone = scene.comes(B)
+    silent.liveness.last_heard -= 6.1  # its heartbeat is late by more than a second
+    scene.hangs_up(gone)
+    assert not any(scene.population.lay_to_rest(way) for way in ways) and not any(way.done for way in ways)
+    silent.paused = True  # we do not listen
+    assert scene.population.lay_to_rest(ways[1])
+
+
 def test_what_is_kept_for_a_resting_endpoint_is_for_the_connection_that_is_there(scenes: Callable[..., Scene]) -> None:
     scene = scenes(on_duplicate=OnDuplicate.REJECT)
     old = scene.comes(A)

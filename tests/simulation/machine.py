@@ -195,7 +195,7 @@ class SimulatedMachine(Machine):
             answer: list[Address] | OSError = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         else:
             answer = [(family, (address[0], port)) for family, address in found]
-        self.after(self._dice.random() * 0.01, lambda: done(answer))
+        self.after(network.delays.get(host, 0.0) + self._dice.random() * 0.01, lambda: done(answer))
 
     def listen_tcp(self, addresses: list[Address], port: int, backlog: int) -> list[socket.socket]:
         return [as_socket(self.host.listen(family, tuple(address[:2]), backlog)) for family, address in addresses]

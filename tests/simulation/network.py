@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
@@ -144,14 +144,16 @@ class Network:
         self.hosts: dict[str, Host] = {}
         self.names: dict[str, list[Address]] = {}
         self.dumb: set[str] = set()
-        """Names about which nobody answers."""
+        """Names about which nobody answers,"""
+        self.delays: dict[str, float] = {}
+        """and those about which it takes so many seconds."""
         self.conditions: Callable[[Host, Host], Conditions] = lambda one, other: Conditions()
         self.connections: list[tuple[Connected, Connected]] = []
         """All that were ever made, both ends, and are not closed at both."""
         self._seed = seed
         self._links: dict[tuple[Host, Host], Link] = {}
-        self.connected = 0
-        """How many connections have been made."""
+        self.connected: Counter[int] = Counter()
+        """How many connections have been made, by family."""
         self._made = 0
 
     def add_host(self, name: str) -> Host:
@@ -182,7 +184,7 @@ class Network:
 
     def connect(self, one: Connected, other: Host, listener: Listening) -> Connected:
         """A connection comes into being in the backlog of ``listener``."""
-        self.connected += 1
+        self.connected[one.family] += 1
         chance = self.new_chance()
         conditions = self.conditions(one.host, other)
         peer = Connected(other, one.family, accepted=False)

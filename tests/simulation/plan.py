@@ -106,6 +106,8 @@ class Fault:
     stop          the program of a host stands still
     unknown       the name of a host cannot be resolved
     dumb          the name of a host is asked for in vain
+    late          it takes ``amount`` seconds to resolve the name of a host
+    unwelcome     those of one host who ask ``authorize`` turn those of another away
     poor          a host has no descriptors left
     intruder      somebody connects to a host and says what he likes
     crowd         very many connect to a host and say nothing
@@ -179,9 +181,11 @@ def draw(seed: int) -> Plan:
         sends = tuple(sorted(sends, key=lambda send: send.at))
         tenants = tuple(replace(tenant, taking=replace(tenant.taking, every=0.1, most=20)) if dice.random() < 0.6
                         else tenant for tenant in tenants)
+    faults = _draw_faults(dice, tenants, sends, length)
+    rarer = random.Random(f"{seed}/rarer")
+    tenants, faults = _draw_detours(rarer, tenants), _draw_rarer_faults(rarer, tenants, faults, length)
     return Plan(
-        seed, tenants, sends, _draw_faults(dice, tenants, sends, length),
-        _draw_closes(dice, tenants, length), length,
+        seed, _draw_limits(rarer, tenants, faults), sends, faults, _draw_closes(dice, tenants, length), length,
         latency=dice.choice((0.00005, 0.0005, 0.01, 0.1)),
         jitter=dice.choice((0.0, 0.0, 0.001, 0.05)),
         piece=dice.choice((1460, 1460, 16_384, 65_536, 100, 17)),
@@ -337,6 +341,48 @@ def _draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[
             amount = dice.random()
         faults.append(Fault(at, until, kind, host, other, amount))
     return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+def _draw_detours(dice: random.Random, tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
+    """Some know two ways to the same other one."""
+    found = []
+    for tenant in tenants:
+        if tenant.ways and dice.random() < 0.1:
+            way = dice.choice(tenant.ways)
+            tenant = replace(tenant, ways=(*tenant.ways, replace(way, by_name=not way.by_name)),
+                             waits=None if tenant.waits is None else 1.0)  # for it may be turned away for ever
+        found.append(tenant)
+    return tuple(found)
+
+
+def _draw_limits(dice: random.Random, tenants: tuple[Tenant, ...], faults: tuple[Fault, ...]) -> tuple[Tenant, ...]:
+    """Some have no more room than for those who are to come."""
+    strangers = sum(fault.kind == "intruder" for fault in faults)
+    known = [way.to for tenant in tenants for way in tenant.ways]
+    return tuple(
+        replace(tenant, options={
+            **tenant.options, "max_connections": max(1, known.count(tenant.name) + len(tenant.ways) + strangers)})
+        if dice.random() < 0.15 else tenant for tenant in tenants)
+
+
+def _draw_rarer_faults(dice: random.Random, tenants: tuple[Tenant, ...], faults: tuple[Fault, ...],
+                       length: float) -> tuple[Fault, ...]:
+    found = [*faults]
+    hosts = list(dict.fromkeys(tenant.host for tenant in tenants))
+    named = [way.to for tenant in tenants for way in tenant.ways if way.by_name]
+    asking = [tenant.host for tenant in tenants if tenant.admits is not None]
+    for _ in range(dice.choice((0, 0, 1, 3)) if faults else 0):
+        at = dice.random() * length * 0.9
+        until = min(at + dice.choice((0.3, 2.0, 10.0)) * (0.5 + dice.random()), length)
+        if named and dice.random() < 0.5:
+            name = dice.choice(named)
+            host = next(tenant.host for tenant in tenants if tenant.name == name)
+            found.append(Fault(at, until, "late", host, amount=dice.choice((0.1, 1.0, 9.0, 30.0))))
+        elif asking and len(hosts) > 1:
+            host = dice.choice(asking)
+            other = dice.choice([one for one in hosts if one != host])
+            found.append(Fault(at, until, "unwelcome", host, other))
+    return tuple(sorted(found, key=lambda fault: fault.at))
 
 
 def _draw_closes(dice: random.Random, tenants: tuple[Tenant, ...], length: float) -> tuple[Close, ...]:

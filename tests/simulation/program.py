@@ -44,6 +44,8 @@ class User:
         """Messages that `recv` has handed over,"""
         self.refused = 0
         """and those of them that were refused."""
+        self.unwelcome: set[str] = set()
+        """Whom it turns away, if it is asked."""
         self._ended = False
         self._journal = journal
         self._held: list[tuple[float, Delivery]] = []
@@ -51,7 +53,7 @@ class User:
         self._due = 0.0
         options: dict[str, Any] = dict(tenant.options)
         if tenant.admits is not None:
-            options["authorize"] = lambda peer: peer.identity.rstrip(b".").decode("latin-1") in NAMES
+            options["authorize"] = self._authorize
         if tenant.waits is not None:
             options["reconnection_delay"] = lambda: tenant.waits
         self.manual = tenant.option("ack_mode") is AckMode.MANUAL
@@ -59,6 +61,10 @@ class User:
         self.socket: Søcket[Any] = Søcket(identity=identity_of(tenant.name), io_thread=program.machine.io_thread,
                                           linger=5.0, **options)
         self._events: Iterator[Any] = self.socket.events(timeout=0)
+
+    def _authorize(self, peer: Any) -> bool:
+        name = peer.identity.rstrip(b".").decode("latin-1")
+        return name in NAMES and name not in self.unwelcome
 
     @property
     def closed(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from netmsg import AckMode, OnFull, Receipt, UndeliveredError
+from netmsg import AckMode, OnDuplicate, OnFull, Receipt, UndeliveredError
 
 from .journal import Sent
 from .program import identity_of
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .world import World
 
 __all__ = ["AT_REST", "AT_THE_END", "BrokenPromise", "idling_costs_nothing", "is_settled", "marks_hold",
-           "nobody_spins", "nothing_is_under_way"]
+           "nobody_changes_places", "nobody_spins", "nothing_is_under_way"]
 
 LOSSY: Final = {OnFull.DROP_OLDEST, OnFull.DROP_NEWEST, OnFull.DISCONNECT}
 MOST_ROUNDS: Final = 10_000
@@ -312,6 +312,18 @@ def _idling_costs_nothing(program: Program, rounds: int, seconds: float) -> None
     most = (2 * looks + beats * 4 + dials + 20.0) * seconds
     promise("idling costs nothing", rounds <= most, "%s ran %d rounds in %d idle seconds, and %d would do",
             program.host.name, rounds, seconds, most)
+
+
+def nobody_changes_places(world: World, connections: int) -> None:
+    """While nothing happens everybody keeps the connections that there are. (Of two ways to the same Søcket the second
+    one is turned away without a word, and tried again, unless it takes over; and by UNIX sockets nobody can be told by
+    whom.)"""
+    for tenant in world.plan.tenants:
+        ways = [way.to for way in tenant.ways]
+        if any(world.plan.tenant(way).option("on_duplicate") is not OnDuplicate.TAKEOVER
+               for way in ways if ways.count(way) > 1):
+            return
+    promise("idling costs nothing", not connections, "%d connections were made in quiet", connections)
 
 
 # The end

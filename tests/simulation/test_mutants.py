@@ -17,6 +17,7 @@ from netmsg.messaging.kept import Kept
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.losses import Losses
 from netmsg.messaging.peers import Peer
+from netmsg.messaging.population import Population
 from netmsg.messaging.receiving import Receiver
 from netmsg.messaging.reconnecting import Endpoint
 from netmsg.messaging.routing import Router
@@ -169,6 +170,11 @@ def the_selector_tells_of_room_all_the_time(patch: Patch) -> None:
             self._ask_for(3)
 
     patch.setattr(Channel, "watch", watching)
+
+
+@mutant("idling costs nothing")
+def who_is_turned_away_is_not_told_by_whom(patch: Patch) -> None:
+    patch.setattr(Population, "_introduce", lambda *whom: None)
 
 
 @mutant("close ends in time")

@@ -32,6 +32,8 @@ SETTLED_WITHIN: Final = 400.0
 CROWD: Final = 270
 SETTLED_FOR: Final = 0.37
 IDLE_FOR: Final = 30.0
+KEPT_FOR: Final = 10.0
+"""In the last seconds of that nobody connects any more: whoever is silent has been found out."""
 MARGIN: Final = 3.0
 
 
@@ -218,6 +220,29 @@ class World:
         self.network.dumb.add(name)
         return lambda: self.network.dumb.discard(name)
 
+    def _late(self, fault: Fault) -> Callable[[], None]:
+        name = f"{fault.host}.test"
+        self.network.delays[name] = fault.amount
+
+        def heal() -> None:
+            self.network.delays.pop(name, None)
+
+        return heal
+
+    def _unwelcome(self, fault: Fault) -> Callable[[], None] | None:
+        program = self.programs.get(fault.host)
+        if program is None:
+            return None
+        whom = {tenant.name for tenant in self.plan.tenants if tenant.host == fault.other}
+        for user in program.users:
+            user.unwelcome |= whom
+
+        def heal() -> None:
+            for user in program.users:
+                user.unwelcome -= whom
+
+        return heal
+
     def _poor(self, fault: Fault) -> Callable[[], None] | None:
         if fault.host not in self.programs:
             return None
@@ -302,9 +327,13 @@ class World:
     def idle(self) -> None:
         """For a while nothing happens, which is to cost nothing."""
         before = self.rounds()
-        self.timeline.run(self.timeline.now + IDLE_FOR)
+        self.timeline.run(self.timeline.now + IDLE_FOR - KEPT_FOR)
+        connections = self.network.connected[socket.AF_INET]
+        self.timeline.run(self.timeline.now + KEPT_FOR)
         spent = {program: rounds - before[program] for program, rounds in self.rounds().items()}
-        self.check(lambda world: promises.idling_costs_nothing(spent, IDLE_FOR))
+        self.check(lambda world: promises.idling_costs_nothing(spent, IDLE_FOR),
+                   lambda world: promises.nobody_changes_places(
+                       world, self.network.connected[socket.AF_INET] - connections))
 
     def rounds(self) -> dict[Program, int]:
         """How many each network thread has gone."""
@@ -314,7 +343,7 @@ class World:
         """What there was in this world, for the sum of all."""
         found = Counter({
             "seconds": round(self.timeline.now), "Søckets": len(self.plan.tenants),
-            "connections": self.network.connected,
+            "connections": self.network.connected.total(),
             "messages sent": sum(not sent.refused for sent in self.journal.sent.values()),
             "messages delivered": sum(len(sent.deliveries) for sent in self.journal.sent.values()),
             "rounds of network threads": sum(program.machine.rounds
