@@ -100,18 +100,6 @@ class Population:
         """Whether an endpoint without a connection is to be dialled again."""
         return not self._life.closing or self._closing.wants(endpoint)
 
-    def lay_to_rest(self, endpoint: Endpoint) -> bool:
-        """Not to dial what leads to a peer that is there, and alive as far as one knows: at the other end the new
-        connection might take over from the old one, whose endpoint would be dialled again, and so on for ever."""
-        lane = self._sender.find(endpoint.leads_to)
-        if lane is None or self._machine.hung_up(lane.owner.sock):
-            return False
-        other: Peer = lane.owner
-        if not (self._is_unread(other) or self._was_heard(other)):
-            return False
-        self._resting.lay(endpoint, other)
-        return True
-
     def without(self, endpoint: Endpoint) -> None:
         """An endpoint is not dialled any more."""
         self._closing.check_closed()
@@ -376,12 +364,21 @@ class Population:
         else:
             self._stranger_lost(peer, reason, error)
         self._let_in_challenger(peer)
+        if peer.has_left:
+            self._rest_after(peer)
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._resting.wake(peer.identity)
         self._doors.regulate()
         if self._life.closing:
             self._closing.left(peer)
+
+    def _rest_after(self, peer: Peer) -> None:
+        """Its peer has closed this connection and is there by another: we know two ways to it, and there the newer one
+        has taken over. Dialled again, this one would take over from that, and so on for ever."""
+        lane = self._sender.find(peer.identity)
+        if lane is not None:
+            self._resting.rest(peer, lane.owner)
 
     def _stranger_lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
         """It had not been let in."""

@@ -61,9 +61,6 @@ class Welcome(Protocol):
     def wants(self, endpoint: Endpoint) -> bool:
         """Whether another one is wanted."""
 
-    def lay_to_rest(self, endpoint: Endpoint) -> bool:
-        """Have it `rest` if its peer is there by another connection. Whether it does."""
-
     def without(self, endpoint: Endpoint) -> None:
         """There will be no other one."""
 
@@ -106,7 +103,7 @@ class Endpoint:
 
     def start(self) -> None:
         """Dial."""
-        if self._stopped or self._life.closed or self._welcome.lay_to_rest(self):
+        if self._stopped or self._life.closed:
             return
         self._generation += 1
         generation = self._generation

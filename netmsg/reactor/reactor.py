@@ -307,15 +307,15 @@ class Reactor(Agenda):
         timers = self.timers
         while timers and timers[0][0] <= self.now:
             timer = heapq.heappop(timers)[2]
-            function, arguments = timer.function, timer.arguments
+            function, arguments, scope = timer.function, timer.arguments, timer.scope
             if function is None:
                 self.cancelled[0] -= 1
                 continue
-            timer.function = None  # it is too late to cancel it
+            timer.is_over()  # too late to cancel it; and whoever keeps it is not to keep what it was about
             try:
                 function(*arguments)
             except Exception as error:
-                self._crash(timer.scope or self, function, error)
+                self._crash(scope or self, function, error)
 
     def _close_what_is_over(self) -> None:
         to_close, self.to_close = self.to_close, []

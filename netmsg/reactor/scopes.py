@@ -56,10 +56,14 @@ class Timer:
 
     def cancel(self) -> None:
         if self.function is not None:
-            self.function = None
-            self.arguments = ()
-            self.scope = None  # and what it is of
+            self.is_over()
             self._cancelled[0] += 1
+
+    def is_over(self) -> None:
+        """Let go of what it is of."""
+        self.function = None
+        self.arguments = ()
+        self.scope = None
 
 
 class Scope:

@@ -51,6 +51,7 @@ class Peer:
         self.announced_interval = 5.0
         self.liveness = SimpleNamespace(timeout=15.0, last_heard=self.io.clock())
         self.known = False
+        self.has_left = False
         self.paused = False
         self.following = False
         self.received_messages = self.received_bytes = 0
@@ -531,24 +532,27 @@ def test_an_endpoint_that_leads_to_one_who_is_there_rests_until_it_has_gone(scen
     assert way.done == [("rest", A), "wake"]
 
 
-def test_what_leads_to_one_who_is_there_is_laid_to_rest(scene: Scene) -> None:
-    old = scene.comes(A)
-    way: Any = Endpoint(leads_to=A)
-    assert scene.population.lay_to_rest(way)
-    assert way.done == [("rest", A)] and ("bring", way, old) in scene.sender.done
-    old.close("over")
-    assert way.done == [("rest", A), "wake"]
+def test_an_endpoint_rests_whose_peer_has_closed_its_connection_for_another(scenes: Callable[..., Scene]) -> None:
+    """For at the other end the newer one has taken over."""
+    scene = scenes(on_duplicate=OnDuplicate.PROBE)
+    way, other_way = Endpoint(), Endpoint()
+    old, new = scene.dials(A, way), scene.dials(A, other_way)
+    assert old.challenger is new
+    old.has_left = True
+    old.close("the peer closed the connection")
+    assert scene.there == [new] and way.done[1:] == [("rest", A)]
+    new.has_left = True
+    new.close("the peer closed the connection")
+    assert way.done[2:] == ["wake"] and other_way.done[-1][0] == "ended"
 
 
-def test_what_leads_to_nobody_who_is_there_and_alive_is_dialled(scene: Scene) -> None:
-    ways: list[Any] = [Endpoint(), Endpoint(leads_to=A), Endpoint(leads_to=B)]
-    silent = scene.comes(A)
-    gone = scene.comes(B)
-    silent.liveness.last_heard -= 6.1  # its heartbeat is late by more than a second
-    scene.hangs_up(gone)
-    assert not any(scene.population.lay_to_rest(way) for way in ways) and not any(way.done for way in ways)
-    silent.paused = True  # we do not listen
-    assert scene.population.lay_to_rest(ways[1])
+def test_an_endpoint_is_dialled_again_if_it_is_us_who_have_closed_its_connection(scenes: Callable[..., Scene]) -> None:
+    """Somebody else may have its address by now."""
+    scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
+    way = Endpoint()
+    old = scene.dials(A, way)
+    new = scene.dials(A, Endpoint())
+    assert old.closed and scene.there == [new] and way.done[-1][0] == "ended"
 
 
 def test_what_is_kept_for_a_resting_endpoint_is_for_the_connection_that_is_there(scenes: Callable[..., Scene]) -> None:

@@ -77,8 +77,6 @@ class Scene:
         self.brought: list[tuple[Any, ...]] = []
         self.wanted = True
         self.unwanted = 0
-        self.is_there = False
-        """Whether its peer is there by another connection."""
         self.fails = False
         options: dict[str, Any] = dict(ssl_context=None, server_hostname=None, connect_timeout=10.0,
                                        reconnection_delay=None) | changes
@@ -102,11 +100,6 @@ class Scene:
 
     def wants(self, endpoint: Endpoint) -> bool:
         return self.wanted
-
-    def lay_to_rest(self, endpoint: Endpoint) -> bool:
-        if self.is_there:
-            endpoint.rest(THEIRS)
-        return self.is_there
 
     def without(self, endpoint: Endpoint) -> None:
         self.unwanted += 1
@@ -404,21 +397,6 @@ def test_while_the_søcket_closes_the_function_is_not_asked(scenes: Callable[...
 
 
 # Two ways to one peer
-
-
-def test_it_is_not_dialled_again_while_its_peer_is_there_by_another_connection(scene: Scene) -> None:
-    scene.start()
-    scene.opens()
-    scene.endpoint.ended(1.0, "gone", None)
-    scene.is_there = True
-    scene.loop.pass_time(60)
-    assert len(scene.dials) == 1 and not scene.endpoint.connecting and scene.endpoint.trouble == ""
-    scene.is_there = False
-    scene.loop.pass_time(60)
-    assert len(scene.lookups) == 1, "it is told when that has gone"
-    scene.endpoint.wake("the other connection has gone")
-    scene.loop.pass_time(5)
-    assert len(scene.lookups) == 2
 
 
 def test_an_endpoint_at_rest_is_not_dialled(scene: Scene) -> None:

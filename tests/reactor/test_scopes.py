@@ -45,7 +45,7 @@ def function(*_: object) -> None:
     raise ZeroDivisionError
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     pass
 
 
@@ -90,18 +90,23 @@ def hand() -> tuple[Reactor, HandPoller, Clock]:
     return by_hand()
 
 
-def test_a_timer_that_is_cancelled_keeps_nothing_alive(hand: tuple[Reactor, HandPoller, Clock]) -> None:
+@pytest.mark.parametrize("end", ["cancelled", "run"])
+def test_a_timer_that_is_over_keeps_nothing_alive(hand: tuple[Reactor, HandPoller, Clock], end: str) -> None:
     class Owner:
         def crashed(self, error: Exception) -> None:
             """What is called is the one thing, and whom it belongs to the other."""
 
     io, _, _ = hand
-    owner = Owner()
-    gone = weakref.ref(owner)
-    timer = io.scope(owner.crashed).call_later(600.0, function)
-    timer.cancel()
-    del owner
-    assert gone() is None
+    owner, argument = Owner(), Owner()
+    gone = weakref.ref(owner), weakref.ref(argument)
+    timer = io.scope(owner.crashed).call_later(600.0, nothing, argument)
+    if end == "cancelled":
+        timer.cancel()
+    else:
+        io.round()
+        io.round()
+    del owner, argument
+    assert timer.function is None and [one() for one in gone] == [None, None]
 
 
 @pytest.mark.parametrize("way", WAYS)
