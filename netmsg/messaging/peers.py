@@ -39,7 +39,7 @@ class Peer:
 
     __slots__ = ("_clock", "_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_work", "_writing", "address",
                  "announced", "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since",
-                 "credit", "direct", "endpoint", "has_left", "hear", "identity", "known", "lane", "liveness", "read_now",
+                 "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "read_now",
                  "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received", "resume",
                  "resume_safely", "retired", "session", "sock", "succession", "take_back", "write_burst")
 
@@ -61,8 +61,6 @@ class Peer:
     """All has been sent that will be: waiting for the other end to finish."""
     known: bool
     """Whether it has been said that it is connected, and not yet that it is not."""
-    has_left: bool
-    """Whether it was the peer that has closed the connection, by a goodbye."""
     retired: str
     """Why nothing more is sent on this connection, if so: it is only read to its end."""
     session: Session
@@ -91,7 +89,6 @@ class Peer:
         self.paused = False
         self.challenger = None
         self.probe_until = 0.0
-        self.has_left = False
         self.announced = False
         self.announced_interval = DEFAULT_INTERVAL
         self.closing = False
@@ -215,7 +212,6 @@ class Peer:
         if self.closing or self.retired:
             self.close(self.retired or "closed", None)
         else:
-            self.has_left = True
             self.close("the peer closed the connection", None)
 
     def _broken(self, error: OSError) -> None:

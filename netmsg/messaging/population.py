@@ -23,7 +23,7 @@ from .connections import Connections
 from .doors import Doors
 from .events import Connected, Disconnected, DuplicatePeer, EventQueue, HandshakeFailed
 from .life import Life
-from .neighbours import Neighbours
+from .neighbours import Neighbours, Way
 from .peers import Peer
 from .receiving import Receiver
 from .resting import Resting
@@ -320,6 +320,7 @@ class Population:
         self._connections.made += 1
         if peer.endpoint is not None:
             peer.endpoint.opened(peer.identity)
+            self._rest_before(peer, peer.endpoint)
         self._events.add(Connected(peer.address, peer.identity))
         self._changed()
         self._sweep.begin()
@@ -364,8 +365,7 @@ class Population:
         else:
             self._stranger_lost(peer, reason, error)
         self._let_in_challenger(peer)
-        if peer.has_left:
-            self._rest_after(peer)
+        self._rest_after(peer)
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._resting.wake(peer.identity)
@@ -373,11 +373,19 @@ class Population:
         if self._life.closing:
             self._closing.left(peer)
 
+    # Two ways to one peer. Where the newer connection has taken over, here or at the other end, the older one is not
+    # dialled again: it would take over from that one, and so on for ever.
+
+    def _rest_before(self, peer: Peer, endpoint: Way) -> None:
+        """Let those rest whose connections to the same peer ended when ``endpoint`` had already reached it."""
+        for way in self._places.endpoints:
+            if way.leads_to == peer.identity and way is not endpoint and way.gave_way_to(endpoint):
+                self._resting.lay(way, peer)
+
     def _rest_after(self, peer: Peer) -> None:
-        """Its peer has closed this connection and is there by another: we know two ways to it, and there the newer one
-        has taken over. Dialled again, this one would take over from that, and so on for ever."""
+        """Let what led to ``peer`` rest, which was alive, if that is there by another connection."""
         lane = self._sender.find(peer.identity)
-        if lane is not None:
+        if lane is not None and self._was_heard(peer):
             self._resting.rest(peer, lane.owner)
 
     def _stranger_lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:

@@ -51,7 +51,6 @@ class Peer:
         self.announced_interval = 5.0
         self.liveness = SimpleNamespace(timeout=15.0, last_heard=self.io.clock())
         self.known = False
-        self.has_left = False
         self.paused = False
         self.following = False
         self.received_messages = self.received_bytes = 0
@@ -116,6 +115,7 @@ class Peer:
 class Endpoint:
     def __init__(self, leads_to: bytes = b"") -> None:
         self.leads_to = leads_to
+        self.gave_way = False
         self.done: list[Any] = []
 
     def opened(self, identity: bytes) -> None:
@@ -127,6 +127,9 @@ class Endpoint:
 
     def rest(self, identity: bytes) -> None:
         self.done.append(("rest", identity))
+
+    def gave_way_to(self, other: Endpoint) -> bool:
+        return self.gave_way
 
     def wake(self, reason: str) -> None:
         self.done.append("wake")
@@ -532,27 +535,36 @@ def test_an_endpoint_that_leads_to_one_who_is_there_rests_until_it_has_gone(scen
     assert way.done == [("rest", A), "wake"]
 
 
-def test_an_endpoint_rests_whose_peer_has_closed_its_connection_for_another(scenes: Callable[..., Scene]) -> None:
-    """For at the other end the newer one has taken over."""
-    scene = scenes(on_duplicate=OnDuplicate.PROBE)
+@pytest.mark.parametrize("policy", [OnDuplicate.PROBE, OnDuplicate.TAKEOVER])
+def test_of_two_ways_the_one_rests_that_has_been_taken_over_from(scenes: Callable[..., Scene],
+                                                                 policy: OnDuplicate) -> None:
+    """At the other end, which closes it, or here."""
+    scene = scenes(on_duplicate=policy)
     way, other_way = Endpoint(), Endpoint()
     old, new = scene.dials(A, way), scene.dials(A, other_way)
-    assert old.challenger is new
-    old.has_left = True
     old.close("the peer closed the connection")
     assert scene.there == [new] and way.done[1:] == [("rest", A)]
-    new.has_left = True
     new.close("the peer closed the connection")
     assert way.done[2:] == ["wake"] and other_way.done[-1][0] == "ended"
 
 
-def test_an_endpoint_is_dialled_again_if_it_is_us_who_have_closed_its_connection(scenes: Callable[..., Scene]) -> None:
+def test_a_way_rests_that_has_given_way_before_it_was_known_to_whom(scene: Scene) -> None:
+    gave_way, led_elsewhere, waits = Endpoint(leads_to=A), Endpoint(leads_to=B), Endpoint(leads_to=A)
+    gave_way.gave_way = led_elsewhere.gave_way = True
+    for way in gave_way, led_elsewhere, waits:
+        scene.places.endpoints.append(way)  # type: ignore[arg-type]
+    scene.dials(A)
+    assert gave_way.done == [("rest", A)] and led_elsewhere.done == waits.done == []
+
+
+def test_a_way_is_dialled_again_whose_peer_was_gone_before_it_came_by_another(scene: Scene) -> None:
     """Somebody else may have its address by now."""
-    scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
-    way = Endpoint()
+    way, other_way = Endpoint(), Endpoint()
     old = scene.dials(A, way)
-    new = scene.dials(A, Endpoint())
-    assert old.closed and scene.there == [new] and way.done[-1][0] == "ended"
+    scene.loop.pass_time(6.1)  # its heartbeat is late by more than a second
+    new = scene.dials(A, other_way)
+    scene.loop.pass_time(10.0)
+    assert scene.there == [new] and old.closed and way.done[-1][0] == "ended"
 
 
 def test_what_is_kept_for_a_resting_endpoint_is_for_the_connection_that_is_there(scenes: Callable[..., Scene]) -> None:
