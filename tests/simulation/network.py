@@ -27,6 +27,8 @@ __all__ = ["Connected", "Conditions", "Host", "Listening", "Network"]
 HANG_UP: Final = 4
 """What a selector tells of, whatever it was asked for."""
 SYN_TIMEOUT: Final = 127.0
+PROBE_EVERY: Final = 5.0
+"""Seconds after which a full receiver is asked again whether it has room."""
 A_FEW: Final = 100
 """Bytes: some heartbeats and acknowledgements, encrypted."""
 FIRST_DESCRIPTOR: Final = 3
@@ -193,8 +195,8 @@ class Network:
         forth, back = Link() if local else self.link(one.host, other), Link() if local else self.link(other, one.host)
         if local:
             forth.latency = back.latency = 0.000002 if one.family != socket.AF_INET else 0.00002
-        one.begin(peer, Pipe(self.timeline, forth, conditions, chance, one, peer))
-        peer.begin(one, Pipe(self.timeline, back, conditions, chance, peer, one))
+        one.begin(peer, Pipe(self.timeline, forth, back, conditions, chance, one, peer))
+        peer.begin(one, Pipe(self.timeline, back, forth, conditions, chance, peer, one))
         one.chance = peer.chance = chance
         self.connections = [pair for pair in self.connections if not (pair[0].closed and pair[1].closed)]
         self.connections.append((one, peer))
@@ -204,8 +206,9 @@ class Network:
 class Pipe:
     """One direction of a connection."""
 
-    def __init__(self, timeline: Timeline, link: Link, conditions: Conditions, chance: random.Random,
+    def __init__(self, timeline: Timeline, link: Link, back: Link, conditions: Conditions, chance: random.Random,
                  source: Connected, sink: Connected) -> None:
+        """``back`` is how acknowledgements go."""
         self.conditions = conditions
         self.taken = 0
         """Bytes that the sender's system took,"""
@@ -216,6 +219,7 @@ class Pipe:
         self.acknowledged_at = timeline.now
         self._timeline = timeline
         self._link = link
+        self._back = back
         self._chance = chance
         self._source = source
         self._sink = sink
@@ -224,14 +228,21 @@ class Pipe:
         self._ended = False
         self._on_its_way = False
         self._stalled_since: float | None = None
+        self._unconfirmed = 0  # bytes that have arrived, which the sender has not been told
+        self._probing = False
 
     def __len__(self) -> int:
-        """Bytes that have not arrived."""
-        return len(self._buffer)
+        """Bytes that have not arrived, as far as the sender's system knows."""
+        return len(self._buffer) + self._unconfirmed
 
     @property
     def room(self) -> int:
-        return self.conditions.send_buffer - len(self._buffer)
+        return self.conditions.send_buffer - len(self)
+
+    def acknowledged_within(self, seconds: float) -> bool:
+        """See `netmsg.sockets.liveness`. A receiver that is full is asked whether it still is."""
+        return not len(self) or self._timeline.now - self.acknowledged_at <= seconds or (
+            self._probing and not self._unconfirmed)
 
     def take(self, data: bytes | bytearray | memoryview) -> int:
         count = min(len(data), self.room)
@@ -255,6 +266,7 @@ class Pipe:
 
     def vanish(self) -> None:
         self._buffer.clear()
+        self._unconfirmed = 0
         self._ending = self._ended = True
 
     def has_room_again(self) -> None:
@@ -270,9 +282,7 @@ class Pipe:
     def _carry(self, action: Callable[[], None], gap: float = 0.0) -> None:
         link = self._link
         if link.blocked:
-            if self._stalled_since is None:
-                self._stalled_since = self._timeline.now
-                self._timeline.after(self.conditions.gives_up_after, self._look)
+            self._stall()
             link.waiting.append(lambda: self._carry(action, self._chance.random() * link.latency * 4))
             return
         delay = gap or link.latency + (self._chance.random() * link.jitter if link.jitter else 0.0)
@@ -280,15 +290,39 @@ class Pipe:
 
     def _look(self) -> None:
         """Whether it is time to give up."""
-        if self._stalled_since is None or self._source.closed or not self._buffer:
+        if self._stalled_since is None or self._source.closed or not len(self):
             return
         left = self._stalled_since + self.conditions.gives_up_after - self._timeline.now
         if left > 0.0:
             self._timeline.after(left, self._look)
-        elif self._link.blocked or not self._sink.host.up or self._sink.gone:
+        elif self._link.blocked or self._back.blocked or not self._sink.host.up or self._sink.gone:
             self._buffer.clear()
             self._ended = True
             self._source.breaks(errno.ETIMEDOUT)
+
+    def _stall(self) -> None:
+        """Nobody answers."""
+        self._probing = False
+        if self._stalled_since is None:
+            self._stalled_since = self._timeline.now
+            self._timeline.after(self.conditions.gives_up_after, self._look)
+
+    def _probe(self) -> None:
+        if self._probing:
+            self._probing = False
+            if self._buffer:
+                self._send(0.0)
+
+    def _confirm(self) -> None:
+        """The sender is told what has arrived."""
+        if self._back.blocked:
+            self._stall()
+            self._back.waiting.append(self._confirm)
+            return
+        self._stalled_since = None
+        self._unconfirmed = 0
+        self.acknowledged_at = self._timeline.now
+        self._source.host.poke()
 
     def _arrive(self) -> None:
         self._on_its_way = False
@@ -298,21 +332,10 @@ class Pipe:
             self._send(0.0)
             return
         sink = self._sink
-        if not sink.host.up:
-            if self._stalled_since is None:
-                self._stalled_since = self._timeline.now
-                self._timeline.after(self.conditions.gives_up_after, self._look)
+        if not sink.host.up or (sink.gone and sink.host.walled):
+            self._stall()
             self._on_its_way = True
             self._timeline.after(1.0, self._arrive)  # sent again and again
-            return
-        self._stalled_since = None
-        self.acknowledged_at = self._timeline.now
-        if sink.gone and sink.host.walled:
-            self._on_its_way = True
-            self._timeline.after(1.0, self._arrive)
-            if self._stalled_since is None:
-                self._stalled_since = self._timeline.now
-                self._timeline.after(self.conditions.gives_up_after, self._look)
             return
         if sink.gone or (sink.closed and self._buffer):
             self._buffer.clear()
@@ -326,11 +349,15 @@ class Pipe:
             sink.arrived += self._buffer[:count]
             self.arrived += count
             del self._buffer[:count]
+            self._unconfirmed += count
             sink.host.poke()
-            self._source.host.poke()
+        self._confirm()
         if self._buffer:
             if count > 0:
                 self._send(self.conditions.gap)
+            elif not self._probing:
+                self._probing = True
+                self._timeline.after(PROBE_EVERY, self._probe)
         elif self._ending:
             if count > 0 and not self.corked and self._chance.random() < 0.5:
                 self._send(self.conditions.gap)  # the end comes by itself
@@ -505,7 +532,7 @@ class Connected:
 
     def acknowledged_within(self, seconds: float) -> bool:
         pipe = self._pipe
-        return pipe is None or not len(pipe) or self.host.network.timeline.now - pipe.acknowledged_at <= seconds
+        return pipe is None or pipe.acknowledged_within(seconds)
 
     def begin(self, peer: Connected, pipe: Pipe) -> None:
         self._peer = peer
@@ -514,7 +541,8 @@ class Connected:
     def _say_syn(self, host: Host, patience: float) -> None:
         """Ask ``host`` to connect, again and again."""
         network = self.host.network
-        link = network.link(self.host, host) if host is not self.host else Link()
+        link, back = (network.link(self.host, host), network.link(host, self.host)) if host is not self.host else (
+            Link(), Link())
 
         def arrive() -> None:
             if not self._connecting or self.closed:
@@ -526,11 +554,17 @@ class Connected:
             if not host.up or (listener is not None and listener.is_full):
                 network.timeline.after(patience, lambda: self._say_syn(host, min(64.0, 2 * patience)))
             elif listener is None:
-                network.timeline.after(link.latency, lambda: self._dial_failed(errno.ECONNREFUSED))
+                answer(lambda: self._dial_failed(errno.ECONNREFUSED))
             else:
                 peer = network.connect(self, host, listener)
                 listener.add(peer)
-                network.timeline.after(network.link(host, self.host).latency, lambda: self._established(peer))
+                answer(lambda: self._established(peer))
+
+        def answer(action: Callable[[], None]) -> None:
+            if back.blocked:
+                back.waiting.append(lambda: answer(action))
+            else:
+                network.timeline.after(back.latency, action)
 
         network.timeline.after(link.latency, arrive)
 
