@@ -141,7 +141,7 @@ class Peer:
         self._home.greeted(self)
 
     def challenge(self, old: Peer, seconds: float) -> None:
-        """``old`` has this identity, and so many seconds to show that it is alive: until then nobody decides."""
+        """``old`` has this identity, and some time to show that it is alive: nobody decides for so many seconds."""
         self._greeting.wait(seconds, self.probe_over, old)
 
     def introduce(self) -> None:
@@ -154,7 +154,7 @@ class Peer:
         self._home.judged(self, verdict, error)
 
     def probe_over(self, old: Peer) -> None:
-        """``old``, whose identity this one claims, has had its time to show itself."""
+        """``old``, whose identity this one claims, has had its time to show itself, or a part of it."""
         self._home.probe_over(old, self)
 
     def let_in(self, credit: Credit) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Population"]
 
 PROBE_MARGIN: Final = 1.0
+LOOK_EVERY: Final = 0.2
+"""Seconds between two looks at whether one that waits for a verdict has gone."""
 GONE: Final = "the peer closed the connection"
 
 
@@ -231,13 +233,15 @@ class Population:
         if old.challenger is not None:
             self._refuse_for(old, old.challenger, "a newer connection under this identity")
         old.challenger = peer
-        now = self._machine.clock()
         if not old.probe_until:
-            old.probe_until = now + self._time_to_show(old)
+            old.probe_until = self._machine.clock() + self._time_to_show(old)
             self._receiver.stop_lending()
             if self._is_unread(old):
                 old.heartbeat()  # its system can acknowledge
-        peer.challenge(old, max(0.0, old.probe_until - now))
+        self._give_time(old, peer)
+
+    def _give_time(self, old: Peer, challenger: Peer) -> None:
+        challenger.challenge(old, min(LOOK_EVERY, max(0.0, old.probe_until - self._machine.clock())))
 
     def _time_to_show(self, old: Peer) -> float:
         return min(old.announced_interval, old.liveness.timeout) + PROBE_MARGIN
@@ -268,18 +272,23 @@ class Population:
             newcomer.introduce()
 
     def probe_over(self, old: Peer, challenger: Peer) -> None:
-        """``old`` has had its time."""
+        """``old`` has had its time, or a part of it."""
         if old.challenger is not challenger or challenger not in self._connections.handshaking:
             return
         machine = self._machine
-        if (self._is_unread(old) and not machine.hung_up(old.sock)
+        if machine.hung_up(challenger.sock):
+            old.challenger = None
+            self._authorized(challenger)  # as one that has gone: the other end has decided otherwise
+        elif machine.clock() < old.probe_until:
+            self._give_time(old, challenger)
+        elif (self._is_unread(old) and not machine.hung_up(old.sock)
                 and machine.acknowledged_within(old.sock, self._time_to_show(old))):
             self.survived(old)
-            return
-        old.read_now()
-        if old.challenger is challenger:
-            old.challenger = None
-            self._replace(old, challenger, "no sign of life, and its identity has connected again")
+        else:
+            old.read_now()
+            if old.challenger is challenger:
+                old.challenger = None
+                self._replace(old, challenger, "no sign of life, and its identity has connected again")
 
     # Being let in
 

@@ -21,6 +21,7 @@ from ..sockets.listening import listen_tcp, listen_unix
 from ..sockets.liveness import acknowledged_within, hung_up
 from ..sockets.resolving import resolve_in_background, resolve_within
 from ..sockets.waiting import READ, ready_sockets
+from ..waiting import Waiters
 from .callbacks import Callbacks
 from .polling import Poller
 
@@ -32,6 +33,30 @@ class Joinable(Protocol):
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, ``timeout`` seconds at most."""
+
+
+class Running:
+    """A thread that can be waited for once more after an interrupt, which `threading.Thread.join` takes for the end of
+    the thread (CPython 3.11, 3.12)."""
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        self._function = run
+        self._over = False
+        self._waiters = Waiters()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        finally:
+            self._over = True
+            self._waiters.notify_all()
+
+    def join(self, timeout: float | None = None) -> None:
+        deadline = Deadline(timeout)
+        if self._waiters.wait(lambda: self._over, deadline):
+            self._thread.join(deadline.remaining())
 
 
 class Machine:
@@ -100,9 +125,7 @@ class Machine:
 
     def start_thread(self, run: Callable[[], None], name: str) -> Joinable:
         """Have a daemonic thread call ``run()``. Raises ``RuntimeError`` where there can be none."""
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        thread.start()
-        return thread
+        return Running(run, name)
 
     def callbacks(self, name: str, complain: Callable[[str, BaseException], None]) -> Callbacks:
         """Where the user's function of that name is called."""

@@ -741,7 +741,7 @@ def probing(scene: Scene, endpoint: Endpoint | None = None) -> tuple[Any, Any]:
 
 def test_the_old_one_has_a_heartbeat_and_a_second_to_show_itself(scene: Scene) -> None:
     old, new = probing(scene)
-    assert scene.loop.delays == [6.0] and old.probe_until == scene.loop.clock.now + 6.0
+    assert old.probe_until == scene.loop.clock.now + 6.0
     assert not scene.receiver.lending, "it is listened to here"
     scene.loop.pass_time(5.9)
     assert scene.there == [old]
@@ -796,6 +796,15 @@ def test_others_might_take_a_hello_for_more_than_it_is(scene: Scene, why: str) -
     assert new.closed and "introduce" not in new.done
 
 
+def test_a_challenger_is_not_waited_for_that_has_gone(scene: Scene) -> None:
+    """The other end, which reads nothing else before its end, has decided that the old one stays."""
+    old, new = scene.comes(A), scene.dials(A)
+    assert old.challenger is new
+    scene.hangs_up(new)
+    scene.loop.pass_time(0.3)
+    assert old.challenger is None and ("retire", "both ends dialled: the other connection stays") in new.done
+
+
 def test_who_shows_itself_in_the_last_moment_stays(scene: Scene) -> None:
     old, new = probing(scene)
     old.on_look = lambda: scene.population.survived(old)
@@ -807,7 +816,7 @@ def test_a_silent_peer_has_no_more_time_than_a_dead_one(scene: Scene) -> None:
     old = scene.comes(A)
     old.announced_interval = 3600.0
     scene.comes(A)
-    assert scene.loop.delays == [16.0]
+    assert old.probe_until == scene.loop.clock.now + 16.0
 
 
 @pytest.mark.parametrize("acknowledges", [True, False])

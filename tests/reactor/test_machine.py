@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import threading
@@ -224,6 +225,30 @@ def test_who_waits_for_a_thread_waits_so_long_and_no_longer() -> None:
     over.set()
     thread.join(TIMEOUT)
     assert "netmsg-test-2" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_who_is_interrupted_in_waiting_for_a_thread_may_wait_for_it_again() -> None:
+    """`threading.Thread.join` takes it for ended then, in 3.11 and 3.12."""
+    over = threading.Event()
+
+    def run() -> None:
+        over.wait(TIMEOUT)
+
+    thread = MACHINE.start_thread(run, "netmsg-test-4")
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        threading.Timer(0.2, signal.raise_signal, (signal.SIGUSR2,)).start()
+        with pytest.raises(KeyboardInterrupt):
+            thread.join(TIMEOUT)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    threading.Timer(0.2, over.set).start()
+    thread.join(TIMEOUT)
+    assert over.is_set()
 
 
 def test_where_there_can_be_no_thread_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

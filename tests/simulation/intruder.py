@@ -15,7 +15,7 @@ from .network import Connected, Host
 __all__ = ["Intruder"]
 
 SPEECHES: Final = ("nothing", "noise", "http", "half a hello", "a hello and silence", "a hello and noise",
-                   "a hello and frames", "an identity", "a long frame")
+                   "a hello and frames", "an identity", "an identity", "a long frame")
 
 
 class Intruder:
@@ -30,10 +30,16 @@ class Intruder:
         """Whose identity he claims."""
         words = self._words(names)
         tell("mallory", "comes to %s with %s", place, self.speech)
+        self.came_at = host.network.timeline.now
         self._socket = Connected(host, socket.AF_INET)
         self._socket.connect_ex(place)
         self._words_left = words
         host.network.timeline.after(0.05, self._speak)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody keeps anything for him any more."""
+        return self._socket.closed or self._socket.is_alone
 
     @property
     def admitted(self) -> bool:

@@ -26,18 +26,23 @@ class Delivered(NamedTuple):
 class Sent:
     """A message that a user has wanted to send."""
 
-    __slots__ = ("at", "deliveries", "label", "life", "number", "receipt", "refused", "reliable", "sender",
-                 "to")
+    __slots__ = ("at", "deliveries", "label", "life", "number", "receipt", "refused", "reliable", "sender", "there",
+                 "to", "turned_away")
 
-    def __init__(self, sender: str, life: int, number: int, at: float, to: str | None, *, reliable: bool) -> None:
+    def __init__(self, sender: str, life: int, number: int, at: float, to: str | None, there: tuple[bytes, ...], *,
+                 reliable: bool) -> None:
         self.sender = sender
         self.life = life
         self.number = number
         self.at = at
         self.to = to
+        self.there = there
+        """The peers that its sender had, in their order."""
         self.reliable = reliable
         self.label = f"{sender}.{life}.{number}.".encode()
         self.receipt: Receipt | None = None
+        self.turned_away = False
+        """Whether its receipt had failed when `send` returned."""
         self.refused = ""
         """What `send` raised."""
         self.deliveries: list[Delivered] = []
@@ -61,10 +66,15 @@ class Journal:
 
     def begin(self, user: User, to: str | None) -> Sent:
         number = self._numbers[user.name] = self._numbers.get(user.name, 0) + 1
-        sent = Sent(user.name, user.life, number, user.program.timeline.now, to, reliable=user.reliable)
+        there = tuple(peer.identity for peer in user.socket.peers())
+        sent = Sent(user.name, user.life, number, user.program.timeline.now, to, there, reliable=user.reliable)
         self.sent[sent.label] = sent
         self.by_life.setdefault((user.name, user.life), []).append(sent)
         return sent
+
+    def failed(self, name: str, life: int) -> int:
+        """How many receipts have, of those of one life."""
+        return sum(sent.receipt is not None and sent.receipt.failed for sent in self.by_life.get((name, life), ()))
 
     @staticmethod
     def label_of(data: bytes) -> bytes:

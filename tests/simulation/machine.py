@@ -6,6 +6,7 @@ The network thread is the real `Reactor`, whose rounds are called when something
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Callable, Iterable
@@ -37,23 +38,26 @@ class SimulatedPoller(Poller):
     def __init__(self, host: Host, chance: random.Random) -> None:
         self._host = host
         self._chance = chance
-        self._watched: dict[Any, tuple[Any, int]] = {}
+        self._by_number: dict[int, tuple[Any, Any, int]] = {}
         self.woken = False
         self.closed = False
 
     def watch(self, sock: HasFileno, events: int, what: Any) -> None:
-        if not events:
-            self._watched.pop(sock, None)
-        elif self.closed:
-            return  # the program is over
-        elif sock.fileno() < 0:
-            raise AssertionError("a closed socket is to be watched")
+        number = sock.fileno()
+        if number < 0:
+            number = next((number for number, (watched, _, _) in self._by_number.items() if watched is sock), number)
+            if events and not self.closed:
+                raise AssertionError("a closed socket is to be watched")
+        if not events or self.closed:
+            self._by_number.pop(number, None)
+        elif number in self._by_number and self._by_number[number][0] is not sock:
+            raise FileNotFoundError(errno.ENOENT, "it was closed while it was watched, and a stranger has its number")
         else:
-            self._watched[sock] = what, events
+            self._by_number[number] = sock, what, events
 
     def poll(self, timeout: float | None) -> list[tuple[Any, int]]:
         ready = [(None, READ)] if self.woken else []
-        for sock, (what, wanted) in self._watched.items():
+        for sock, what, wanted in self._by_number.values():
             happened = 0 if sock.closed else sock.ready
             if happened & (wanted | HANG_UP):
                 ready.append((what, wanted if happened & HANG_UP else wanted & happened))
@@ -65,7 +69,7 @@ class SimulatedPoller(Poller):
     def is_ready(self) -> bool:
         """Whether `poll` has something to tell."""
         return self.woken or any(not sock.closed and sock.ready & (wanted | HANG_UP)
-                                 for sock, (_, wanted) in self._watched.items())
+                                 for sock, _, wanted in self._by_number.values())
 
     def wake(self) -> None:
         if not self.woken:
@@ -81,7 +85,7 @@ class SimulatedPoller(Poller):
     @property
     def watched(self) -> int:
         """How many descriptors are."""
-        return len(self._watched)
+        return len(self._by_number)
 
 
 class SimulatedMachine(Machine):

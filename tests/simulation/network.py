@@ -20,13 +20,14 @@ from typing import Any, Final, NamedTuple
 from netmsg.reactor.polling import READ, WRITE
 from netmsg.sockets.addresses import Address
 
-from .timeline import Timeline
+from .timeline import Died, Timeline
 
 __all__ = ["Connected", "Conditions", "Host", "Listening", "Network"]
 
 HANG_UP: Final = 4
 """What a selector tells of, whatever it was asked for."""
 SYN_TIMEOUT: Final = 127.0
+LONGEST_TO_TRY_AGAIN: Final = 60.0
 PROBE_EVERY: Final = 5.0
 """Seconds after which a full receiver is asked again whether it has room."""
 A_FEW: Final = 100
@@ -74,6 +75,10 @@ class Host:
         """Whether there are no descriptors left."""
         self.descriptors: dict[int, Connected | Listening] = {}
         self.listeners: dict[tuple[int, Any], Listening] = {}
+        self.dies_after = 0
+        """With so many more system calls its program dies, in the midst of what it does; 0: it does not."""
+        self.dies: Callable[[], None] = lambda: None
+        """What then happens."""
         self.poke: Callable[[], None] = lambda: None
         """Called when something has become ready, perhaps."""
         self._next_port = 40_000
@@ -89,6 +94,14 @@ class Host:
         self.descriptors[number] = sock
         return number
 
+    def called(self) -> None:
+        """A system call has been made. Raises `Died`."""
+        if self.dies_after:
+            self.dies_after -= 1
+            if not self.dies_after:
+                self.dies()
+                raise Died
+
     def free_port(self) -> int:
         self._next_port += 1
         return self._next_port
@@ -101,11 +114,13 @@ class Host:
 
     def kill(self) -> None:
         """The program ends at once: its system closes what it had open."""
+        self.dies_after = 0
         for sock in tuple(self.descriptors.values()):
             sock.close()
 
     def power_off(self) -> None:
         """The machine is gone, and nobody is told."""
+        self.dies_after = 0
         self.up = False
         for sock in tuple(self.descriptors.values()):
             sock.vanish()
@@ -125,13 +140,16 @@ class Link:
         self.blocked = 0
         """By how many faults: what is sent waits."""
         self.waiting: list[Callable[[], None]] = []
+        self.patience = 0.0
 
     def block(self) -> None:
         self.blocked += 1
 
-    def unblock(self) -> None:
+    def unblock(self, after: float) -> None:
+        """After so many seconds. What waited goes on when systems try again: the longer it was blocked, the later."""
         self.blocked -= 1
         if not self.blocked:
+            self.patience = min(LONGEST_TO_TRY_AGAIN, after)
             waiting, self.waiting = self.waiting, []
             for go_on in waiting:
                 go_on()
@@ -283,7 +301,7 @@ class Pipe:
         link = self._link
         if link.blocked:
             self._stall()
-            link.waiting.append(lambda: self._carry(action, self._chance.random() * link.latency * 4))
+            link.waiting.append(lambda: self._carry(action, self._chance.random() * link.patience))
             return
         delay = gap or link.latency + (self._chance.random() * link.jitter if link.jitter else 0.0)
         self._timeline.after(delay, action)
@@ -443,7 +461,9 @@ class Connected:
             raise error(errno.EPIPE)
         if self._pipe.room <= 0:
             raise BlockingIOError(errno.EAGAIN, "full")
-        return self._pipe.take(data)
+        count = self._pipe.take(data)
+        self.host.called()
+        return count
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
         return self.send(b"".join(buffers))
@@ -458,6 +478,7 @@ class Connected:
             del self.arrived[:size]
             if self._peer._pipe is not None:
                 self._peer._pipe.has_room_again()
+            self.host.called()
             return data
         self._raise_error()
         if self._at_end or self._broken:
@@ -477,10 +498,15 @@ class Connected:
         if not self._finished:
             self._finished = True
             self._pipe.end()
+            self.host.called()
 
     def close(self) -> None:
         if self.closed:
             return
+        self._close()
+        self.host.called()
+
+    def _close(self) -> None:
         self.closed = True
         self.host.descriptors.pop(self.number, None)
         self._connecting = False
@@ -525,6 +551,11 @@ class Connected:
     @property
     def hung_up(self) -> bool:
         return self.closed or self._at_end or self._broken
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no program has the other end."""
+        return self._peer is None or self._peer.closed or self._peer.number == NONE
 
     @property
     def unacknowledged(self) -> int:

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from netmsg import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode, Søcket
 
-__all__ = ["Close", "Fault", "NAMES", "Plan", "Send", "Taking", "Tenant", "Way", "draw"]
+__all__ = ["Close", "Fault", "MARKS", "NAMES", "Plan", "Send", "Taking", "Tenant", "Way", "draw"]
 
 NAMES: Final = ("ada", "bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ivy", "jim", "kay", "lea")
 DEFAULTS: Final = {
     name: parameter.default for name, parameter in inspect.signature(Søcket.__init__).parameters.items()}
 KINDS: Final = ("tcp", "tls", "unix")
+MARKS: Final = {"send_hwm", "recv_hwm", "send_hwm_bytes", "recv_hwm_bytes", "max_unacked", "on_full"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ class Tenant:
     def option(self, name: str) -> Any:
         """Of the Søcket, the default where nothing is said of it."""
         return self.options.get(name, DEFAULTS[name])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no mark is ever met, and what comes is taken as it comes."""
+        taking = self.taking
+        return not (MARKS & self.options.keys() or taking.every or taking.since or taking.refuses
+                    or taking.answers_late)
 
     @property
     def publishes(self) -> bool:
@@ -181,11 +189,8 @@ def draw(seed: int) -> Plan:
         sends = tuple(sorted(sends, key=lambda send: send.at))
         tenants = tuple(replace(tenant, taking=replace(tenant.taking, every=0.1, most=20)) if dice.random() < 0.6
                         else tenant for tenant in tenants)
-    faults = _draw_faults(dice, tenants, sends, length)
-    rarer = random.Random(f"{seed}/rarer")
-    tenants, faults = _draw_detours(rarer, tenants), _draw_rarer_faults(rarer, tenants, faults, length)
-    return Plan(
-        seed, _draw_limits(rarer, tenants, faults), sends, faults, _draw_closes(dice, tenants, length), length,
+    plan = Plan(
+        seed, tenants, sends, _draw_faults(dice, tenants, sends, length), _draw_closes(dice, tenants, length), length,
         latency=dice.choice((0.00005, 0.0005, 0.01, 0.1)),
         jitter=dice.choice((0.0, 0.0, 0.001, 0.05)),
         piece=dice.choice((1460, 1460, 16_384, 65_536, 100, 17)),
@@ -197,6 +202,24 @@ def draw(seed: int) -> Plan:
         detour=dice.random() < 0.2,
         linger=dice.choice((0.0, 0.5, 5.0, 30.0)),
     )
+    return _vary(plan, random.Random(f"{seed}/rarer"))
+
+
+def _vary(plan: Plan, dice: random.Random) -> Plan:
+    """What is rarer, by a die of its own."""
+    tenants = _draw_habits(dice, plan.tenants)
+    faults = _draw_rarer_faults(dice, tenants, plan.faults, plan.quiet_at)
+    closes = plan.closes
+    if dice.random() < 0.25:
+        # Much can only be told from everything else where little happens.
+        tenants = tuple(_make_plain(tenant) for tenant in tenants)
+        plan = plan.without(send_buffer=65_536, receive_buffer=65_536, piece=1460)
+        fate = dice.choice(("calm", "intruders", "as it comes"))
+        if fate != "as it comes":
+            closes = ()
+            faults = tuple(fault for fault in faults if fate == "intruders" and fault.kind == "intruder")
+    return plan.without(tenants=_draw_limits(dice, tenants, faults), faults=faults,
+                        closes=_draw_more_closes(dice, plan.sends, closes))
 
 
 def _draw_tenants(dice: random.Random, length: float) -> tuple[Tenant, ...]:
@@ -343,16 +366,24 @@ def _draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[
     return tuple(sorted(faults, key=lambda fault: fault.at))
 
 
-def _draw_detours(dice: random.Random, tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
-    """Some know two ways to the same other one."""
+def _draw_habits(dice: random.Random, tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
+    """Some know two ways to the same other one; and some look at who comes."""
     found = []
     for tenant in tenants:
+        if tenant.admits is None and dice.random() < 0.2:
+            tenant = replace(tenant, admits=0.0)
         if tenant.ways and dice.random() < 0.1:
             way = dice.choice(tenant.ways)
             tenant = replace(tenant, ways=(*tenant.ways, replace(way, by_name=not way.by_name)),
                              waits=None if tenant.waits is None else 1.0)  # for it may be turned away for ever
         found.append(tenant)
     return tuple(found)
+
+
+def _make_plain(tenant: Tenant) -> Tenant:
+    """As most are: no mark is ever met, and what comes is taken as it comes."""
+    options = {name: value for name, value in tenant.options.items() if name not in MARKS}
+    return replace(tenant, options=options, taking=Taking(in_batches=tenant.taking.in_batches))
 
 
 def _draw_limits(dice: random.Random, tenants: tuple[Tenant, ...], faults: tuple[Fault, ...]) -> tuple[Tenant, ...]:
@@ -363,6 +394,15 @@ def _draw_limits(dice: random.Random, tenants: tuple[Tenant, ...], faults: tuple
         replace(tenant, options={
             **tenant.options, "max_connections": max(1, known.count(tenant.name) + len(tenant.ways) + strangers)})
         if dice.random() < 0.15 else tenant for tenant in tenants)
+
+
+def _draw_more_closes(dice: random.Random, sends: tuple[Send, ...], closes: tuple[Close, ...]) -> tuple[Close, ...]:
+    """Some close when they have just sent something."""
+    if sends and dice.random() < 0.3:
+        send = dice.choice(sends)
+        if all(close.who != send.who for close in closes):
+            closes = (*closes, Close(send.at + dice.random() * 0.001, send.who, 10.0))
+    return closes
 
 
 def _draw_rarer_faults(dice: random.Random, tenants: tuple[Tenant, ...], faults: tuple[Fault, ...],

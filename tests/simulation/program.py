@@ -4,10 +4,11 @@ the same."""
 from __future__ import annotations
 
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from netmsg import AckMode, ClosedError, Delivery, QueueFullError, SendTimeoutError, Søcket
+from netmsg import AckMode, ClosedError, Delivery, Disconnected, Dropped, QueueFullError, SendTimeoutError, Søcket
 
 from .journal import Journal, Sent
 from .machine import SimulatedMachine
@@ -61,6 +62,14 @@ class User:
         self.socket: Søcket[Any] = Søcket(identity=identity_of(tenant.name), io_thread=program.machine.io_thread,
                                           linger=5.0, **options)
         self._events: Iterator[Any] = self.socket.events(timeout=0)
+        self.heard: Counter[str] = Counter()
+        """Of which events how many,"""
+        self.heard_dropped: Counter[str] = Counter()
+        """of how many dropped messages, by cause,"""
+        self.gone: list[tuple[float, bytes]] = []
+        """and who has gone when."""
+        self.failed_before_closing = 0
+        """Receipts."""
 
     def _authorize(self, peer: Any) -> bool:
         name = peer.identity.rstrip(b".").decode("latin-1")
@@ -70,13 +79,21 @@ class User:
     def closed(self) -> bool:
         """Whether it has been let go of, its messages too."""
         if self.closing_since is not None and not self._ended:
-            try:
-                for _ in self._events:
-                    pass
-                self._ended = True  # it has told all that it had to tell
-            except TimeoutError:
-                pass
+            self._ended = self.listen()  # it has told all that it had to tell
         return self._ended
+
+    def listen(self) -> bool:
+        """Hear the events. Whether there will be no more."""
+        try:
+            for event in self._events:
+                self.heard[type(event).__name__] += 1
+                if isinstance(event, Dropped):
+                    self.heard_dropped[event.reason] += event.count
+                elif isinstance(event, Disconnected):
+                    self.gone.append((self.program.timeline.now, event.peer or b""))
+            return True
+        except TimeoutError:
+            return False
 
     def bind(self) -> None:
         host = self.program.host
@@ -113,6 +130,8 @@ class User:
             sent.refused = type(error).__name__
         except ClosedError:
             sent.refused = "ClosedError"
+        sent.turned_away = sent.receipt is not None and sent.receipt.failed
+        self.listen()
         self.program.tell(self.name, "sends %s%s%s", sent, "" if to is None else f" to {to}",
                           f": {sent.refused}" if sent.refused else "")
         return sent
@@ -133,6 +152,7 @@ class User:
     def take(self, now: float) -> None:
         """Take what is there, if it is time to."""
         taking = self.taking
+        self.listen()
         if now < taking.since or now < self._due or self.closing_since is not None:
             return
         for _ in range(taking.most):
@@ -187,6 +207,7 @@ class User:
     def close(self, linger: float) -> None:
         if self.closing_since is None:
             self.closing_since = self.program.timeline.now
+            self.failed_before_closing = self._journal.failed(self.name, self.life)
             self.linger = linger
             self.program.tell(self.name, "closes, linger %s", linger)
             machine = self.program.machine

@@ -41,7 +41,7 @@ def marks_hold(world: World) -> None:
     """High-water marks bound memory: what waits to be sent, for each peer and for those to come, and what was received
     and not taken, for each identity."""
     for user in world.users:
-        if not user.closed:
+        if user.closing_since is None:
             _marks_of(world, user)
 
 
@@ -206,7 +206,7 @@ def nothing_reliable_is_lost(world: World) -> None:
     """What was sent at least once is delivered, while anybody lives who has it, if there is somebody to take it."""
     for sent, receipt in _receipts(world):
         if receipt.failed:
-            reason = _why(receipt)
+            reason = why(receipt)
             tenant = world.plan.tenant(sent.sender)
             promise("nothing reliable is lost", "queue was full" in reason and tenant.option("on_full") in LOSSY
                     or "resends" in reason and tenant.option("max_resends") is not None,
@@ -248,7 +248,7 @@ def _receipts(world: World) -> Iterator[tuple[Sent, Receipt]]:
                 yield sent, sent.receipt
 
 
-def _why(receipt: Receipt) -> str:
+def why(receipt: Receipt) -> str:
     """It was given up on."""
     try:
         receipt.wait(timeout=0)

@@ -9,23 +9,30 @@ from typing import Any, Final
 
 import pytest
 
+from netmsg.errors import QueueFullError
+from netmsg.messaging import overflow
 from netmsg.messaging.accounts import Accounts
 from netmsg.messaging.closing import Closing
 from netmsg.messaging.credit import Credit
-from netmsg.messaging.delivery import Arrivals, Ledger, Sorted
+from netmsg.messaging.delivery import Arrivals, Due, Ledger, Sorted
+from netmsg.messaging.events import Connected, EventQueue
+from netmsg.messaging.greeting import Greeting
 from netmsg.messaging.kept import Kept
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.losses import Losses
+from netmsg.messaging.overflow import Overflow
 from netmsg.messaging.peers import Peer
 from netmsg.messaging.population import Population
 from netmsg.messaging.receiving import Receiver
 from netmsg.messaging.reconnecting import Endpoint
+from netmsg.messaging.room import Room
 from netmsg.messaging.routing import Router
 from netmsg.messaging.sending import Sender
+from netmsg.messaging.squeezing import Squeezed
 from netmsg.messaging.sweeping import Sweep
 from netmsg.reactor.channel import Channel
 
-from . import promises, world
+from . import fine_print, promises, world
 from .plan import draw
 from .security import contexts
 from .world import World, run
@@ -188,6 +195,76 @@ def what_is_being_dialled_is_forgotten(patch: Patch) -> None:
     patch.setattr(Endpoint, "_cancel", lambda self: None)
 
 
+# The fine print
+
+@mutant("only the invited are there")
+def whoever_comes_is_let_in(patch: Patch) -> None:
+    patch.setattr(Population, "judged", lambda self, peer, verdict, error: self._authorized(peer))
+
+
+@mutant("a full queue does what was chosen")
+def a_full_queue_drops_what_was_to_wait(patch: Patch) -> None:
+    def wait(self: Room, identity: bytes | None, deadline: object) -> None:
+        raise QueueFullError("full")
+
+    patch.setattr(Room, "wait", wait)
+
+
+@mutant("who goes was chosen")
+def the_newest_is_dropped_for_the_oldest(patch: Patch) -> None:
+    patch.setattr(overflow, "squeeze_in", lambda router, message, identity, dropped: Squeezed([], refused=True))
+
+
+@mutant("who goes was chosen")
+def the_oldest_is_dropped_for_the_newest(patch: Patch) -> None:
+    newest = Overflow._drop_newest
+    patch.setattr(Overflow, "_drop_newest", lambda self, data, receipt, identity: (
+        newest(self, data, receipt, identity) if receipt is None else self._drop_oldest(data, identity)))
+
+
+@mutant("events tell everything")
+def nobody_hears_of_who_comes(patch: Patch) -> None:
+    add = EventQueue.add
+    patch.setattr(EventQueue, "add", lambda self, event: None if isinstance(event, Connected) else add(self, event))
+
+
+@mutant("everybody has his turn")
+def the_first_with_room_gets_everything(patch: Patch) -> None:
+    patch.setattr(Router, "turn", property(lambda self: 0, lambda self, turn: None), raising=False)
+
+
+@mutant("what is published comes to all")
+def one_subscriber_is_passed_over(patch: Patch) -> None:
+    publish = Router.publish
+    patch.setattr(Router, "publish", lambda self, message, lanes: publish(self, message, [*lanes][1:] or lanes))
+
+
+@mutant("nothing is sent again for nothing")
+def resends_come_too_early(patch: Patch) -> None:
+    patch.setattr(Ledger, "due", lambda self, lane, now: [Due(message_id, False) for message_id in lane.unacked])
+
+
+@mutant("who is there stays")
+def probing_takes_over(patch: Patch) -> None:
+    patch.setattr(Population, "_challenge", lambda self, old, peer: self._replace(old, peer, "taken over"))
+
+
+@mutant("nobody is at the door")
+def a_handshake_has_no_deadline(patch: Patch) -> None:
+    patch.setattr(Greeting, "_too_slow", lambda self: None)
+
+
+@mutant("close tells what it gave up")
+def nothing_counts_as_given_up(patch: Patch) -> None:
+    patch.setattr(Closing, "_given_up", property(lambda self: 0, lambda self, count: None), raising=False)
+
+
+@mutant("close waits for what is on its way")
+def closing_does_not_linger(patch: Patch) -> None:
+    begin = Closing._begin
+    patch.setattr(Closing, "_begin", lambda self, linger: begin(self, 0.0))
+
+
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
@@ -201,5 +278,5 @@ def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
 
 
 def test_each_promise_has_a_mutant() -> None:
-    source = Path(promises.__file__).read_text(encoding="utf-8")
+    source = "".join(Path(file).read_text(encoding="utf-8") for file in (promises.__file__, fine_print.__file__))
     assert {promise for promise, _ in MUTANTS.values()} == set(re.findall(r'promise\("([a-z ]+)"', source))

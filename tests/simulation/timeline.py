@@ -6,9 +6,13 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-__all__ = ["Timeline"]
+__all__ = ["Died", "Timeline"]
 
 Action = Callable[[], object]
+
+
+class Died(BaseException):
+    """A program has ended in the midst of what it did: the rest of that does not happen."""
 
 
 class Timeline:
@@ -39,7 +43,10 @@ class Timeline:
         actions = self._actions
         while actions and actions[0][0] <= until:
             self.now, _, action = heapq.heappop(actions)
-            action()
+            try:
+                action()
+            except Died:
+                pass
             if enough is not None and enough():
                 return True
         self.now = until

@@ -15,7 +15,7 @@ from typing import Final
 
 from netmsg import speaking
 
-from . import promises
+from . import fine_print, promises
 from .intruder import Intruder
 from .journal import Journal
 from .network import Conditions, Host, Network
@@ -57,6 +57,8 @@ class World:
         """Those that came to pass."""
         self.intruders: list[Intruder] = []
         self.at_rest = False
+        self.burying = False
+        """Whether a program is let go of that has died."""
         self._next_look = 0.0
         self._was_settled = False
         self.rounds_seen: dict[Program, int] = {}
@@ -149,14 +151,14 @@ class World:
 
         def heal() -> None:
             for link in links:
-                link.unblock()
+                link.unblock(fault.until - fault.at)
 
         return heal
 
     def _mute(self, fault: Fault) -> Callable[[], None]:
         link = self.network.link(self.network.hosts[fault.host], self.network.hosts[fault.other])
         link.block()
-        return link.unblock
+        return lambda: link.unblock(fault.until - fault.at)
 
     def _slow(self, fault: Fault) -> Callable[[], None]:
         link = self.network.link(self.network.hosts[fault.host], self.network.hosts[fault.other])
@@ -180,23 +182,45 @@ class World:
         return self._end_program(fault, lambda host: host.power_off())
 
     def _end_program(self, fault: Fault, end: Callable[[Host], None]) -> Callable[[], None] | None:
-        program = self.programs.pop(fault.host, None)
+        """At once, or in the midst of what it does: at one of its next system calls, which are all that others see of
+        it."""
+        program = self.programs.get(fault.host)
         if program is None:
             return None
         host = self.network.hosts[fault.host]
-        self.past.append(program)
-        host.poor = False  # a program has its descriptors, and the next one its own
-        program.machine.end()
-        host.poke = lambda: None
-        end(host)
-        program.end()
+
+        def die() -> None:
+            if self.programs.get(fault.host) is program:
+                self.tell(fault.host, "dies")
+                del self.programs[fault.host]
+                self.past.append(program)
+                host.poor = False  # a program has its descriptors, and the next one its own
+                program.machine.end()
+                host.poke = lambda: None
+                end(host)
+                self.timeline.after(0.0, lambda: self._bury(program))
+
+        if self._dice.random() < 0.5:
+            host.dies = die
+            host.dies_after = self._dice.randint(1, 20)
+        else:
+            die()
 
         def begin_anew() -> None:
+            die()  # at the latest
             host.power_on()
             if fault.host not in self.programs:
                 self._begin(fault.host, program.life + 1)
 
         return begin_anew
+
+    def _bury(self, program: Program) -> None:
+        """What the library does from here on has no effect, and whether it goes well does not matter."""
+        self.burying = True
+        try:
+            program.end()
+        finally:
+            self.burying = False
 
     def _stop(self, fault: Fault) -> Callable[[], None] | None:
         program = self.programs.get(fault.host)
@@ -271,13 +295,13 @@ class World:
         intruder = Intruder(self.mallory, places[0], random.Random(f"{self.plan.seed}/{fault.amount}"),
                             [tenant.name for tenant in self.plan.tenants], self.tell)
         self.intruders.append(intruder)
-        return intruder.leave
+        return intruder.leave if self._dice.random() < 0.7 else None
 
     def _watch(self) -> None:
         """What has to hold all along."""
         if self.at_rest:
             return
-        self.check(promises.marks_hold, promises.nobody_spins)
+        self.check(promises.marks_hold, promises.nobody_spins, *fine_print.ALL_ALONG)
         if self.broken:
             self.timeline.stop()  # somebody may spin, or hoard
         else:
@@ -297,18 +321,19 @@ class World:
         self.begin()
         self.timeline.run(self.plan.quiet_at)
         self.be_quiet()
-        if self.timeline.run(self.timeline.now + SETTLED_WITHIN, self._is_settled):
+        settled = self.timeline.run(self.timeline.now + SETTLED_WITHIN, self._is_settled)
+        if self.broken:
+            return  # and time has been stopped
+        if settled:
             self.tell("fate", "all is settled")
         else:
             self.check(promises.nothing_is_under_way)
-        if self.broken and not self.timeline:
-            return
         self.at_rest = True
         self.check(*promises.AT_REST)
         self.idle()
-        self.check(*promises.AT_REST)
+        self.check(*promises.AT_REST, *fine_print.AT_REST, fine_print.nobody_is_at_the_door)
         self.close_all()
-        self.check(*promises.AT_THE_END)
+        self.check(*promises.AT_THE_END, *fine_print.AFTER_CLOSING)
 
     def be_quiet(self) -> None:
         self.tell("fate", "be quiet")
@@ -367,6 +392,8 @@ class _Listener(logging.Handler):
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._world.burying:
+            return
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text += f" ({record.exc_info[1]!r})"

@@ -1,0 +1,237 @@
+"""More promises: what the contract says of single settings and of what a Søcket tells of itself. As in `promises`, each
+raises `BrokenPromise`. Most of them look only at worlds in which that one thing can be told from everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from netmsg import OnDuplicate, OnFull
+
+from .plan import NAMES
+from .program import identity_of
+from .promises import promise, why
+
+if TYPE_CHECKING:
+    from .journal import Sent
+    from .program import User
+    from .world import World
+
+__all__ = ["AFTER_CLOSING", "ALL_ALONG", "AT_REST"]
+
+WHEN_FULL: Final = {
+    OnFull.BLOCK: ({"SendTimeoutError"}, False),
+    OnFull.RAISE: ({"QueueFullError"}, False),
+    OnFull.DROP_OLDEST: (set(), True),
+    OnFull.DROP_NEWEST: (set(), True),
+    OnFull.DISCONNECT: ({"SendTimeoutError"}, True),
+}
+"""What `send` raises where it need not wait for long, and whether it may drop."""
+QUEUE_FULL: Final = "send queue full"
+AT_CLOSE: Final = "given up at close"
+HARMLESS: Final = {"intruder", "unknown", "dumb", "late"}
+"""Faults of which those who are connected notice nothing."""
+SETTLING: Final = 20.0
+"""Seconds after which nothing is to be seen of a fault any more."""
+
+
+def _is_calm(world: World, since: float = 0.0, until: float = float("inf")) -> bool:
+    """Whether nothing goes wrong meanwhile, and nobody ends."""
+    return not any(fault.at < until and fault.until + SETTLING > since for fault in world.plan.faults) \
+        and not any(since - SETTLING < close.at < until for close in world.plan.closes)
+
+
+def _is_roomy(world: World) -> bool:
+    """Whether nobody ever meets a mark, and what comes is taken at once."""
+    return world.plan.send_buffer >= 4_096 and world.plan.receive_buffer >= 4_096 and world.plan.piece > 100 \
+        and all(tenant.is_plain for tenant in world.plan.tenants)
+
+
+def _policy(user: User) -> OnFull:
+    chosen: OnFull | None = user.tenant.option("on_full")
+    return chosen or (OnFull.DROP_OLDEST if user.tenant.publishes else OnFull.BLOCK)
+
+
+def _open(world: World) -> Iterator[User]:
+    for user in world.users:
+        if user.closing_since is None:
+            yield user
+
+
+# All along
+
+def only_the_invited_are_there(world: World) -> None:
+    """``authorize`` lets in whom it likes, and ``max_connections`` no more than that."""
+    for user in _open(world):
+        peers = user.socket.peers()
+        promise("only the invited are there", len(peers) <= user.tenant.option("max_connections"), "%s has %d peers",
+                user.name, len(peers))
+        if user.tenant.admits is not None:
+            for peer in peers:
+                name = peer.identity.rstrip(b".").decode("latin-1")
+                promise("only the invited are there", name in NAMES, "%s has let in %r", user.name, name)
+
+
+# At rest
+
+def a_full_queue_does_what_was_chosen(world: World) -> None:
+    """``on_full``: wait, raise, drop, or disconnect."""
+    for user in _open(world):
+        raised, drops = WHEN_FULL[_policy(user)]
+        for sent in world.journal.by_life.get((user.name, user.life), ()):
+            promise("a full queue does what was chosen", sent.refused in {"", *raised}, "%s was refused: %s, with %s",
+                    sent, sent.refused, _policy(user))
+        lost = user.socket.stats().dropped.get(QUEUE_FULL, 0)
+        promise("a full queue does what was chosen", drops or not lost, "%s has dropped %d, with %s", user.name, lost,
+                _policy(user))
+
+
+def who_goes_was_chosen(world: World) -> None:
+    """DROP_OLDEST makes room for what comes, and DROP_NEWEST keeps what waits."""
+    for user in _open(world):
+        policy = _policy(user)
+        for sent in world.journal.by_life.get((user.name, user.life), ()):
+            if sent.receipt is not None and sent.receipt.failed and "queue was full" in why(sent.receipt):
+                promise("who goes was chosen", sent.turned_away or policy is not OnFull.DROP_NEWEST,
+                        "%s was dropped after it had been queued, with %s", sent, policy)
+                promise("who goes was chosen", not sent.turned_away or policy is not OnFull.DROP_OLDEST,
+                        "%s was dropped, and nothing older, with %s", sent, policy)
+
+
+def events_tell_everything(world: World) -> None:
+    """Who comes and goes, what is dropped and what is given up is an event, and counted in ``stats``."""
+    for user in _open(world):
+        user.listen()
+        stats, heard = user.socket.stats(), user.heard
+        there = heard["Connected"] - heard["Disconnected"]
+        promise("events tell everything", there == len(user.socket.peers()),
+                "%s has heard of %d that are there, and there are %d", user.name, there, len(user.socket.peers()))
+        told, counted = (heard["Connected"], heard["Disconnected"]), (stats.connections, stats.disconnections)
+        promise("events tell everything", told == counted, "%s has heard of %s that came and went, and counts %s",
+                user.name, told, counted)
+        promise("events tell everything", user.heard_dropped == {
+            cause: count for cause, count in stats.dropped.items() if count}, "%s has heard of drops %s, and counts %s",
+            user.name, dict(user.heard_dropped), stats.dropped)
+        promise("events tell everything", heard["Undelivered"] == stats.undelivered,
+                "%s has heard of %d given up, and counts %d", user.name, heard["Undelivered"], stats.undelivered)
+
+
+def everybody_has_his_turn(world: World) -> None:
+    """Round-robin: among those who are there, in a stable order, each one gets the next message."""
+    if not (_is_calm(world) and _is_roomy(world)):
+        return
+    for (name, _), sends in world.journal.by_life.items():
+        if world.plan.tenant(name).publishes:
+            continue
+        run: list[Sent] = []
+        for sent in sends:
+            if sent.to is not None or len(sent.there) < 2 or len(sent.deliveries) != 1 \
+                    or (run and run[-1].there != sent.there):
+                run = []
+                continue
+            run = [*run, sent][-len(sent.there):]
+            whom = [one.deliveries[0].to for one in run]
+            promise("everybody has his turn", len(set(whom)) == len(whom), "%s went to %s, of %s",
+                    [str(one) for one in run], whom, [identity.rstrip(b".").decode() for identity in sent.there])
+
+
+def what_is_published_comes_to_all(world: World) -> None:
+    """Once, to everybody who is there."""
+    if not _is_calm(world):
+        return
+    for user in _open(world):
+        stats = user.socket.stats()
+        if not user.tenant.publishes or stats.dropped or stats.disconnections:
+            continue
+        for sent in world.journal.by_life.get((user.name, user.life), ()):
+            if sent.to is None and not sent.refused:
+                whom = sorted(identity_of(delivered.to) for delivered in sent.deliveries)
+                promise("what is published comes to all", set(sent.there) <= set(whom), "%s came to %s, of %s", sent,
+                        whom, sent.there)
+
+
+def nothing_is_sent_again_for_nothing(world: World) -> None:
+    """Before ``resend_after`` there is no need to."""
+    plan = world.plan
+    slow = (plan.latency + plan.jitter) * 4 + max(
+        [tenant.taking.answers_late for tenant in plan.tenants], default=0.0)
+    if not (_is_calm(world) and _is_roomy(world)) or any(tenant.taking.refuses for tenant in plan.tenants):
+        return
+    for user in _open(world):
+        stats = user.socket.stats()
+        if slow < user.tenant.option("resend_after") and not stats.disconnections:
+            promise("nothing is sent again for nothing", not stats.resent, "%s has sent %d again", user.name,
+                    stats.resent)
+
+
+def who_is_there_stays(world: World) -> None:
+    """With PROBE and REJECT nobody takes the place of one who is alive, by saying that he is the same."""
+    for intruder in world.intruders:
+        until = intruder.came_at + SETTLING
+        if not intruder.stole or any(
+                fault.kind not in HARMLESS and fault.at < until and fault.until + SETTLING > intruder.came_at
+                for fault in world.plan.faults):
+            continue
+        for user in _open(world):
+            if user.tenant.option("on_duplicate") is OnDuplicate.TAKEOVER or user.tenant.ways \
+                    or any(close.who in (user.name, intruder.stole) for close in world.plan.closes) \
+                    or [way.to for way in world.plan.tenant(intruder.stole).ways].count(user.name) != 1:
+                continue
+            gone = [at for at, identity in user.gone
+                    if intruder.came_at < at < until and identity == identity_of(intruder.stole)]
+            promise("who is there stays", not gone, "%s has lost %s at %s, when an intruder said that he was that",
+                    user.name, intruder.stole, gone)
+
+
+def nobody_is_at_the_door(world: World) -> None:
+    """Whoever does not come to the end of a handshake within ``handshake_timeout``, or is silent for longer than
+    ``heartbeat_timeout``, is gone."""
+    for intruder in world.intruders:
+        promise("nobody is at the door", intruder.is_gone, "an intruder, with %s, is still there", intruder.speech)
+
+
+# After closing
+
+def close_tells_what_it_gave_up(world: World) -> None:
+    """It returns how many messages those were, and their receipts say so."""
+    for user in world.users:
+        if not user.closed or user.closing_since is None:
+            continue
+        given_up = user.socket.close()
+        accepted = [sent for sent in world.journal.by_life.get((user.name, user.life), ()) if not sent.refused]
+        if not user.reliable:
+            stats = user.socket.stats()
+            if not user.tenant.publishes:
+                left = len(accepted) - stats.sent - sum(stats.dropped.values()) + stats.dropped.get(AT_CLOSE, 0)
+                promise("close tells what it gave up", given_up == left == stats.dropped.get(AT_CLOSE, 0),
+                        "%s: %d, and it was %d: %s", user.name, given_up, left, stats.dropped)
+            continue
+        receipts = [sent.receipt for sent in accepted if sent.receipt is not None]
+        promise("close tells what it gave up", all(one.acked or one.failed for one in receipts),
+                "%s has receipts that wait for ever", user.name)
+        failed = sum(one.failed for one in receipts) - user.failed_before_closing
+        promise("close tells what it gave up", failed == given_up, "%s: %d, and of its receipts %d have failed",
+                user.name, given_up, failed)
+
+
+def close_waits_for_what_is_on_its_way(world: World) -> None:
+    """As long as it may linger, if somebody is there who takes it."""
+    for close in world.plan.closes:
+        if close.linger < 2.0 or not _is_roomy(world) or world.plan.latency > 0.01 or world.plan.jitter > 0.01:
+            continue
+        others = [other for other in world.plan.closes if other is not close]
+        if others or any(fault.at < close.at + close.linger and fault.until + SETTLING > close.at
+                         for fault in world.plan.faults):
+            continue
+        for sent in world.journal.sent.values():
+            if sent.sender == close.who and close.at - 1.0 < sent.at <= close.at and sent.there and not sent.refused \
+                    and (sent.to is None or identity_of(sent.to) in sent.there):
+                promise("close waits for what is on its way", sent.deliveries and (
+                    sent.receipt is None or sent.receipt.acked), "%s has not come, or is not acknowledged", sent)
+
+
+ALL_ALONG: Final = (only_the_invited_are_there,)
+AT_REST: Final = (
+    a_full_queue_does_what_was_chosen, who_goes_was_chosen, events_tell_everything,
+    everybody_has_his_turn, what_is_published_comes_to_all, nothing_is_sent_again_for_nothing, who_is_there_stays)
+AFTER_CLOSING: Final = (close_tells_what_it_gave_up, close_waits_for_what_is_on_its_way)
