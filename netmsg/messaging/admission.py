@@ -76,9 +76,9 @@ def decide(claim: Claim, policy: OnDuplicate) -> Decision:
         if crossing:
             return Decision(Verdict.READ, CROSSED)
         return Decision(Verdict.REFUSE_FOR_THE_OLD, "its peer has closed it")
-    if claim.old_is_gone and (crossing or claim.dialled or policy is not OnDuplicate.REJECT):
-        # Its goodbye waits behind messages that nobody has taken: they are not lost. Where both ends have dialled, or
-        # this one twice, it may be that the other one was the first to decide.
+    if claim.old_is_gone and (crossing or policy is not OnDuplicate.REJECT):
+        # Its goodbye waits behind messages that nobody has taken: they are not lost. Where both ends have dialled, it
+        # may be that the other one was the first to decide.
         return Decision(Verdict.HAND_OVER, RECONNECTED)
     if crossing and (claim.old_for < AT_ONCE or not claim.old_is_agreed):
         # The connection dialled by the greater identity stays, on either side.

@@ -93,8 +93,6 @@ class Way(Protocol):
 
     took_leave: bool
     """Whether the peer has been said goodbye to, because the Søcket closes."""
-    since: float
-    """When the connection was made that there is, or was last (by the clock of the machine)."""
 
     def opened(self, identity: bytes) -> None: ...
 

@@ -23,7 +23,7 @@ from .connections import Connections
 from .doors import Doors
 from .events import Connected, Disconnected, DuplicatePeer, EventQueue, HandshakeFailed
 from .life import Life
-from .neighbours import Neighbours, Way
+from .neighbours import Neighbours
 from .peers import Peer
 from .receiving import Receiver
 from .resting import Resting
@@ -276,9 +276,9 @@ class Population:
         if old.challenger is not challenger or challenger not in self._connections.handshaking:
             return
         machine = self._machine
-        if machine.hung_up(challenger.sock):
-            old.challenger = None
-            self._authorized(challenger)  # as one that has gone: the other end has decided otherwise
+        if (challenger.endpoint is None) != (old.endpoint is None) and machine.hung_up(challenger.sock):
+            old.challenger = None  # both ends have dialled, and the other one has decided that the old one stays
+            self._authorized(challenger)
         elif machine.clock() < old.probe_until:
             self._give_time(old, challenger)
         elif (self._is_unread(old) and not machine.hung_up(old.sock)
@@ -329,7 +329,6 @@ class Population:
         self._connections.made += 1
         if peer.endpoint is not None:
             peer.endpoint.opened(peer.identity)
-            self._rest_before(peer, peer.endpoint)
         self._events.add(Connected(peer.address, peer.identity))
         self._changed()
         self._sweep.begin()
@@ -374,28 +373,12 @@ class Population:
         else:
             self._stranger_lost(peer, reason, error)
         self._let_in_challenger(peer)
-        self._rest_after(peer)
         if peer.endpoint is not None:
             peer.endpoint.ended(peer.open_for, reason, error)
         self._resting.wake(peer.identity)
         self._doors.regulate()
         if self._life.closing:
             self._closing.left(peer)
-
-    # Two ways to one peer. Where the newer connection has taken over, here or at the other end, the older one is not
-    # dialled again: it would take over from that one, and so on for ever.
-
-    def _rest_before(self, peer: Peer, endpoint: Way) -> None:
-        """Let those rest whose connections to the same peer ended when ``endpoint`` had already reached it."""
-        for way in self._places.endpoints:
-            if way.leads_to == peer.identity and way is not endpoint and way.gave_way_to(endpoint):
-                self._resting.lay(way, peer)
-
-    def _rest_after(self, peer: Peer) -> None:
-        """Let what led to ``peer`` rest, which was alive, if that is there by another connection."""
-        lane = self._sender.find(peer.identity)
-        if lane is not None and self._was_heard(peer):
-            self._resting.rest(peer, lane.owner)
 
     def _stranger_lost(self, peer: Peer, reason: str, error: BaseException | None) -> None:
         """It had not been let in."""

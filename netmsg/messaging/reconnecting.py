@@ -19,7 +19,6 @@ from ..sockets.addresses import Address, host_and_port
 from .backoff import Backoff
 from .events import Connecting, EventQueue, Retrying
 from .life import Life
-from .neighbours import Way
 from .reporting import failure, readable
 
 __all__ = ["Complain", "Connection", "Endpoint", "Welcome", "naming"]
@@ -101,10 +100,6 @@ class Endpoint:
         """The identity of the peer that it led to last."""
         self.took_leave = False
         """Whether that peer has been said goodbye to, because the Søcket closes."""
-        self.since = math.inf
-        """When the connection was made that there is, or was last,"""
-        self._until = -math.inf
-        """and when the last one ended."""
 
     def start(self) -> None:
         """Dial."""
@@ -145,7 +140,6 @@ class Endpoint:
                                             [(host_and_port(at), error) for (_, at), error in failures]))
             return
         self._cancel()
-        self.since = self._machine.clock()
         try:
             self.peer = self._welcome.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
         except Exception:
@@ -169,20 +163,14 @@ class Endpoint:
         phase = "" if self.peer is None or self.peer.open_since is not None else self.peer.phase
         self.peer = None
         self.connecting = False
-        self._until = self._machine.clock()
         if self._resting:
             return
         if open_for >= STABLE:
             self._backoff.reset()
         self._wait(phase, reason, error)
 
-    def gave_way_to(self, other: Way) -> bool:
-        """Whether its last connection ended when that of ``other`` had been made, and there is no new one."""
-        return self._until >= other.since and self.peer is None and not (self.connecting or self._resting)
-
     def rest(self, identity: bytes) -> None:
         """The peer is there by another connection: do not dial until `wake`."""
-        self._cancel()
         self.leads_to = identity
         self.peer = None
         self.connecting = False

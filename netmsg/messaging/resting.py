@@ -33,15 +33,11 @@ class Resting:
         """Do not dial again what led to ``peer``, for ``other`` is a connection to the same one."""
         endpoint, peer.endpoint = peer.endpoint, None
         if endpoint is not None:
-            self.lay(endpoint, other)
-
-    def lay(self, endpoint: Way, other: Peer) -> None:
-        """Do not dial this one again, which leads to the same peer as ``other``."""
-        endpoint.rest(other.identity)
-        if other.lane.dialled is None:  # or what is kept for it would wait for another endpoint than the one it has
-            other.lane.dialled = endpoint
-        self._roads.bring(endpoint, other)
-        self._ways.setdefault(other.identity, []).append(endpoint)
+            endpoint.rest(other.identity)
+            if other.lane.dialled is None:  # or what is kept for it would wait for another endpoint than the one it has
+                other.lane.dialled = endpoint
+            self._roads.bring(endpoint, other)
+            self._ways.setdefault(other.identity, []).append(endpoint)
 
     def wake(self, identity: bytes) -> None:
         """Dial again what leads to a peer, if it has gone by all other ways."""

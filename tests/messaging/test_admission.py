@@ -50,7 +50,6 @@ class Case(NamedTuple):
             "same_certificate": claim.same_certificate,
             "too_many": claim.connections >= MOST_OF_ONE,
             "policy": self.policy,
-            "ours": claim.dialled,
         }
 
 
@@ -100,18 +99,14 @@ TABLE = [
     Row("both ends dialled at once, the greater the old one", Decision(Verdict.READ, CROSSED),
         **HERE, crossing=True, old_is_gone=False, at_once=True, by_the_greater=False),
     Row("the old one has gone", CONNECTED_AGAIN, **ONE_WAY, old_is_gone=True, policy=(PROBE, TAKEOVER)),
-    Row("the old one has gone, and it is we who have dialled again", CONNECTED_AGAIN, **ONE_WAY, old_is_gone=True,
-        ours=True, policy=REJECT),
     Row("both ends dialled, and the old one has gone", CONNECTED_AGAIN, **HERE, crossing=True, old_is_gone=True),
     Row("the old one is there, and the certificate the same", SAME, **ONE_WAY, old_is_gone=False,
         same_certificate=True),
     Row("the old one has gone, which rejecting does not look at, and the certificate is the same", SAME, **ONE_WAY,
-        old_is_gone=True, same_certificate=True, policy=REJECT, ours=False),
+        old_is_gone=True, same_certificate=True, policy=REJECT),
     Row("TAKEOVER", TAKEN_OVER, **STRANGER, old_is_gone=False, policy=TAKEOVER),
     Row("TAKEOVER by another way", TAKEN_OVER, **LATE, policy=TAKEOVER),
-    Row("REJECT, and the peer has dialled again", TAKEN, **STRANGER, policy=REJECT, ours=False),
-    Row("REJECT, and it is we who have dialled another way", TAKEN, **STRANGER, policy=REJECT, ours=True,
-        old_is_gone=False),
+    Row("REJECT", TAKEN, **STRANGER, policy=REJECT),
     Row("REJECT by another way", TAKEN, **LATE, policy=REJECT),
     Row("PROBE", Decision(Verdict.PROBE), **STRANGER, old_is_gone=False, policy=PROBE),
     Row("PROBE by another way", Decision(Verdict.PROBE), **LATE, policy=PROBE),

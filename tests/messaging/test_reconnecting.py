@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -398,27 +397,6 @@ def test_while_the_søcket_closes_the_function_is_not_asked(scenes: Callable[...
 
 
 # Two ways to one peer
-
-
-def test_one_gives_way_to_another_if_both_had_a_connection_at_the_same_time(scene: Scene) -> None:
-    scene.start()
-    scene.opens()
-    other: Any = SimpleNamespace(since=scene.loop.clock.now)
-    assert not scene.endpoint.gave_way_to(other)
-    scene.loop.pass_time(1.0)
-    scene.endpoint.ended(1.0, "gone", None)
-    assert scene.endpoint.gave_way_to(other)
-    scene.loop.pass_time(0.2)
-    assert scene.endpoint.connecting and not scene.endpoint.gave_way_to(other)
-
-
-def test_one_does_not_give_way_to_another_that_was_reached_later(scene: Scene) -> None:
-    """Its peer may have gone there, and somebody else have its address."""
-    scene.start()
-    scene.opens()
-    scene.endpoint.ended(1.0, "gone", None)
-    other: Any = SimpleNamespace(since=scene.loop.clock.now + 0.001)
-    assert not scene.endpoint.gave_way_to(other)
 
 
 def test_an_endpoint_at_rest_is_not_dialled(scene: Scene) -> None:

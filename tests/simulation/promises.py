@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from netmsg import AckMode, OnDuplicate, OnFull, Receipt, UndeliveredError
+from netmsg import AckMode, OnFull, Receipt, UndeliveredError
 
 from .journal import Sent
 from .program import identity_of
@@ -315,13 +315,12 @@ def _idling_costs_nothing(program: Program, rounds: int, seconds: float) -> None
 
 
 def nobody_changes_places(world: World, connections: int) -> None:
-    """While nothing happens everybody keeps the connections that there are. (Of two ways to the same Søcket the second
-    one is turned away without a word, and tried again, unless it takes over; and by UNIX sockets nobody can be told by
-    whom.)"""
+    """While nothing happens everybody keeps the connections that there are. (Of two ways to the same Søcket either is
+    tried again, for ever: somebody else may have its address by now. By UNIX sockets nobody can be told by whom he is
+    turned away.)"""
     for tenant in world.plan.tenants:
         ways = [way.to for way in tenant.ways]
-        if any(world.plan.tenant(way).option("on_duplicate") is not OnDuplicate.TAKEOVER
-               for way in ways if ways.count(way) > 1):
+        if any(ways.count(way) > 1 for way in ways):
             return
     promise("idling costs nothing", not connections, "%d connections were made in quiet", connections)
 

@@ -241,7 +241,8 @@ def one_subscriber_is_passed_over(patch: Patch) -> None:
 
 @mutant("nothing is sent again for nothing")
 def resends_come_too_early(patch: Patch) -> None:
-    patch.setattr(Ledger, "due", lambda self, lane, now: [Due(message_id, False) for message_id in lane.unacked])
+    patch.setattr(Ledger, "due", lambda self, lane, now: [
+        Due(message_id, not self.may_resend(message_id, now)) for message_id in lane.unacked])
 
 
 @mutant("who is there stays")
