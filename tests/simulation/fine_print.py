@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from netmsg import OnDuplicate, OnFull
+from netmsg import OnFull
 
 from .plan import NAMES
 from .program import identity_of
@@ -29,8 +29,6 @@ WHEN_FULL: Final = {
 """What `send` raises where it need not wait for long, and whether it may drop."""
 QUEUE_FULL: Final = "send queue full"
 AT_CLOSE: Final = "given up at close"
-HARMLESS: Final = {"intruder", "unknown", "dumb", "late"}
-"""Faults of which those who are connected notice nothing."""
 SETTLING: Final = 20.0
 """Seconds after which nothing is to be seen of a fault any more."""
 
@@ -164,25 +162,6 @@ def nothing_is_sent_again_for_nothing(world: World) -> None:
                     stats.resent)
 
 
-def who_is_there_stays(world: World) -> None:
-    """With PROBE and REJECT nobody takes the place of one who is alive, by saying that he is the same."""
-    for intruder in world.intruders:
-        until = intruder.came_at + SETTLING
-        if not intruder.stole or any(
-                fault.kind not in HARMLESS and fault.at < until and fault.until + SETTLING > intruder.came_at
-                for fault in world.plan.faults):
-            continue
-        for user in _open(world):
-            if user.tenant.option("on_duplicate") is OnDuplicate.TAKEOVER or user.tenant.ways \
-                    or any(close.who in (user.name, intruder.stole) for close in world.plan.closes) \
-                    or [way.to for way in world.plan.tenant(intruder.stole).ways].count(user.name) != 1:
-                continue
-            gone = [at for at, identity in user.gone
-                    if intruder.came_at < at < until and identity == identity_of(intruder.stole)]
-            promise("who is there stays", not gone, "%s has lost %s at %s, when an intruder said that he was that",
-                    user.name, intruder.stole, gone)
-
-
 def nobody_is_at_the_door(world: World) -> None:
     """Whoever does not come to the end of a handshake within ``handshake_timeout``, or is silent for longer than
     ``heartbeat_timeout``, is gone."""
@@ -233,5 +212,5 @@ def close_waits_for_what_is_on_its_way(world: World) -> None:
 ALL_ALONG: Final = (only_the_invited_are_there,)
 AT_REST: Final = (
     a_full_queue_does_what_was_chosen, who_goes_was_chosen, events_tell_everything,
-    everybody_has_his_turn, what_is_published_comes_to_all, nothing_is_sent_again_for_nothing, who_is_there_stays)
+    everybody_has_his_turn, what_is_published_comes_to_all, nothing_is_sent_again_for_nothing)
 AFTER_CLOSING: Final = (close_tells_what_it_gave_up, close_waits_for_what_is_on_its_way)

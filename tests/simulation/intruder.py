@@ -30,7 +30,6 @@ class Intruder:
         """Whose identity he claims."""
         words = self._words(names)
         tell("mallory", "comes to %s with %s", place, self.speech)
-        self.came_at = host.network.timeline.now
         self._socket = Connected(host, socket.AF_INET)
         self._socket.connect_ex(place)
         self._words_left = words

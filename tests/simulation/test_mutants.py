@@ -42,8 +42,16 @@ SEEDS: Final = 500
 """Within so many each is to be found."""
 
 FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
-    "what was sent is given back with the rest": (286,),
-    "what is given back goes behind the newer": (84,),
+    "nothing is sent again": (24,),
+    "what was sent is given back with the rest": (489,),
+    "what is given back goes behind the newer": (147,),
+    "whoever comes is let in": (44,),
+    "what a peer has not acknowledged goes with it": (73,),
+    "what was sent counts as acknowledged": (73,),
+    "the newest is dropped for the oldest": (193,),
+    "the oldest is dropped for the newest": (443,),
+    "a handshake has no deadline": (51,),
+    "closing does not linger": (14,),
 }
 """Where to look first, of those that few worlds find."""
 MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None]]]] = {}
@@ -243,11 +251,6 @@ def one_subscriber_is_passed_over(patch: Patch) -> None:
 def resends_come_too_early(patch: Patch) -> None:
     patch.setattr(Ledger, "due", lambda self, lane, now: [
         Due(message_id, not self.may_resend(message_id, now)) for message_id in lane.unacked])
-
-
-@mutant("who is there stays")
-def probing_takes_over(patch: Patch) -> None:
-    patch.setattr(Population, "_challenge", lambda self, old, peer: self._replace(old, peer, "taken over"))
 
 
 @mutant("nobody is at the door")
