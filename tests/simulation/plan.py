@@ -368,14 +368,16 @@ def _draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[
 
 def _draw_habits(dice: random.Random, tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
     """Some know two ways to the same other one; and some look at who comes."""
+    policies = {tenant.name: tenant.option("on_duplicate") for tenant in tenants}
     found = []
     for tenant in tenants:
         if tenant.admits is None and dice.random() < 0.2:
             tenant = replace(tenant, admits=0.0)
         if tenant.ways and dice.random() < 0.1:
             way = dice.choice(tenant.ways)
-            tenant = replace(tenant, ways=(*tenant.ways, replace(way, by_name=not way.by_name)),
-                             waits=None if tenant.waits is None else 1.0)  # for it may be turned away for ever
+            if policies[way.to] is not OnDuplicate.TAKEOVER:  # or the two would take over from each other for ever
+                tenant = replace(tenant, ways=(*tenant.ways, replace(way, by_name=not way.by_name)),
+                                 waits=None if tenant.waits is None else 1.0)  # it may be turned away for ever
         found.append(tenant)
     return tuple(found)
 

@@ -15,7 +15,7 @@ from .security import contexts
 from .shrinking import shrink
 from .world import World, run
 
-WORLDS = 100
+WORLDS = 60
 AT_A_TIME = 10
 KEPT = (
     77,  # at rest too early: what was still under way counted as idling
