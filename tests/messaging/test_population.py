@@ -716,7 +716,7 @@ def probing(scene: Scene, endpoint: Endpoint | None = None) -> tuple[Any, Any]:
 
 def test_the_old_one_has_a_heartbeat_and_a_second_to_show_itself(scene: Scene) -> None:
     old, new = probing(scene)
-    assert old.probe_until == scene.loop.clock.now + 6.0
+    assert scene.loop.delays == [population_module.LOOK_EVERY] and old.probe_until == scene.loop.clock.now + 6.0
     assert not scene.receiver.lending, "it is listened to here"
     scene.loop.pass_time(5.9)
     assert scene.there == [old]
@@ -800,7 +800,7 @@ def test_a_silent_peer_has_no_more_time_than_a_dead_one(scene: Scene) -> None:
     old = scene.comes(A)
     old.announced_interval = 3600.0
     scene.comes(A)
-    assert old.probe_until == scene.loop.clock.now + 16.0
+    assert scene.loop.delays == [population_module.LOOK_EVERY] and old.probe_until == scene.loop.clock.now + 16.0
 
 
 @pytest.mark.parametrize("acknowledges", [True, False])

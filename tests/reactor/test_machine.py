@@ -241,8 +241,8 @@ def test_who_is_interrupted_in_waiting_for_a_thread_may_wait_for_it_again() -> N
 
     before = signal.signal(signal.SIGUSR2, interrupt)
     try:
-        threading.Timer(0.2, signal.raise_signal, (signal.SIGUSR2,)).start()
         with pytest.raises(KeyboardInterrupt):
+            threading.Timer(0.2, signal.raise_signal, (signal.SIGUSR2,)).start()
             thread.join(TIMEOUT)
     finally:
         signal.signal(signal.SIGUSR2, before)

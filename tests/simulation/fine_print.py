@@ -143,8 +143,8 @@ def what_is_published_comes_to_all(world: World) -> None:
             continue
         for sent in world.journal.by_life.get((user.name, user.life), ()):
             if sent.to is None and not sent.refused:
-                whom = sorted(identity_of(delivered.to) for delivered in sent.deliveries)
-                promise("what is published comes to all", set(sent.there) <= set(whom), "%s came to %s, of %s", sent,
+                whom = {identity_of(delivered.to) for delivered in sent.deliveries}
+                promise("what is published comes to all", whom.issuperset(sent.there), "%s came to %s, of %s", sent,
                         whom, sent.there)
 
 
