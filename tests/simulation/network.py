@@ -228,6 +228,8 @@ class Pipe:
                  source: Connected, sink: Connected) -> None:
         """``back`` is how acknowledgements go."""
         self.conditions = conditions
+        size = conditions.send_buffer
+        self._tells_below = size // 4 if source.family == socket.AF_UNIX else 2 * size // 3
         self.taken = 0
         """Bytes that the sender's system took,"""
         self.arrived = 0
@@ -256,6 +258,11 @@ class Pipe:
     @property
     def room(self) -> int:
         return self.conditions.send_buffer - len(self)
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether its end is told that there is room."""
+        return len(self._buffer) + self._unconfirmed <= self._tells_below  # this is asked all the time
 
     def acknowledged_within(self, seconds: float) -> bool:
         """See `netmsg.sockets.liveness`. A receiver that is full is asked whether it still is."""
@@ -542,10 +549,8 @@ class Connected:
         if self._broken or self._error or (self._at_end and self._finished):
             found |= HANG_UP
         pipe = self._pipe
-        if pipe is not None:
-            size = pipe.conditions.send_buffer
-            if 4 * len(pipe) <= size if self.family == socket.AF_UNIX else 3 * pipe.room >= size:
-                found |= WRITE
+        if pipe is not None and pipe.is_roomy:
+            found |= WRITE
         return found
 
     @property
