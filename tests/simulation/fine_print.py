@@ -32,6 +32,9 @@ AT_CLOSE: Final = "given up at close"
 SETTLING: Final = 20.0
 """Seconds after which nothing is to be seen of a fault any more."""
 
+LONGEST_STAY: Final = 30.0
+"""Seconds for which an intruder is let stay, at the most: two timeouts of heartbeats."""
+
 
 def _is_calm(world: World, since: float = 0.0, until: float = float("inf")) -> bool:
     """Whether nothing goes wrong meanwhile, and nobody ends."""
@@ -166,7 +169,8 @@ def nobody_is_at_the_door(world: World) -> None:
     """Whoever does not come to the end of a handshake within ``handshake_timeout``, or is silent for longer than
     ``heartbeat_timeout``, is gone."""
     for intruder in world.intruders:
-        promise("nobody is at the door", intruder.is_gone, "an intruder, with %s, is still there", intruder.speech)
+        promise("nobody is at the door", intruder.stayed < LONGEST_STAY, "an intruder, with %s, has been there for %.1f s",
+                intruder.speech, intruder.stayed)
 
 
 # After closing

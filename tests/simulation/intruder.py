@@ -36,9 +36,9 @@ class Intruder:
         host.network.timeline.after(0.05, self._speak)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether nobody keeps anything for him any more."""
-        return self._socket.closed or self._socket.is_alone
+    def stayed(self) -> float:
+        """Seconds for which somebody has kept something for him; 0.0 if nobody does any more, or he waits outside."""
+        return 0.0 if self._socket.closed else self._socket.known_for
 
     @property
     def admitted(self) -> bool:

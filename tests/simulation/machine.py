@@ -68,8 +68,12 @@ class SimulatedPoller(Poller):
     @property
     def is_ready(self) -> bool:
         """Whether `poll` has something to tell."""
-        return self.woken or any(not sock.closed and sock.ready & (wanted | HANG_UP)
-                                 for sock, _, wanted in self._by_number.values())
+        if self.woken:
+            return True
+        for sock, _, wanted in self._by_number.values():
+            if not sock.closed and sock.ready & (wanted | HANG_UP):
+                return True
+        return False
 
     def wake(self) -> None:
         if not self.woken:

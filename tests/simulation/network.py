@@ -401,6 +401,7 @@ class Connected:
         self.local: Any = ""
         self.remote: Any = ""
         self.arrived = bytearray()
+        self.accepted_at = 0.0
         self.closed = False
         self.gone = False
         """Its machine has forgotten it."""
@@ -558,6 +559,11 @@ class Connected:
         return self.closed or self._at_end or self._broken
 
     @property
+    def known_for(self) -> float:
+        """Seconds that a program has had the other end."""
+        return 0.0 if self.is_alone or self._peer is None else self.host.network.timeline.now - self._peer.accepted_at
+
+    @property
     def is_alone(self) -> bool:
         """Whether no program has the other end."""
         return self._peer is None or self._peer.closed or self._peer.number == NONE
@@ -692,6 +698,7 @@ class Listening:
             raise BlockingIOError(errno.EAGAIN, "nobody")
         sock = self._waiting[0]
         sock.number = self.host.claim(sock)
+        sock.accepted_at = self.host.network.timeline.now
         return self._waiting.popleft(), sock.remote
 
     def close(self) -> None:

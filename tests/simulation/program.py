@@ -84,6 +84,9 @@ class User:
 
     def listen(self) -> bool:
         """Hear the events. Whether there will be no more."""
+        told = self.socket._engine.events
+        if not (told._events or told._closed):
+            return False  # to ask a Søcket takes its time, and this is asked all the time
         try:
             for event in self._events:
                 self.heard[type(event).__name__] += 1
@@ -155,7 +158,10 @@ class User:
         self.listen()
         if now < taking.since or now < self._due or self.closing_since is not None:
             return
+        inbox = self.socket._inbox
         for _ in range(taking.most):
+            if inbox.last.finished and not inbox._ready():
+                break  # see `listen`
             try:
                 if taking.in_batches and not self.manual:
                     for data in self.socket.recv_many(7, timeout=0):
