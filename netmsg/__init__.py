@@ -7,7 +7,8 @@ from .datagrams.unix import UNIXDatagramSocket, create_unix_datagram_socket
 from .errors import (
     ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
     IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError, PacketEncodeError, ProtocolError,
-    QueueFullError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, UndeliveredError, UnknownPeerError,
+    QueueFullError, RemoteProtocolError, RequestFailedError, SendTimeoutError, TLSHandshakeError, UndeliveredError,
+    UnknownPeerError,
 )
 from .messaging.choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
 from .messaging.deliveries import Delivery
@@ -89,6 +90,7 @@ __all__ = [
     "QueueFullError",
     "Receipt",
     "RemoteProtocolError",
+    "RequestFailedError",
     "Retrying",
     "SendMode",
     "SendTimeoutError",

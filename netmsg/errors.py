@@ -19,6 +19,7 @@
     ├── PacketEncodeError(ValueError)
     ├── QueueFullError(TimeoutError)             OnFull.RAISE and a full send queue
     ├── UnknownPeerError(LookupError)            a request to a peer that is not connected
+    ├── RequestFailedError                       the other end does not answer a request
     └── UndeliveredError                         a receipt whose message was given up on
 
 "You closed it", "they finished" and "it broke" are three different errors: code that may go on after one of them
@@ -47,6 +48,7 @@ __all__ = [
     "ProtocolError",
     "QueueFullError",
     "RemoteProtocolError",
+    "RequestFailedError",
     "SendTimeoutError",
     "TLSHandshakeError",
     "UndeliveredError",
@@ -221,6 +223,14 @@ class QueueFullError(NetmsgError, TimeoutError):
 
 class UnknownPeerError(NetmsgError, LookupError):
     """A request was addressed to a peer that is not connected."""
+
+
+class RequestFailedError(NetmsgError):
+    """The other end answered a request with `Delivery.fail`; ``reason`` is what it says."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class UndeliveredError(NetmsgError):

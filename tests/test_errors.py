@@ -20,8 +20,8 @@ from netmsg.deadline import Deadline
 from netmsg.errors import (
     ClosedError, ConnectFailedError, ConnectionBrokenError, DelimiterNotFoundError, EndOfStream, ForkedError,
     IncompleteReadError, LocalProtocolError, NetmsgError, PacketDecodeError, PacketEncodeError, ProtocolError,
-    QueueFullError, RemoteProtocolError, SendTimeoutError, TLSHandshakeError, UndeliveredError, UnknownPeerError, again,
-    identity,
+    QueueFullError, RemoteProtocolError, RequestFailedError, SendTimeoutError, TLSHandshakeError, UndeliveredError,
+    UnknownPeerError, again, identity,
 )
 from netmsg.servers.handlers import FunctionHandler
 from netmsg.sockets.resolving import resolve_within
@@ -44,6 +44,7 @@ BASES: dict[type[NetmsgError], tuple[type[BaseException], ...]] = {
     PacketEncodeError: (NetmsgError, ValueError),
     QueueFullError: (NetmsgError, TimeoutError),
     UnknownPeerError: (NetmsgError, LookupError),
+    RequestFailedError: (NetmsgError,),
     UndeliveredError: (NetmsgError,),
 }
 

@@ -62,7 +62,7 @@ MEMBERS = {
     "PeerCredentials": {"pid", "uid", "gid", "count", "index"},
     "Søcket": SØCKET,
     "Receipt": {"wait", "acked", "failed", "message_id"},
-    "Delivery": {"data", "identity", "is_request", "ack", "nack", "reply"},
+    "Delivery": {"data", "identity", "is_request", "ack", "nack", "reply", "fail"},
     "SocketProxy": {"getsockopt", "setsockopt", "getsockname", "getpeername", "family", "type", "proto", "fileno"},
     "PeerInfo": {"identity", "address", "tls", "dialect", "connected_since", "sent", "received", "queued", "unacked",
                  "count", "index"},

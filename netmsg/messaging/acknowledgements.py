@@ -10,9 +10,9 @@ from ..reactor.reactor import Reactor
 from ..waiting import Waiters
 from ..wire.messages import message_id_of
 from . import exiting
-from .connections import Connections
 from .delivery import Ledger
 from .events import EventQueue, Undelivered
+from .expecting import Expecting
 from .lane import Lane
 from .life import Life
 from .losses import Losses
@@ -30,20 +30,17 @@ class Acknowledgements:
     """Those that are still to come. The `ledger` is guarded by the lock of the router, as what is marked so."""
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
-                 connections: Connections, router: Router, trouble: Callable[[], str]) -> None:
+                 router: Router, expecting: Expecting, trouble: Callable[[], str]) -> None:
         self.ledger: Ledger[Receipt] = Ledger(io.machine.token(8), settings.resend_after, settings.max_resends,
                                               io.machine.chance)
-        self.awaited = 0
-        """How many threads wait for acknowledgements, which stand behind data in the network."""
         self.trouble = trouble
         """What is wrong with the endpoints, for the text of an error."""
         self._life = life
         self._clock = io.clock
-        self._steps = io.scope(life.crash)
         self._events = events
         self._losses = losses
-        self._connections = connections
         self._router = router
+        self._expecting = expecting
         self._in_vain = f"not acknowledged after {settings.max_resends} resends"
         self._waiters = Waiters()
 
@@ -59,11 +56,11 @@ class Acknowledgements:
         if receipt._settled:
             return True
         try:
-            self.awaited += 1
-            self.read_on()
+            self._expecting.acknowledgements += 1
+            self._expecting.read_on()
             settled = self._waiters.wait(lambda: receipt._settled, deadline)
         finally:
-            self.awaited -= 1
+            self._expecting.acknowledgements -= 1
         if receipt.failed:
             exiting.stay_blocked()
         return settled
@@ -72,29 +69,6 @@ class Acknowledgements:
         """Some have come, or never will. Takes no lock."""
         if self._waiters.waiting:
             self._waiters.notify_all()
-
-    def read_on(self) -> None:
-        """Somebody begins to wait: read past the marks, see `Reading.room`. From any thread."""
-        if self._connections.open:  # or, without a network thread, these calls would pile up
-            self._steps.call(self._read_past_marks)
-
-    # The network thread
-
-    def _read_past_marks(self) -> None:
-        for peer in tuple(self._connections.open):
-            if peer.paused and self._waits_for(peer):
-                peer.resume_safely()
-
-    def expects(self, peer: Peer) -> bool:
-        """Whether somebody waits for acknowledgements that come by this connection."""
-        return bool(self.awaited) and self._waits_for(peer)
-
-    def _waits_for(self, peer: Peer) -> bool:
-        """Whether acknowledgements are expected on this connection, or on one that is read behind it."""
-        if peer.lane.unacked:
-            return True
-        lane = self._router.find(peer.identity) if peer.retired or peer.following else None
-        return lane is not None and bool(lane.unacked)
 
     # Sending again
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..checks import check_str, check_timeout
+from ..errors import LocalProtocolError
+from .arguments import Buffer, message_of
 from .credit import Credit
 from .inbox import Batch
 
@@ -16,21 +19,27 @@ class Settler(Protocol):
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """Acknowledge or refuse it. From any thread; raises `ClosedError`, `ForkedError`."""
 
+    def answer(self, delivery: Delivery, data: bytes, *, fails: bool, timeout: float | None) -> None:
+        """Send the reply to it, or why there is none. From any thread; may block, and raise what a send does."""
+
+    max_message_size: int
+
 
 class Delivery:
     """One received message, and the means to answer for it."""
 
-    __slots__ = ("_credit", "_message_id", "_settled", "_settler", "data", "identity", "is_request")
+    __slots__ = ("_answered", "_correlation_id", "_credit", "_message_id", "_settled", "_settler", "data", "identity")
 
-    def __init__(self, settler: Settler, batch: Batch, data: bytes, message_id: bytes | None) -> None:
+    def __init__(self, settler: Settler, batch: Batch, data: bytes, message_id: bytes | None,
+                 correlation_id: bytes | None = None) -> None:
         self.data = data
         self.identity = batch.identity
         """The sender's."""
-        self.is_request = False
-        """Whether the sender waits for a `reply`."""
         self._settler = settler
         self._credit: Credit | None = batch.credit
         self._message_id = message_id
+        self._correlation_id = correlation_id
+        self._answered = False
         self._settled = False  # set by the network thread: who is interrupted on the way there can say it again
 
     def ack(self) -> None:
@@ -48,9 +57,37 @@ class Delivery:
         """
         self._settler.settle(self, False)
 
-    def reply(self, data: bytes) -> None:
-        """Answer a request."""
-        raise NotImplementedError("request/reply is not there yet")
+    @property
+    def is_request(self) -> bool:
+        """Whether the sender waits for a `reply`, or a `fail`."""
+        return self._correlation_id is not None
+
+    def reply(self, data: Buffer, *, timeout: float | None = None) -> None:
+        """Answer the request, once, from any thread. It is sent at most once, to the one who has asked.
+
+        As `Søcket.send` it returns as soon as the reply is queued, and at the high-water mark does as ``on_full`` says;
+        with ``BLOCK``, ``timeout`` bounds the wait for room. If the one who has asked is not there any more, the reply
+        is dropped, counted, and an event. Raises `LocalProtocolError` for what is no request or has been answered, and
+        what `Søcket.send` does.
+        """
+        check_timeout(timeout)
+        self._answer(message_of(data, self._settler.max_message_size), False, timeout)
+
+    def fail(self, reason: str, *, timeout: float | None = None) -> None:
+        """The same, to say that there is no reply, and why, in up to 256 bytes of UTF-8: there `Søcket.request` raises
+        `RequestFailedError`."""
+        check_timeout(timeout)
+        check_str("reason", reason)
+        self._answer(reason.encode("utf-8", "replace"), True, timeout)
+
+    def _answer(self, data: bytes, fails: bool, timeout: float | None) -> None:
+        if not self.is_request:
+            raise LocalProtocolError("the message is no request: nobody waits for a reply")
+        if self._answered:
+            raise LocalProtocolError("the request has been answered already")
+        self._settler.answer(self, data, fails=fails, timeout=timeout)
+        self._answered = True  # behind it: who is interrupted, or finds no room, can say it again
 
     def __repr__(self) -> str:
-        return f"<Delivery of {len(self.data)} bytes from {self.identity.hex()}>"
+        what = "Request" if self.is_request else "Delivery"
+        return f"<{what} of {len(self.data)} bytes from {self.identity.hex()}>"

@@ -9,7 +9,8 @@ part               is
 `Losses`           what was dropped or given up, by cause
 `Reporter`         tells the log, and what is wrong to those who wait in vain
 `EventQueue`       tells the program
-`Sender`           what is sent: the `Router`, the `Acknowledgements`, the `Room`, the `Overflow`, the `Dispatch`
+`Sender`           what is sent: the `Router`, the `Acknowledgements`, the `Room`, the `Overflow`, the `Dispatch`;
+                   and what is asked: the `Requests`, the `Requesting`
 `Accounts`         how much of the receive marks each identity has used
 `Receiver`         what is received: the inbox, the duplicates, the acknowledgements, the `Conversation`
 `Doors`            who waits outside

@@ -21,7 +21,7 @@ from ..locks import new_lock
 from ..waiting import Signal, Ticket, Waiters
 from .credit import Credit
 
-__all__ = ["Batch", "Inbox", "NOTHING", "ReliableBatch"]
+__all__ = ["Batch", "Inbox", "NOTHING", "PairBatch", "ReliableBatch", "RequestBatch"]
 
 T = TypeVar("T")
 
@@ -33,12 +33,14 @@ class Batch:
 
     watched = True
     """Whether messages may be taken: those to be acknowledged only while the network thread looks at what is taken."""
+    bare = True
+    """Whether the queue holds payloads; or pairs of an id, or ``None``, and a payload, of which none is taken unasked.
+    """
 
     def __init__(self, credit: Credit | None, messages: Iterable[Any], count: int = 0, large_bytes: int = 0) -> None:
         self.credit = credit
         self.identity = b"" if credit is None else credit.identity
         self.queue: deque[Any] = deque(messages)
-        """Payloads; with manual acknowledgement pairs of message id (or ``None``) and payload."""
         self.count = count
         """How many count against the receive mark of their sender; 0 once they count as taken."""
         self.large_bytes = large_bytes
@@ -48,6 +50,20 @@ class Batch:
     def taken_ids(self) -> list[bytes]:
         """The ids, to be acknowledged, of messages taken since the last look. For the network thread."""
         return []
+
+
+class PairBatch(Batch):
+    """Messages that are acknowledged by hand, and others among them."""
+
+    __slots__ = ()
+
+    bare = False
+
+
+class RequestBatch(PairBatch):
+    """Requests, by their correlation ids."""
+
+    __slots__ = ()
 
 
 class ReliableBatch(Batch):
@@ -81,17 +97,14 @@ def _pair(batch: Batch, message: Any) -> tuple[Batch, Any]:
 
 class Inbox:
     """``watch(batch)`` is called when somebody begins to take from a batch that is to be acknowledged, and
-    ``finished(batch)`` when all of a batch has been taken; both by the taker, and perhaps more than once. ``manual``:
-    no batch becomes current, so that everybody has to ask."""
+    ``finished(batch)`` when all of a batch has been taken; both by the taker, and perhaps more than once."""
 
-    def __init__(self, watch: Callable[[ReliableBatch], None], finished: Callable[[Batch], None], *,
-                 manual: bool = False) -> None:
+    def __init__(self, watch: Callable[[ReliableBatch], None], finished: Callable[[Batch], None]) -> None:
         self.current = NOTHING
         """What `take` and the hot path of ``recv`` take from."""
         self.waiters = Waiters()
         self.special_ticket: Callable[[], Ticket | None] | None = None
         """For `Waiters.wait`."""
-        self._manual = manual
         self._watch = watch
         self._finished = finished
         self._lock = new_lock()  # guards the change of batch and the state of `_signal`; a leaf
@@ -155,7 +168,7 @@ class Inbox:
                 assert isinstance(batch, ReliableBatch)
                 self._watch(batch)
                 batch.watched = True
-            if self._signal is None and not self._manual:
+            if self._signal is None and batch.bare:
                 self.current = batch
                 if self._closed:  # meanwhile: `close` takes no lock
                     self.current = NOTHING
@@ -189,7 +202,7 @@ class Inbox:
             raise TimeoutError("no message in time")
 
     def take(self, deadline: Deadline) -> tuple[Batch, Any] | None:
-        """One message and its batch; ``None`` once closed. Raises ``TimeoutError``."""
+        """One message and its batch, as it is in there; ``None`` once closed. Raises ``TimeoutError``."""
         if self._signal is not None:
             return self.take_as(_pair, deadline)
         try:
@@ -268,7 +281,8 @@ class Inbox:
         return None
 
     def take_many(self, max_messages: int, deadline: Deadline) -> list[Any] | None:
-        """At least one and at most ``max_messages``; ``None`` once closed. Raises ``TimeoutError``."""
+        """The payloads of at least one message and at most ``max_messages``; ``None`` once closed. Raises
+        ``TimeoutError``."""
         try:
             while True:
                 batch = self.refill()
@@ -303,7 +317,7 @@ class Inbox:
                     self._clear_signal()
             if taken and isinstance(batch, ReliableBatch):
                 self._watch(batch)
-            return taken
+            return taken if batch.bare else [payload for _, payload in taken]
         except BaseException:
             queue.extendleft(taken[::-1])
             if self.last is not batch:  # another thread went on to the next

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from ..wire.messages import Frame, Kind, Message, Queued, frame_of, frame_size, large_size
+from ..wire.messages import Features, Frame, Kind, Message, Queued, frame_of, frame_size, large_size
 
 __all__ = ["Lane", "Write", "total_large"]
 
@@ -67,8 +67,8 @@ class Lane:
     """
 
     __slots__ = ("acknowledged", "backlog", "backlog_bytes", "control", "control_bytes", "dead", "dialled", "encode",
-                 "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress", "progress_at",
-                 "queue", "queued_since", "sent_bytes", "sent_log", "sent_messages", "since", "unacked",
+                 "features", "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress",
+                 "progress_at", "queue", "queued_since", "sent_bytes", "sent_log", "sent_messages", "since", "unacked",
                  "unacked_large", "visits", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
@@ -82,6 +82,8 @@ class Lane:
         """Messages, oldest first; always the same list."""
         self.encode: Callable[[Queued], Frame] | None = None
         """What makes of them what its peer understands: see `Dialect.encoder`."""
+        self.features = Features(0)
+        """What its peer has said that it understands."""
         self.control: list[bytes] = []
         """Control frames: they go out before the messages, and past the marks."""
         self.control_bytes = 0
@@ -175,7 +177,7 @@ class Lane:
         return message
 
     def take_unacked(self) -> list[Queued]:
-        """All that the peer has to acknowledge; the queue holds nothing else, except copies being sent again."""
+        """All that the peer has to acknowledge: of that the queue may hold copies being sent again."""
         messages: list[Queued] = [*self.unacked.values()]
         self.unacked.clear()
         self.unacked_large = 0
@@ -252,18 +254,38 @@ class Lane:
 
     @property
     def can_drop(self) -> bool:
-        """Whether there is a message that no write holds. Under the lock."""
-        return len(self.queue) > (self.writing.messages if self.writing is not None else 0)
+        """Whether there is an at-most-once message that no write holds. Under the lock."""
+        return self._oldest() < len(self.queue)
+
+    def _oldest(self) -> int:
+        """Where the oldest one of those is, or the end of the queue."""
+        index = self.writing.messages if self.writing is not None else 0
+        for message in self.queue[index:] if self.unacked else ():
+            if message.kind is not _RELIABLE:  # type: ignore[union-attr]
+                break
+            index += 1
+        return index
 
     def drop_oldest(self) -> Queued:
-        """Take out the oldest one that no write holds, which is there. Under the lock."""
-        index = self.writing.messages if self.writing is not None else 0
+        """Take out the oldest one of those, which is there. Under the lock."""
+        index = self._oldest()
         message = self.queue[index]
         large = large_size(message)
         # No call from here on, and so no interrupt: it is dropped and no longer counted, or neither.
         self.large_bytes -= large
         del self.queue[index]
         return message
+
+    def withdraw(self, message: Message) -> None:
+        """Take it out, if no write holds it: nobody wants it to be sent any more. Under the lock."""
+        queue = self.queue
+        try:
+            index = queue.index(message, self.writing.messages if self.writing is not None else 0)
+        except ValueError:
+            return
+        # No call from here on.
+        self.large_bytes -= message.large
+        del queue[index]
 
     def take_back(self) -> list[Queued]:
         """Empty the queue: all that was not handed to the kernel whole, in order. Under the lock; may be repeated.

@@ -31,6 +31,8 @@ class Inlet(Protocol[P]):
 
     def reliable_arrived(self, peer: P, message_ids: list[bytes], payloads: list[bytes]) -> None: ...
 
+    def requests_arrived(self, peer: P, correlation_ids: list[bytes], payloads: list[bytes]) -> None: ...
+
     def count_taken(self) -> None:
         """Count as taken what was taken, although nobody has said so yet."""
 
@@ -48,10 +50,14 @@ class Outlet(Protocol[P]):
 
     def acknowledged(self, peer: P, message_ids: list[bytes]) -> None: ...
 
+    def answered(self, peer: P, correlation_ids: list[bytes], replies: list[bytes]) -> None: ...
+
+    def refused(self, peer: P, correlation_ids: list[bytes], reasons: list[bytes]) -> None: ...
+
     def capable(self, peer: P, capabilities: Capabilities) -> None: ...
 
-    def expects_acknowledgements(self, peer: P) -> bool:
-        """Whether somebody waits for acknowledgements that come by this connection."""
+    def expects(self, peer: P) -> bool:
+        """Whether somebody waits for acknowledgements or replies that come by this connection."""
 
     def give_back(self, lane: Lane) -> None:
         """Something is in the queue of a connection that sends no more."""

@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import QueueFullError, SendTimeoutError
-from ..wire.messages import Queued, message_id_of
+from ..wire.messages import Kind, Message, Queued, message_id_of
 from .acknowledgements import Acknowledgements
 from .choices import OnFull, SendMode
+from .drafts import Draft
 from .lane import Lane
 from .life import Life
 from .receipts import Receipt
@@ -41,11 +42,14 @@ class Settled(NamedTuple):
 class Sending(Protocol):
     """What a policy asks of those for whom it decides."""
 
-    def message(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Queued]:
-        """``data`` as it is queued. Under the lock."""
+    def message(self, draft: Draft) -> tuple[Receipt | None, Queued]:
+        """As it is queued. Under the lock."""
 
     def dropped(self, reason: str, count: int, identity: bytes | None, listed: list[Drop] | None = None) -> None:
         """Count so many messages as lost, take them off the front of a list, and tell."""
+
+    def routed_again(self, requests: Iterable[Queued]) -> None:
+        """These will not be sent where they were: those who have asked give them to others."""
 
     def disconnect(self, lanes: list[Lane], deadline: Deadline) -> bool:
         """Close these connections, and wait until they are; false if there was no time for that."""
@@ -67,21 +71,21 @@ class Overflow:
         self._sending = sending
         self._now = now
 
-    def cope(self, data: bytes, receipt: Receipt | None, identity: bytes | None, deadline: Deadline) -> Settled | None:
+    def cope(self, draft: Draft, receipt: Receipt | None, deadline: Deadline) -> Settled | None:
         """Make room, wait for some (``None``: it is to be tried again), or settle the matter without."""
         policy = self._policy
         if policy is OnFull.DROP_OLDEST:
-            return self._drop_oldest(data, identity)
-        self._room.lacking(identity)
+            return self._drop_oldest(draft)
+        self._room.lacking(draft.identity)
         if policy is OnFull.RAISE:
             raise QueueFullError(QUEUE_IS_FULL)
         if policy is OnFull.DROP_NEWEST:
-            return self._drop_newest(data, receipt, identity)
+            return self._drop_newest(draft, receipt)
         if policy is OnFull.DISCONNECT:
-            if self._is_published(identity):
-                return self._publish_or_disconnect(data, deadline)
-            return self._disconnect_or_drop(data, receipt, identity, deadline)
-        self._room.wait(identity, deadline)
+            if self._is_published(draft.identity):
+                return self._publish_or_disconnect(draft, deadline)
+            return self._disconnect_or_drop(draft, receipt, deadline)
+        self._room.wait(draft, deadline)
         return None
 
     def _is_published(self, identity: bytes | None) -> bool:
@@ -89,28 +93,28 @@ class Overflow:
 
     # Drop the oldest. At most once `Sender.send` does so at once, without letting go of the lock.
 
-    def _drop_oldest(self, data: bytes, identity: bytes | None) -> Settled | None:
+    def _drop_oldest(self, draft: Draft) -> Settled | None:
         """At least once a receipt has to be told, where no interrupt can come, which would have the oldest forgotten by
         the one and not by the other."""
         outcome: list[Settled] = []
-        aside(lambda: self._squeeze_in(data, identity, outcome))
+        aside(lambda: self._squeeze_in(draft, outcome))
         return outcome[0] if outcome else None
 
-    def _squeeze_in(self, data: bytes, identity: bytes | None, outcome: list[Settled]) -> None:
+    def _squeeze_in(self, draft: Draft, outcome: list[Settled]) -> None:
         """Nothing once the Søcket closes."""
         outstanding = self._acks.ledger.outstanding
         with self._route:
             if self._life.over:
                 return
-            receipt, message = self._sending.message(data, identity)
+            receipt, message = self._sending.message(draft)
             assert receipt is not None
-            placed, lanes = self._router.place(message, identity)
+            placed, lanes = self._router.place(message, draft.identity)
             if placed is not Placed.FULL:
                 outstanding[receipt.message_id] = receipt
                 outcome.append(Settled(receipt, lanes))
                 return
             dropped: list[Drop] = []
-            squeezed = squeeze_in(self._router, message, identity, dropped)
+            squeezed = squeeze_in(self._router, message, draft.identity, dropped)
             if squeezed.refused:
                 receipt._fail(QUEUE_WAS_FULL)
             else:
@@ -128,70 +132,74 @@ class Overflow:
         while True:  # not "while dropped": see `netmsg.streams.turns.Turn`
             if not dropped:
                 break
-            self._sending.dropped("send queue full", 1, dropped[0][1], dropped)
+            message, whose = dropped[0]
+            if isinstance(message, Message) and message.kind is Kind.REQUEST:
+                self._sending.routed_again((message,))
+                del dropped[0]
+            else:
+                self._sending.dropped("send queue full", 1, whose, dropped)
 
     # Drop the newest
 
-    def _drop_newest(self, data: bytes, receipt: Receipt | None, identity: bytes | None) -> Settled | None:
+    def _drop_newest(self, draft: Draft, receipt: Receipt | None) -> Settled | None:
         if receipt is not None:
             receipt._fail(QUEUE_WAS_FULL)
-        elif self._is_published(identity):
-            return self._publish_to_others(data)
-        self._sending.dropped("send queue full", 1, identity)
+        elif self._is_published(draft.identity):
+            return self._publish_to_others(draft)
+        self._sending.dropped("send queue full", 1, draft.identity)
         return Settled(receipt, ())
 
-    def _publish_to_others(self, data: bytes) -> Settled | None:
+    def _publish_to_others(self, draft: Draft) -> Settled | None:
         router = self._router
         with self._route:
             if not router.ring:
                 return None  # they have gone meanwhile, and it is to wait for the next one
             full = dict.fromkeys(router.full_lanes())
             others = [*filterfalse(full.__contains__, router.ring)]
-            router.publish(self._sending.message(data, None)[1], others)
+            router.publish(self._sending.message(draft)[1], others)
         for lane in full:
             self._sending.dropped("send queue full", 1, lane.identity)
         return Settled(None, others)
 
     # Disconnect
 
-    def _publish_or_disconnect(self, data: bytes, deadline: Deadline) -> Settled | None:
+    def _publish_or_disconnect(self, draft: Draft, deadline: Deadline) -> Settled | None:
         """Disconnect those that do not keep up. Where there are only such as have not been sent yet what was kept for
         them, publish past the mark: they have had no chance to take it."""
         router = self._router
         with self._route:
             behind = router.lanes_behind()
             if router.ring and not behind:
-                router.publish(self._sending.message(data, None)[1], router.ring)
+                router.publish(self._sending.message(draft)[1], router.ring)
                 return Settled(None, router.ring)
         self._disconnect(behind, None, deadline)
         return None
 
-    def _disconnect_or_drop(self, data: bytes, receipt: Receipt | None, identity: bytes | None,
-                            deadline: Deadline) -> Settled | None:
+    def _disconnect_or_drop(self, draft: Draft, receipt: Receipt | None, deadline: Deadline) -> Settled | None:
         """There may soon be room, for the others do keep up: then nobody has to go, and otherwise one who has taken
         nothing for too long."""
         with self._route:
-            full = self._router.full_lanes(identity)
-            self._stuck(full)  # from now on
+            full = self._router.full_lanes(draft.identity, once=draft.is_answer)
+            self._stuck(full, draft)  # from now on
         if not full:
-            if self._room.is_there(identity):  # since the message was refused
+            if self._room.is_there(draft):  # since the message was refused
                 return None
-            return self._drop_newest(data, receipt, identity)
+            return self._drop_newest(draft, receipt)
         try:
-            self._room.wait(identity, deadline.sooner(STUCK_LOOK))
+            self._room.wait(draft, deadline.sooner(STUCK_LOOK))
         except SendTimeoutError:
             with self._route:
-                stuck = self._stuck(full)
+                stuck = self._stuck(full, draft)
             if stuck:
-                self._disconnect(stuck[:1], identity, deadline)
+                self._disconnect(stuck[:1], draft.identity, deadline)
             elif deadline.expired:
                 raise
         return None
 
-    def _stuck(self, lanes: list[Lane]) -> list[Lane]:
+    def _stuck(self, lanes: list[Lane], draft: Draft) -> list[Lane]:
         """Those that have made no progress for too long since they were first seen to be full. Under ``route``."""
         now = self._now()
-        reliable = self._router.reliable
+        reliable = self._router.reliable and not draft.is_answer
         stuck = []
         for lane in lanes:
             progress = lane.acknowledged if reliable else lane.taken_bytes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
-from ..wire.messages import Capabilities
+from ..wire.messages import Capabilities, Features
 from .accounts import Accounts
 from .admission import Claim, Decision, Verdict, decide
 from .asking import Asking
@@ -65,8 +65,8 @@ class Population:
         self._sweep = sweep
         self._asking = asking
         self._resting = Resting(sender)
-        self._neighbours = Neighbours(identity, Capabilities(settings.heartbeat_interval, settings.recv_hwm), settings,
-                                      life, io, receiver, sender, self)
+        capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm, Features.REQUESTS)
+        self._neighbours = Neighbours(identity, capabilities, settings, life, io, receiver, sender, self)
 
     # Coming
 
@@ -195,7 +195,7 @@ class Population:
         if self._sender.find(new.identity) is None:
             self._let_in(new)  # that was its end
         elif self._open(new):
-            self._sender.succeed(old, new, finish=False)
+            self._sender.succeed(old, new, finish=False, alive=False)
             self._gone(old, reason, None)
             old.close(reason, None)
             self._opened(new)
@@ -209,7 +209,7 @@ class Population:
             self._connections.retired[old.identity] = old
             new.follow(old, send=not alive)
             self._open(new)
-            self._sender.succeed(old, new, finish=not replaced)
+            self._sender.succeed(old, new, finish=not replaced, alive=alive)
             self._gone(old, reason, None)
             self._opened(new)
             new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is
@@ -365,6 +365,7 @@ class Population:
         """A connection has ended."""
         if peer in self._connections.open:
             self._sender.leave(peer)
+            self._sender.ended(peer)
             self._connections.count_out(peer)
             self._accounts.leave(peer)
             if peer.known:

@@ -13,7 +13,9 @@ from ..errors import RemoteProtocolError
 from ..reactor.channel import Channel, State
 from ..reactor.reactor import Scope, Worker
 from ..speaking import say_soon
-from ..wire.messages import ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, MESSAGES, READ_SIZE, RELIABLE_MESSAGES, Run
+from ..wire.messages import (
+    ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, FAILURES, MESSAGES, READ_SIZE, RELIABLE_MESSAGES, REPLIES, REQUESTS, Run,
+)
 from ..wire.session import Session
 from .credit import Credit
 from .inbox import Batch
@@ -120,10 +122,9 @@ class Reading(Generic[P]):
             if kind == MESSAGES:
                 self.received_messages += len(bodies)
                 inlet.arrived(peer, bodies)
-            elif kind == RELIABLE_MESSAGES:
-                assert message_ids is not None
+            elif message_ids is not None:
                 self.received_messages += len(bodies)
-                inlet.reliable_arrived(peer, message_ids, bodies)
+                self._take_with_ids(kind, message_ids, bodies)
             elif kind == ACKNOWLEDGEMENTS:
                 self._outlet.acknowledged(peer, bodies)
                 if self._life.closing:
@@ -144,6 +145,16 @@ class Reading(Generic[P]):
                 self._pause()
             elif decoder.stopped:
                 self._io.call(self.go_on)
+
+    def _take_with_ids(self, kind: int, message_ids: list[bytes], bodies: list[bytes]) -> None:
+        if kind == RELIABLE_MESSAGES:
+            self._inlet.reliable_arrived(self._peer, message_ids, bodies)
+        elif kind == REQUESTS:
+            self._inlet.requests_arrived(self._peer, message_ids, bodies)
+        elif kind == REPLIES:
+            self._outlet.answered(self._peer, message_ids, bodies)
+        elif kind == FAILURES:
+            self._outlet.refused(self._peer, message_ids, bodies)
 
     def finish(self) -> None:
         """At the end, deliver the messages that came before it and had no room or not their turn yet: nothing received
@@ -166,8 +177,7 @@ class Reading(Generic[P]):
             return UNBOUNDED
         if self._lane.control_bytes > CONTROL_MARK:
             return 0
-        # ACKs stand behind data: whoever waits for them has to read past the mark, or both ends may wait for ever.
-        return self._peer.credit.room(past_mark=self._outlet.expects_acknowledgements(self._peer))
+        return self._peer.credit.room(past_mark=self._outlet.expects(self._peer))
 
     def _pause(self) -> None:
         """Stop reading until there is room. Unregistered, not masked: see `Reactor.watch`."""

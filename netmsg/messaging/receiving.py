@@ -5,9 +5,8 @@ All of it belongs to the network thread, but for the two calls that the takers o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..reactor.reactor import Reactor
 from ..wire.messages import READ_SIZE
@@ -17,7 +16,7 @@ from .choices import AckMode
 from .conversation import Conversation
 from .deliveries import Delivery
 from .delivery import Arrivals
-from .inbox import Batch, Inbox, ReliableBatch
+from .inbox import Batch, Inbox, PairBatch, ReliableBatch, RequestBatch
 from .lane import Lane
 from .life import Life
 from .settings import Settings
@@ -41,6 +40,10 @@ class AnswerWay(Protocol):
     def answering(self) -> None:
         """Somebody has waited for what it gets now. From any thread."""
 
+    def answer(self, identity: bytes, correlation_id: bytes, data: bytes, *, fails: bool,
+               timeout: float | None) -> None:
+        """Send the reply to a request, or why there is none. From any thread; may block, and raise what a send does."""
+
 
 class Receiver:
     """What one Søcket receives."""
@@ -53,10 +56,11 @@ class Receiver:
         self._answers = answers
         self._ack_mode = settings.ack_mode
         self.manual = self._ack_mode is AckMode.MANUAL
+        self.max_message_size = settings.max_message_size
         # A long run came out of one read, so its messages are small. Where the mark in messages holds for so many small
         # ones before the mark in bytes does, they need not be weighed.
         self._weighs_all = self.manual or settings.recv_hwm * (READ_SIZE // LONG_RUN) > settings.recv_hwm_bytes
-        self.inbox = Inbox(self._watch_batch, self._finish_batch, manual=self.manual)
+        self.inbox = Inbox(self._watch_batch, self._finish_batch)
         self.conversation = Conversation(io, self.inbox.waiters, answers.answering)
         self.inbox.special_ticket = self.conversation.ticket
         self.arrivals = Arrivals(settings.dedupe)
@@ -71,7 +75,9 @@ class Receiver:
         """At-most-once messages have been received."""
         self.conversation.interrupt()
         if not self._life.closing:
-            self._deliver(peer, zip(repeat(None), payloads) if self.manual else payloads, payloads, None)
+            size = self._count(peer, payloads)
+            self._deliver(PairBatch(peer.credit, zip(repeat(None), payloads), len(payloads), size) if self.manual else
+                          Batch(peer.credit, payloads, len(payloads), size))
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None:
         """A single small message has been received: the short way of `arrived`."""
@@ -88,6 +94,13 @@ class Receiver:
             self._io.before_sleep(inbox.waiters.notify)
             self.conversation.overhear(peer)
 
+    def requests_arrived(self, peer: Peer, correlation_ids: list[bytes], payloads: list[bytes]) -> None:
+        """Requests have been received."""
+        self.conversation.interrupt()
+        if not self._life.closing:
+            size = self._count(peer, payloads)
+            self._deliver(RequestBatch(peer.credit, zip(correlation_ids, payloads), len(payloads), size))
+
     def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         """At-least-once messages have been received."""
         if self._life.closing:
@@ -97,30 +110,29 @@ class Receiver:
             self._send_acks(peer.identity, found.again)
         if not found.bodies:
             return
-        mode = self._ack_mode
+        mode, credit, payloads = self._ack_mode, peer.credit, found.bodies
+        size = self._count(peer, payloads)
         if mode is AckMode.ON_RECV:
-            self._deliver(peer, found.bodies, found.bodies, found.message_ids)
+            self._deliver(ReliableBatch(credit, payloads, found.message_ids, size))
         elif mode is AckMode.MANUAL:
-            # They count until they are acknowledged: see `_settle`.
-            self._deliver(peer, zip(found.message_ids, found.bodies), found.bodies, None, until_taken=False)
+            # They count until they are acknowledged, and not until they are taken: see `_settle`.
+            self._deliver(PairBatch(credit, zip(found.message_ids, payloads)))
         else:
-            self._deliver(peer, found.bodies, found.bodies, None)
+            self._deliver(Batch(credit, payloads, len(payloads), size))
             self._acknowledge(peer.identity, found.message_ids)
 
-    def _deliver(self, peer: Peer, messages: Iterable[Any], payloads: list[bytes], message_ids: list[bytes] | None, *,
-                 until_taken: bool = True) -> None:
+    def _count(self, peer: Peer, payloads: list[bytes]) -> int:
+        """These count against the marks of their sender from now on: with how many bytes."""
         count = len(payloads)
         size = sum(map(len, payloads)) if count < LONG_RUN or self._weighs_all else 0
         credit = peer.credit
         credit.arrived += count
         credit.arrived_bytes += size
+        return size
+
+    def _deliver(self, batch: Batch) -> None:
         inbox = self.inbox
-        if message_ids is not None:
-            inbox.deliver(ReliableBatch(credit, payloads, message_ids, size))
-        elif until_taken:
-            inbox.deliver(Batch(credit, messages, count, size))
-        else:
-            inbox.deliver(Batch(credit, messages))
+        inbox.deliver(batch)
         if inbox.waiters.waiting:
             self._io.before_sleep(inbox.waiters.notify)
 
@@ -176,6 +188,12 @@ class Receiver:
         exiting.check_open(self._life)
         if delivery._message_id is not None and not delivery._settled:
             self._steps.call(self._settle, delivery, accept)
+
+    def answer(self, delivery: Delivery, data: bytes, *, fails: bool, timeout: float | None) -> None:
+        """See `Delivery`. From any thread."""
+        assert delivery._correlation_id is not None
+        exiting.check_open(self._life)
+        self._answers.answer(delivery.identity, delivery._correlation_id, data, fails=fails, timeout=timeout)
 
     def _settle(self, delivery: Delivery, accept: bool) -> None:
         """A manual acknowledgement, or a refusal; the first that is said of a delivery counts."""

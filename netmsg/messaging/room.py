@@ -10,10 +10,12 @@ from ..errors import LocalProtocolError, SendTimeoutError
 from ..reactor.reactor import Reactor
 from ..waiting import Waiters
 from . import exiting
-from .acknowledgements import Acknowledgements
 from .choices import SendMode
+from .drafts import Draft
 from .events import EventQueue, Full
+from .expecting import Expecting
 from .life import Life
+from .requests import Requests
 from .routing import Router
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ QUEUE_IS_FULL: Final = "the send queue is at its high-water mark"
 class Room:
     """Waiting is for any thread; so is telling that there is room."""
 
-    def __init__(self, life: Life, io: Reactor, events: EventQueue, router: Router, acks: Acknowledgements,
-                 trouble: Callable[[], str]) -> None:
+    def __init__(self, life: Life, io: Reactor, events: EventQueue, router: Router, expecting: Expecting,
+                 requests: Requests, trouble: Callable[[], str]) -> None:
         self.asked: set[object] = set()
         """Whoever is to hear of room: while nobody is, which is looked at after every write, `made` need not be called.
         A sender that waits is in here before it looks for room, and this object after it has told of none."""
@@ -36,7 +38,8 @@ class Room:
         self._io = io
         self._events = events
         self._router = router
-        self._acks = acks
+        self._expecting = expecting
+        self._requests = requests
         self._trouble = trouble
         self._publishing = router.mode is SendMode.PUBLISH
         self._senders = Waiters()
@@ -48,24 +51,24 @@ class Room:
             self._events.add(Full(None, identity, QUEUE_IS_FULL))
             self.asked.add(self)
 
-    def wait(self, identity: bytes | None, deadline: Deadline) -> None:
+    def wait(self, draft: Draft, deadline: Deadline) -> None:
         """Block until there may be room. Raises `SendTimeoutError` at the deadline.
 
         Woken by room, a peer's coming or going, and close.
         """
         if self._io.is_current:
             raise LocalProtocolError("a send that would block, on the network thread itself")
-        waiters = self._senders if identity is None else self._addressing_senders
-        acks, asking = self._acks, object()
+        waiters = self._senders if draft.identity is None else self._addressing_senders
+        expecting, asking = self._expecting, object()
         try:
-            acks.awaited += 1
+            expecting.acknowledgements += 1
             self.asked.add(asking)
             if self._router.reliable:
-                acks.read_on()
-            if not waiters.wait(lambda: self._life.over or self.is_there(identity), deadline):
-                raise self.too_late("no room in the send queue in time", identity)
+                expecting.read_on()
+            if not waiters.wait(lambda: self._life.over or self.is_there(draft), deadline):
+                raise self.too_late("no room in the send queue in time", draft.identity)
         finally:
-            acks.awaited -= 1  # first, for this makes no call
+            expecting.acknowledgements -= 1  # first, for this makes no call
             self.asked.discard(asking)
         if self._life.closing:
             exiting.stay_blocked()
@@ -77,13 +80,19 @@ class Room:
             f"peer {identity.hex()} {'connected' if self._router.find(identity) else 'not connected'}")
         return SendTimeoutError(f"{what} ({whom}){self._trouble()}")
 
-    def is_there(self, identity: bytes | None) -> bool:
+    def is_there(self, draft: Draft) -> bool:
+        """Whether there is any for it."""
+        router, identity = self._router, draft.identity
+        if identity is None:
+            return self._is_there_for_anybody()
+        once = not router.reliable or draft.is_answer
+        lane = router.find(identity)
+        if lane is not None and router.has_room(lane, once=once):
+            return True
+        return lane is None if once else router.parked.has_room(identity)
+
+    def _is_there_for_anybody(self) -> bool:
         router = self._router
-        if identity is not None:
-            lane = router.find(identity)
-            if lane is not None and router.has_room(lane):
-                return True
-            return router.parked.has_room(identity) if router.reliable else lane is None
         ring = router.ring
         if ring and self._publishing:
             return all(map(router.has_room, ring))
@@ -93,8 +102,10 @@ class Room:
 
     def made(self, peer: Peer) -> None:
         """The queue of ``peer`` has become shorter: wake the senders if it is worth it."""
+        if self._requests.unplaced:
+            self._requests.look_again()
         router = self._router
-        if self._addressing_senders.waiting and (router.has_room(peer.lane)
+        if self._addressing_senders.waiting and (router.has_room(peer.lane) or router.has_room(peer.lane, once=True)
                                                  or (router.reliable and router.parked.has_room(peer.identity))):
             self._addressing_senders.notify_all()
         if (self._senders.waiting or self in self.asked) and self._roomy():
@@ -107,8 +118,8 @@ class Room:
         half = router.limits.messages // 2
         ring = router.ring
         if router.reliable or not ring:
-            return len(router.waiting) <= half and self.is_there(None)
-        if not self.is_there(None):
+            return len(router.waiting) <= half and self._is_there_for_anybody()
+        if not self._is_there_for_anybody():
             return False
         lengths = [len(lane.queue) for lane in ring]
         return (max if self._publishing else min)(lengths) <= half

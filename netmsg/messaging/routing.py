@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from ..wire.envelope import LARGE_FRAME
-from ..wire.messages import Kind, Queued, large_size, message_id_of
+from ..wire.messages import Features, Kind, Message, Queued, large_size, message_id_of
 from .choices import SendMode
 from .kept import Copies, Kept, Limits, Parked
 from .lane import Lane, total_large
@@ -38,19 +38,23 @@ class Departure(NamedTuple):
     """Messages that went with it."""
     ready: list[Lane]
     """Lanes that have got something to send."""
+    requests: Sequence[Queued] = ()
+    """Those that the peer has not been sent: see `netmsg.messaging.requests`."""
 
 
 class Router:
     """The peers of one Søcket, and the messages that have none yet.
 
     ``reliable`` (at least once): what is given to a lane is kept in its ``unacked``, a lane is full when its window
-    is, and messages beyond all windows wait here; otherwise a lane is full when its queue is.
+    is, and messages beyond all windows wait here; otherwise a lane is full when its queue is. Requests and replies are
+    sent at most once in any case.
     """
 
     def __init__(self, mode: SendMode, limits: Limits, *, reliable: bool = False) -> None:
         self.ring: tuple[Lane, ...] = ()
         """The peers, in the order they came: an immutable snapshot, replaced at every change."""
         self.turn = 0
+        self._turn_to_answer = 0
         self.waiting = Kept()
         """Messages for any peer, oldest first: for none has come, or every window is full."""
         self.parked = Parked(limits)
@@ -91,16 +95,14 @@ class Router:
         self.ring += (lane,)
         self._surely = 0
 
-    def succeed(self, old: Lane, new: Lane, *, finish: bool) -> None:
+    def succeed(self, old: Lane, new: Lane, *, finish: bool) -> list[Queued]:
         """Another connection to the same peer takes the place of ``old``, with all that is still to be sent or to be
         acknowledged, within its window or not: nothing is lost by it or goes to the others, and the order is kept.
-        ``finish``: ``old`` goes on with what it is writing."""
+        ``finish``: ``old`` goes on with what it is writing. Returned are the requests that were not sent: whether the
+        peer understands them is still to be said on this connection."""
         old.finishing = finish
         old.dead = True
-        with old.lock:
-            messages = old.take_back()
-        if self.reliable:
-            messages = old.take_unacked()
+        messages, requests = self.take_back(old)
         new.dead = False
         new.since, new.queued_since, new.visits = old.since, old.queued_since, old.visits
         self._by_identity[new.identity] = new
@@ -112,6 +114,7 @@ class Router:
         if self.reliable:
             self.refill(new)
         new.add_to_backlog(old, copies)
+        return requests
 
     def bring(self, lane: Lane, endpoint: object) -> list[Lane]:
         """What is kept for an endpoint goes to the peer to which it has turned out to lead: the lane, if it got any."""
@@ -143,28 +146,45 @@ class Router:
 
     def give_back(self, lane: Lane) -> Departure:
         """Take back what is in the queue of a dead lane. May be called any number of times."""
-        with lane.lock:
-            messages = lane.take_back()
+        messages, requests = self.take_back(lane)
         heir = self._by_identity.get(lane.identity)
-        if heir is not None and heir is not lane and not self.reliable:
-            self._inherit(heir, messages)
-            return Departure([], [heir] if messages else [])
-        if self.reliable:
-            messages = lane.take_unacked()
+        inherited: list[Queued] = []
         dead: list[Queued] = []
         anybodys: list[Queued] = []
         addressed: list[Queued] = []
         for message in messages:
             kind = self.kind_of(message)
-            if kind is Kind.PLAIN:
-                anybodys.append(message)
-            elif kind is Kind.RELIABLE:
+            if kind is _RELIABLE:
                 (anybodys if message.addressee is None else addressed).append(message)  # type: ignore[union-attr]
+            elif heir is not None and heir is not lane:
+                inherited.append(message)
+            elif kind is Kind.PLAIN:
+                anybodys.append(message)
             elif kind is not Kind.PUBLISHED or not self._keep_copy(lane, message):
                 dead.append(message)
         self.parked.put_back(lane.identity, addressed)
         self.waiting.put_back(anybodys)
-        return Departure(dead, self.distribute())
+        ready = self.distribute()
+        if heir is not None and inherited:
+            self._inherit(heir, inherited)
+            ready.append(heir)
+        return Departure(dead, ready, requests)
+
+    def take_back(self, lane: Lane) -> tuple[list[Queued], list[Queued]]:
+        """What a lane was given and has not sent, or its peer not acknowledged; and the requests among it."""
+        with lane.lock:
+            queued = lane.take_back()
+        messages: list[Queued] = []
+        requests: list[Queued] = []
+        for message in queued:
+            kind = self.kind_of(message)
+            if kind is Kind.REQUEST:
+                requests.append(message)
+            elif kind is not _RELIABLE:  # of which `unacked` has all
+                messages.append(message)
+        if self.reliable:
+            messages += lane.take_unacked()
+        return messages, requests
 
     def _keep_copy(self, lane: Lane, message: Queued) -> bool:
         """Of a message published, for a peer that we are going to dial again."""
@@ -250,21 +270,44 @@ class Router:
     def _place_by_identity(self, message: Queued, identity: bytes) -> tuple[Placed, Iterable[Lane]]:
         self._surely = 0
         lane = self._by_identity.get(identity)
-        if lane is not None and self.has_room(lane) and not (self.reliable and self.parked.of(identity)):
+        once = self.kind_of(message) is not _RELIABLE
+        if lane is not None and self.has_room(lane, once=once) and (once or not self.parked.of(identity)):
             lane.give(message)
             return Placed.QUEUED, (lane,)
-        if not self.reliable:
+        if once:
             return (Placed.ABSENT if lane is None else Placed.FULL), ()
         if not self.parked.has_room(identity):
             return Placed.FULL, ()
         self.parked.add(identity, message)
         return Placed.WAITING, ()
 
-    def full_lanes(self, identity: bytes | None = None) -> list[Lane]:
+    def place_request(self, message: Message) -> Lane | None:
+        """Queue a request where it can be answered: with its addressee, or with the next peer in turn; whose lane it
+        is. ``None`` where nobody can, or has room."""
+        self._surely = 0
+        lane = self._next_to_answer() if message.addressee is None else self._by_identity.get(message.addressee)
+        if lane is None or not self._takes_requests(lane):
+            return None
+        lane.give(message)
+        return lane
+
+    def _next_to_answer(self) -> Lane | None:
+        ring = self.ring
+        for number in range(len(ring)):
+            index = (self._turn_to_answer + number) % len(ring)
+            if self._takes_requests(ring[index]):
+                self._turn_to_answer = index + 1
+                return ring[index]
+        return None
+
+    def _takes_requests(self, lane: Lane) -> bool:
+        return Features.REQUESTS in lane.features and self.has_room(lane, once=True)
+
+    def full_lanes(self, identity: bytes | None = None, *, once: bool = False) -> list[Lane]:
         """The peers that stand in the way of a message to ``identity``, or to anybody."""
         if identity is not None:
             lane = self._by_identity.get(identity)
-            return [lane] if lane is not None and not self.has_room(lane) else []
+            return [lane] if lane is not None and not self.has_room(lane, once=once) else []
         if self.mode is SendMode.PUBLISH:
             return [lane for lane in self.ring if not self.has_room(lane)]
         return list(self.ring)
@@ -294,8 +337,9 @@ class Router:
 
     # Room
 
-    def has_room(self, lane: Lane) -> bool:
-        if self.reliable:
+    def has_room(self, lane: Lane, *, once: bool = False) -> bool:
+        """For one message more; ``once``: for one that is sent at most once, even so."""
+        if self.reliable and not once:
             return len(lane.unacked) < lane.window and lane.unacked_large < self.limits.bytes
         return len(lane.queue) < self.limits.messages and lane.large_bytes < self.limits.bytes
 

@@ -36,25 +36,29 @@ Messages that the usual way does not take (by identity, published, at least once
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..aside import aside
 from ..deadline import Deadline
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
-from ..wire.envelope import data_frame, reliable_frame
+from ..wire.envelope import data_frame, failure_frame, reliable_frame, reply_frame
 from ..wire.messages import Capabilities, Kind, Queued
 from .acknowledgements import Acknowledgements
 from .choices import OnFull, SendMode
 from .connections import Connections
 from .dispatching import Dispatch
+from .drafts import Draft
 from .events import Dropped, EventQueue
+from .expecting import Expecting
 from .kept import Limits
 from .lane import Lane
 from .life import Life
 from .losses import Losses
 from .overflow import Overflow
 from .receipts import Receipt
+from .requesting import Requesting
+from .requests import Requests
 from .room import Room
 from .routing import Departure, Placed, Router
 from .settings import Settings
@@ -84,29 +88,43 @@ class Sender:
         self.route = new_lock()
         self.router = router = Router(settings.send_mode, Limits(settings.send_hwm, settings.send_hwm_bytes),
                                       reliable=self.reliable)
-        self._acks = acks = Acknowledgements(settings, life, io, events, losses, connections, router, trouble)
+        self._requests = requests = Requests()
+        self._expecting = expecting = Expecting(life, io, connections, router, requests)
+        self._acks = acks = Acknowledgements(settings, life, io, events, losses, router, expecting, trouble)
         self.ledger = acks.ledger
         self.fast_ring: tuple[Peer, ...] = ()
         """The peers among which plain round-robin messages may be dealt without the ``route`` lock; empty whenever
         anything at all has to be considered."""
-        self._room = room = Room(life, io, events, router, acks, trouble)
+        self._room = room = Room(life, io, events, router, expecting, requests, trouble)
         self._overflow = Overflow(settings, life, self.route, router, room, acks, self, io.clock)
-        self._squeezes = settings.on_full is OnFull.DROP_OLDEST and not self.reliable
+        self._drops_oldest = settings.on_full is OnFull.DROP_OLDEST
         self._dispatch = dispatch = Dispatch(life, io, router, room, self.give_back)
         self.find = router.find
         self.kick = dispatch.kick
         self.answering = dispatch.answering
-        self.expects_acknowledgements = acks.expects
+        self.expects = expecting.expects
+        self.requesting = Requesting(life, io, self.route, router, requests, expecting, room, self.kick,
+                                     self.ledger.new_id, trouble)
 
     # From any thread: sending
 
     def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
-        if not self._squeezes:
+        if not self._drops_oldest or self.reliable:
             return self._send(data, identity, timeout, None)
+        return self._squeeze(data, identity, timeout)
+
+    def answer(self, identity: bytes, correlation_id: bytes, data: bytes, *, fails: bool,
+               timeout: float | None) -> None:
+        """Send the reply to a request, or why there is none, at most once. Raises the same."""
+        send = self._squeeze if self._drops_oldest else self._send
+        send(data, identity, timeout, answers=correlation_id, fails=fails)
+
+    def _squeeze(self, data: bytes, identity: bytes | None, timeout: float | None, **answer: Any) -> Receipt | None:
+        """Where the oldest one is dropped without letting go of the lock."""
         dropped: list[Drop] = []
         try:
-            return self._send(data, identity, timeout, dropped)
+            return self._send(data, identity, timeout, dropped, **answer)
         finally:
             if dropped:
                 try:
@@ -115,9 +133,9 @@ class Sender:
                     self._overflow.tell(dropped)  # the rest of them
                     raise
 
-    def _send(self, data: bytes, identity: bytes | None, timeout: float | None,
-              dropped: list[Drop] | None) -> Receipt | None:
-        """``dropped`` is a list where the oldest one is dropped without letting go of the lock; that is noted there."""
+    def _send(self, data: bytes, identity: bytes | None, timeout: float | None, dropped: list[Drop] | None = None,
+              answers: bytes | None = None, fails: bool = False) -> Receipt | None:
+        """``dropped`` is a list where the oldest one is dropped; it is noted there. See `Draft`."""
         deadline = None
         while True:
             if self._life.over:  # before the lock, which in a forked child may be held for ever
@@ -125,7 +143,7 @@ class Sender:
             with self.route:
                 if self._life.over:
                     self._life.check_open()
-                receipt, message = self.message(data, identity)
+                receipt, message = self._message(data, identity, answers, fails)
                 placed, lanes = self.router.place(message, identity)
                 if placed is not Placed.FULL:
                     if receipt is not None:
@@ -138,7 +156,7 @@ class Sender:
                     break
             if deadline is None:
                 deadline = Deadline(timeout)
-            settled = self._overflow.cope(data, receipt, identity, deadline)
+            settled = self._overflow.cope(Draft(data, identity, answers, fails), receipt, deadline)
             if settled is not None:
                 receipt, lanes = settled
                 break
@@ -152,9 +170,16 @@ class Sender:
                 self.kick(lane.owner)
         return receipt
 
-    def message(self, data: bytes, identity: bytes | None) -> tuple[Receipt | None, Queued]:
-        """``data`` as it is queued. Under ``route``."""
+    def message(self, draft: Draft) -> tuple[Receipt | None, Queued]:
+        """As it is queued. Under ``route``."""
+        return self._message(*draft)
+
+    def _message(self, data: bytes, identity: bytes | None, answers: bytes | None,
+                 fails: bool) -> tuple[Receipt | None, Queued]:
         router = self.router
+        if answers is not None:
+            return None, (failure_frame(answers, data, identity) if fails else
+                          reply_frame(answers, data, router.large, identity))
         if self.reliable:
             receipt = Receipt(self._acks, self.ledger.new_id())
             return receipt, reliable_frame(receipt.message_id, data, router.large, identity)
@@ -189,6 +214,14 @@ class Sender:
         """Peers have come or gone, or the Søcket closes: whoever waits has to look again. Takes no lock."""
         self._room.wake_all()
         self._acks.wake_all()
+        self._requests.look_again()
+        if self._life.over:
+            self._requests.wake_all()
+
+    def routed_again(self, requests: Iterable[Queued]) -> None:
+        """They have not been sent, and those who have asked give them to others."""
+        with self.route:
+            self._requests.returned(requests)
 
     # The network thread: peers that come and go
 
@@ -208,19 +241,28 @@ class Sender:
             self.ledger.taken_back(peer.lane.unacked)
             peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
+            self._requests.returned(departure.requests)
             self._refresh()
         self._departed(departure, peer.lane)
         self._acks.tell_given_up(peer, hopeless)
 
-    def succeed(self, old: Peer, new: Peer, *, finish: bool) -> None:
+    def ended(self, peer: Peer) -> None:
+        """Behind `leave`: all that had come by its connection is read."""
+        with self.route:
+            self._requests.lost(peer.lane)
+
+    def succeed(self, old: Peer, new: Peer, *, finish: bool, alive: bool) -> None:
         """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`. What the old one
-        was sent, and has not acknowledged, goes out again; where it does not ``finish``, that counts as sent again."""
+        was sent, and has not acknowledged, goes out again; where it does not ``finish``, that counts as sent again. A
+        peer that has been ``alive`` all the time can answer what it was asked by the old one."""
         new.lane.window = self._window(UNKNOWN_WINDOW)
         with self.route:
             self.fast_ring = ()
             hopeless = self._acks.count_resends(old.lane) if self.reliable and not finish else []
             self.ledger.taken_back(old.lane.unacked)
-            self.router.succeed(old.lane, new.lane, finish=finish)
+            self._requests.returned(self.router.succeed(old.lane, new.lane, finish=finish))
+            if alive:
+                self._requests.moved(old.lane, new.lane)
             self._refresh()
         self._acks.tell_given_up(old, hopeless)
 
@@ -242,12 +284,8 @@ class Sender:
             for peer in peers:
                 lane = peer.lane
                 lane.finishing = False
-                if self.reliable:
-                    given_up += len(lane.unacked)
-                    lane.unacked.clear()
-                else:
-                    with lane.lock:
-                        given_up += len(lane.take_back())
+                messages, _ = self.router.take_back(lane)
+                given_up += len(messages)
             self.ledger.give_up_all("unacknowledged when the Søcket was closed")
         if given_up:
             self.dropped("given up at close", given_up, None)
@@ -263,6 +301,7 @@ class Sender:
         with self.route:
             self.fast_ring = ()  # what is sent from here on goes behind what is given back
             departure = self.router.give_back(lane)
+            self._requests.returned(departure.requests)
             late = len(self.router.take_all()) if self._life.closed else 0
             self._refresh()
         self._departed(departure, lane)
@@ -290,9 +329,11 @@ class Sender:
         peer.announced_interval = capabilities.heartbeat_interval
         peer.liveness.announced(capabilities.heartbeat_interval)
         with self.route:
+            peer.lane.features = capabilities.features
             peer.lane.window = self._window(capabilities.window)
             lanes = self.router.refill(peer.lane) if self.reliable else []
         self._work_for(lanes)
+        self._requests.look_again()
 
     # The network thread: what comes back
 
@@ -308,6 +349,22 @@ class Sender:
         self._acks.wake_all()
         if self._room.asked:
             self._room.made(peer)
+
+    def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
+        """Replies have been received."""
+        with self.route:
+            unknown = self._requests.answered(peer.identity, correlation_ids, replies)
+        self._nobody_waits_for(unknown, peer)
+
+    def refused(self, peer: Peer, correlation_ids: list[bytes], reasons: list[bytes]) -> None:
+        """It has been received why there are none."""
+        with self.route:
+            unknown = self._requests.failed(peer.identity, correlation_ids, reasons)
+        self._nobody_waits_for(unknown, peer)
+
+    def _nobody_waits_for(self, count: int, peer: Peer) -> None:
+        if count:
+            self.dropped("reply that nobody waits for", count, peer.identity)
 
     def flushed(self, peer: Peer) -> None:
         """A peer's queue has been written, as far as possible."""

@@ -26,7 +26,7 @@ from .deliveries import Delivery
 from .dispatching import BURST
 from .engine import Engine
 from .events import Event
-from .inbox import Batch
+from .inbox import Batch, RequestBatch
 from .iterating import UntilClosed
 from .receipts import Receipt
 from .settings import Settings, checked, default_policy
@@ -50,9 +50,9 @@ SAID_WITHIN: Final = 0.5
 FOREVER: Final = Deadline(None)
 
 
-def _converted(convert: Callable[[bytes], Any], batch: Batch, data: bytes) -> tuple[Any, Exception | None]:
+def _converted(convert: Callable[[bytes], Any], batch: Batch, data: Any) -> tuple[Any, Exception | None]:
     try:
-        return convert(data), None
+        return convert(data if batch.bare else data[1]), None
     except Exception as error:
         if is_of_a_signal_handler(error):
             raise
@@ -395,8 +395,24 @@ class Søcket(Generic[R]):
         return self.send(json.dumps(document, **options).encode("utf-8"), identity, timeout=timeout)
 
     def request(self, data: Buffer, identity: bytes | None = None, *, timeout: float | None = 5.0) -> bytes:
-        """Send a request and wait for its reply."""
-        raise NotImplementedError("request/reply is not there yet")
+        """Send a request, and return its reply. Any number of threads may at a time, and each gets its own.
+
+        It goes to the next peer in turn that can answer (those of netmsg can), whatever the send mode, or to the one of
+        ``identity``. Where none is there, or has room in its queue, it waits for one, whatever ``on_full`` says. It is
+        sent at most once: if its peer goes before it was sent, another one gets it; if afterwards, nobody can tell what
+        became of it, and `ConnectionBrokenError` is raised at once.
+
+        Blocks up to ``timeout`` seconds. Raises ``TimeoutError``, as `SendTimeoutError` if it was given to nobody;
+        `RequestFailedError` if the other end has said so (`Delivery.fail`); `UnknownPeerError` for an ``identity`` that
+        is not connected, `LocalProtocolError` for one that does not answer requests; `ClosedError`, also while
+        waiting; ``ValueError`` and ``TypeError`` as `send`.
+        """
+        check_timeout(timeout)
+        data = message_of(data, self._max_size)
+        if identity is not None:
+            check_identity(identity)
+        exiting.check_open(self._life)
+        return self._sender.requesting.request(data, identity, timeout)
 
     # Receiving
 
@@ -440,7 +456,8 @@ class Søcket(Generic[R]):
         taken = self._inbox.take(FOREVER if timeout is None else FOREVER.sooner(timeout))
         if taken is None:  # no call but here: who is interrupted has not taken anything
             raise self._ended()
-        return taken
+        batch, message = taken
+        return taken if batch.bare else (batch, message[1])
 
     def _ended(self) -> ClosedError:
         """What to raise for there being nothing more to take."""
@@ -469,10 +486,13 @@ class Søcket(Generic[R]):
         return delivery
 
     def _delivery(self, batch: Batch, message: Any) -> Delivery:
-        if self._manual:
-            message_id, data = message
-            return Delivery(self._engine.receiver, batch, data, message_id)
-        return Delivery(self._engine.receiver, batch, message, None)
+        receiver = self._engine.receiver
+        if batch.bare:
+            return Delivery(receiver, batch, message, None)
+        its_id, data = message
+        if isinstance(batch, RequestBatch):
+            return Delivery(receiver, batch, data, None, its_id)
+        return Delivery(receiver, batch, data, its_id)
 
     def recv_string(self, *, timeout: float | None = None) -> str:
         """`recv` UTF-8 text. Raises ``UnicodeDecodeError``; the message is gone then."""

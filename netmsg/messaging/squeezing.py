@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, Union
 
 from ..uninterrupted import keep
-from ..wire.messages import Queued, large_size
+from ..wire.messages import Kind, Queued, large_size
 from .choices import SendMode
 from .lane import Lane
 from .routing import Router
@@ -41,7 +41,7 @@ def squeeze_in(router: Router, message: Queued, identity: bytes | None, dropped:
         return _into_all(router, message, dropped)
     if identity is None and (router.reliable or not router.ring or router.waiting):
         return _into_what_waits(router, message, dropped)
-    if identity is not None and router.reliable:
+    if identity is not None and router.kind_of(message) is Kind.RELIABLE:
         return _into_parked(router, message, identity, dropped)
     lane = router.next_in_turn() if identity is None else router.find(identity)
     if lane is None or not _make_room_in(lane, router, message, dropped):

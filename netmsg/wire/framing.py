@@ -8,7 +8,7 @@ from typing import Final
 
 from ..errors import RemoteProtocolError
 from .dialect import RunDecoder
-from .envelope import ACK, ACK_HEADER, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, MESSAGE_ID_SIZE
+from .envelope import ACK, ACK_HEADER, DATA, HELLO, LAYOUTS, MESSAGE_ID_SIZE, Layout
 from .messages import READ_SIZE, Run
 
 __all__ = ["EnvelopeDecoder"]
@@ -20,6 +20,13 @@ LARGE: Final = 65_536
 HEADER_SIZE: Final = 5
 HANDSHAKE_BOUND: Final = 256
 """No frame before the end of the handshake is longer."""
+
+UNKNOWN: Final = Layout("", may_be_large=True)
+"""A type that this version does not know, and skips."""
+LONGEST_CONTROL: Final = max(1 + layout.id_size + layout.longest for layout in LAYOUTS.values())
+WITH_IDS: Final = frozenset(kind for kind, layout in LAYOUTS.items()
+                            if layout.id_size and (layout.may_be_large or layout.longest))
+"""The types that have something behind an id."""
 
 _unpack_header = struct.Struct("!IB").unpack_from
 _unpack_length = struct.Struct("!I").unpack_from
@@ -40,7 +47,7 @@ class EnvelopeDecoder(RunDecoder):
         self.read_size = READ_SIZE
         """How many bytes to receive next. Exact while a large frame arrives, so that its end needs no copy."""
         self.envelopes = 0
-        """Non-message envelopes decoded so far; with the messages, the measure of a peer's being alive."""
+        """Envelopes decoded so far that do not count as messages; with those, the measure of a peer's being alive."""
         self.stopped = False
         """Whether the last `decode` ended for want of room, with more to decode."""
         self._bound = max_message_size + 1
@@ -111,7 +118,7 @@ class EnvelopeDecoder(RunDecoder):
             if whole is None:
                 return runs
             chunk = whole
-            room -= 1
+            room -= LAYOUTS.get(runs[-1].kind, UNKNOWN).counts
         elif not chunk:
             chunk, position = self._buffer, self._position
         elif self._buffer:
@@ -139,10 +146,11 @@ class EnvelopeDecoder(RunDecoder):
                     runs.append(Run(DATA, payloads))
                     room -= len(payloads)
                     continue
-            elif kind == DATA_REQ:
-                position = self._reliable_run(chunk, position, room, runs)
+            elif kind in WITH_IDS:
+                position = self._run_with_ids(kind, chunk, position, room, runs)
                 if position > before:
-                    room -= len(runs[-1].bodies)
+                    if LAYOUTS[kind].counts:
+                        room -= len(runs[-1].bodies)
                     continue
             elif kind == ACK and size == 1 + MESSAGE_ID_SIZE:
                 position = self._run_of_acks(chunk, position, runs)
@@ -166,7 +174,7 @@ class EnvelopeDecoder(RunDecoder):
             self.read_size = min(self._missing, LARGE_PIECE)
             return None
         last_piece, rest = chunk[:self._missing], chunk[self._missing:]  # no rest, if `read_size` was asked for
-        if room <= 0:
+        if room <= 0 and LAYOUTS.get(self._kind, UNKNOWN).counts:
             pieces.append(last_piece)
             self._missing = 0
             self._buffer += rest
@@ -176,19 +184,19 @@ class EnvelopeDecoder(RunDecoder):
         self.read_size = HEADER_SIZE
         return self._buffer + rest
 
-    def _reliable_run(self, chunk: bytes, position: int, room: int, runs: list[Run]) -> int:
-        """Append the DATA_REQ envelopes that begin at ``position``, if the first is whole; where they end."""
+    def _run_with_ids(self, kind_of_run: int, chunk: bytes, position: int, room: int, runs: list[Run]) -> int:
+        """Append the envelopes of that type that begin at ``position``, if the first is whole; where they end."""
         message_ids: list[bytes] = []
         payloads: list[bytes] = []
         append_id, append = message_ids.append, payloads.append
         end = len(chunk)
         last = end - HEADER_SIZE
-        most = self._bound + MESSAGE_ID_SIZE
+        most = self._limit(kind_of_run)
         unpack = _unpack_header
         for _ in repeat(None, room):
             size, kind = unpack(chunk, position)
             after = position + 4 + size
-            if kind != DATA_REQ or after > end or not MESSAGE_ID_SIZE < size <= most:
+            if kind != kind_of_run or after > end or not MESSAGE_ID_SIZE < size <= most:
                 break
             append_id(chunk[position + 5:position + 21])
             append(chunk[position + 21:after])
@@ -196,7 +204,9 @@ class EnvelopeDecoder(RunDecoder):
             if position > last:
                 break
         if payloads:
-            runs.append(Run(DATA_REQ, payloads, message_ids))
+            runs.append(Run(kind_of_run, payloads, message_ids))
+            if not LAYOUTS[kind_of_run].counts:
+                self.envelopes += len(payloads)
         return position
 
     def _run_of_acks(self, chunk: bytes, position: int, runs: list[Run]) -> int:
@@ -225,18 +235,15 @@ class EnvelopeDecoder(RunDecoder):
 
     def _plausible(self, size: int, kind: int) -> bool:
         """Whether a frame may begin so; sets `error` if not."""
+        layout = LAYOUTS.get(kind, UNKNOWN)
         if size == 0:
             problem = "an empty envelope"
-        elif size > self._limit(kind):
-            problem = f"a frame of {size} bytes, more than the largest message allowed"
-        elif kind == DATA_REQ and size < 1 + MESSAGE_ID_SIZE:
-            problem = f"a DATA_REQ of {size} bytes"
-        elif kind == ACK and size != 1 + MESSAGE_ID_SIZE:
-            problem = f"an ACK of {size} bytes"
-        elif kind == HEARTBEAT and size != 1:
-            problem = f"a HEARTBEAT of {size} bytes"
         elif kind == HELLO:
             problem = "a second HELLO"
+        elif size > self._limit(kind) and layout.may_be_large:
+            problem = f"a frame of {size} bytes, more than the largest message allowed"
+        elif not layout.id_size < size <= self._limit(kind):
+            problem = f"{layout.name} of {size} bytes"
         else:
             return True
         self.error = RemoteProtocolError(problem)
@@ -244,9 +251,8 @@ class EnvelopeDecoder(RunDecoder):
 
     def _limit(self, kind: int) -> int:
         """How long an envelope of this type may be: a small limit on messages does not hinder control."""
-        if kind == DATA_REQ:
-            return self._bound + MESSAGE_ID_SIZE
-        return max(self._bound, HANDSHAKE_BOUND) if kind in (ACK, CAPABILITIES) else self._bound
+        layout = LAYOUTS.get(kind, UNKNOWN)
+        return layout.id_size + max(1 + layout.longest, self._bound if layout.may_be_large else 0)
 
     def _keep(self, chunk: bytes, position: int, end: int) -> None:
         """Keep what could not be decoded: leftovers as they are, the begin of a large frame as its first piece."""
@@ -258,7 +264,7 @@ class EnvelopeDecoder(RunDecoder):
         if left >= HEADER_SIZE:
             size, kind = _unpack_header(chunk, position)
             if size >= LARGE and left < 4 + size and self._plausible(size, kind):
-                fixed = HEADER_SIZE + (MESSAGE_ID_SIZE if kind == DATA_REQ else 0)
+                fixed = HEADER_SIZE + LAYOUTS.get(kind, UNKNOWN).id_size
                 if left >= fixed:
                     self._begin_large(kind, chunk[position + HEADER_SIZE:position + fixed],
                                       chunk[position + fixed:], 4 + size - left)
@@ -270,7 +276,7 @@ class EnvelopeDecoder(RunDecoder):
             self.read_size = READ_SIZE
         elif left == 4:  # a length that no type makes right need not wait for the type
             (size,) = _unpack_length(chunk, position)
-            if not 0 < size <= max(self._bound + MESSAGE_ID_SIZE, HANDSHAKE_BOUND):
+            if not 0 < size <= max(self._bound + MESSAGE_ID_SIZE, LONGEST_CONTROL):
                 self._plausible(size, 0)
         self._buffer, self._position = chunk, position
 
@@ -290,8 +296,6 @@ class EnvelopeDecoder(RunDecoder):
             pieces.append(last)
         payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = None
-        if self._kind == DATA_REQ:
-            return Run(DATA_REQ, [payload], [self._message_id])
-        if self._kind != DATA:
+        if not LAYOUTS.get(self._kind, UNKNOWN).counts:
             self.envelopes += 1
-        return Run(self._kind, [payload])
+        return Run(self._kind, [payload], [self._message_id] if self._kind in WITH_IDS else None)

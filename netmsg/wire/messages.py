@@ -9,7 +9,7 @@ publishes to everybody, at most once, is nothing but the ``bytes`` of that frame
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, Flag
 from typing import Final, NamedTuple, Union
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "ANSWERS",
     "CAPABILITIES",
     "Capabilities",
+    "FAILURES",
+    "Features",
     "Frame",
     "Kind",
     "MESSAGES",
@@ -24,6 +26,8 @@ __all__ = [
     "Queued",
     "READ_SIZE",
     "RELIABLE_MESSAGES",
+    "REPLIES",
+    "REQUESTS",
     "Run",
     "frame_of",
     "frame_size",
@@ -46,6 +50,10 @@ class Kind(Enum):
     """For everybody, at most once: it waits for a peer that we dial, and goes with any other."""
     RELIABLE = "reliable"
     """For anybody or for one peer, at least once: another one gets it, or it waits for that one."""
+    REQUEST = "request"
+    """For anybody who answers or for one peer, at most once: who has asked for it asks another one."""
+    REPLY = "reply"
+    """The answer to a request, at most once: it goes with the one who has asked."""
 
 
 class Message:
@@ -59,7 +67,8 @@ class Message:
         self.large = large
         """How many bytes it counts for: those of its frame, if that is kept in two, or none."""
         self.message_id = message_id
-        """Of a RELIABLE one, 16 bytes; of any other none."""
+        """16 bytes: by which a RELIABLE one is acknowledged, and a REQUEST and its REPLY belong together. Of any other
+        none."""
         self.addressee = addressee
         """The identity of the one who is to get it; ``None`` if anybody may, or everybody."""
         self.number = 0
@@ -89,7 +98,7 @@ def large_size(queued: Queued) -> int:
 
 
 def message_id_of(queued: Queued) -> bytes:
-    """None, unless it is to be acknowledged."""
+    """None of most at-most-once messages."""
     return b"" if isinstance(queued, bytes) else queued.message_id
 
 
@@ -107,6 +116,12 @@ ACKNOWLEDGEMENTS: Final = 0x05
 """Message ids."""
 CAPABILITIES: Final = 0x80
 """For `Dialect.capabilities`."""
+REQUESTS: Final = 0x81
+"""Payloads, to be answered by their ids."""
+REPLIES: Final = 0x82
+"""Payloads, the answers to the requests of these ids."""
+FAILURES: Final = 0x83
+"""Why there is no answer to the requests of these ids, in UTF-8."""
 ANSWERS: Final = 0x100
 """What the dialect itself replies to the other end: to be sent as it is."""
 
@@ -117,7 +132,13 @@ class Run(NamedTuple):
     kind: int
     bodies: list[bytes]
     message_ids: list[bytes] | None = None
-    """Those of `RELIABLE_MESSAGES`, one for each body."""
+    """One for each body, where these have any: `RELIABLE_MESSAGES`, `REQUESTS`, `REPLIES`, `FAILURES`."""
+
+
+class Features(Flag):
+    """What a netmsg peer understands beyond aiomsg's protocol; more than these, perhaps."""
+
+    REQUESTS = 1
 
 
 class Capabilities(NamedTuple):
@@ -127,3 +148,4 @@ class Capabilities(NamedTuple):
     """Seconds between its heartbeats while it has nothing else to send."""
     window: int
     """How many unacknowledged messages it will hold."""
+    features: Features = Features(0)

@@ -16,10 +16,12 @@ from netmsg.messaging.acknowledgements import Acknowledgements
 from netmsg.messaging.choices import SendMode
 from netmsg.messaging.connections import Connections
 from netmsg.messaging.events import Event, EventQueue, Undelivered
+from netmsg.messaging.expecting import Expecting
 from netmsg.messaging.kept import Limits
 from netmsg.messaging.life import Life
 from netmsg.messaging.losses import Losses
 from netmsg.messaging.receipts import Receipt
+from netmsg.messaging.requests import Requests
 from netmsg.messaging.routing import Router
 from netmsg.wire.envelope import payload_of, reliable_frame
 
@@ -39,8 +41,9 @@ class Scene:
         self.told: list[Event] = []
         self.connections = Connections()
         self.router = Router(SendMode.ROUNDROBIN, Limits(100, 1 << 20), reliable=True)
+        self.expecting = Expecting(self.life, self.loop.io, self.connections, self.router, Requests())
         self.acks = Acknowledgements(settings(**changes), self.life, self.loop.io, EventQueue(self.told.append),
-                                     self.losses, self.connections, self.router, lambda: "; nobody answers")
+                                     self.losses, self.router, self.expecting, lambda: "; nobody answers")
         self.resumed: list[bytes] = []
         self.peer, self.other = self.joins(b"a"), self.joins(b"b")
         self.lane = self.peer.lane
@@ -92,7 +95,7 @@ def test_a_receipt_is_waited_for() -> None:
     receipt = scene.send(b"0")
     meanwhile(lambda: scene.settle(receipt))
     receipt.wait(timeout=1)
-    assert receipt.acked and scene.acks.awaited == 0
+    assert receipt.acked and scene.expecting.acknowledgements == 0
     receipt.wait(timeout=1)
 
 
@@ -100,7 +103,7 @@ def test_up_to_a_time_and_then_it_is_said_what_is_wrong() -> None:
     scene = Scene()
     with pytest.raises(TimeoutError, match="; nobody answers"):
         scene.send(b"0").wait(timeout=0)
-    assert scene.acks.awaited == 0
+    assert scene.expecting.acknowledgements == 0
 
 
 def test_who_waits_has_those_read_on_that_have_something_to_acknowledge() -> None:
@@ -110,13 +113,13 @@ def test_who_waits_has_those_read_on_that_have_something_to_acknowledge() -> Non
 
     def look() -> None:
         scene.loop.settle()
-        expected.extend(map(scene.acks.expects, (scene.peer, scene.other)))
+        expected.extend(map(scene.expecting.expects, (scene.peer, scene.other)))
 
     meanwhile(look)
     with pytest.raises(TimeoutError):
         receipt.wait(timeout=0)
     assert scene.resumed == [b"a"] and expected == [True, False]
-    assert not scene.acks.expects(scene.peer), "nobody waits any more"
+    assert not scene.expecting.expects(scene.peer), "nobody waits any more"
 
 
 @pytest.mark.parametrize("which", ["retired", "following"])
@@ -124,10 +127,10 @@ def test_they_may_come_on_another_connection_to_the_same_peer(which: str) -> Non
     scene = Scene()
     scene.send(b"0")
     another: Any = SimpleNamespace(lane=lane(b"a"), identity=b"a", retired="", following=False)
-    scene.acks.awaited += 1
-    assert not scene.acks.expects(another)
+    scene.expecting.acknowledgements += 1
+    assert not scene.expecting.expects(another)
     setattr(another, which, "yes")
-    assert scene.acks.expects(another)
+    assert scene.expecting.expects(another)
 
 
 def test_what_has_not_been_acknowledged_for_too_long_is_queued_again() -> None:

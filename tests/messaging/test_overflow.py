@@ -15,6 +15,7 @@ from netmsg.errors import QueueFullError, SendTimeoutError
 from netmsg.messaging import overflow
 from netmsg.messaging.choices import DeliveryGuarantee, OnFull, SendMode
 from netmsg.messaging.delivery import Ledger
+from netmsg.messaging.drafts import Draft
 from netmsg.messaging.kept import Limits
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
@@ -64,7 +65,7 @@ class Case:
             self.router.join(one)
 
     def cope(self, receipt: Any = None, to: bytes | None = None, deadline: Deadline = NO_HURRY) -> Any:
-        return self.overflow.cope(b"new", receipt, to, deadline)
+        return self.overflow.cope(Draft(b"new", to), receipt, deadline)
 
     # The lock
 
@@ -79,13 +80,13 @@ class Case:
     def lacking(self, identity: bytes | None) -> None:
         self.told_lacking.append(identity)
 
-    def is_there(self, identity: bytes | None) -> bool:
+    def is_there(self, draft: Draft) -> bool:
         return self.has_come
 
-    def wait(self, identity: bytes | None, deadline: Deadline) -> None:
-        self.waited.append(identity)
+    def wait(self, draft: Draft, deadline: Deadline) -> None:
+        self.waited.append(draft.identity)
         if not self.there_comes_room:
-            raise self.too_late("no room", identity)
+            raise self.too_late("no room", draft.identity)
 
     def too_late(self, what: str, identity: bytes | None) -> SendTimeoutError:
         return SendTimeoutError(what)
@@ -97,11 +98,11 @@ class Case:
 
     # The sending half
 
-    def message(self, data: bytes, identity: bytes | None) -> tuple[Any, Any]:
+    def message(self, draft: Draft) -> tuple[Any, Any]:
         if not self.router.reliable:
-            return None, data_frame(data)
+            return None, data_frame(draft.data)
         receipt = Receipt(self.ledger.new_id())
-        return receipt, reliable_frame(receipt.message_id, data, 1000, identity)
+        return receipt, reliable_frame(receipt.message_id, draft.data, 1000, draft.identity)
 
     def dropped(self, reason: str, count: int, identity: bytes | None, listed: Any = None) -> None:
         self.lost.append((reason, count, identity))
@@ -195,7 +196,7 @@ def reliable_case() -> tuple[Case, list[Receipt]]:
     case = Case(OnFull.DROP_OLDEST, reliable=True)
     receipts = []
     for number in range(4):
-        receipt, message = case.message(b"%d" % number, None)
+        receipt, message = case.message(Draft(b"%d" % number, None))
         case.router.place(message)
         case.ledger.outstanding[receipt.message_id] = receipt
         receipts.append(receipt)
@@ -230,7 +231,7 @@ def test_drop_oldest_does_nothing_once_it_closes() -> None:
 def test_drop_oldest_refuses_the_new_one_where_nothing_can_go() -> None:
     case = Case(OnFull.DROP_OLDEST, 0, reliable=True)
     for number in range(30):  # as many as are kept for all together, each for another
-        receipt, message = case.message(b"", b"%d" % number)
+        receipt, message = case.message(Draft(b"", b"%d" % number))
         case.router.place(message, b"%d" % number)
     for number in range(30):
         case.router.parked.of(b"%d" % number).clear()  # type: ignore[union-attr]

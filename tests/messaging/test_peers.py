@@ -23,12 +23,12 @@ from netmsg.messaging.neighbours import Neighbours
 from netmsg.messaging.peers import Peer
 from netmsg.reactor import handshaking
 from netmsg.reactor.polling import READ, WRITE
-from netmsg.wire.envelope import data_frame
+from netmsg.wire.envelope import FAILURE, REPLY, REQUEST, data_frame
 from netmsg.wire.messages import Capabilities
 
 OURS = b"o" * 16
 THEIRS = b"t" * 16
-OUR_CAPABILITIES = frame(CAPABILITIES, b"\0\0\x13\x88" b"\0\0\x03\xe8")
+OUR_CAPABILITIES = frame(CAPABILITIES, b"\0\0\x13\x88" b"\0\0\x03\xe8" b"\0\0\0\0")
 
 
 class Inlet:
@@ -39,6 +39,7 @@ class Inlet:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.reliable: list[tuple[bytes, bytes]] = []
+        self.requests: list[tuple[bytes, bytes]] = []
         self.ways: list[str] = []
         """By which call the messages came."""
         self.batches: list[Batch] = []
@@ -60,6 +61,9 @@ class Inlet:
         self.arrived(peer, [payload])
         self.ways[-1] = "one"
 
+    def requests_arrived(self, peer: Peer, correlation_ids: list[bytes], payloads: list[bytes]) -> None:
+        self.requests += zip(correlation_ids, payloads)
+
     def reliable_arrived(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         self.reliable += zip(message_ids, payloads)
         peer.credit.arrived += len(payloads)
@@ -78,19 +82,27 @@ class Inlet:
 class Outlet:
     def __init__(self) -> None:
         self.acks: list[bytes] = []
+        self.answers: list[tuple[bytes, bytes]] = []
+        self.failures: list[tuple[bytes, bytes]] = []
         self.capabilities: list[Capabilities] = []
         self.given_back: list[Any] = []
         self.flushes = 0
-        self.expects = False
+        self.expecting = False
 
     def acknowledged(self, peer: Peer, message_ids: list[bytes]) -> None:
         self.acks += message_ids
 
+    def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
+        self.answers += zip(correlation_ids, replies)
+
+    def refused(self, peer: Peer, correlation_ids: list[bytes], reasons: list[bytes]) -> None:
+        self.failures += zip(correlation_ids, reasons)
+
     def capable(self, peer: Peer, capabilities: Capabilities) -> None:
         self.capabilities.append(capabilities)
 
-    def expects_acknowledgements(self, peer: Peer) -> bool:
-        return self.expects
+    def expects(self, peer: Peer) -> bool:
+        return self.expecting
 
     def give_back(self, lane: Lane) -> None:
         with lane.lock:
@@ -616,10 +628,13 @@ def test_where_there_is_little_room_none_goes_the_short_way() -> None:
 def test_each_kind_of_envelope_goes_its_way(scene: Scene) -> None:
     peer = scene.open()
     scene.receives(frame(ACK, b"a" * 16) + frame(HEARTBEAT) + frame(DATA_REQ, b"i" * 16 + b"please")
-                   + capabilities(2500, 40) + data(b"plain") + frame(0x7F, b"?"))
+                   + capabilities(2500, 40) + data(b"plain") + frame(0x7F, b"?") + frame(REQUEST, b"q" * 16 + b"what")
+                   + frame(REPLY, b"r" * 16 + b"that") + frame(FAILURE, b"f" * 16 + b"why"))
     assert scene.outlet.acks == [b"a" * 16] and scene.outlet.capabilities == [Capabilities(2.5, 40)]
     assert scene.inlet.reliable == [(b"i" * 16, b"please")] and scene.inlet.messages == [b"plain"]
-    assert peer.received_messages == 2
+    assert scene.inlet.requests == [(b"q" * 16, b"what")]
+    assert scene.outlet.answers == [(b"r" * 16, b"that")] and scene.outlet.failures == [(b"f" * 16, b"why")]
+    assert peer.received_messages == 5
 
 
 def test_acknowledgements_are_told_at_home_while_closing(scene: Scene) -> None:
@@ -736,7 +751,7 @@ def test_for_acknowledgements_that_are_waited_for_it_is_read_past_the_mark() -> 
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4)) + frame(ACK, b"a" * 16))
     assert peer.paused and scene.outlet.acks == []
-    scene.outlet.expects = True
+    scene.outlet.expecting = True
     peer.resume()
     assert scene.outlet.acks == [b"a" * 16] and scene.inlet.messages == numbered(0, 1, 2, 3, 4)
 

@@ -185,10 +185,13 @@ class Sender:
         if self.find(peer.identity) is peer.lane:
             del self.lanes[peer.identity]
 
-    def succeed(self, old: Any, new: Any, *, finish: bool) -> None:
+    def succeed(self, old: Any, new: Any, *, finish: bool, alive: bool) -> None:
         self.done.append(("succeed", finish))
         assert self.lanes[old.identity] is old.lane
         self.lanes[old.identity] = new.lane
+
+    def ended(self, peer: Any) -> None:
+        assert self.find(peer.identity) is not peer.lane
 
     def bring(self, endpoint: Any, peer: Any) -> None:
         self.done.append(("bring", endpoint, peer))

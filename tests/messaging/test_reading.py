@@ -59,7 +59,7 @@ class Socket:
     """What of the Søcket there is: its inlet, its outlet and its home."""
 
     manual = False
-    expects = False
+    expecting = False
     fails = False
 
     def __init__(self) -> None:
@@ -103,8 +103,8 @@ class Socket:
     def capable(self, peer: Peer, capabilities: Capabilities) -> None:
         self.told.append("capable")
 
-    def expects_acknowledgements(self, peer: Peer) -> bool:
-        return self.expects
+    def expects(self, peer: Peer) -> bool:
+        return self.expecting
 
     def survived(self, peer: Peer) -> None:
         peer.probe_until = 0.0
@@ -235,7 +235,7 @@ def test_a_failure_on_reading_on_is_told_to_the_peer_alone() -> None:
 
 def test_for_acknowledgements_it_is_read_past_the_mark() -> None:
     scene = Scene(hwm=1)
-    scene.home.expects = True
+    scene.home.expecting = True
     scene.receives(data(b"1", b"2", b"3") + frame(ACK, b"a" * 16))
     scene.loop.settle()
     assert scene.home.acks == [b"a" * 16] and not scene.peer.paused

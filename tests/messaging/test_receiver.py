@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -18,6 +19,7 @@ from netmsg.messaging.choices import AckMode
 from netmsg.messaging.conversation import TURNS
 from netmsg.messaging.credit import Credit
 from netmsg.messaging.deliveries import Delivery
+from netmsg.messaging.inbox import Batch, RequestBatch
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
 from netmsg.messaging.receiving import ACK_DELAY, LONG_RUN, Receiver
@@ -76,6 +78,7 @@ class Scene:
         self.lanes: dict[bytes, Lane] = {}
         self.taken: list[Credit] = []
         self.answers = 0
+        self.answered: list[tuple[object, ...]] = []
         there: Any = self
         self.receiver = Receiver(settings(**changes), self.life, self.loop.io, there, self)
 
@@ -84,6 +87,10 @@ class Scene:
 
     def answering(self) -> None:
         self.answers += 1
+
+    def answer(self, identity: bytes, correlation_id: bytes, data: bytes, *, fails: bool,
+               timeout: float | None) -> None:
+        self.answered.append((identity, correlation_id, data, fails, timeout))
 
     def taken_from(self, credit: Credit) -> None:
         self.taken.append(credit)
@@ -452,3 +459,66 @@ def test_several_at_once_or_nobody_who_waits_begin_none(scene: Scene, waiting: b
         waiters.waiting.clear()
     scene.loop.settle()
     assert not a.lent
+
+
+# Requests
+
+
+def asked(scene: Scene, *payloads: bytes) -> Any:
+    peer = scene.peer()
+    scene.receiver.requests_arrived(peer, ids(*range(len(payloads))), [*payloads])
+    return peer
+
+
+def as_delivery(scene: Scene) -> Delivery:
+    def make(batch: Batch, message: Any) -> Delivery:
+        assert isinstance(batch, RequestBatch) and not batch.bare
+        return Delivery(scene.receiver, batch, message[1], None, message[0])
+
+    delivery = scene.receiver.inbox.take_as(make, Deadline(0))
+    assert delivery is not None
+    return delivery
+
+
+@pytest.mark.parametrize("mode", AckMode)
+def test_requests_count_against_the_mark_until_they_are_taken(scenes: Callable[..., Scene], mode: AckMode) -> None:
+    scene = scenes(ack_mode=mode)
+    peer = asked(scene, b"1", b"22")
+    assert (peer.credit.pending, peer.credit.pending_bytes) == (2, 3)
+    as_delivery(scene)
+    assert as_delivery(scene).data == b"22"
+    scene.receiver.count_taken()
+    assert (peer.credit.pending, peer.credit.pending_bytes) == (0, 0)
+
+
+def test_they_are_answered_on_the_way_back(scenes: Callable[..., Scene]) -> None:
+    scene = scenes()
+    asked(scene, b"1", b"2")
+    as_delivery(scene).reply(b"yes", timeout=3)
+    as_delivery(scene).fail("no")
+    assert scene.answered == [(A, *ids(0), b"yes", False, 3), (A, *ids(1), b"no", True, None)]
+
+
+def test_none_is_taken_unasked(scenes: Callable[..., Scene]) -> None:
+    scene = scenes()
+    asked(scene, b"1")
+    assert scene.receiver.inbox.refill().queue and scene.receiver.inbox.current.queue == deque()
+
+
+def test_they_are_taken_with_others(scenes: Callable[..., Scene]) -> None:
+    scene = scenes()
+    peer = asked(scene, b"1", b"2", b"3")
+    scene.receiver.arrived(peer, [b"4"])
+    assert scene.receiver.inbox.take_many(2, Deadline(0)) == [b"1", b"2"]
+    assert [scene.receiver.inbox.take_many(9, Deadline(0)) for _ in range(2)] == [[b"3"], [b"4"]]
+
+
+def test_once_it_closes_nobody_answers(scenes: Callable[..., Scene]) -> None:
+    scene = scenes()
+    asked(scene, b"1")
+    request = as_delivery(scene)
+    scene.life.begin_closing()
+    with pytest.raises(ClosedError):
+        request.reply(b"yes")
+    asked(scene, b"2")
+    assert scene.receiver.inbox.refill().queue == deque() and scene.answered == []

@@ -14,10 +14,12 @@ from netmsg.deadline import Deadline
 from netmsg.errors import LocalProtocolError, SendTimeoutError
 from netmsg.messaging import room
 from netmsg.messaging.choices import SendMode
+from netmsg.messaging.drafts import Draft
 from netmsg.messaging.events import Event, EventQueue, Full
 from netmsg.messaging.kept import Limits
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.life import Life
+from netmsg.messaging.requests import Requests
 from netmsg.messaging.room import Room
 from netmsg.messaging.routing import Router
 
@@ -30,16 +32,16 @@ class Scene:
         self.loop = Loop()
         self.life = Life()
         self.told: list[Event] = []
-        acks: Any = SimpleNamespace(awaited=0, asked=0, read_on=self.read_on)
-        self.acks = acks
-        self.room = Room(self.life, self.loop.io, EventQueue(self.told.append), self.router, acks,
+        expecting: Any = SimpleNamespace(acknowledgements=0, asked=0, read_on=self.read_on)
+        self.expecting = expecting
+        self.room = Room(self.life, self.loop.io, EventQueue(self.told.append), self.router, expecting, Requests(),
                          lambda: "; nobody answers")
         self.lanes = [lane(bytes((97 + number,)) * 2) for number in range(peers)]
         for one in self.lanes:
             self.router.join(one)
 
     def read_on(self) -> None:
-        self.acks.asked += 1
+        self.expecting.asked += 1
 
     def fill(self) -> None:
         for one in self.lanes:
@@ -53,7 +55,7 @@ class Scene:
             self.room.made(peer)
 
     def wait(self, identity: bytes | None = None) -> None:
-        self.room.wait(identity, NOW)
+        self.room.wait(Draft(b"", identity), NOW)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +74,7 @@ def test_nobody_has_to_be_told_while_nobody_asks() -> None:
     scene.fill()
     meanwhile(lambda: scene.takes(scene.lanes[0], 4))
     scene.wait()
-    assert not scene.room.asked and scene.acks.awaited == 0
+    assert not scene.room.asked and scene.expecting.acknowledgements == 0
 
 
 def test_time_is_up_and_the_error_says_for_whom() -> None:
@@ -84,7 +86,7 @@ def test_time_is_up_and_the_error_says_for_whom() -> None:
         scene.wait(b"aa")
     assert "peer 7a7a not connected" in str(scene.room.too_late("?", b"zz"))
     assert "(1 peer connected)" in str(Scene().room.too_late("?", None))
-    assert not scene.room.asked and scene.acks.awaited == 0
+    assert not scene.room.asked and scene.expecting.acknowledgements == 0
 
 
 def test_senders_to_anybody_are_woken_when_a_queue_is_down_to_half() -> None:
@@ -134,10 +136,10 @@ def test_at_least_once_whoever_waits_has_acknowledgements_read() -> None:
     scene = Scene(reliable=True)
     counts: list[int] = []
     scene.router.waiting.extend(messages(0, 1, 2, 3))
-    meanwhile(lambda: counts.append(scene.acks.awaited))
+    meanwhile(lambda: counts.append(scene.expecting.acknowledgements))
     with pytest.raises(SendTimeoutError):
         scene.wait()
-    assert counts == [1] and scene.acks.asked == 1 and scene.acks.awaited == 0
+    assert counts == [1] and scene.expecting.asked == 1 and scene.expecting.acknowledgements == 0
 
 
 def test_closing_ends_the_waiting() -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.lanes import addressed, joined, lane, take
+from support.lanes import addressed, joined, lane, send_all, take
 from support.routers import (
     joining, message, message_id, messages, place, publisher, reliable, reliable_message, reliable_messages, roundrobin,
 )
 
 from netmsg.messaging.kept import Limits, Published
 from netmsg.messaging.lane import Lane
-from netmsg.messaging.routing import Placed
-from netmsg.wire.envelope import data_frame
-from netmsg.wire.messages import Kind
+from netmsg.messaging.routing import Placed, Router
+from netmsg.wire.envelope import data_frame, reply_frame, request_frame
+from netmsg.wire.messages import Features, Kind, Message, message_id_of
 
 WAITING = Placed.WAITING
 
@@ -700,7 +701,7 @@ def test_what_was_published_waits_for_a_peer_that_is_dialled_and_goes_with_any_o
     router.join(a)
     published = data_frame(bytes(size), 1000, router.bare)
     place(router, published)
-    assert router.leave(a) == ([] if dialled else [published], [])
+    assert router.leave(a)[:2] == ([] if dialled else [published], [])
     assert router.unplaced == (1 if dialled else 0)
     router.join(again := lane(b"a", dialled=dialled))
     assert again.queue == ([published] if dialled else [])
@@ -899,7 +900,7 @@ def test_what_the_old_connection_could_not_bring_to_its_end_goes_out_first() -> 
     router.succeed(old, new, finish=True)
     old.finishing = False
     departure = router.leave(old)
-    assert departure == ([], [new])
+    assert departure == ([], [new], [])
     assert new.queue == messages(1, 2)
 
 
@@ -908,7 +909,7 @@ def test_a_message_that_came_late_to_the_old_connection_goes_to_the_new_one() ->
     (old,) = joining(router, b"a")
     router.succeed(old, new := lane(b"a"), finish=True)
     old.queue.append(message(1))  # a sender that had looked it up before
-    assert router.give_back(old) == ([], [new])
+    assert router.give_back(old)[:2] == ([], [new])
     assert new.queue == messages(1)
 
 
@@ -1031,3 +1032,141 @@ def test_copies_that_wait_for_an_endpoint_are_taken_at_the_end() -> None:
     router.leave(a)
     assert router.take_all() == messages(1)
     assert router.unplaced == 0
+
+
+# Requests and replies
+
+
+def request(number: int, to: bytes | None = None, size: int = 0) -> Message:
+    return request_frame(message_id(number), bytes(size), 1000, to)
+
+
+def reply(number: int, to: bytes) -> Message:
+    return reply_frame(message_id(number), b"", 1000, to)
+
+
+def answering(router: Router, *identities: bytes, window: int = 1000) -> list[Lane]:
+    lanes = joining(router, *identities, window=window)
+    for one in lanes:
+        one.features = Features.REQUESTS
+    return lanes
+
+
+EVERY_ROUTER = pytest.mark.parametrize("make", [roundrobin, publisher, reliable])
+
+
+@EVERY_ROUTER
+def test_requests_go_to_those_in_turn_who_can_answer(make: Callable[..., Router]) -> None:
+    router = make()
+    a, b = answering(router, b"a", b"b")
+    joining(router, b"dumb")
+    assert [router.place_request(request(number)) for number in range(4)] == [a, b, a, b]
+    assert [*map(message_id_of, a.queue)] == [message_id(0), message_id(2)] and not a.unacked
+
+
+@EVERY_ROUTER
+def test_a_request_to_one_goes_there_or_nowhere(make: Callable[..., Router]) -> None:
+    router = make()
+    a, b = answering(router, b"a", b"b")
+    joining(router, b"dumb")
+    assert [router.place_request(request(number, b"b")) for number in range(2)] == [b, b]
+    assert router.place_request(request(2, b"dumb")) is None and router.place_request(request(3, b"absent")) is None
+    assert not a.queue
+
+
+@EVERY_ROUTER
+def test_a_request_waits_for_room(make: Callable[..., Router]) -> None:
+    router = make(Limits(2, 10_000))
+    a, b = answering(router, b"a", b"b", window=0)
+    assert [router.place_request(request(number)) for number in range(5)] == [a, b, a, b, None]
+    assert router.place_request(request(5, b"a")) is None
+    send_all(b)
+    assert router.place_request(request(6)) is b
+
+
+def test_and_for_room_in_bytes() -> None:
+    router = roundrobin(Limits(100, 2000))
+    (a,) = answering(router, b"a")
+    assert router.place_request(request(0, size=2000)) is a and router.place_request(request(1)) is None
+
+
+def test_the_turn_to_answer_outlives_those_who_go() -> None:
+    router = roundrobin()
+    lanes = answering(router, b"a", b"b", b"c")
+    for number in range(3):
+        router.place_request(request(number))
+    router.leave(lanes[2])
+    router.leave(lanes[1])
+    assert router.place_request(request(3)) is lanes[0] and router.place_request(request(4)) is lanes[0]
+    router.leave(lanes[0])
+    assert router.place_request(request(5)) is None
+
+
+@EVERY_ROUTER
+def test_requests_that_were_not_sent_are_given_back_and_others_not(make: Callable[..., Router]) -> None:
+    router = make()
+    a, _ = answering(router, b"a", b"b")
+    sent, unsent = request(0, b"a"), request(1, b"a")
+    router.place_request(sent)
+    send_all(a)
+    router.place_request(unsent)
+    assert router.leave(a) == ([], [], [unsent])
+    assert router.give_back(a) == ([], [], [])
+
+
+@EVERY_ROUTER
+def test_half_of_a_request_was_not_sent(make: Callable[..., Router]) -> None:
+    router = make()
+    (a,) = answering(router, b"a")
+    unsent = request(0)
+    router.place_request(unsent)
+    write = a.begin_write()
+    assert write is not None
+    take(write, 10)
+    assert router.leave(a).requests == [unsent]
+
+
+@EVERY_ROUTER
+@pytest.mark.parametrize("finish", [True, False])
+def test_another_connection_is_given_the_replies_and_not_the_requests(make: Callable[..., Router],
+                                                                      finish: bool) -> None:
+    router = make()
+    (old,) = answering(router, b"a")
+    unsent, answer = request(0), reply(1, b"a")
+    router.place_request(unsent)
+    assert router.place(answer, b"a") == (Placed.QUEUED, (old,))
+    new = lane(b"a", window=1000)
+    assert router.succeed(old, new, finish=finish) == [unsent]
+    assert new.queue == [answer] and not new.features
+
+
+@EVERY_ROUTER
+def test_a_reply_goes_with_the_one_who_has_asked(make: Callable[..., Router]) -> None:
+    router = make()
+    a, b = answering(router, b"a", b"b")
+    answer = reply(0, b"a")
+    router.place(answer, b"a")
+    assert router.leave(a) == ([answer], [], []) and not b.queue
+    assert router.place(reply(1, b"a"), b"a") == (Placed.ABSENT, ())
+    assert router.unplaced == 0
+
+
+@EVERY_ROUTER
+def test_a_reply_obeys_the_marks_of_its_queue_and_no_window(make: Callable[..., Router]) -> None:
+    router = make(Limits(2, 10_000))
+    joining(router, b"a", window=0)
+    placed = [router.place(reply(number, b"a"), b"a")[0] for number in range(3)]
+    assert placed == [Placed.QUEUED, Placed.QUEUED, Placed.FULL]
+    assert router.full_lanes(b"a", once=True) != []
+
+
+def test_at_least_once_replies_do_not_disturb_what_is_to_be_acknowledged() -> None:
+    router = reliable()
+    a, b = joining(router, b"a", b"b", window=2)
+    place(router, *reliable_messages(0, 1, 2, 3))
+    router.place(reply(9, b"a"), b"a")
+    send_all(b)
+    departure = router.leave(a)
+    assert [*map(message_id_of, departure.dead)] == [message_id(9)]
+    assert [*map(message_id_of, router.waiting)] == [message_id(0), message_id(2)]
+    assert [*b.unacked] == [message_id(1), message_id(3)]

@@ -535,7 +535,7 @@ def test_block_to_the_end_of_the_time(scenes: Callable[..., Scene]) -> None:
     scene, a = full(scenes, OnFull.BLOCK)
     with pytest.raises(SendTimeoutError):
         scene.send(b"3")
-    assert a.queued == numbered(0, 1, 2) and not scene.sender.expects_acknowledgements(a)
+    assert a.queued == numbered(0, 1, 2) and not scene.sender.expects(a)
 
 
 def test_block_until_it_is_closed(scenes: Callable[..., Scene]) -> None:
@@ -672,7 +672,7 @@ def test_another_connection_to_the_same_peer_gets_what_is_left(scene: Scene) -> 
     a, b = scene.joins(A), scene.joins(B)
     scene.send(*numbered(0, 1, 2, 3))
     new: Any = Peer(A)
-    scene.sender.succeed(a, new, finish=False)
+    scene.sender.succeed(a, new, finish=False, alive=False)
     assert new.queued == numbered(0, 2) and a.queued == [] and a.lane.dead
     assert scene.sender.find(A) is new.lane and scene.fast_ring == [new, b]
 
@@ -684,7 +684,7 @@ def test_what_the_old_connection_is_writing_it_may_finish(scene: Scene) -> None:
     write.counts.append(3)
     scene.send(b"2")
     new: Any = Peer(A)
-    scene.sender.succeed(a, new, finish=True)
+    scene.sender.succeed(a, new, finish=True, alive=True)
     assert a.queued == numbered(0, 1) and new.queued == [b"2"]
 
 
@@ -694,7 +694,7 @@ def test_what_was_not_acknowledged_goes_out_by_the_new_connection(reliable: Scen
     reliable.send(*numbered(0, 1))
     a.takes()
     new: Any = Peer(A)
-    reliable.sender.succeed(a, new, finish=finish)
+    reliable.sender.succeed(a, new, finish=finish, alive=finish)
     assert new.queued == numbered(0, 1) and reliable.sender.ledger.resent == resent
 
 
@@ -703,7 +703,7 @@ def test_acknowledgements_that_come_by_the_old_connection_count_for_the_new(reli
     receipts = reliable.send(*numbered(0, 1, 2, 3))
     a.takes()
     new: Any = Peer(A)
-    reliable.sender.succeed(a, new, finish=True)
+    reliable.sender.succeed(a, new, finish=True, alive=True)
     a.retired = "another"
     reliable.acknowledges(a, *receipts[:2])
     assert [receipt.acked for receipt in receipts] == [True, True, False, False]
@@ -759,19 +759,19 @@ def test_a_receipt_is_waited_for(reliable: Scene) -> None:
     reliable.meanwhile(lambda: reliable.acknowledges(a, receipt))
     receipt.wait(timeout=1)
     reliable.send(b"1")
-    assert not reliable.sender.expects_acknowledgements(a), "nobody waits any more"
+    assert not reliable.sender.expects(a), "nobody waits any more"
 
 
 def test_whoever_waits_has_paused_peers_read_past_the_marks(reliable: Scene) -> None:
     a, b = reliable.joins(A), reliable.joins(B)
     (receipt,) = reliable.send(b"0", to=A)
     a.paused = b.paused = True
-    assert not reliable.sender.expects_acknowledgements(a)
+    assert not reliable.sender.expects(a)
     expected: list[bool] = []
 
     def look() -> None:
         reliable.loop.settle()
-        expected.extend([reliable.sender.expects_acknowledgements(a), reliable.sender.expects_acknowledgements(b)])
+        expected.extend([reliable.sender.expects(a), reliable.sender.expects(b)])
 
     reliable.meanwhile(look)
     with pytest.raises(TimeoutError):
@@ -789,7 +789,7 @@ def test_acknowledgements_may_be_expected_on_another_connection_to_the_same_peer
     def look() -> None:
         for value in ("yes", ""):
             setattr(other, which, value)
-            expected.append(reliable.sender.expects_acknowledgements(other))
+            expected.append(reliable.sender.expects(other))
 
     reliable.meanwhile(look)
     with pytest.raises(TimeoutError):
@@ -831,7 +831,7 @@ def test_the_time_of_what_goes_out_by_another_connection_begins_anew(reliable: S
         new: Any = reliable.joins(B)
     else:
         new = Peer(A)
-        reliable.sender.succeed(a, new, finish=False)
+        reliable.sender.succeed(a, new, finish=False, alive=False)
     new.takes()
     reliable.sender.resend(new, reliable.loop.clock.now + 1000.0)
     assert new.queued == [] and reliable.sender.ledger.resent == 1

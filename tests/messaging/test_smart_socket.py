@@ -75,8 +75,6 @@ def test_what_a_later_version_brings_is_named() -> None:
     with pytest.raises(NotImplementedError, match="outbox"):
         Søcket(outbox="x.db")
     with Søcket() as sock:
-        with pytest.raises(NotImplementedError, match="request/reply"):
-            sock.request(b"x")
         with pytest.raises(NotImplementedError, match="websocket_origins"):
             sock.bind(port=0, websocket_origins=["*"])
 

@@ -169,8 +169,8 @@ def nobody_is_at_the_door(world: World) -> None:
     """Whoever does not come to the end of a handshake within ``handshake_timeout``, or is silent for longer than
     ``heartbeat_timeout``, is gone."""
     for intruder in world.intruders:
-        promise("nobody is at the door", intruder.stayed < LONGEST_STAY, "an intruder, with %s, has been there for %.1f s",
-                intruder.speech, intruder.stayed)
+        promise("nobody is at the door", intruder.stayed < LONGEST_STAY,
+                "an intruder, with %s, has been there for %.1f s", intruder.speech, intruder.stayed)
 
 
 # After closing

@@ -212,7 +212,7 @@ def whoever_comes_is_let_in(patch: Patch) -> None:
 
 @mutant("a full queue does what was chosen")
 def a_full_queue_drops_what_was_to_wait(patch: Patch) -> None:
-    def wait(self: Room, identity: bytes | None, deadline: object) -> None:
+    def wait(self: Room, draft: object, deadline: object) -> None:
         raise QueueFullError("full")
 
     patch.setattr(Room, "wait", wait)
@@ -226,8 +226,8 @@ def the_newest_is_dropped_for_the_oldest(patch: Patch) -> None:
 @mutant("who goes was chosen")
 def the_oldest_is_dropped_for_the_newest(patch: Patch) -> None:
     newest = Overflow._drop_newest
-    patch.setattr(Overflow, "_drop_newest", lambda self, data, receipt, identity: (
-        newest(self, data, receipt, identity) if receipt is None else self._drop_oldest(data, identity)))
+    patch.setattr(Overflow, "_drop_newest", lambda self, draft, receipt: (
+        newest(self, draft, receipt) if receipt is None else self._drop_oldest(draft)))
 
 
 @mutant("events tell everything")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from support.wire_peer import frame
 
-from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT
+from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, FAILURE, HEARTBEAT, LAYOUTS, REPLY, REQUEST
 from netmsg.wire.messages import Run
 
 UNKNOWN = 0x42
@@ -24,7 +24,7 @@ class Envelope(NamedTuple):
 
     @property
     def is_message(self) -> bool:
-        return self.kind in (DATA, DATA_REQ)
+        return self.kind in (DATA, DATA_REQ, REQUEST)
 
     def __repr__(self) -> str:
         body = repr(self.body) if len(self.body) <= 100 else f"<{len(self.body)} bytes>"
@@ -43,7 +43,7 @@ def flatten(runs: Iterable[Run]) -> list[Envelope]:
     found: list[Envelope] = []
     for kind, bodies, message_ids in runs:
         assert bodies
-        if kind == DATA_REQ:
+        if kind in (DATA_REQ, REQUEST, REPLY, FAILURE):
             assert message_ids is not None and len(message_ids) == len(bodies)
         else:
             assert message_ids is None
@@ -66,13 +66,13 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 message_ids = st.binary(min_size=16, max_size=16)
 small_bodies = st.binary(max_size=40)
 large_bodies = st.builds(pattern, st.integers(65_500, 140_000), st.integers(0, 99))
-unknown_kinds = st.integers(0, 255).filter(lambda kind: kind not in (1, HEARTBEAT, DATA, DATA_REQ, ACK, CAPABILITIES))
+unknown_kinds = st.integers(0, 255).filter(lambda kind: kind not in (1, *LAYOUTS))
 
 no_id = st.just(b"")
 
 small_envelopes = st.one_of(
     st.builds(Envelope, st.just(DATA), small_bodies, no_id),
-    st.builds(Envelope, st.just(DATA_REQ), small_bodies, message_ids),
+    st.builds(Envelope, st.sampled_from([DATA_REQ, REQUEST, REPLY, FAILURE]), small_bodies, message_ids),
     st.builds(Envelope, st.just(ACK), message_ids, no_id),
     st.just(Envelope(HEARTBEAT, b"")),
     st.builds(Envelope, st.just(CAPABILITIES), st.binary(min_size=8, max_size=12), no_id),
@@ -80,7 +80,7 @@ small_envelopes = st.one_of(
 )
 large_envelopes = st.one_of(
     st.builds(Envelope, st.just(DATA), large_bodies, no_id),
-    st.builds(Envelope, st.just(DATA_REQ), large_bodies, message_ids),
+    st.builds(Envelope, st.sampled_from([DATA_REQ, REQUEST, REPLY]), large_bodies, message_ids),
     st.builds(Envelope, st.just(UNKNOWN), large_bodies, no_id),
 )
 small_sequences = st.lists(small_envelopes, max_size=12)

@@ -23,8 +23,9 @@ def hello(identity: bytes, version: int = 1) -> bytes:
     return frame(HELLO, bytes((version,)) + identity)
 
 
-def capabilities(interval_ms: int = 5000, window: int = 10_000) -> bytes:
-    return frame(CAPABILITIES, struct.pack("!II", interval_ms, window))
+def capabilities(interval_ms: int = 5000, window: int = 10_000, features: int | None = 0) -> bytes:
+    fields = struct.pack("!II", interval_ms, window)
+    return frame(CAPABILITIES, fields if features is None else fields + struct.pack("!I", features))
 
 
 class WirePeer:

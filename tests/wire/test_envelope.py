@@ -7,15 +7,18 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.envelopes import message_ids, pattern
+from support.envelopes import message_ids, pattern, small_bodies
 from support.wire_peer import frame as encoded
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import (
-    ACK, CAPABILITIES, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME, ack_frames, capabilities_frame, data_frame,
-    hello_frame, parse_capabilities, parse_hello, payload_of, reliable_frame,
+    ACK, CAPABILITIES, FAILURE, HEARTBEAT, HEARTBEAT_FRAME, HELLO, LARGE_FRAME, REPLY, REQUEST, ack_frames,
+    capabilities_frame, data_frame, failure_frame, hello_frame, parse_capabilities, parse_hello, payload_of,
+    reliable_frame, reply_frame, request_frame,
 )
-from netmsg.wire.messages import Capabilities, Kind, Message, Queued, frame_of, frame_size, large_size, message_id_of
+from netmsg.wire.messages import (
+    Capabilities, Features, Kind, Message, Queued, frame_of, frame_size, large_size, message_id_of,
+)
 
 IDENTITY = bytes(range(16))
 MESSAGE_ID = bytes(range(100, 116))
@@ -43,7 +46,8 @@ def test_reliable_frame_is_length_type_message_id_and_payload(size: int) -> None
 def test_payload_is_copied_only_below_the_size_called_large(size: int, large: int) -> None:
     payload = pattern(size)
     for message in (data_frame(payload, large), data_frame(payload, large, Kind.ADDRESSED, IDENTITY),
-                    reliable_frame(MESSAGE_ID, payload, large)):
+                    reliable_frame(MESSAGE_ID, payload, large), request_frame(MESSAGE_ID, payload, large),
+                    reply_frame(MESSAGE_ID, payload, large)):
         frame = frame_of(message)
         if size < large:
             assert type(frame) is bytes
@@ -64,15 +68,34 @@ def test_a_small_message_to_anybody_is_nothing_but_its_frame() -> None:
 @given(st.binary(max_size=300), message_ids, st.integers(1, 300))
 def test_a_message_says_what_it_is_whatever_its_size(payload: bytes, message_id: bytes, large: int) -> None:
     sent = (data_frame(payload, large, Kind.PUBLISHED), data_frame(payload, large, Kind.ADDRESSED, IDENTITY),
-            reliable_frame(message_id, payload, large), reliable_frame(message_id, payload, large, IDENTITY))
+            reliable_frame(message_id, payload, large), reliable_frame(message_id, payload, large, IDENTITY),
+            request_frame(message_id, payload, large), reply_frame(message_id, payload, large, IDENTITY))
     for message in sent:
         assert frame_size(message) == len(joined(message))
         assert large_size(message) == (frame_size(message) if len(payload) >= large else 0)
         assert payload_of(message) == payload
     said = [(message.kind, message.addressee) for message in sent if isinstance(message, Message)]
-    assert said[-3:] == [(Kind.ADDRESSED, IDENTITY), (Kind.RELIABLE, None), (Kind.RELIABLE, IDENTITY)]
-    assert said[:-3] == ([(Kind.PUBLISHED, None)] if len(payload) >= large else [])
-    assert list(map(message_id_of, sent)) == [b"", b"", message_id, message_id]
+    assert said[-5:] == [(Kind.ADDRESSED, IDENTITY), (Kind.RELIABLE, None), (Kind.RELIABLE, IDENTITY),
+                         (Kind.REQUEST, None), (Kind.REPLY, IDENTITY)]
+    assert said[:-5] == ([(Kind.PUBLISHED, None)] if len(payload) >= large else [])
+    assert list(map(message_id_of, sent)) == [b"", b"", *[message_id] * 4]
+
+
+@given(message_ids, small_bodies)
+def test_requests_and_replies_match_the_wire_format(correlation_id: bytes, payload: bytes) -> None:
+    assert joined(request_frame(correlation_id, payload)) == encoded(REQUEST, correlation_id + payload)
+    assert joined(reply_frame(correlation_id, payload)) == encoded(REPLY, correlation_id + payload)
+
+
+@pytest.mark.parametrize(("reason", "said"), [
+    ("", b""), ("ValueError", b"ValueError"), ("x" * 300, b"x" * 256),
+    ("x" * 255 + "\u00e4", b"x" * 255),  # no half of a character
+    ("\u00e4" * 200, "\u00e4".encode() * 128),
+])
+def test_a_failure_says_as_much_of_the_reason_as_there_is_room_for(reason: str, said: bytes) -> None:
+    message = failure_frame(MESSAGE_ID, reason.encode(), IDENTITY)
+    assert joined(message) == encoded(FAILURE, MESSAGE_ID + said)
+    assert message.kind is Kind.REPLY and message.message_id == MESSAGE_ID and message.addressee == IDENTITY
 
 
 @given(st.lists(message_ids, max_size=5))
@@ -122,9 +145,10 @@ def test_parsing_hello_raises_nothing_but_remote_protocol_error(body: bytes) -> 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_capabilities_round_trip_in_milliseconds(milliseconds: int, window: int) -> None:
-    frame = capabilities_frame(Capabilities(milliseconds / 1000, window))
-    assert frame == encoded(CAPABILITIES, struct.pack("!II", milliseconds, window))
-    assert parse_capabilities(frame[5:]) == (milliseconds / 1000, window)
+    for features in (Features(0), Features.REQUESTS):
+        frame = capabilities_frame(Capabilities(milliseconds / 1000, window, features))
+        assert frame == encoded(CAPABILITIES, struct.pack("!III", milliseconds, window, features.value))
+        assert parse_capabilities(frame[5:]) == (milliseconds / 1000, window, features)
 
 
 def test_capabilities_too_great_for_their_fields_are_sent_as_the_greatest() -> None:
@@ -133,7 +157,13 @@ def test_capabilities_too_great_for_their_fields_are_sent_as_the_greatest() -> N
 
 
 def test_capabilities_of_a_later_version_may_be_longer() -> None:
-    assert parse_capabilities(struct.pack("!II", 5000, 10) + b"more") == Capabilities(5.0, 10)
+    fields = struct.pack("!III", 5000, 10, 0x80000001)
+    assert parse_capabilities(fields + b"more") == Capabilities(5.0, 10, Features.REQUESTS)
+
+
+@pytest.mark.parametrize("size", range(8, 12))
+def test_capabilities_of_the_first_version_have_no_features(size: int) -> None:
+    assert parse_capabilities(struct.pack("!III", 5000, 10, 1)[:size]) == Capabilities(5.0, 10, Features(0))
 
 
 @pytest.mark.parametrize("size", range(8))

@@ -15,7 +15,9 @@ from support.envelopes import (
 from support.wire_peer import frame, hello
 
 from netmsg.errors import RemoteProtocolError
-from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO
+from netmsg.wire.envelope import (
+    ACK, CAPABILITIES, DATA, DATA_REQ, FAILURE, HEARTBEAT, HELLO, LONGEST_REASON, REPLY, REQUEST,
+)
 from netmsg.wire.framing import EnvelopeDecoder
 
 LIMIT = 1 << 20
@@ -31,6 +33,10 @@ EVERY_KIND = [
     Envelope(ACK, ID[::-1]),
     Envelope(HEARTBEAT, b""),
     Envelope(CAPABILITIES, bytes(8)),
+    Envelope(REQUEST, b"?", ID),
+    Envelope(REQUEST, b"", ID[::-1]),
+    Envelope(REPLY, b"!", ID),
+    Envelope(FAILURE, b"why", ID),
     Envelope(UNKNOWN, b"?"),
     Envelope(UNKNOWN, b""),
     Envelope(DATA, b"last"),
@@ -40,12 +46,18 @@ VIOLATIONS = {
     "empty envelope": bytes(4),
     "DATA too large": struct.pack("!IB", SMALL_LIMIT + 2, DATA),
     "DATA_REQ too large": struct.pack("!IB", SMALL_LIMIT + 18, DATA_REQ),
+    "REQUEST too large": struct.pack("!IB", SMALL_LIMIT + 18, REQUEST),
+    "REPLY too large": struct.pack("!IB", SMALL_LIMIT + 18, REPLY),
+    "FAILURE too large": struct.pack("!IB", LONGEST_REASON + 18, FAILURE),
     "unknown type too large": struct.pack("!IB", SMALL_LIMIT + 2, UNKNOWN),
     "largest of all lengths": b"\xff\xff\xff\xff" + bytes((DATA,)),
     "ACK of three bytes": frame(ACK, b"abc"),
     "ACK too long": frame(ACK, bytes(17)),
     "DATA_REQ without an id": frame(DATA_REQ),
     "DATA_REQ with less than an id": frame(DATA_REQ, bytes(15)),
+    "REQUEST with less than an id": frame(REQUEST, bytes(15)),
+    "REPLY without an id": frame(REPLY),
+    "FAILURE with less than an id": frame(FAILURE, bytes(15)),
     "HEARTBEAT with a body": frame(HEARTBEAT, b"!"),
     "second HELLO": hello(ID),
     "HELLO of one byte": frame(HELLO),
@@ -69,20 +81,21 @@ def read_plainly(data: bytes, limit: int) -> tuple[list[Envelope], bool]:
     found: list[Envelope] = []
     while len(data) >= 4:
         size = int.from_bytes(data[:4], "big")
-        if not 0 < size <= max(limit + 17, 256):
+        if not 0 < size <= max(limit + 17, 273):
             return found, True
         if len(data) == 4:
             break
         kind = data[4]
-        longest = {HELLO: 0, HEARTBEAT: 1, ACK: 17, DATA_REQ: limit + 17,
-                   CAPABILITIES: max(limit + 1, 256)}.get(kind, limit + 1)
-        shortest = {ACK: 17, DATA_REQ: 17}.get(kind, 1)
+        with_id = kind in (DATA_REQ, REQUEST, REPLY, FAILURE)
+        longest = {HELLO: 0, HEARTBEAT: 1, ACK: 17, DATA_REQ: limit + 17, REQUEST: limit + 17, REPLY: limit + 17,
+                   FAILURE: 273, CAPABILITIES: max(limit + 1, 256)}.get(kind, limit + 1)
+        shortest = 17 if with_id or kind == ACK else 1
         if not shortest <= size <= longest:
             return found, True
         if len(data) < 4 + size:
             break
         body, data = data[5:4 + size], data[4 + size:]
-        found.append(Envelope(kind, body[16:], body[:16]) if kind == DATA_REQ else Envelope(kind, body))
+        found.append(Envelope(kind, body[16:], body[:16]) if with_id else Envelope(kind, body))
     return found, False
 
 
@@ -120,7 +133,7 @@ def test_decoding_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize("size", [65_518, 65_519, 65_534, 65_535, 65_536, 65_537, 90_000])
-@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID), (UNKNOWN, b"")])
+@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID), (REPLY, ID), (UNKNOWN, b"")])
 def test_large_frames_may_be_cut_anywhere_in_their_header_and_at_their_end(kind: int, message_id: bytes,
                                                                            size: int) -> None:
     envelopes = [Envelope(DATA, b"before"), Envelope(kind, pattern(size), message_id), Envelope(DATA, b"behind")]
@@ -146,7 +159,8 @@ def test_envelopes_counts_those_that_are_no_messages(envelopes: list[Envelope], 
 def test_consecutive_envelopes_of_one_type_are_one_run() -> None:
     runs = EnvelopeDecoder(LIMIT).decode(encode(EVERY_KIND), PLENTY)
     assert [(run.kind, len(run.bodies)) for run in runs] == [
-        (DATA, 2), (DATA_REQ, 2), (ACK, 2), (HEARTBEAT, 1), (CAPABILITIES, 1), (UNKNOWN, 2), (DATA, 1)]
+        (DATA, 2), (DATA_REQ, 2), (ACK, 2), (HEARTBEAT, 1), (CAPABILITIES, 1), (REQUEST, 2), (REPLY, 1),
+        (FAILURE, 1), (UNKNOWN, 2), (DATA, 1)]
 
 
 # Room
@@ -205,11 +219,12 @@ def test_what_is_behind_the_last_message_there_is_room_for_waits() -> None:
 
 
 def test_control_frames_take_no_room() -> None:
-    envelopes = [Envelope(HEARTBEAT, b""), Envelope(ACK, ID), Envelope(UNKNOWN, b""), Envelope(DATA, b"1")]
+    envelopes = [Envelope(HEARTBEAT, b""), Envelope(ACK, ID), Envelope(UNKNOWN, b""), Envelope(REPLY, b"!", ID),
+                 Envelope(FAILURE, b"?", ID), Envelope(DATA, b"1")]
     assert flatten(EnvelopeDecoder(LIMIT).decode(encode(envelopes), 1)) == envelopes
 
 
-@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID)])
+@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID), (REQUEST, ID)])
 def test_a_large_message_waits_for_room_too(kind: int, message_id: bytes) -> None:
     envelope = Envelope(kind, pattern(80_000), message_id)
     encoded = envelope.encoded()
@@ -374,7 +389,7 @@ def test_nothing_more_is_decoded_after_a_violation(violation: bytes) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 15, SMALL_LIMIT, 65_534, 65_535, 65_536, 100_000])
-@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID)])
+@pytest.mark.parametrize(("kind", "message_id"), [(DATA, b""), (DATA_REQ, ID), (REQUEST, ID), (REPLY, ID)])
 def test_the_limit_is_on_the_payload(kind: int, message_id: bytes, limit: int) -> None:
     largest = Envelope(kind, pattern(limit), message_id)
     too_large = Envelope(kind, pattern(limit + 1), message_id)
@@ -387,8 +402,9 @@ def test_the_limit_is_on_the_payload(kind: int, message_id: bytes, limit: int) -
         assert decoder.error is not None
 
 
-@pytest.mark.parametrize("control", [Envelope(ACK, ID), Envelope(CAPABILITIES, bytes(8)), Envelope(HEARTBEAT, b"")],
-                         ids=["ACK", "CAPABILITIES", "HEARTBEAT"])
+@pytest.mark.parametrize("control", [Envelope(ACK, ID), Envelope(CAPABILITIES, bytes(12)), Envelope(HEARTBEAT, b""),
+                                     Envelope(FAILURE, bytes(LONGEST_REASON), ID)],
+                         ids=["ACK", "CAPABILITIES", "HEARTBEAT", "FAILURE"])
 def test_a_small_limit_on_messages_does_not_refuse_control_frames(control: Envelope) -> None:
     decoder = EnvelopeDecoder(1)
     assert flatten(decoder.decode(control.encoded(), PLENTY)) == [control]

@@ -1,0 +1,55 @@
+"""Who waits for what stands behind messages in the network: acknowledgements, and replies.
+
+A peer whose messages nobody takes is not read any further, once it has reached the marks. But acknowledgements and
+replies come by the same connection, behind those messages; whoever waits for them has to read past the marks, or both
+ends may wait for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..reactor.reactor import Reactor
+from .connections import Connections
+from .life import Life
+from .requests import Requests
+from .routing import Router
+
+if TYPE_CHECKING:
+    from .peers import Peer
+
+__all__ = ["Expecting"]
+
+
+class Expecting:
+    """Asked by the network thread, and told by any."""
+
+    def __init__(self, life: Life, io: Reactor, connections: Connections, router: Router, requests: Requests) -> None:
+        self.acknowledgements = 0
+        """How many threads wait for some."""
+        self._steps = io.scope(life.crash)
+        self._connections = connections
+        self._router = router
+        self._requests = requests
+
+    def read_on(self) -> None:
+        """Somebody begins to wait. From any thread."""
+        if self._connections.open:  # or, without a network thread, these calls would pile up
+            self._steps.call(self._read_past_marks)
+
+    # The network thread
+
+    def _read_past_marks(self) -> None:
+        for peer in tuple(self._connections.open):
+            if peer.paused and self.expects(peer):
+                peer.resume_safely()
+
+    def expects(self, peer: Peer) -> bool:
+        """Whether somebody waits for what comes by this connection, or by one that is read behind it."""
+        if self.acknowledgements:
+            if peer.lane.unacked:
+                return True
+            lane = self._router.find(peer.identity) if peer.retired or peer.following else None
+            if lane is not None and lane.unacked:
+                return True
+        return self._requests.awaited(peer.identity)
