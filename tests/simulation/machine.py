@@ -58,6 +58,8 @@ class SimulatedPoller(Poller):
     def poll(self, timeout: float | None) -> list[tuple[Any, int]]:
         ready = [(None, READ)] if self.woken else []
         for sock, what, wanted in self._by_number.values():
+            if wanted == READ and not sock.may_be_read:
+                continue  # most of them, all the time
             happened = 0 if sock.closed else sock.ready
             if happened & (wanted | HANG_UP):
                 ready.append((what, wanted if happened & HANG_UP else wanted & happened))
@@ -71,7 +73,7 @@ class SimulatedPoller(Poller):
         if self.woken:
             return True
         for sock, _, wanted in self._by_number.values():
-            if not sock.closed and sock.ready & (wanted | HANG_UP):
+            if (wanted != READ or sock.may_be_read) and not sock.closed and sock.ready & (wanted | HANG_UP):
                 return True
         return False
 

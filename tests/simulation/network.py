@@ -540,6 +540,11 @@ class Connected:
     # What its system does
 
     @property
+    def may_be_read(self) -> bool:
+        """Whether anything but room is to be told."""
+        return bool(self.arrived or self._at_end or self._error or self._broken)
+
+    @property
     def ready(self) -> int:
         """READ, WRITE, HANG_UP."""
         if self._connecting:
@@ -678,6 +683,10 @@ class Listening:
 
     def getsockname(self) -> Any:
         return self._address
+
+    @property
+    def may_be_read(self) -> bool:
+        return bool(self._waiting)
 
     @property
     def ready(self) -> int:
