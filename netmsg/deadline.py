@@ -9,7 +9,7 @@ from typing import Final
 
 from .checks import check_timeout
 
-__all__ = ["Deadline", "Overtime"]
+__all__ = ["Deadline", "Overtime", "Revocable"]
 
 HELD: Final = 8 << 20
 """Bytes that a system holds ready for a connection at most, in one direction."""
@@ -63,6 +63,19 @@ class Deadline:
     def overdue(self) -> float:
         """Seconds since it expired; 0.0 before."""
         return max(0.0, time.monotonic() - self._at) if self._at != math.inf else 0.0
+
+
+class Revocable(Deadline):
+    """One that never expires, unless it is revoked: then it has expired. Whoever waits has to be woken to see it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def revoke(self) -> None:
+        """From any thread."""
+        self._at = -math.inf
 
 
 class Overtime:

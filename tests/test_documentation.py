@@ -244,6 +244,17 @@ def test_a_worker_that_is_killed_loses_no_job(stage: Stage) -> None:
     assert not queue.complaints()
 
 
+@on_page("docs/howto/requests.md")
+def test_requests_are_answered(stage: Stage) -> None:
+    server, client = stage.start("multiplier.py"), stage.start("calculation.py")
+    assert client.finish() == 0, client
+    assert client.lines == ["328350", "not answered: JSONDecodeError"] and not client.complaints()
+    assert server.errors().rstrip().endswith("JSONDecodeError: Expecting value: line 1 column 1 (char 0)"), server
+    server.interrupt()
+    assert server.finish() == 0, server
+    assert server.lines == ["Goodbye."]
+
+
 @on_page("docs/howto/tls.md")
 def test_mutual_tls_lets_in_those_who_may(stage: Stage) -> None:
     authority = trustme.CA()

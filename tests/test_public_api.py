@@ -19,8 +19,8 @@ import netmsg
 SØCKET = {
     "bind", "bind_unix", "connect", "connect_unix", "identity", "bound_addresses", "bound_port", "bound_urls", "send",
     "send_many", "recv", "recv_identity", "recv_many", "recv_delivery", "deliveries", "messages", "identity_messages",
-    "json_messages", "send_string", "recv_string", "send_json", "recv_json", "request", "peers", "wait_for_peers",
-    "events", "stats", "fileno", "close", "closed",
+    "json_messages", "send_string", "recv_string", "send_json", "recv_json", "request", "serve_requests", "peers",
+    "wait_for_peers", "events", "stats", "fileno", "close", "closed",
 }
 NETWORK_OBJECT = {"close", "closed", "fileno"}
 BYTE_STREAM = NETWORK_OBJECT | {
@@ -159,7 +159,7 @@ def test_what_can_block_takes_its_timeout_by_keyword(name: str) -> None:
             assert parameters[each].kind is inspect.Parameter.KEYWORD_ONLY
     assert ("timeout" in parameters) == (name in {
         "bind", "send", "send_many", "send_string", "send_json", "recv", "recv_identity", "recv_many", "recv_delivery",
-        "recv_string", "recv_json", "request", "wait_for_peers", "events"})
+        "recv_string", "recv_json", "request", "serve_requests", "wait_for_peers", "events"})
 
 
 def test_everything_public_is_listed_and_everything_listed_is_there() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, Union, overload
 
-from ..checks import check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
+from ..checks import check_callable, check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
 from ..deadline import Deadline
 from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeoutError
 from ..interrupts import is_of_a_signal_handler
@@ -29,6 +29,7 @@ from .events import Event
 from .inbox import Batch, RequestBatch
 from .iterating import UntilClosed
 from .receipts import Receipt
+from .serving import Serving
 from .settings import Settings, checked, default_policy
 from .snapshots import PeerInfo, SocketStats
 from .urls import check_hostname
@@ -493,6 +494,34 @@ class Søcket(Generic[R]):
         if isinstance(batch, RequestBatch):
             return Delivery(receiver, batch, data, None, its_id)
         return Delivery(receiver, batch, data, its_id)
+
+    def serve_requests(self, handler: Callable[[bytes], Buffer | None], *, max_workers: int = 8,
+                       timeout: float | None = None) -> None:
+        """Answer requests with what ``handler(data)`` returns, until the socket is closed.
+
+        The handler is called in up to ``max_workers`` threads (``netmsg-serve-N-M``) at a time. What it raises, and
+        returning anything but bytes, is logged, and the request answered with `Delivery.fail`, in which the one who has
+        asked is told the name of the exception's type and nothing more. Messages that are no requests are handed to
+        ``handler`` too, and what it returns is dropped; with ``AckMode.MANUAL`` they are acknowledged when it has
+        returned, and refused (`Delivery.nack`) when it has raised.
+
+        Returns when the socket is closed, by whomever, a handler too. After ``timeout`` seconds, if given, it raises
+        ``TimeoutError``, and nothing more is taken; handlers that run then go on in their threads, and what they return
+        is sent, unless the socket is closed by then. The same holds for whoever interrupts it. Raises `ClosedError` if
+        it is closed already; ``RuntimeError`` where no thread can be started.
+        """
+        deadline = Deadline(timeout)
+        check_callable("handler", handler)
+        if handler is None:
+            raise TypeError("handler must be callable")
+        check_count("max_workers", max_workers, 1)
+        exiting.check_open(self._life)
+        inbox = self._inbox
+        serving = Serving(lambda until: inbox.take_as(self._delivery, until), inbox.waiters.notify_all, handler,
+                          max_workers)
+        if not serving.run(deadline):
+            raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
+        exiting.stay_blocked()
 
     def recv_string(self, *, timeout: float | None = None) -> str:
         """`recv` UTF-8 text. Raises ``UnicodeDecodeError``; the message is gone then."""

@@ -156,8 +156,9 @@ def nothing_is_sent_again_for_nothing(world: World) -> None:
     plan = world.plan
     slow = (plan.latency + plan.jitter) * 4 + max(
         [tenant.taking.answers_late for tenant in plan.tenants], default=0.0)
-    if not (_is_calm(world) and _is_roomy(world)) or any(tenant.taking.refuses for tenant in plan.tenants):
-        return
+    if not (_is_calm(world) and _is_roomy(world)) or any(tenant.taking.refuses or tenant.admits is not None
+                                                         for tenant in plan.tenants):
+        return  # who takes his time to let somebody in reads nothing meanwhile
     for user in _open(world):
         stats = user.socket.stats()
         if slow < user.tenant.option("resend_after") and not stats.disconnections:

@@ -375,7 +375,7 @@ def _draw_habits(dice: random.Random, tenants: tuple[Tenant, ...]) -> tuple[Tena
             tenant = replace(tenant, admits=0.0)
         if tenant.ways and dice.random() < 0.1:
             way = dice.choice(tenant.ways)
-            if policies[way.to] is not OnDuplicate.TAKEOVER:  # or the two would take over from each other for ever
+            if OnDuplicate.TAKEOVER not in (policies[way.to], policies[tenant.name]):  # or one takes over for ever
                 tenant = replace(tenant, ways=(*tenant.ways, replace(way, by_name=not way.by_name)),
                                  waits=None if tenant.waits is None else 1.0)  # it may be turned away for ever
         found.append(tenant)

@@ -11,6 +11,7 @@ from .journal import Sent
 from .program import identity_of
 
 if TYPE_CHECKING:
+    from .plan import Tenant
     from .program import Program, User
     from .world import World
 
@@ -20,6 +21,8 @@ __all__ = ["AT_REST", "AT_THE_END", "BrokenPromise", "idling_costs_nothing", "is
 LOSSY: Final = {OnFull.DROP_OLDEST, OnFull.DROP_NEWEST, OnFull.DISCONNECT}
 MOST_ROUNDS: Final = 10_000
 """In a quarter of a second: with pauses of 20 µs between them it is busy all the time."""
+HANDSHAKE: Final = 8000
+"""Bytes of TLS in both directions."""
 
 
 class BrokenPromise(AssertionError):
@@ -69,6 +72,8 @@ def _marks_of(world: World, user: User) -> None:
 
 def is_settled(world: World) -> bool:
     """Whether everybody is connected and has been sent everything."""
+    if any(user.closing_since is not None and not user.closed for user in world.users):
+        return False  # who lingers may still have much to say
     try:
         nothing_is_under_way(world)
         everybody_is_connected(world)
@@ -297,33 +302,37 @@ def nobody_spins(world: World) -> None:
     world.rounds_seen = rounds
 
 
-def idling_costs_nothing(rounds: dict[Program, int], seconds: float) -> None:
+def idling_costs_nothing(world: World, rounds: dict[Program, int], seconds: float) -> None:
     """While nothing happens the network thread sleeps, but for heartbeats and the regular look at all peers."""
     for program, count in rounds.items():
-        _idling_costs_nothing(program, count, seconds)
+        _idling_costs_nothing(program, count, seconds, HANDSHAKE / world.plan.piece)
 
 
-def _idling_costs_nothing(program: Program, rounds: int, seconds: float) -> None:
+def _idling_costs_nothing(program: Program, rounds: int, seconds: float, pieces: float) -> None:
     looks = sum(1.0 / max(0.001, min(1.0, user.tenant.option("heartbeat_interval") / 8,
                                      user.tenant.option("heartbeat_timeout") / 8,
                                      user.tenant.option("resend_after") / 8)) for user in program.users)
     peers = sum(len(user.socket.peers()) for user in program.users if user.closing_since is None)
     beats = sum(4.0 / user.tenant.option("heartbeat_interval") for user in program.users) * (1 + peers)
-    dials = sum(12.0 / (0.02 if user.tenant.waits is not None else 0.5) * len(user.tenant.ways)
-                for user in program.users)  # what is closed is dialled again, as often as the user likes
+    # What is closed is dialled again, as often as the user likes; so is, for ever, one of two ways to the same Søcket.
+    dials = sum((12.0 + (pieces if has_two_ways(user.tenant) else 0.0))
+                / (0.02 if user.tenant.waits is not None else 0.5) * len(user.tenant.ways) for user in program.users)
     most = (2 * looks + beats * 4 + dials + 20.0) * seconds
     promise("idling costs nothing", rounds <= most, "%s ran %d rounds in %d idle seconds, and %d would do",
             program.host.name, rounds, seconds, most)
+
+
+def has_two_ways(tenant: Tenant) -> bool:
+    ways = [way.to for way in tenant.ways]
+    return len(set(ways)) < len(ways)
 
 
 def nobody_changes_places(world: World, connections: int) -> None:
     """While nothing happens everybody keeps the connections that there are. (Of two ways to the same Søcket either is
     tried again, for ever: somebody else may have its address by now. By UNIX sockets nobody can be told by whom he is
     turned away.)"""
-    for tenant in world.plan.tenants:
-        ways = [way.to for way in tenant.ways]
-        if any(ways.count(way) > 1 for way in ways):
-            return
+    if any(map(has_two_ways, world.plan.tenants)):
+        return
     promise("idling costs nothing", not connections, "%d connections were made in quiet", connections)
 
 

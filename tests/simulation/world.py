@@ -356,7 +356,7 @@ class World:
         connections = self.network.connected[socket.AF_INET]
         self.timeline.run(self.timeline.now + KEPT_FOR)
         spent = {program: rounds - before[program] for program, rounds in self.rounds().items()}
-        self.check(lambda world: promises.idling_costs_nothing(spent, IDLE_FOR),
+        self.check(lambda world: promises.idling_costs_nothing(world, spent, IDLE_FOR),
                    lambda world: promises.nobody_changes_places(
                        world, self.network.connected[socket.AF_INET] - connections))
 

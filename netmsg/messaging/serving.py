@@ -1,0 +1,131 @@
+"""Answering requests with what a function returns: the other half of request and reply."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from ..deadline import Deadline, Revocable
+from ..errors import ClosedError, NetmsgError
+from ..locks import new_lock
+from ..speaking import say
+from ..waiting import Waiters
+from .arguments import Buffer
+from .deliveries import Delivery
+
+__all__ = ["Serving"]
+
+log = logging.getLogger("netmsg.messaging")
+
+_numbers = itertools.count(1)
+
+
+class Source(Protocol):
+    """Where the deliveries come from."""
+
+    def __call__(self, deadline: Deadline) -> Delivery | None:
+        """The next one; ``None`` once there will be no more. Raises ``TimeoutError``, `ClosedError`."""
+
+
+class Serving:
+    """One call of `Søcket.serve_requests`, for as long as that lasts. Its threads (``netmsg-serve-N-M``) come as they
+    are needed: whoever has got something, and leaves nobody waiting, begins another one, up to ``max_workers``. What
+    has been taken is answered also when the call is over."""
+
+    def __init__(self, take: Source, wake: Callable[[], None], handler: Callable[[bytes], Buffer | None],
+                 max_workers: int) -> None:
+        """``wake()`` has all who wait in ``take`` look at their deadline."""
+        self._take = take
+        self._wake = wake
+        self._handler = handler
+        self._max_workers = max_workers
+        self._until = Revocable()
+        self._over = False
+        self._waiters = Waiters()
+        self._number = next(_numbers)
+        self._begun = 0
+        self._idle = 0
+        self._lock = new_lock()  # guards these two; a leaf
+
+    def run(self, deadline: Deadline) -> bool:
+        """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
+        no thread."""
+        try:
+            self._begin_one()
+            return self._waiters.wait(lambda: self._over, deadline)
+        finally:
+            self._until.revoke()
+            self._wake()
+
+    def _begin_one(self) -> None:
+        with self._lock:
+            if self._idle or self._begun >= self._max_workers:
+                return
+            self._begun += 1
+            self._idle += 1
+            number = self._begun
+        try:
+            threading.Thread(target=self._work, name=f"netmsg-serve-{self._number}-{number}", daemon=True).start()
+        except BaseException:
+            with self._lock:
+                self._begun -= 1
+                self._idle -= 1
+            raise
+
+    def _work(self) -> None:
+        while True:
+            try:
+                delivery = self._take(self._until)
+            except TimeoutError:
+                return  # the call is over
+            except ClosedError:
+                delivery = None
+            if delivery is None:
+                break
+            with self._lock:
+                self._idle -= 1
+            self._have_another()
+            self._serve(delivery)
+            del delivery  # it may be large, and the next one may be long in coming
+            with self._lock:
+                self._idle += 1
+        self._over = True
+        self._waiters.notify_all()
+
+    def _have_another(self) -> None:
+        """Somebody has to wait for the next one, if there may be somebody."""
+        try:
+            self._begin_one()
+        except RuntimeError:
+            pass  # there can be no more threads: those that there are go on
+
+    def _serve(self, delivery: Delivery) -> None:
+        try:
+            answer = self._handler(delivery.data)
+            if delivery.is_request:
+                delivery.reply(answer)  # type: ignore[arg-type]  # or it raises `TypeError`
+            delivery.ack()
+        except ClosedError:
+            pass  # nobody is there to be answered
+        except BaseException as error:
+            # SystemExit too: the thread is not the handler's to end.
+            say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
+            self._refuse(delivery, error)
+
+    @staticmethod
+    def _refuse(delivery: Delivery, error: BaseException) -> None:
+        try:
+            if delivery.is_request:
+                delivery.fail(type(error).__name__, timeout=0)
+            else:
+                delivery.nack()
+        except (NetmsgError, TimeoutError):
+            pass  # it cannot be told
+
+
+def _what(delivery: Delivery) -> str:
+    kind = "a request" if delivery.is_request else "a message"
+    return f"the handler of {kind} of {len(delivery.data)} bytes from peer {delivery.identity.hex()}"

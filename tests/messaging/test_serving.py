@@ -1,0 +1,217 @@
+"""Requests that a function answers."""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support.pairs import TIMEOUT, Background, connected, until
+from support.wire_peer import dial, frame
+
+from netmsg import AckMode, ClosedError, DeliveryGuarantee, RequestFailedError, Søcket
+from netmsg.wire.envelope import REPLY, REQUEST
+
+RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
+
+
+def threads_of_servers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("netmsg-serve-")]
+
+
+@contextmanager
+def serving(sock: Søcket, handler: Callable[[bytes], Any], **options: Any) -> Iterator[Background]:
+    server = Background(sock.serve_requests, handler, **options)
+    try:
+        yield server
+    finally:
+        sock.close(linger=0)
+        server.result()
+        until(lambda: not threads_of_servers())
+
+
+@pytest.mark.parametrize("answers", [{}, {"delivery_guarantee": RELIABLE}, {"ack_mode": AckMode.MANUAL}])
+def test_requests_are_answered_with_what_the_handler_returns(answers: dict[str, Any]) -> None:
+    with connected(answers, {}) as (a, b), serving(a, bytes.upper):
+        assert [b.request(b"x%d" % number) for number in range(100)] == [b"X%d" % number for number in range(100)]
+    with connected(answers, {}) as (a, b), serving(a, bytearray):
+        assert b.request(b"anything like bytes") == b"anything like bytes"
+
+
+def test_it_returns_when_the_socket_is_closed() -> None:
+    with Søcket() as sock, serving(sock, bytes.upper) as server:
+        until(threads_of_servers)
+        sock.close()
+        assert server.result() is None
+    with pytest.raises(ClosedError):
+        sock.serve_requests(bytes.upper)
+
+
+def test_a_handler_may_close_the_socket() -> None:
+    with connected({}, {}) as (a, b), serving(a, lambda data: a.close(linger=0) or b"") as server:
+        asked = Background(b.request, b"close", timeout=TIMEOUT)
+        server.result()
+        with pytest.raises(Exception, match="ended before|has ended"):
+            asked.result()
+
+
+def test_as_many_run_at_a_time_as_there_may_be_workers_and_no_more_threads_than_needed() -> None:
+    running, most, lock, go_on = 0, 0, threading.Lock(), threading.Event()
+
+    def handle(data: bytes) -> bytes:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        assert go_on.wait(TIMEOUT)
+        with lock:
+            running -= 1
+        return data
+
+    with connected({}, {}) as (a, b), serving(a, handle, max_workers=3):
+        until(threads_of_servers)
+        assert len(threads_of_servers()) == 1
+        asked = [Background(b.request, b"%d" % number, timeout=TIMEOUT) for number in range(10)]
+        until(lambda: running == 3 and a.stats().received == 10)
+        assert len(threads_of_servers()) == 3
+        go_on.set()
+        assert [one.result() for one in asked] == [b"%d" % number for number in range(10)]
+        assert most == 3
+
+
+def test_a_handler_that_raises_is_logged_and_its_type_told_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    def handle(data: bytes) -> bytes:
+        if data == b"exit":
+            raise SystemExit("a secret")
+        if data == b"wrong":
+            return "no bytes"  # type: ignore[return-value]
+        if data == b"nothing":
+            return None  # type: ignore[return-value]
+        if data == b"much":
+            return bytes(101)
+        raise KeyError("a secret")
+
+    with connected({"max_message_size": 100}, {}) as (a, b), serving(a, handle):
+        for data, reason in ((b"x", "KeyError"), (b"exit", "SystemExit"), (b"wrong", "TypeError"),
+                             (b"nothing", "TypeError"), (b"much", "ValueError"), (b"x", "KeyError")):
+            with caplog.at_level(logging.ERROR, logger="netmsg.messaging"), pytest.raises(RequestFailedError) as raised:
+                b.request(data)
+            assert raised.value.reason == reason
+        until(lambda: len(caplog.records) == 6)
+        assert all("the handler of a request" in record.getMessage() for record in caplog.records)
+        assert "a secret" in caplog.text and b.identity.hex() in caplog.text
+
+
+def test_messages_are_handed_to_it_too() -> None:
+    handled: list[bytes] = []
+
+    def handle(data: bytes) -> bytes:
+        handled.append(data)
+        return b"an answer that nobody gets"
+
+    with connected({}, {}) as (a, b), serving(a, handle, max_workers=1):
+        b.send(b"one")
+        assert b.request(b"two") == b"an answer that nobody gets"
+        b.send(b"three")
+        until(lambda: len(handled) == 3)
+        assert handled == [b"one", b"two", b"three"] and b.stats().received == 1
+
+
+def test_by_hand_messages_are_acknowledged_when_the_handler_has_returned(caplog: pytest.LogCaptureFixture) -> None:
+    go_on, tries = threading.Event(), 0
+
+    def handle(data: bytes) -> None:
+        nonlocal tries
+        assert go_on.wait(TIMEOUT)
+        tries += 1
+        if tries == 1:
+            raise OSError("not yet")
+
+    with (connected({"ack_mode": AckMode.MANUAL}, {"delivery_guarantee": RELIABLE, "resend_after": 0.1}) as (a, b),
+          serving(a, handle)):
+        receipt = b.send(b"job")
+        assert receipt is not None
+        until(lambda: a.stats().received)
+        assert not receipt.acked
+        go_on.set()
+        receipt.wait(timeout=TIMEOUT)
+        assert tries == 2
+
+
+def test_it_serves_up_to_a_time_and_what_runs_then_is_still_answered() -> None:
+    runs, go_on = threading.Event(), threading.Event()
+
+    def handle(data: bytes) -> bytes:
+        runs.set()
+        assert go_on.wait(TIMEOUT)
+        return b"late"
+
+    with connected({}, {}) as (a, b):
+        asked = Background(b.request, b"x", timeout=TIMEOUT)
+        with pytest.raises(TimeoutError, match="not closed within 0.2 s"):
+            a.serve_requests(handle, timeout=0.2)
+        assert runs.is_set() and not a.closed
+        go_on.set()
+        assert asked.result() == b"late"
+        until(lambda: not threads_of_servers())
+        b.send(b"to be taken by somebody else")
+        assert a.recv(timeout=TIMEOUT) == b"to be taken by somebody else"
+
+
+def test_an_interrupt_ends_it_and_nothing_else() -> None:
+    with connected({}, {}) as (a, b):
+        def interrupt() -> None:
+            assert b.request(b"x", timeout=TIMEOUT) == b"X"
+            _thread.interrupt_main()
+
+        interrupting = Background(interrupt)
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            a.serve_requests(bytes.upper, timeout=TIMEOUT)
+        interrupting.result()
+        assert time.monotonic() - began < TIMEOUT
+        until(lambda: not threads_of_servers())
+        b.send(b"y")
+        assert a.recv(timeout=TIMEOUT) == b"y"
+
+
+def test_several_may_serve_at_a_time() -> None:
+    with connected({}, {}) as (a, b), serving(a, bytes.upper), serving(a, bytes.upper):
+        asked = [Background(b.request, b"x%d" % number, timeout=TIMEOUT) for number in range(50)]
+        assert [one.result() for one in asked] == [b"X%d" % number for number in range(50)]
+
+
+def test_one_that_has_gone_is_no_trouble() -> None:
+    runs, go_on = threading.Event(), threading.Event()
+
+    def handle(data: bytes) -> bytes:
+        runs.set()
+        assert go_on.wait(TIMEOUT)
+        return data
+
+    with Søcket(linger=0) as sock:
+        sock.bind(port=0)
+        with serving(sock, handle):
+            with dial(sock.bound_port) as peer:
+                peer.shake_hands(frame(REQUEST, bytes(16) + b"x"))
+                assert runs.wait(TIMEOUT)
+            until(lambda: not sock.peers())
+            go_on.set()
+            until(lambda: sock.stats().dropped == {"peer not connected": 1})
+            with dial(sock.bound_port) as peer:
+                peer.shake_hands(frame(REQUEST, bytes(16) + b"y"))
+                assert peer.read_kind(REPLY)[1] == bytes(16) + b"y"
+
+
+@pytest.mark.parametrize(("arguments", "options", "error"), [
+    ((None,), {}, TypeError), (("name",), {}, TypeError), ((bytes.upper,), {"max_workers": 0}, ValueError),
+    ((bytes.upper,), {"max_workers": "8"}, TypeError), ((bytes.upper,), {"timeout": -1}, ValueError),
+])
+def test_arguments_are_checked(arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception]) -> None:
+    with Søcket() as sock, pytest.raises(error):
+        sock.serve_requests(*arguments, **options)
