@@ -16,18 +16,21 @@ $(VENV)/.test: setup.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
-# The real aiomsg, in an environment of its own. Where the index cannot be reached its tests are skipped, and say so.
-$(PEERS)/aiomsg-2026.7.1: | $(VENV)/.test
+# The real aiomsg, of either dialect, each in an environment of its own, for they share a name. Where the index cannot be
+# reached their tests are skipped, and say so.
+AIOMSG = $(PEERS)/aiomsg-2026.7.1 $(PEERS)/aiomsg-2019.12.1
+
+$(PEERS)/aiomsg-%: | $(VENV)/.test
 	mkdir -p $(PEERS)
 	rm -rf $@ $@.tmp
 	$(PYTHON) -m venv $@.tmp
-	if $@.tmp/bin/python -m pip install --quiet --disable-pip-version-check aiomsg==2026.7.1; \
+	if $@.tmp/bin/python -m pip install --quiet --disable-pip-version-check aiomsg==$*; \
 	then mv $@.tmp $@; else rm -rf $@.tmp; echo "aiomsg could not be installed: its tests will be skipped"; fi
 
-test: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## all tests
+test: $(VENV)/.test $(AIOMSG)  ## all tests
 	NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-locked: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## all tests, as on an interpreter without the global lock
+locked: $(VENV)/.test $(AIOMSG)  ## all tests, as on an interpreter without the global lock
 	NETMSG_NO_GIL=1 NETMSG_PEERS=$(PEERS) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 $(VENV)/.lint: setup.cfg
@@ -58,7 +61,7 @@ simulate: $(VENV)/.test  ## SEEDS simulated worlds, from FROM on: whole Søckets
 # Left out is what strikes at every line, storms, loads the machine, or is a world: a tracer makes it slow, or meaningless.
 UNTRACED = --ignore tests/failure --ignore tests/simulation -m "not untraced"
 
-cover: $(VENV)/.test $(PEERS)/aiomsg-2026.7.1  ## what the tests reach of the code: no less than the floor in setup.cfg
+cover: $(VENV)/.test $(AIOMSG)  ## what the tests reach of the code: no less than the floor in setup.cfg
 	$(BIN)/python -m coverage erase
 	NETMSG_PEERS=$(PEERS) $(BIN)/python -m coverage run -m pytest -n $(WORKERS) --timeout 180 $(UNTRACED) $(ARGS)
 	$(BIN)/python -m coverage combine --quiet

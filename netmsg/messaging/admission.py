@@ -64,12 +64,15 @@ class Decision(NamedTuple):
     verdict: Verdict
     reason: str = ""
     alive: bool = False
-    """Handing over: whether the old one may be sent on to its end."""
+    """Handing over: whether the old one may be sent on to its end;"""
+    crossed: bool = False
+    """and whether both ends have dialled at once, so that the peer is still the one that it was."""
 
 
 def decide(claim: Claim, policy: OnDuplicate) -> Decision:
     """Which of the two stays; both ends come to the same end."""
     crossing = claim.dialled != claim.old_dialled
+    crossed = crossing and (claim.old_for < AT_ONCE or not claim.old_is_agreed)
     if claim.connections >= MOST_OF_ONE:
         return Decision(Verdict.REFUSE, "too many connections under this identity are still to be read")
     if claim.is_gone:  # nothing is to be handed over to it
@@ -79,12 +82,12 @@ def decide(claim: Claim, policy: OnDuplicate) -> Decision:
     if claim.old_is_gone and (crossing or policy is not OnDuplicate.REJECT):
         # Its goodbye waits behind messages that nobody has taken: they are not lost. Where both ends have dialled, it
         # may be that the other one was the first to decide.
-        return Decision(Verdict.HAND_OVER, RECONNECTED)
-    if crossing and (claim.old_for < AT_ONCE or not claim.old_is_agreed):
+        return Decision(Verdict.HAND_OVER, RECONNECTED, crossed=crossed)
+    if crossed:
         # The connection dialled by the greater identity stays, on either side.
         dialler = claim.own if claim.dialled else claim.identity
         if dialler == max(claim.own, claim.identity):
-            return Decision(Verdict.HAND_OVER, CROSSED, alive=True)
+            return Decision(Verdict.HAND_OVER, CROSSED, alive=True, crossed=True)
         return Decision(Verdict.READ, CROSSED)
     if not crossing and claim.same_certificate:
         return Decision(Verdict.REPLACE, "the same certificate, connecting again")

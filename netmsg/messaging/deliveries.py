@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..checks import check_str, check_timeout
 from ..errors import LocalProtocolError
+from ..uninterrupted import undivided
 from .arguments import Buffer, message_of
 from .credit import Credit
 from .inbox import Batch
@@ -83,10 +84,21 @@ class Delivery:
     def _answer(self, data: bytes, fails: bool, timeout: float | None) -> None:
         if not self.is_request:
             raise LocalProtocolError("the message is no request: nobody waits for a reply")
-        if self._answered:
+        if not self._claim():
             raise LocalProtocolError("the request has been answered already")
-        self._settler.answer(self, data, fails=fails, timeout=timeout)
-        self._answered = True  # behind it: who is interrupted, or finds no room, can say it again
+        try:
+            self._settler.answer(self, data, fails=fails, timeout=timeout)
+        except BaseException:
+            self._answered = False  # who is interrupted, or finds no room, can say it again
+            raise
+
+    @undivided
+    def _claim(self) -> bool:
+        """One thread may answer at a time, and one answer be given."""
+        if self._answered:
+            return False
+        self._answered = True
+        return True
 
     def __repr__(self) -> str:
         what = "Request" if self.is_request else "Delivery"

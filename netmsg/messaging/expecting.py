@@ -1,8 +1,9 @@
-"""Who waits for what stands behind messages in the network: acknowledgements, and replies.
+"""Who waits for what stands behind messages in the network: acknowledgements, replies, and room.
 
 A peer whose messages nobody takes is not read any further, once it has reached the marks. But acknowledgements and
 replies come by the same connection, behind those messages; whoever waits for them has to read past the marks, or both
-ends may wait for ever.
+ends may wait for ever. So has whoever waits for room for a reply: perhaps the other end does the same, and reads
+nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Expecting:
     def __init__(self, life: Life, io: Reactor, connections: Connections, router: Router, requests: Requests) -> None:
         self.acknowledgements = 0
         """How many threads wait for some."""
+        self.room_for_replies: list[bytes] = []
+        """The identities of those whom threads wait to send a reply."""
         self._steps = io.scope(life.crash)
         self._connections = connections
         self._router = router
@@ -36,6 +39,13 @@ class Expecting:
         """Somebody begins to wait. From any thread."""
         if self._connections.open:  # or, without a network thread, these calls would pile up
             self._steps.call(self._read_past_marks)
+
+    def answered(self, identity: bytes | None) -> None:
+        """A thread waits no more to send a reply to that one."""
+        try:
+            self.room_for_replies.remove(identity)  # type: ignore[arg-type]
+        except ValueError:
+            pass  # it was interrupted before it began
 
     # The network thread
 
@@ -52,4 +62,8 @@ class Expecting:
             lane = self._router.find(peer.identity) if peer.retired or peer.following else None
             if lane is not None and lane.unacked:
                 return True
-        return self._requests.awaited(peer.identity)
+        if self._requests.unplaced:
+            there = self._router.find(peer.identity)
+            if there is not None and not there.owner.announced:
+                return True  # whether it can answer
+        return self._requests.awaited(peer.identity) or peer.identity in self.room_for_replies

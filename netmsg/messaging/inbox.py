@@ -322,6 +322,9 @@ class Inbox:
             queue.extendleft(taken[::-1])
             if self.last is not batch:  # another thread went on to the next
                 self._batches.appendleft(batch)
+            if self._signal is not None:
+                with self._lock:
+                    self._set_signal()
             raise
 
     # A descriptor for selectors

@@ -22,6 +22,10 @@ LARGE_WRITE: Final = 1 << 20
 _RELIABLE: Final = Kind.RELIABLE  # looking it up in its class would be slow
 
 
+WITHDRAWN: Final = Message(Kind.REPLY, b"", 0, b"", None)
+"""Goes out as nothing."""
+
+
 class Write:
     """One write: some whole messages, and how far the kernel has taken them."""
 
@@ -104,8 +108,8 @@ class Lane:
         """By message id, every at-least-once message given to this peer, oldest first, queued ones included."""
         self.unacked_large = 0
         self.given = 0
-        """At-least-once messages queued here so far, those sent again included. What was queued as number n has been
-        handed to the kernel once `sent_messages` is at least n."""
+        """In a Søcket that sends at least once: messages queued here so far, those sent again included. What was queued
+        as number n has been handed to the kernel once `sent_messages` is at least n."""
         self.sent_log: deque[tuple[float, int]] = deque()
         """What `sent_messages` was, at some times: for the `Ledger`."""
         self.acknowledged = 0
@@ -142,9 +146,9 @@ class Lane:
         # subtracts from `large_bytes` under another lock.
         large = message.large
         self.large_bytes += large
+        self.given = message.number = self.given + 1
         if message.kind is _RELIABLE:
             self.unacked_large += large
-            self.given = message.number = self.given + 1
             self.unacked[message.message_id] = message
         queue.append(message)
 
@@ -254,21 +258,12 @@ class Lane:
 
     @property
     def can_drop(self) -> bool:
-        """Whether there is an at-most-once message that no write holds. Under the lock."""
-        return self._oldest() < len(self.queue)
-
-    def _oldest(self) -> int:
-        """Where the oldest one of those is, or the end of the queue."""
-        index = self.writing.messages if self.writing is not None else 0
-        for message in self.queue[index:] if self.unacked else ():
-            if message.kind is not _RELIABLE:  # type: ignore[union-attr]
-                break
-            index += 1
-        return index
+        """Whether there is a message that no write holds. Under the lock."""
+        return len(self.queue) > (self.writing.messages if self.writing is not None else 0)
 
     def drop_oldest(self) -> Queued:
-        """Take out the oldest one of those, which is there. Under the lock."""
-        index = self._oldest()
+        """Take out the oldest one that no write holds, which is there. Under the lock."""
+        index = self.writing.messages if self.writing is not None else 0
         message = self.queue[index]
         large = large_size(message)
         # No call from here on, and so no interrupt: it is dropped and no longer counted, or neither.
@@ -276,16 +271,18 @@ class Lane:
         del self.queue[index]
         return message
 
-    def withdraw(self, message: Message) -> None:
-        """Take it out, if no write holds it: nobody wants it to be sent any more. Under the lock."""
+    def withdraw(self, message: Message, *, leave_gap: bool) -> None:
+        """Take it out, if no write holds it: nobody wants it to be sent any more. ``leave_gap``: nothing takes its
+        place, for the numbers of those behind it (see `given`) are to stay. Under the lock."""
         queue = self.queue
+        gap = [WITHDRAWN] if leave_gap else []
         try:
             index = queue.index(message, self.writing.messages if self.writing is not None else 0)
         except ValueError:
             return
         # No call from here on.
         self.large_bytes -= message.large
-        del queue[index]
+        queue[index:index + 1] = gap
 
     def take_back(self) -> list[Queued]:
         """Empty the queue: all that was not handed to the kernel whole, in order. Under the lock; may be repeated.

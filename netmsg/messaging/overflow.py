@@ -180,7 +180,7 @@ class Overflow:
         nothing for too long."""
         with self._route:
             full = self._router.full_lanes(draft.identity, once=draft.is_answer)
-            self._stuck(full, draft)  # from now on
+            self._stuck(full)  # from now on
         if not full:
             if self._room.is_there(draft):  # since the message was refused
                 return None
@@ -189,19 +189,19 @@ class Overflow:
             self._room.wait(draft, deadline.sooner(STUCK_LOOK))
         except SendTimeoutError:
             with self._route:
-                stuck = self._stuck(full, draft)
+                stuck = self._stuck(full)
             if stuck:
                 self._disconnect(stuck[:1], draft.identity, deadline)
             elif deadline.expired:
                 raise
         return None
 
-    def _stuck(self, lanes: list[Lane], draft: Draft) -> list[Lane]:
+    def _stuck(self, lanes: list[Lane]) -> list[Lane]:
         """Those that have made no progress for too long since they were first seen to be full. Under ``route``."""
         now = self._now()
-        reliable = self._router.reliable and not draft.is_answer
         stuck = []
         for lane in lanes:
+            reliable = bool(lane.unacked)
             progress = lane.acknowledged if reliable else lane.taken_bytes
             if progress != lane.progress:
                 lane.progress, lane.progress_at = progress, now

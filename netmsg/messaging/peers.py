@@ -432,6 +432,11 @@ class Peer:
         return self.received_messages > 0 or self.session.decoder.envelopes > 0
 
     @property
+    def has_been_heard(self) -> bool:
+        """Whether what it had to say first has been taken in: it has said what it understands, or does not."""
+        return self.reading.listened or self.received_messages > 0
+
+    @property
     def open_for(self) -> float:
         """Seconds since the handshake."""
         return 0.0 if self.open_since is None else self._clock() - self.open_since

@@ -153,7 +153,7 @@ class Population:
                      self._accounts.connections_of(peer.identity))
 
     def _carry_out(self, decision: Decision, peer: Peer, old: Peer) -> None:
-        verdict, reason, alive = decision
+        verdict, reason, alive, crossed = decision
         if verdict is Verdict.REFUSE:
             self._refuse(peer, reason)
         elif verdict is Verdict.REFUSE_FOR_THE_OLD:
@@ -165,7 +165,7 @@ class Population:
             self._read_only(peer, old, reason)
         elif verdict is Verdict.HAND_OVER:
             self._tell(old, f"the old connection is closed: {reason}" if alive else reason)
-            self._hand_over(old, peer, reason if alive else GONE, alive=alive)
+            self._hand_over(old, peer, reason if alive else GONE, alive=alive, crossed=crossed)
         elif verdict is Verdict.REPLACE:
             self._replace(old, peer, reason)
         else:
@@ -195,12 +195,13 @@ class Population:
         if self._sender.find(new.identity) is None:
             self._let_in(new)  # that was its end
         elif self._open(new):
-            self._sender.succeed(old, new, finish=False, alive=False)
+            self._sender.succeed(old, new, finish=False, same=False)
             self._gone(old, reason, None)
             old.close(reason, None)
             self._opened(new)
 
-    def _hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool, replaced: bool = False) -> None:
+    def _hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool, crossed: bool = False,
+                   replaced: bool = False) -> None:
         """The same, but the peer is ``alive``, or has said goodbye: all that it sent on ``old`` is read, and first; or
         what has come of it, if that is ``replaced``."""
         self._dismiss_challenger(old, new)
@@ -209,7 +210,7 @@ class Population:
             self._connections.retired[old.identity] = old
             new.follow(old, send=not alive)
             self._open(new)
-            self._sender.succeed(old, new, finish=not replaced, alive=alive)
+            self._sender.succeed(old, new, finish=not replaced, same=crossed)
             self._gone(old, reason, None)
             self._opened(new)
             new.on_work()  # HELLO here first, so that the end of ``old`` is known for what it is

@@ -54,13 +54,15 @@ P = TypeVar("P", bound=Reader)
 class Reading(Generic[P]):
     """What comes of one peer."""
 
-    __slots__ = ("received_bytes", "received_messages", "held", "lent", "unread", "_begun", "_peer", "_io",
+    __slots__ = ("received_bytes", "received_messages", "listened", "held", "lent", "unread", "_begun", "_peer", "_io",
                  "_channel", "_session", "_lane", "_writing", "_life", "_inlet", "_outlet", "_home")
 
     def __init__(self, peer: P, neighbours: Neighbours[P], io: Scope, channel: Channel, lane: Lane,
                  writing: Writing) -> None:
         self.received_bytes = 0
         self.received_messages = 0
+        self.listened = False
+        """Whether something has been taken in that came behind its HELLO."""
         self.held = False
         """Not read, because it is not its turn yet."""
         self.lent = False
@@ -138,6 +140,8 @@ class Reading(Generic[P]):
             elif kind == ANSWERS:
                 self._lane.add_control(b"".join(bodies))
                 self._io.loop.work[peer] = None
+        if runs:
+            self.listened = True
         if decoder.error is not None:
             peer.close(f"protocol error: {decoder.error}", decoder.error)
         elif decoder.stopped or peer.credit.room() <= 0 or self._lane.control_bytes > CONTROL_MARK:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from ..aside import aside
 from ..deadline import Deadline
 from ..errors import ConnectionBrokenError, LocalProtocolError, RequestFailedError, SendTimeoutError, UnknownPeerError
 from ..reactor.reactor import Reactor
@@ -61,7 +62,11 @@ class Requesting:
                 if not waiters.wait(lambda: self._has_news(request), until) and deadline.expired:
                     raise self._too_late(request, timeout)
         finally:
-            self.end(request)
+            try:
+                self.end(request)
+            except BaseException:  # interrupted: nothing is to be remembered of it all the same
+                aside(lambda: self.end(request))
+                raise
         exiting.check_open(self._life)
         raise AssertionError("over, and open")
 
@@ -86,14 +91,16 @@ class Requesting:
             self._requests.add(request)
             request.look = False
             lane = None if self._life.over else self._router.place_request(request.message)
+            # No call between the two: an interrupt finds it queued and placed, or neither.
+            request.lane = lane
             if lane is not None:
-                self._requests.place(request, lane)
+                self._requests.placed(request)
             else:
                 deadline = self._sooner(request.message.addressee, deadline)
         if lane is not None:
             self._room.asked.discard(request)
             self._kick(lane.owner)
-            self._expecting.read_on()
+        self._expecting.read_on()
         return deadline
 
     def _sooner(self, identity: bytes | None, deadline: Deadline) -> Deadline:
@@ -107,8 +114,10 @@ class Requesting:
         if Features.REQUESTS in lane.features:
             return deadline
         peer = lane.owner
+        if peer.paused or peer.following:
+            return deadline  # it may have said so, and is not read yet
         left = TOLD_WITHIN - peer.open_for
-        if peer.has_spoken or left <= 0:
+        if peer.has_been_heard or left <= 0:
             raise LocalProtocolError(f"peer {identity.hex()} does not answer requests: it is not of netmsg, or of an "
                                      "early version")
         return deadline.sooner(left)
@@ -132,7 +141,10 @@ class Requesting:
             return TimeoutError(f"no reply from peer {lane.identity.hex()} {within}")
         identity = request.message.addressee
         ring = self._router.ring
-        if identity is not None:
+        there = None if identity is None else self._router.find(identity)
+        if identity is not None and there is not None and Features.REQUESTS not in there.features:
+            what = f"peer {identity.hex()} has not said {within} whether it answers requests"
+        elif identity is not None:
             what = f"no room in the send queue of peer {identity.hex()} {within}"
         elif not any(Features.REQUESTS in lane.features for lane in ring):
             what = f"no peer that answers requests {within} ({len(ring)} peers connected)"
@@ -148,4 +160,6 @@ class Requesting:
             self._requests.over(request)
             if lane is not None and not request.settled:
                 with lane.lock:
-                    lane.withdraw(request.message)
+                    lane.withdraw(request.message, leave_gap=self._router.reliable)
+        if lane is not None and self._room.asked and not request.settled:
+            self._room.made(lane.owner)  # a request less

@@ -64,9 +64,8 @@ class Requests:
         self._waiting[request.correlation_id] = request
         self.unplaced[request] = None
 
-    def place(self, request: Request, lane: Lane) -> None:
-        """It has been given to a peer."""
-        request.lane = lane
+    def placed(self, request: Request) -> None:
+        """It has been given to the peer whose lane is noted in it."""
         self.unplaced.pop(request, None)
 
     def over(self, request: Request) -> None:
@@ -145,6 +144,6 @@ class Requests:
                 request.wake()
 
     def awaited(self, identity: bytes) -> bool:
-        """Whether somebody waits for a reply of that peer."""
+        """Whether somebody waits for a reply of that peer. Takes no lock, either."""
         return any(request.lane is not None and request.lane.identity == identity and not request.settled
-                   for request in self._waiting.values())
+                   for request in self._waiting.copy().values())

@@ -9,6 +9,7 @@ from ..deadline import Deadline
 from ..errors import LocalProtocolError, SendTimeoutError
 from ..reactor.reactor import Reactor
 from ..waiting import Waiters
+from ..wire.messages import Features
 from . import exiting
 from .choices import SendMode
 from .drafts import Draft
@@ -63,12 +64,17 @@ class Room:
         try:
             expecting.acknowledgements += 1
             self.asked.add(asking)
-            if self._router.reliable:
+            if draft.is_answer:
+                assert draft.identity is not None
+                expecting.room_for_replies.append(draft.identity)
+            if draft.is_answer or self._router.reliable:
                 expecting.read_on()
             if not waiters.wait(lambda: self._life.over or self.is_there(draft), deadline):
                 raise self.too_late("no room in the send queue in time", draft.identity)
         finally:
             expecting.acknowledgements -= 1  # first, for this makes no call
+            if draft.is_answer:
+                expecting.answered(draft.identity)
             self.asked.discard(asking)
         if self._life.closing:
             exiting.stay_blocked()
@@ -102,7 +108,7 @@ class Room:
 
     def made(self, peer: Peer) -> None:
         """The queue of ``peer`` has become shorter: wake the senders if it is worth it."""
-        if self._requests.unplaced:
+        if self._requests.unplaced and Features.REQUESTS in peer.lane.features:
             self._requests.look_again()
         router = self._router
         if self._addressing_senders.waiting and (router.has_room(peer.lane) or router.has_room(peer.lane, once=True)

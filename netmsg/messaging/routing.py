@@ -98,13 +98,14 @@ class Router:
     def succeed(self, old: Lane, new: Lane, *, finish: bool) -> list[Queued]:
         """Another connection to the same peer takes the place of ``old``, with all that is still to be sent or to be
         acknowledged, within its window or not: nothing is lost by it or goes to the others, and the order is kept.
-        ``finish``: ``old`` goes on with what it is writing. Returned are the requests that were not sent: whether the
-        peer understands them is still to be said on this connection."""
+        ``finish``: ``old`` goes on with what it is writing. Returned are the requests that were not sent: those who
+        have asked give them to somebody."""
         old.finishing = finish
         old.dead = True
         messages, requests = self.take_back(old)
         new.dead = False
         new.since, new.queued_since, new.visits = old.since, old.queued_since, old.visits
+        new.features = old.features
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         self._surely = 0

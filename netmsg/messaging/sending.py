@@ -251,17 +251,17 @@ class Sender:
         with self.route:
             self._requests.lost(peer.lane)
 
-    def succeed(self, old: Peer, new: Peer, *, finish: bool, alive: bool) -> None:
+    def succeed(self, old: Peer, new: Peer, *, finish: bool, same: bool) -> None:
         """Another connection to the same peer is to take the place of ``old``; see `Router.succeed`. What the old one
-        was sent, and has not acknowledged, goes out again; where it does not ``finish``, that counts as sent again. A
-        peer that has been ``alive`` all the time can answer what it was asked by the old one."""
+        was sent, and has not acknowledged, goes out again; where it does not ``finish``, that counts as sent again. If
+        it is still the ``same`` that it was, it can answer what it was asked by the old one."""
         new.lane.window = self._window(UNKNOWN_WINDOW)
         with self.route:
             self.fast_ring = ()
             hopeless = self._acks.count_resends(old.lane) if self.reliable and not finish else []
             self.ledger.taken_back(old.lane.unacked)
             self._requests.returned(self.router.succeed(old.lane, new.lane, finish=finish))
-            if alive:
+            if same:
                 self._requests.moved(old.lane, new.lane)
             self._refresh()
         self._acks.tell_given_up(old, hopeless)

@@ -6,10 +6,11 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
+from ..aside import aside
 from ..deadline import Deadline, Revocable
-from ..errors import ClosedError, NetmsgError
+from ..errors import ClosedError, NetmsgError, SendTimeoutError
 from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
@@ -19,6 +20,10 @@ from .deliveries import Delivery
 __all__ = ["Serving"]
 
 log = logging.getLogger("netmsg.messaging")
+
+PATIENCE: Final = 1.0
+"""Seconds that a worker waits for room for a reply."""
+MOST_DEAF: Final = 10_000
 
 _numbers = itertools.count(1)
 
@@ -49,6 +54,7 @@ class Serving:
         self._begun = 0
         self._idle = 0
         self._lock = new_lock()  # guards these two; a leaf
+        self._deaf: set[bytes] = set()
 
     def run(self, deadline: Deadline) -> bool:
         """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
@@ -57,8 +63,15 @@ class Serving:
             self._begin_one()
             return self._waiters.wait(lambda: self._over, deadline)
         finally:
-            self._until.revoke()
-            self._wake()
+            try:
+                self._stop()
+            except BaseException:  # interrupted, perhaps once more
+                aside(self._stop)
+                raise
+
+    def _stop(self) -> None:
+        self._until.revoke()
+        self._wake()
 
     def _begin_one(self) -> None:
         with self._lock:
@@ -76,7 +89,7 @@ class Serving:
             raise
 
     def _work(self) -> None:
-        while True:
+        while not self._until.expired:
             try:
                 delivery = self._take(self._until)
             except TimeoutError:
@@ -84,7 +97,9 @@ class Serving:
             except ClosedError:
                 delivery = None
             if delivery is None:
-                break
+                self._over = True
+                self._waiters.notify_all()
+                return
             with self._lock:
                 self._idle -= 1
             self._have_another()
@@ -92,8 +107,6 @@ class Serving:
             del delivery  # it may be large, and the next one may be long in coming
             with self._lock:
                 self._idle += 1
-        self._over = True
-        self._waiters.notify_all()
 
     def _have_another(self) -> None:
         """Somebody has to wait for the next one, if there may be somebody."""
@@ -106,7 +119,7 @@ class Serving:
         try:
             answer = self._handler(delivery.data)
             if delivery.is_request:
-                delivery.reply(answer)  # type: ignore[arg-type]  # or it raises `TypeError`
+                self._reply(delivery, answer)
             delivery.ack()
         except ClosedError:
             pass  # nobody is there to be answered
@@ -114,6 +127,19 @@ class Serving:
             # SystemExit too: the thread is not the handler's to end.
             say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
             self._refuse(delivery, error)
+
+    def _reply(self, delivery: Delivery, answer: Buffer | None) -> None:
+        """Whoever does not take his replies is waited for once, and not again before he has taken some: otherwise he
+        would keep all workers from the others."""
+        asker = delivery.identity
+        try:
+            delivery.reply(answer, timeout=0 if asker in self._deaf else PATIENCE)  # type: ignore[arg-type]
+        except SendTimeoutError:
+            if len(self._deaf) >= MOST_DEAF:
+                self._deaf.clear()
+            self._deaf.add(asker)
+            raise
+        self._deaf.discard(asker)
 
     @staticmethod
     def _refuse(delivery: Delivery, error: BaseException) -> None:

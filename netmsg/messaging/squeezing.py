@@ -44,6 +44,8 @@ def squeeze_in(router: Router, message: Queued, identity: bytes | None, dropped:
     if identity is not None and router.kind_of(message) is Kind.RELIABLE:
         return _into_parked(router, message, identity, dropped)
     lane = router.next_in_turn() if identity is None else router.find(identity)
+    if router.reliable:
+        return _refused(message, identity, dropped)  # a reply: what a peer has been given already stays
     if lane is None or not _make_room_in(lane, router, message, dropped):
         return _refused(message, identity, dropped)
     lane.give(message)

@@ -13,6 +13,7 @@ from typing import Final
 from .dialect import Dialect
 from .envelope import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, HELLO, IDENTITY_SIZE
 from .framing import HANDSHAKE_BOUND
+from .legacy import Legacy
 from .version_1 import Version1
 
 __all__ = ["SPOKEN", "Sniffed", "dialect_of", "opening_dialect", "refusal_of", "sniff", "stranger"]
@@ -54,7 +55,7 @@ def sniff(first: bytes) -> Sniffed | None:
     return Sniffed.UNKNOWN
 
 
-SPOKEN: Final[dict[Sniffed, Callable[[int], Dialect]]] = {Sniffed.VERSION_1: Version1}
+SPOKEN: Final[dict[Sniffed, Callable[[int], Dialect]]] = {Sniffed.VERSION_1: Version1, Sniffed.LEGACY: Legacy}
 """The dialects, each of which is made for one connection, with the size of the largest message."""
 _REFUSALS: Final = {
     Sniffed.WEBSOCKET: b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
@@ -84,8 +85,6 @@ _NAMES: Final = {HEARTBEAT: "HEARTBEAT", DATA: "DATA", DATA_REQ: "DATA_REQ", ACK
 
 def stranger(sniffed: Sniffed, first: bytes, dialled: bool) -> str:
     """What is wrong with an end that we do not speak with; ``dialled``: it is us who came."""
-    if sniffed is Sniffed.LEGACY:
-        return "a peer of the legacy dialect (aiomsg 2019), which is not supported yet"
     if sniffed is Sniffed.WEBSOCKET:
         return "a WebSocket client, which is not supported yet"
     if sniffed is Sniffed.TLS:

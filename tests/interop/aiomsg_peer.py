@@ -6,7 +6,8 @@ worked on side by side, each answered when it is done. The end of the input is t
 identities are in hexadecimal.
 
 aiomsg is used as it is, but for being watched: its connections, its messages without acknowledgement and the frames it
-reads are counted, so that a request can wait for them. Its heartbeat, 5 s and 15 s, can be made quicker.
+reads are counted, so that a request can wait for them. Its heartbeat, 5 s and 15 s, can be made quicker. The one of
+2019, which speaks the legacy dialect, hands asyncio an argument that is not there any more, and is kept from it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import aiomsg
 
 LONGEST_REQUEST = 2**25
+LEGACY = not hasattr(aiomsg, "envelope")
 
 
 class Bell:
@@ -43,7 +46,7 @@ class Bell:
 
 BELL = Bell()
 FRAMES: Counter[str] = Counter()
-"""How many frames have been read, by their first byte."""
+"""How many frames have been read, by their first byte; of the legacy dialect, by what that would be."""
 
 
 class Connections(aiomsg.ConnectionsDict):  # type: ignore[misc]
@@ -78,6 +81,39 @@ class Unacknowledged(dict[bytes, asyncio.TimerHandle]):
         BELL.ring()
 
 
+def count_legacy_frames() -> None:
+    read = aiomsg.msgproto.read_msg
+    known: WeakSet[Any] = WeakSet()
+
+    async def counting(reader: Any) -> Any:
+        body = await read(reader)
+        if reader not in known:
+            known.add(reader)
+            kind = "0x01"  # the identity
+        elif body == b"aiomsg-heartbeat":
+            kind = "0x02"
+        else:
+            kind = {b"\0REQ\0": "0x04", b"\0REP\0": "0x05"}.get(body[16:21], "0x03")
+        FRAMES[kind] += 1
+        BELL.ring()
+        return body
+
+    aiomsg.msgproto.read_msg = counting
+
+
+TASKS: list[Any] = []
+
+
+def keep_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+    """Neither aiomsg nor asyncio does: they would be collected at some time."""
+    TASKS.append(asyncio.Task(coroutine, loop=loop, **options))
+    return TASKS[-1]
+
+
+def without_its_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, loop=None, **options: function(*arguments, **options)
+
+
 def count_frames() -> None:
     decode = aiomsg.envelope.decode
 
@@ -109,6 +145,11 @@ def tls_context(files: dict[str, str] | None, purpose: ssl.Purpose) -> ssl.SSLCo
     return context
 
 
+def name_of(identity: bytes) -> str:
+    """Of a peer. In the legacy dialect a HELLO of version 1 is taken for an identity, two bytes and all."""
+    return identity[2:].hex() if LEGACY and len(identity) == 18 else identity.hex()
+
+
 class Requests:
     """What can be asked for; a socket is named by the number that ``bind`` or ``connect`` gave it."""
 
@@ -136,18 +177,19 @@ class Requests:
             await sock.connect("127.0.0.1", port, tls_context(tls, ssl.Purpose.SERVER_AUTH))
             # aiomsg keeps the task of its latest connect() alone, and asyncio none: the others are collected at some
             # time, and then never connect.
-            self._connect_tasks.append(sock.connect_task)
+            self._connect_tasks.append(getattr(sock, "connect_task", None))
         return {"socket": number, "identity": sock.identity.hex(), "port": 0}
 
     async def send(self, socket: int, messages: list[str], to: str | None) -> None:
-        identity = None if to is None else bytes.fromhex(to)
+        identity = None if to is None else next(
+            (peer for peer in self._sockets[socket]._connections if name_of(peer) == to), bytes.fromhex(to))
         for message in messages:
             await self._sockets[socket].send(bytes.fromhex(message), identity)
 
     async def receive(self, socket: int, count: int) -> list[tuple[str, str]]:
         """``count`` messages with their senders."""
         received = [await self._sockets[socket].recv_identity() for _ in range(count)]
-        return [(identity.hex(), message.hex()) for identity, message in received]
+        return [(name_of(identity), message.hex()) for identity, message in received]
 
     async def receive_until(self, socket: int, last: str) -> list[tuple[str, str]]:
         """The messages before ``last``, with their senders."""
@@ -156,7 +198,7 @@ class Requests:
             identity, message = await self._sockets[socket].recv_identity()
             if message.hex() == last:
                 return received
-            received.append((identity.hex(), message.hex()))
+            received.append((name_of(identity), message.hex()))
 
     async def echo(self, socket: int, count: int) -> None:
         """Send ``count`` messages back to where they came from."""
@@ -169,7 +211,7 @@ class Requests:
         """Wait until exactly ``count`` peers are connected: their identities."""
         connections = self._sockets[socket]._connections
         await BELL.until(lambda: len(connections) == count)
-        return [identity.hex() for identity in connections]
+        return [name_of(identity) for identity in connections]
 
     async def wait_for_acks(self, socket: int, count: int) -> dict[str, int]:
         """Wait until ``count`` messages have been acknowledged since the socket was made: how things stand then."""
@@ -183,7 +225,8 @@ class Requests:
         return dict(FRAMES)
 
     async def close(self, socket: int) -> None:
-        await self._sockets.pop(socket).close()
+        sock = self._sockets.pop(socket)
+        await (sock.close(1.0) if LEGACY else sock.close())  # that of 2019 waits in vain, once it has bound
 
     async def close_all(self) -> None:
         for socket in list(self._sockets):
@@ -203,7 +246,12 @@ def say(document: dict[str, Any]) -> None:
 
 
 async def main(options: argparse.Namespace) -> None:
-    count_frames()
+    if LEGACY:
+        asyncio.get_running_loop().set_task_factory(keep_task)
+        count_legacy_frames()
+        asyncio.open_connection = without_its_loop(asyncio.open_connection)
+    else:
+        count_frames()
     if options.heartbeat:
         quicken_heartbeat(*options.heartbeat)
     lines = asyncio.StreamReader(LONGEST_REQUEST)

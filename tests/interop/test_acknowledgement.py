@@ -93,7 +93,8 @@ def test_a_message_refused_with_nack_is_delivered_again_when_aiomsg_resends_it(a
 def test_each_end_acknowledges_the_other_in_a_conversation_by_identity(aiomsg: AiomsgProcess) -> None:
     messages = [b"%d" % number for number in range(100)]
     echo = aiomsg.bind(guarantee=AT_LEAST_ONCE)
-    with (Søcket(delivery_guarantee=AT_LEAST_ONCE) as one, Søcket(delivery_guarantee=AT_LEAST_ONCE) as other):
+    with (Søcket(delivery_guarantee=AT_LEAST_ONCE, linger=1.0) as one,
+          Søcket(delivery_guarantee=AT_LEAST_ONCE, linger=1.0) as other):
         one.connect(port=echo.port)
         other.connect(port=echo.port)
         echo.start_echo(2 * len(messages))

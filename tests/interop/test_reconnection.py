@@ -47,7 +47,7 @@ def test_a_connector_carries_on_when_aiomsg_is_killed_and_comes_back_on_its_port
 
 def test_a_binder_carries_on_when_aiomsg_is_killed_and_another_connects(security: Security,
                                                                         start_aiomsg: Start) -> None:
-    with Søcket(delivery_guarantee=AT_LEAST_ONCE) as sender:
+    with Søcket(delivery_guarantee=AT_LEAST_ONCE, linger=1.0) as sender:
         sender.bind(port=0, ssl_context=security.bind)
         first = start_aiomsg()
         receiver = first.connect(sender.bound_port, tls=security.peer_connect)
@@ -106,7 +106,7 @@ def test_an_aiomsg_binder_knows_us_again_when_we_close_and_connect_under_one_ide
     identity = secrets.token_bytes(16)
     peer = aiomsg.bind(tls=security.peer_bind, guarantee=AT_LEAST_ONCE)
     for _ in range(3):
-        with Søcket(identity=identity) as sock:
+        with Søcket(identity=identity, linger=0.5) as sock:  # that of 2019 never answers a goodbye
             sock.connect(port=peer.port, ssl_context=security.connect)
             assert peer.wait_for_peers(1) == {identity}
             peer.send(*BEFORE, to=identity)

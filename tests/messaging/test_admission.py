@@ -94,12 +94,16 @@ TABLE = [
         too_many=False, is_gone=True, crossing=True),
     Row("a newcomer that has gone", Decision(Verdict.REFUSE_FOR_THE_OLD, "its peer has closed it"),
         too_many=False, is_gone=True, crossing=False),
-    Row("both ends dialled at once, the greater the newcomer", Decision(Verdict.HAND_OVER, CROSSED, alive=True),
+    Row("both ends dialled at once, the greater the newcomer",
+        Decision(Verdict.HAND_OVER, CROSSED, alive=True, crossed=True),
         **HERE, crossing=True, old_is_gone=False, at_once=True, by_the_greater=True),
     Row("both ends dialled at once, the greater the old one", Decision(Verdict.READ, CROSSED),
         **HERE, crossing=True, old_is_gone=False, at_once=True, by_the_greater=False),
     Row("the old one has gone", CONNECTED_AGAIN, **ONE_WAY, old_is_gone=True, policy=(PROBE, TAKEOVER)),
-    Row("both ends dialled, and the old one has gone", CONNECTED_AGAIN, **HERE, crossing=True, old_is_gone=True),
+    Row("both ends dialled, and the old one has gone", CONNECTED_AGAIN, **HERE, crossing=True, old_is_gone=True,
+        at_once=False),
+    Row("both ends dialled at once, and the other one was the first to decide",
+        Decision(Verdict.HAND_OVER, RECONNECTED, crossed=True), **HERE, crossing=True, old_is_gone=True, at_once=True),
     Row("the old one is there, and the certificate the same", SAME, **ONE_WAY, old_is_gone=False,
         same_certificate=True),
     Row("the old one has gone, which rejecting does not look at, and the certificate is the same", SAME, **ONE_WAY,
@@ -132,9 +136,10 @@ def test_the_table_has_every_verdict() -> None:
 
 def test_whoever_is_closed_is_told_why() -> None:
     for claim, policy in every_case():
-        verdict, reason, alive = decide(claim, policy)
+        verdict, reason, alive, crossed = decide(claim, policy)
         assert bool(reason) == (verdict is not Verdict.PROBE), "of a probe the outcome is told"
         assert not alive or verdict is Verdict.HAND_OVER, "only who is read to its end can be sent on to it"
+        assert not crossed or verdict is Verdict.HAND_OVER
 
 
 # Both ends
@@ -164,7 +169,7 @@ ends = st.builds(End, st.booleans(), st.floats(0.0, 3600.0), st.booleans(), st.j
 def dialler_of_the_one_that_stays(own: bytes, other: bytes, end: End) -> bytes:
     claim = Claim(own, other, not end.own_came_first, end.own_came_first, end.old_for, end.old_is_agreed,
                   end.old_is_gone, False, end.same_certificate, end.connections)
-    verdict, reason, _ = decide(claim, end.policy)
+    verdict, reason, *_ = decide(claim, end.policy)
     assert reason == CROSSED
     old, new = (own, other) if end.own_came_first else (other, own)
     return {Verdict.HAND_OVER: new, Verdict.READ: old}[verdict]

@@ -118,7 +118,6 @@ BAD_HELLO = {
     "one byte that cannot begin a HELLO": (b"\x01", "not a Søcket"),
     "a frame too large": (b"\x7f\xff\xff\xff\x01", "not a Søcket"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00", "a TLS client on a plain port"),
-    "the legacy dialect": (b"\0\0\0\x10" + b"I" * 16, "legacy"),
     "an HTTP request": (b"GET / HTTP/1.1\r\nOrigin: http://evil.example\r\n\r\n", "WebSocket"),
 }
 

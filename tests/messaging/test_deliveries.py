@@ -154,3 +154,17 @@ def test_it_is_small_and_takes_nothing_else_in(settler: Settler) -> None:
     assert not hasattr(delivery, "__dict__")
     with pytest.raises(AttributeError):
         delivery.answered = True  # type: ignore[attr-defined]
+
+
+def test_of_two_that_answer_at_a_time_one_does(settler: Settler) -> None:
+    request = ask(settler)
+    errors: list[LocalProtocolError] = []
+
+    def meanwhile(delivery: Delivery, data: bytes, *, fails: bool, timeout: float | None) -> None:
+        with pytest.raises(LocalProtocolError, match="answered already") as raised:
+            request.reply(b"another")
+        errors.append(raised.value)
+
+    settler.answer = meanwhile  # type: ignore[method-assign]
+    request.reply(b"one")
+    assert len(errors) == 1

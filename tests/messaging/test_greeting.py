@@ -165,7 +165,6 @@ def test_whatever_is_said_first_only_a_hello_is_understood(chunks: list[bytes], 
 
 @pytest.mark.parametrize("size", [5, 100])
 @pytest.mark.parametrize("first, reason", [
-    (b"\x00\x00\x00\x10" + bytes(16), "legacy"),
     (b"GET / HTTP/1.1\r\n", "WebSocket"),
     (b"\x16\x03\x01\x02\x00", "TLS client"),
     (frame(DATA, b"no greeting"), "DATA, not HELLO"),

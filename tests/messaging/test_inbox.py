@@ -94,3 +94,23 @@ def test_the_descriptor_stays_readable_when_it_is_closed_in_the_middle_of_a_taki
     descriptor = box.fileno()
     box.take(Deadline(0))
     assert select.select([descriptor], [], [], 0)[0] == [descriptor]
+
+
+def test_who_is_interrupted_with_several_in_hand_leaves_a_descriptor_that_tells_of_them() -> None:
+    strikes: list[BaseException] = [KeyboardInterrupt()]
+
+    def finished(batch: Batch) -> None:
+        if strikes:
+            raise strikes.pop()
+
+    box = Inbox(lambda batch: None, finished)
+    descriptor = box.fileno()
+    try:
+        box.deliver(Batch(Credit(b"", 10, 1000), [b"1", b"2"], 2, 2))
+        with pytest.raises(KeyboardInterrupt):
+            box.take_many(10, Deadline(0))
+        assert select.select([descriptor], [], [], 0)[0]
+        assert box.take_many(10, Deadline(0)) == [b"1", b"2"]
+        assert not select.select([descriptor], [], [], 0)[0]
+    finally:
+        box.close()

@@ -185,7 +185,7 @@ class Sender:
         if self.find(peer.identity) is peer.lane:
             del self.lanes[peer.identity]
 
-    def succeed(self, old: Any, new: Any, *, finish: bool, alive: bool) -> None:
+    def succeed(self, old: Any, new: Any, *, finish: bool, same: bool) -> None:
         self.done.append(("succeed", finish))
         assert self.lanes[old.identity] is old.lane
         self.lanes[old.identity] = new.lane

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import socket
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,8 @@ from netmsg import (
     AckMode, ClosedError, ConnectionBrokenError, DeliveryGuarantee, Disconnected, Dropped, LocalProtocolError, OnFull,
     RequestFailedError, SendMode, SendTimeoutError, Søcket, UnknownPeerError,
 )
+from netmsg.messaging.requesting import Requesting
+from netmsg.messaging.requests import Request
 from netmsg.wire.envelope import DATA, FAILURE, HEARTBEAT, REPLY, REQUEST
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
@@ -197,7 +200,7 @@ def test_a_peer_that_does_not_answer_is_told_at_once(said: bytes) -> None:
     with Søcket() as asker:
         asker.bind(port=0)
         with peer_of(asker, said) as peer:
-            until(lambda: asker._router.ring[0].owner.has_spoken)
+            until(lambda: asker._router.ring[0].owner.has_been_heard)
             began = time.monotonic()
             with pytest.raises(LocalProtocolError, match="does not answer requests"):
                 asker.request(b"x", peer.identity, timeout=TIMEOUT)
@@ -395,3 +398,57 @@ def test_on_the_network_thread_nobody_waits() -> None:
 
         sock._io.call(ask)
         assert there.wait(TIMEOUT) and isinstance(said.pop(), LocalProtocolError)
+
+
+def test_an_interrupt_at_its_end_leaves_nothing_behind(asker: Søcket, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, strikes = Requesting.end, [KeyboardInterrupt()]
+
+    def struck(self: Requesting, request: Request) -> None:
+        if strikes:
+            raise strikes.pop()
+        end(self, request)
+
+    monkeypatch.setattr(Requesting, "end", struck)
+    with pytest.raises(KeyboardInterrupt):
+        asker.request(b"x", timeout=0)
+    assert nothing_is_remembered(asker) and not asker._sender._room.asked
+
+
+def test_what_is_given_up_makes_room_for_others(asker: Søcket) -> None:
+    with Søcket(linger=0, send_hwm=2) as sock:
+        sock.bind(port=0)
+        with peer_of(sock, ANSWERS):
+            sock.send(b"z" * 20_000_000)  # more than the kernel takes
+            first = Background(sock.request, b"x", timeout=0.3)
+            until(lambda: len(sock._sender._requests) == 1 and not sock._sender._requests.unplaced)
+            second = Background(sock.request, b"y", timeout=TIMEOUT)
+            until(lambda: bool(sock._sender._requests.unplaced))
+            with pytest.raises(TimeoutError):
+                first.result()
+            until(lambda: not sock._sender._requests.unplaced)
+            sock.close(linger=0)
+            with pytest.raises(ClosedError):
+                second.result()
+
+
+def test_after_a_reconnection_it_is_known_who_answers_though_nothing_is_taken() -> None:
+    with connected({}, {"recv_hwm": 1, "reconnection_delay": lambda: 0.01}) as (a, b), answering(a):
+        a.send_many([b"%d" % number for number in range(5)])
+        assert b.request(b"x", a.identity, timeout=TIMEOUT) == b"X"
+        (peer,) = b._engine.connections.open
+        peer.sock.shutdown(socket.SHUT_RDWR)
+        wait_for_event(b, Disconnected)
+        b.wait_for_peers(timeout=TIMEOUT)
+        assert b.request(b"y", a.identity, timeout=TIMEOUT) == b"Y"
+
+
+def test_those_who_find_nobody_are_not_woken_by_every_write(asker: Søcket) -> None:
+    with peer_of(asker):
+        lonely = [Background(asker.request, b"x", timeout=0.5) for _ in range(5)]
+        until(lambda: len(asker._sender._requests.unplaced) == 5 and not any(
+            request.look for request in asker._sender._requests.unplaced))
+        asker.send(b"y")
+        assert not any(request.look for request in asker._sender._requests.unplaced)
+        for one in lonely:
+            with pytest.raises(SendTimeoutError):
+                one.result()

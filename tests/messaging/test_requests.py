@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from support.lanes import lane
@@ -28,7 +29,8 @@ class Scene:
         request = Request(its_id, request_frame(its_id, b"?"), lambda: self.woken.append(number))
         self.requests.add(request)
         if whom is not None:
-            self.requests.place(request, whom)
+            request.lane = whom
+            self.requests.placed(request)
         return request
 
     def answer(self, whose: bytes, *numbers: int) -> int:
@@ -46,7 +48,8 @@ def scene() -> Scene:
 def test_a_request_is_to_be_given_to_somebody(scene: Scene) -> None:
     request = scene.ask(1)
     assert [*scene.requests.unplaced] == [request] and request.lane is None and not request.settled
-    scene.requests.place(request, lane(A))
+    request.lane = lane(A)
+    scene.requests.placed(request)
     assert not scene.requests.unplaced and len(scene.requests) == 1
 
 
@@ -147,3 +150,19 @@ def test_it_is_known_of_whom_something_is_awaited(scene: Scene) -> None:
     scene.answer(A, 1)
     assert not scene.requests.awaited(A)
     scene.requests.over(request)
+
+
+def test_it_may_be_looked_for_while_others_ask(scene: Scene) -> None:
+    """The network thread looks, and takes no lock for it."""
+    class Asking(Lane):
+        @property
+        def identity(self) -> bytes:
+            scene.ask(100 + len(scene.requests))
+            return A
+
+        @identity.setter
+        def identity(self, value: bytes) -> None: ...
+
+    scene.ask(1, Asking(A, nullcontext()))
+    scene.ask(2, lane(B))
+    assert scene.requests.awaited(B)

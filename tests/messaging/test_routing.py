@@ -1137,7 +1137,7 @@ def test_another_connection_is_given_the_replies_and_not_the_requests(make: Call
     assert router.place(answer, b"a") == (Placed.QUEUED, (old,))
     new = lane(b"a", window=1000)
     assert router.succeed(old, new, finish=finish) == [unsent]
-    assert new.queue == [answer] and not new.features
+    assert new.queue == [answer] and new.features == old.features
 
 
 @EVERY_ROUTER
@@ -1170,3 +1170,46 @@ def test_at_least_once_replies_do_not_disturb_what_is_to_be_acknowledged() -> No
     assert [*map(message_id_of, departure.dead)] == [message_id(9)]
     assert [*map(message_id_of, router.waiting)] == [message_id(0), message_id(2)]
     assert [*b.unacked] == [message_id(1), message_id(3)]
+
+
+def test_at_least_once_what_has_been_sent_is_known_by_its_number_with_requests_among_it() -> None:
+    router = reliable()
+    (a,) = answering(router, b"a")
+    router.place_request(request(0))
+    router.place(reply(1, b"a"), b"a")
+    place(router, reliable_message(2))
+    withdrawn = request(3)
+    router.place_request(withdrawn)
+    place(router, reliable_message(4))
+    a.withdraw(withdrawn, leave_gap=True)
+    numbers = {its_id: message.number for its_id, message in a.unacked.items()}
+    write = a.begin_write()
+    assert write is not None and withdrawn not in a.queue
+    assert a.sent_messages == 0 < numbers[message_id(2)] < numbers[message_id(4)]
+    take(write)
+    a.end_write(write)
+    assert a.sent_messages == numbers[message_id(4)]
+
+
+def test_what_is_withdrawn_makes_room() -> None:
+    router = roundrobin(Limits(1, 10_000))
+    (a,) = answering(router, b"a")
+    first = request(0, size=2000)
+    router.place_request(first)
+    assert router.place_request(request(1)) is None
+    a.withdraw(first, leave_gap=False)
+    assert a.large_bytes == 0 and router.place_request(request(2)) is a
+    write = a.begin_write()
+    assert write is not None
+    a.withdraw(request(2), leave_gap=False)  # another one of the same id
+    assert len(a.queue) == 1
+
+
+def test_what_is_being_written_is_not_withdrawn() -> None:
+    router = roundrobin()
+    (a,) = answering(router, b"a")
+    sent = request(0)
+    router.place_request(sent)
+    assert a.begin_write() is not None
+    a.withdraw(sent, leave_gap=False)
+    assert a.queue == [sent]

@@ -672,7 +672,7 @@ def test_another_connection_to_the_same_peer_gets_what_is_left(scene: Scene) -> 
     a, b = scene.joins(A), scene.joins(B)
     scene.send(*numbered(0, 1, 2, 3))
     new: Any = Peer(A)
-    scene.sender.succeed(a, new, finish=False, alive=False)
+    scene.sender.succeed(a, new, finish=False, same=False)
     assert new.queued == numbered(0, 2) and a.queued == [] and a.lane.dead
     assert scene.sender.find(A) is new.lane and scene.fast_ring == [new, b]
 
@@ -684,7 +684,7 @@ def test_what_the_old_connection_is_writing_it_may_finish(scene: Scene) -> None:
     write.counts.append(3)
     scene.send(b"2")
     new: Any = Peer(A)
-    scene.sender.succeed(a, new, finish=True, alive=True)
+    scene.sender.succeed(a, new, finish=True, same=True)
     assert a.queued == numbered(0, 1) and new.queued == [b"2"]
 
 
@@ -694,7 +694,7 @@ def test_what_was_not_acknowledged_goes_out_by_the_new_connection(reliable: Scen
     reliable.send(*numbered(0, 1))
     a.takes()
     new: Any = Peer(A)
-    reliable.sender.succeed(a, new, finish=finish, alive=finish)
+    reliable.sender.succeed(a, new, finish=finish, same=finish)
     assert new.queued == numbered(0, 1) and reliable.sender.ledger.resent == resent
 
 
@@ -703,7 +703,7 @@ def test_acknowledgements_that_come_by_the_old_connection_count_for_the_new(reli
     receipts = reliable.send(*numbered(0, 1, 2, 3))
     a.takes()
     new: Any = Peer(A)
-    reliable.sender.succeed(a, new, finish=True, alive=True)
+    reliable.sender.succeed(a, new, finish=True, same=True)
     a.retired = "another"
     reliable.acknowledges(a, *receipts[:2])
     assert [receipt.acked for receipt in receipts] == [True, True, False, False]
@@ -831,7 +831,7 @@ def test_the_time_of_what_goes_out_by_another_connection_begins_anew(reliable: S
         new: Any = reliable.joins(B)
     else:
         new = Peer(A)
-        reliable.sender.succeed(a, new, finish=False, alive=False)
+        reliable.sender.succeed(a, new, finish=False, same=False)
     new.takes()
     reliable.sender.resend(new, reliable.loop.clock.now + 1000.0)
     assert new.queued == [] and reliable.sender.ledger.resent == 1

@@ -15,6 +15,8 @@ from support.pairs import TIMEOUT, Background, connected, until
 from support.wire_peer import dial, frame
 
 from netmsg import AckMode, ClosedError, DeliveryGuarantee, RequestFailedError, Søcket
+from netmsg.messaging import serving as serving_module
+from netmsg.messaging.serving import Serving
 from netmsg.wire.envelope import REPLY, REQUEST
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
@@ -32,7 +34,12 @@ def serving(sock: Søcket, handler: Callable[[bytes], Any], **options: Any) -> I
     finally:
         sock.close(linger=0)
         server.result()
-        until(lambda: not threads_of_servers())
+
+
+@pytest.fixture(autouse=True)
+def _all_threads_end() -> Iterator[None]:
+    yield
+    until(lambda: not threads_of_servers())
 
 
 @pytest.mark.parametrize("answers", [{}, {"delivery_guarantee": RELIABLE}, {"ack_mode": AckMode.MANUAL}])
@@ -215,3 +222,58 @@ def test_one_that_has_gone_is_no_trouble() -> None:
 def test_arguments_are_checked(arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception]) -> None:
     with Søcket() as sock, pytest.raises(error):
         sock.serve_requests(*arguments, **options)
+
+
+def test_what_has_not_been_taken_when_it_is_over_is_left_to_others() -> None:
+    runs, go_on = threading.Event(), threading.Event()
+
+    def handle(data: bytes) -> None:
+        runs.set()
+        assert go_on.wait(TIMEOUT)
+
+    with connected({}, {}) as (a, b):
+        b.send_many([b"%d" % number for number in range(20)])
+        until(lambda: a.stats().received == 20)
+        with pytest.raises(TimeoutError):
+            a.serve_requests(handle, max_workers=2, timeout=0.2)
+        go_on.set()
+        until(lambda: not threads_of_servers())
+        assert sorted(a.recv_many(100, timeout=TIMEOUT)) == sorted(b"%d" % number for number in range(2, 20))
+
+
+def test_an_asker_that_takes_no_replies_does_not_keep_the_workers_from_others(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(serving_module, "PATIENCE", 0.05)
+    large = bytes(1_000_000)
+    with Søcket(linger=0, send_hwm=2) as sock, Søcket(linger=0) as asker:
+        sock.bind(port=0)
+        with (serving(sock, lambda data: large if data == b"much" else data, max_workers=2),
+              dial(sock.bound_port) as deaf):
+            deaf.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"much") for number in range(60)))
+            until(lambda: sock.stats().received == 60)
+            asker.connect(port=sock.bound_port)
+            assert asker.request(b"x", timeout=TIMEOUT) == b"x"
+            until(lambda: any("failed" in record.getMessage() for record in caplog.records))
+
+
+def test_two_that_ask_each_other_and_have_no_room_come_through() -> None:
+    marks = {"recv_hwm": 1, "send_hwm": 1}
+    with (connected(marks, marks) as (a, b), serving(a, bytes.upper, max_workers=2),
+          serving(b, bytes.upper, max_workers=2)):
+        asked = [Background(one.request, b"x%d" % number, timeout=TIMEOUT) for number in range(30) for one in (a, b)]
+        assert [one.result() for one in asked] == [b"X%d" % number for number in range(30) for _ in range(2)]
+
+
+def test_an_interrupt_at_its_end_ends_it_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, strikes = Serving._stop, [KeyboardInterrupt()]
+
+    def struck(self: Serving) -> None:
+        if strikes:
+            raise strikes.pop()
+        stop(self)
+
+    monkeypatch.setattr(Serving, "_stop", struck)
+    with Søcket() as sock:
+        with pytest.raises(KeyboardInterrupt):
+            sock.serve_requests(bytes.upper, timeout=0.05)
+        until(lambda: not threads_of_servers())

@@ -201,6 +201,8 @@ def in_order(world: World) -> None:
         for sent in got:
             if sent.to is not None or not (calm or alone):
                 continue
+            if not alone and world.user(sent.sender).socket.stats().disconnections:
+                continue  # what another one was given and has left comes later than what came after it
             before = last.get(sent.sender)
             promise("in order", before is None or (before.life, before.number) < (sent.life, sent.number),
                     "%s got %s after %s", name, sent, before)
@@ -279,8 +281,9 @@ def everything_is_accounted_for(world: World) -> None:
             promise("everything is accounted for", len(accepted) == stats.sent + stats.queued + dropped,
                     "%s: of %d messages %d are sent, %d wait, %d were dropped %s", user.name, len(accepted), stats.sent,
                     stats.queued, dropped, stats.dropped)
-    if world.faults or world.plan.closes:
-        return
+    if world.faults or world.plan.closes or any(tenant.option("on_full") is OnFull.DISCONNECT
+                                                for tenant in world.plan.tenants):
+        return  # who is disconnected may have been sent what he never got
     sent_to_anybody = {tenant.name for tenant in world.plan.tenants if not tenant.publishes}
     for sent in world.journal.sent.values():
         user = world.user(sent.sender)
@@ -305,19 +308,25 @@ def nobody_spins(world: World) -> None:
 def idling_costs_nothing(world: World, rounds: dict[Program, int], seconds: float) -> None:
     """While nothing happens the network thread sleeps, but for heartbeats and the regular look at all peers."""
     for program, count in rounds.items():
-        _idling_costs_nothing(program, count, seconds, HANDSHAKE / world.plan.piece)
+        _idling_costs_nothing(program, count, seconds, _redials(world))
 
 
-def _idling_costs_nothing(program: Program, rounds: int, seconds: float, pieces: float) -> None:
+def _redials(world: World) -> float:
+    """How many rounds in a second they may cost, at either end: of two ways to the same Søcket one is dialled again,
+    for ever, and it may be by TLS, in small pieces."""
+    ways = sum(len(tenant.ways) for tenant in world.plan.tenants if has_two_ways(tenant))
+    return ways * (12.0 + HANDSHAKE / world.plan.piece) / 0.5
+
+
+def _idling_costs_nothing(program: Program, rounds: int, seconds: float, redials: float) -> None:
     looks = sum(1.0 / max(0.001, min(1.0, user.tenant.option("heartbeat_interval") / 8,
                                      user.tenant.option("heartbeat_timeout") / 8,
                                      user.tenant.option("resend_after") / 8)) for user in program.users)
     peers = sum(len(user.socket.peers()) for user in program.users if user.closing_since is None)
     beats = sum(4.0 / user.tenant.option("heartbeat_interval") for user in program.users) * (1 + peers)
-    # What is closed is dialled again, as often as the user likes; so is, for ever, one of two ways to the same Søcket.
-    dials = sum((12.0 + (pieces if has_two_ways(user.tenant) else 0.0))
-                / (0.02 if user.tenant.waits is not None else 0.5) * len(user.tenant.ways) for user in program.users)
-    most = (2 * looks + beats * 4 + dials + 20.0) * seconds
+    dials = sum(12.0 / (0.02 if user.tenant.waits is not None else 0.5) * len(user.tenant.ways)
+                for user in program.users)  # what is closed is dialled again, as often as the user likes
+    most = (2 * looks + beats * 4 + dials + redials + 20.0) * seconds
     promise("idling costs nothing", rounds <= most, "%s ran %d rounds in %d idle seconds, and %d would do",
             program.host.name, rounds, seconds, most)
 

@@ -25,6 +25,8 @@ KEPT = (
     1036,  # what is given up for `max_resends` while a close lingers
     1802,  # and in a world without faults
     30259,  # one of two ways to the same Søcket, dialled for ever, by TLS in pieces of 17 bytes
+    33644,  # at most once, and a peer that is disconnected for not keeping up
+    38001,  # what another peer had been given, behind what came after it
     30603,  # messages that wait for ``authorize`` at the other end, and are sent again
     31320,  # an introduction in pieces
     31742,  # at rest too early: who lingers still had something to send
