@@ -52,6 +52,7 @@ FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
     "the oldest is dropped for the newest": (443,),
     "a handshake has no deadline": (51,),
     "closing does not linger": (14,),
+    "resends come too early": (206,),
 }
 """Where to look first, of those that few worlds find."""
 MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None]]]] = {}
@@ -74,7 +75,7 @@ def the_receive_mark_is_not_looked_at(patch: Patch) -> None:
 @mutant("marks hold")
 def the_send_mark_is_not_looked_at(patch: Patch) -> None:
     patch.setattr(Router, "waiting_has_room", lambda self: True)
-    patch.setattr(Router, "has_room", lambda self, lane: True)
+    patch.setattr(Router, "has_room", lambda self, lane, once=False: True)
 
 
 @mutant("everybody is connected")
