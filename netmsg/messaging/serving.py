@@ -118,14 +118,16 @@ class Serving:
     def _serve(self, delivery: Delivery) -> None:
         try:
             answer = self._handler(delivery.data)
+        except BaseException as error:  # SystemExit too: the thread is not the handler's to end
+            self._refuse(delivery, error)
+            return
+        try:
             if delivery.is_request:
                 self._reply(delivery, answer)
             delivery.ack()
         except ClosedError:
-            pass  # nobody is there to be answered
+            pass  # this Søcket is: nobody is there to be answered
         except BaseException as error:
-            # SystemExit too: the thread is not the handler's to end.
-            say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
             self._refuse(delivery, error)
 
     def _reply(self, delivery: Delivery, answer: Buffer | None) -> None:
@@ -143,6 +145,7 @@ class Serving:
 
     @staticmethod
     def _refuse(delivery: Delivery, error: BaseException) -> None:
+        say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
         try:
             if delivery.is_request:
                 delivery.fail(type(error).__name__, timeout=0)

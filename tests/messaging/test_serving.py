@@ -95,6 +95,8 @@ def test_a_handler_that_raises_is_logged_and_its_type_told_and_no_more(caplog: p
     def handle(data: bytes) -> bytes:
         if data == b"exit":
             raise SystemExit("a secret")
+        if data == b"closed":
+            raise ClosedError("something of the handler's own is closed")
         if data == b"wrong":
             return "no bytes"  # type: ignore[return-value]
         if data == b"nothing":
@@ -104,12 +106,13 @@ def test_a_handler_that_raises_is_logged_and_its_type_told_and_no_more(caplog: p
         raise KeyError("a secret")
 
     with connected({"max_message_size": 100}, {}) as (a, b), serving(a, handle):
-        for data, reason in ((b"x", "KeyError"), (b"exit", "SystemExit"), (b"wrong", "TypeError"),
+        for data, reason in ((b"x", "KeyError"), (b"exit", "SystemExit"), (b"closed", "ClosedError"),
+                             (b"wrong", "TypeError"),
                              (b"nothing", "TypeError"), (b"much", "ValueError"), (b"x", "KeyError")):
             with caplog.at_level(logging.ERROR, logger="netmsg.messaging"), pytest.raises(RequestFailedError) as raised:
                 b.request(data)
             assert raised.value.reason == reason
-        until(lambda: len(caplog.records) == 6)
+        until(lambda: len(caplog.records) == 7)
         assert all("the handler of a request" in record.getMessage() for record in caplog.records)
         assert "a secret" in caplog.text and b.identity.hex() in caplog.text
 
