@@ -28,8 +28,8 @@ class Expecting:
     def __init__(self, life: Life, io: Reactor, connections: Connections, router: Router, requests: Requests) -> None:
         self.acknowledgements = 0
         """How many threads wait for some."""
-        self.room_for_replies: list[bytes] = []
-        """The identities of those whom threads wait to send a reply."""
+        self.room_for_replies: dict[object, bytes] = {}
+        """The identities of those whom threads wait to send a reply, for each of these threads."""
         self._steps = io.scope(life.crash)
         self._connections = connections
         self._router = router
@@ -39,13 +39,6 @@ class Expecting:
         """Somebody begins to wait. From any thread."""
         if self._connections.open:  # or, without a network thread, these calls would pile up
             self._steps.call(self._read_past_marks)
-
-    def answered(self, identity: bytes | None) -> None:
-        """A thread waits no more to send a reply to that one."""
-        try:
-            self.room_for_replies.remove(identity)  # type: ignore[arg-type]
-        except ValueError:
-            pass  # it was interrupted before it began
 
     # The network thread
 
@@ -66,4 +59,4 @@ class Expecting:
             there = self._router.find(peer.identity)
             if there is not None and not there.owner.announced:
                 return True  # whether it can answer
-        return self._requests.awaited(peer.identity) or peer.identity in self.room_for_replies
+        return self._requests.awaited(peer.identity) or peer.identity in self.room_for_replies.copy().values()

@@ -66,15 +66,14 @@ class Room:
             self.asked.add(asking)
             if draft.is_answer:
                 assert draft.identity is not None
-                expecting.room_for_replies.append(draft.identity)
+                expecting.room_for_replies[asking] = draft.identity
             if draft.is_answer or self._router.reliable:
                 expecting.read_on()
             if not waiters.wait(lambda: self._life.over or self.is_there(draft), deadline):
                 raise self.too_late("no room in the send queue in time", draft.identity)
         finally:
             expecting.acknowledgements -= 1  # first, for this makes no call
-            if draft.is_answer:
-                expecting.answered(draft.identity)
+            expecting.room_for_replies.pop(asking, None)
             self.asked.discard(asking)
         if self._life.closing:
             exiting.stay_blocked()

@@ -32,7 +32,7 @@ class Scene:
         self.loop = Loop()
         self.life = Life()
         self.told: list[Event] = []
-        expecting: Any = SimpleNamespace(acknowledgements=0, asked=0, read_on=self.read_on)
+        expecting: Any = SimpleNamespace(acknowledgements=0, asked=0, room_for_replies={}, read_on=self.read_on)
         self.expecting = expecting
         self.room = Room(self.life, self.loop.io, EventQueue(self.told.append), self.router, expecting, Requests(),
                          lambda: "; nobody answers")
@@ -170,3 +170,16 @@ def test_what_is_lacking_is_told_once_until_there_has_been_some() -> None:
     scene.takes(scene.lanes[0], 4)
     scene.room.lacking(b"aa")
     assert [event.peer for event in scene.told if isinstance(event, Full)] == [None, b"aa"]
+
+
+def test_who_waits_to_reply_is_known_and_has_the_asker_read_on() -> None:
+    scene = Scene()
+    scene.fill()
+    whom, others = scene.lanes[0].identity, object()
+    scene.expecting.room_for_replies[others] = whom  # another thread, which answers the same one
+    known: list[list[bytes]] = []
+    meanwhile(lambda: known.append([*scene.expecting.room_for_replies.values()]))
+    with pytest.raises(SendTimeoutError):
+        scene.room.wait(Draft(b"", whom, b"c" * 16), NOW)
+    assert known == [[whom, whom]] and scene.expecting.asked == 1
+    assert scene.expecting.room_for_replies == {others: whom}, "its own wait is over, and nobody else's"
