@@ -30,6 +30,7 @@ __all__ = ["Conversation"]
 TURNS: Final = 16
 """After so many messages in a row that came alone and were waited for, reading is lent."""
 POLL: Final = hasattr(select, "poll")
+POLLIN: Final = select.POLLIN if POLL else 0
 PAUSE: Final = 0.01
 """Seconds without a message after which a conversation is over: then nobody may be reading at all."""
 MOST: Final = 8
@@ -53,6 +54,10 @@ class Conversation:
         self._speakers: set[Peer] = set()
         self._lent: dict[int, Peer] = {}
         """By descriptor, everybody who is lent; replaced and never changed, for the taker reads it unlocked."""
+        self._lendings = 0
+        """How often it has been replaced."""
+        self._polling: tuple[select.poll | None, int] = None, 0
+        """What the taker polls with, and the lending it is made for; not here while it is polling, for only one can."""
         self._open = False  # set by the network thread, cleared by either
         self._heard = False
         self._woken = False
@@ -97,9 +102,13 @@ class Conversation:
             return
         if not self._lent:
             self._timer = self._io.call_later(PAUSE, self._look)
-        self._lent = self._lent | joining
+        self._lend(self._lent | joining)
         self._open = True
         self._waiters.notify_all()  # whoever waits does not poll those who join
+
+    def _lend(self, lent: dict[int, Peer]) -> None:
+        self._lent = lent
+        self._lendings += 1  # only then: who polls for this one has looked at no older peers
 
     def _look(self) -> None:
         """End what is not going on any more."""
@@ -115,7 +124,8 @@ class Conversation:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        lent, self._lent = self._lent, {}
+        lent = self._lent
+        self._lend({})
         each(lent.values(), lambda peer: peer.take_back())
         if lent:
             self._waiters.notify_all()
@@ -143,23 +153,33 @@ class Conversation:
     def acquire(self, blocking: bool, timeout: float) -> bool:
         """Wait for messages, and deliver them; false if nothing happened for ``timeout`` seconds (-1: for ever)."""
         self._taker = 0  # it is in the queue of those who wait: from here on that is what others see
+        lending = self._lendings
         lent = self._lent
-        assert self._wake_up is not None
-        poll = select.poll()
-        poll.register(self._wake_up.ends[0], select.POLLIN)
-        for descriptor in lent:
-            poll.register(descriptor, select.POLLIN)
+        poll, made_for = self._polling
+        self._polling = None, 0
+        if poll is None or made_for != lending:
+            poll = self._new_poll(lent)
         ready = poll.poll(None if timeout < 0 else min(timeout, LONGEST) * 1000)
+        self._polling = poll, lending
         for descriptor, events in ready:
             peer = lent.get(descriptor)
             if peer is None:
+                assert self._wake_up is not None
                 self._wake_up.clear()
-            elif events == select.POLLIN and peer.hear():
+            elif events == POLLIN and peer.hear():
                 self._heard = True
                 self._answering()
             else:
                 self._finish()
         return bool(ready) or timeout > LONGEST
+
+    def _new_poll(self, lent: dict[int, Peer]) -> select.poll:
+        assert self._wake_up is not None
+        poll = select.poll()
+        poll.register(self._wake_up.ends[0], POLLIN)
+        for descriptor in lent:
+            poll.register(descriptor, POLLIN)
+        return poll
 
     def _finish(self) -> None:
         self._open = False

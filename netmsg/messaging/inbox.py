@@ -189,8 +189,8 @@ class Inbox:
         self._finished(batch)
         batch.finished = True
 
-    def _ready(self) -> bool:
-        return self._closed or bool(self.last.queue) or bool(self._batches)
+    def _ready(self) -> object:
+        return self.last.queue or self._batches or self._closed
 
     def _wait(self, deadline: Deadline) -> None:
         """Wait until there is something to take, or the end. Raises ``TimeoutError``."""
@@ -206,29 +206,26 @@ class Inbox:
         if self._signal is not None:
             return self.take_as(_pair, deadline)
         try:
-            return self._take(deadline)
+            while True:
+                batch = self.last
+                if not (batch.queue or self._batches or self._closed):
+                    if not batch.finished:
+                        with self._lock:
+                            if not batch.queue:
+                                self._finish(batch)
+                    if not self.waiters.wait(self._ready, deadline, self.special_ticket):
+                        raise TimeoutError("no message in time")
+                batch = self.refill()
+                queue = batch.queue
+                if queue and batch.watched:
+                    message = queue[0]
+                    del queue[0]
+                    return batch, message
+                if self._closed:
+                    return None
         except BaseException:
             self.waiters.notify()  # interrupted, perhaps, after it was woken: somebody else has to have the message
             raise
-
-    def _take(self, deadline: Deadline) -> tuple[Batch, Any] | None:
-        while True:
-            batch = self.last
-            if not (batch.queue or self._batches or self._closed):
-                if not batch.finished:
-                    with self._lock:
-                        if not batch.queue:
-                            self._finish(batch)
-                if not self.waiters.wait(self._ready, deadline, self.special_ticket):
-                    raise TimeoutError("no message in time")
-            batch = self.refill()
-            queue = batch.queue
-            if queue and batch.watched:
-                message = queue[0]
-                del queue[0]
-                return batch, message
-            if self._closed:
-                return None
 
     def take_as(self, make: Callable[[Batch, Any], T], deadline: Deadline) -> T | None:
         """One message, as what ``make`` makes of it and its batch; ``None`` once closed. Raises ``TimeoutError``.

@@ -285,8 +285,7 @@ class Reading(Generic[P]):
             except OSError as error:
                 unread.append(error)
                 return False
-            chunk = unread[0]
-            assert isinstance(chunk, bytes)
+            chunk: bytes = unread[0]  # type: ignore[assignment]  # just received
             message = self._session.decoder.only_message(chunk)
             if message is None:
                 return False
