@@ -28,7 +28,7 @@ __all__ = ["World", "run"]
 
 LOOK_EVERY: Final = 0.25
 SETTLED_WITHIN: Final = 400.0
-"""Seconds of quiet after which everybody is connected and everything has arrived."""
+"""Seconds of quiet after which everybody is connected and everything has arrived, where the network can carry that."""
 CROWD: Final = 270
 SETTLED_FOR: Final = 0.37
 IDLE_FOR: Final = 30.0
@@ -321,7 +321,7 @@ class World:
         self.begin()
         self.timeline.run(self.plan.quiet_at)
         self.be_quiet()
-        settled = self.timeline.run(self.timeline.now + SETTLED_WITHIN, self._is_settled)
+        settled = self.timeline.run(self.timeline.now + SETTLED_WITHIN + self._carrying(), self._is_settled)
         if self.broken:
             return  # and time has been stopped
         if settled:
@@ -339,6 +339,12 @@ class World:
         self.tell("fate", "be quiet")
         for user in self.users:
             user.taking = Taking()
+
+    def _carrying(self) -> float:
+        """Seconds that it takes a single connection to carry all that is sent, a buffer in a round trip."""
+        plan = self.plan
+        size = sum(send.size * send.count for send in plan.sends)
+        return 2 * (plan.latency + plan.jitter) * size / min(plan.send_buffer, plan.receive_buffer)
 
     def _is_settled(self) -> bool:
         """Whether it has been for a while: there may be something between two places."""
@@ -358,7 +364,7 @@ class World:
         spent = {program: rounds - before[program] for program, rounds in self.rounds().items()}
         self.check(lambda world: promises.idling_costs_nothing(world, spent, IDLE_FOR),
                    lambda world: promises.nobody_changes_places(
-                       world, self.network.connected[socket.AF_INET] - connections))
+                       world, self.network.connected[socket.AF_INET] - connections, KEPT_FOR))
 
     def rounds(self) -> dict[Program, int]:
         """How many each network thread has gone."""
