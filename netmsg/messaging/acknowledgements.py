@@ -78,12 +78,48 @@ class Acknowledgements:
         due = self.ledger.due(lane, now)
         if not due:
             return [], []
+        lanes = []
         for message in due:
             if message.give_up:
                 self._give_up(lane, message.message_id)
             else:
-                lane.send_again(message.message_id)
-        return [lane, *self._router.refill(lane)], [message.message_id for message in due if message.give_up]
+                lanes.append(self._send_again(lane, message.message_id))
+        return [*lanes, *self._router.refill(lane)], [message.message_id for message in due if message.give_up]
+
+    def _send_again(self, lane: Lane, message_id: bytes) -> Lane:
+        """To the same peer, if there is nobody else for what it has handed back: whose lane it is."""
+        refused_by = self.ledger.begin_anew(message_id)
+        other = self._router.next_but(refused_by) if refused_by and self._router.may_pass_on(lane, message_id) else None
+        if other is None:
+            lane.send_again(message_id)
+            return lane
+        self._pass_on(lane, message_id, other)
+        return other
+
+    def _pass_on(self, lane: Lane, message_id: bytes, other: Lane) -> None:
+        self._router.pass_on(lane, message_id, other)
+        self.ledger.taken_back((message_id,))  # its time begins when that one has been sent it
+
+    def handed_back(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[Lane], list[bytes]]:
+        """A peer wants others to have these. They get them at once, but for those who have handed them back, too: if
+        there is nobody, their time to be sent again has to come, as that of any other. The lanes that have got
+        something to send, and the ids of what is given up on, to be told of. Under the lock."""
+        now = self._clock()
+        lanes: list[Lane] = []
+        hopeless = []
+        for message_id in message_ids:
+            if not self._router.may_pass_on(lane, message_id):
+                continue
+            other = self._router.next_but(self.ledger.refused(message_id, lane.identity))
+            if other is None:
+                continue
+            if self.ledger.may_resend(message_id, now):
+                self._pass_on(lane, message_id, other)
+                lanes.append(other)
+            else:
+                self._give_up(lane, message_id)
+                hopeless.append(message_id)
+        return [*lanes, *self._router.refill(lane)], hopeless
 
     def count_resends(self, lane: Lane) -> list[bytes]:
         """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up

@@ -52,9 +52,12 @@ class Delivery:
         self._settler.settle(self, True)
 
     def nack(self) -> None:
-        """Refuse it: when the sender sends it again it will be delivered again. At once, idempotent, from any thread.
+        """Refuse it: somebody else is to have it. At once, idempotent, from any thread.
 
-        Raises `ClosedError`.
+        A sender that is netmsg's gives it to another peer at once, if there is one with room that has not refused it as
+        well, and counts a resend. Otherwise, and with an aiomsg sender, it is sent again after ``resend_after`` as what
+        was not acknowledged is, and then delivered again. Nothing to do for a message that was sent at most once, or
+        unless acknowledgement is ``AckMode.MANUAL``. Raises `ClosedError`.
         """
         self._settler.settle(self, False)
 

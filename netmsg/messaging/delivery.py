@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from .lane import Lane
@@ -36,9 +36,11 @@ R = TypeVar("R", bound=Pending)
 class _Resends:
     """Of one message that was sent again."""
 
-    __slots__ = ("delay", "due_at", "times")
+    __slots__ = ("delay", "due_at", "refused_by", "times")
 
     def __init__(self) -> None:
+        self.refused_by: set[bytes] = set()
+        """The identities of those who have handed it back since its time last came."""
         self.times = 0
         self.delay = 0.0
         """Seconds from the last time that it was handed to the kernel to the next one."""
@@ -140,6 +142,21 @@ class Ledger(Generic[R]):
         again.due_at = now + again.delay
         self.resent += 1
         return True
+
+    def refused(self, message_id: bytes, identity: bytes) -> Set[bytes]:
+        """A peer has handed it back: all who have since its time last came, and are not to have it before that."""
+        again = self._resends.get(message_id)
+        if again is None:
+            again = self._resends[message_id] = _Resends()
+            again.delay = self._resend_after
+        again.refused_by.add(identity)
+        return again.refused_by
+
+    def begin_anew(self, message_id: bytes) -> Set[bytes]:
+        """Its time has come: those who had handed it back, which does not count from now on."""
+        again = self._resends[message_id]
+        refused_by, again.refused_by = again.refused_by, set()
+        return refused_by
 
     def taken_back(self, message_ids: Iterable[bytes]) -> None:
         """The connection has gone that had these: their time begins when another one has sent them."""

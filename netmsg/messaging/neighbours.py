@@ -50,6 +50,9 @@ class Outlet(Protocol[P]):
 
     def acknowledged(self, peer: P, message_ids: list[bytes]) -> None: ...
 
+    def handed_back(self, peer: P, message_ids: list[bytes]) -> None:
+        """It wants others to have these."""
+
     def answered(self, peer: P, correlation_ids: list[bytes], replies: list[bytes]) -> None: ...
 
     def refused(self, peer: P, correlation_ids: list[bytes], reasons: list[bytes]) -> None: ...

@@ -18,6 +18,7 @@ from ..reactor.channel import CLOSED, Channel
 from ..reactor.reactor import WRITE
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
+from ..wire.messages import Features
 from ..wire.session import Liveness, Session
 from .credit import Credit
 from .greeting import Greeting
@@ -278,6 +279,12 @@ class Peer:
         """Tell that these have been received."""
         self.lane.add_control(self.session.dialect.acknowledgements(message_ids))
         self._work[self] = None
+
+    def refuse(self, message_id: bytes) -> None:
+        """Tell that somebody else is to have this one, if the peer understands that."""
+        if Features.NACK in self.lane.features:
+            self.lane.add_control(self.session.dialect.refusal(message_id))
+            self._work[self] = None
 
     def heartbeat(self) -> None:
         if self.lane.idle and not self.closing and not self.retired:

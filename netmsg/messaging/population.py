@@ -65,7 +65,8 @@ class Population:
         self._sweep = sweep
         self._asking = asking
         self._resting = Resting(sender)
-        capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm, Features.REQUESTS)
+        capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm,
+                                    Features.REQUESTS | Features.NACK)
         self._neighbours = Neighbours(identity, capabilities, settings, life, io, receiver, sender, self)
 
     # Coming

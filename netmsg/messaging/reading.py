@@ -14,7 +14,8 @@ from ..reactor.channel import Channel, State
 from ..reactor.reactor import Scope, Worker
 from ..speaking import say_soon
 from ..wire.messages import (
-    ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, FAILURES, MESSAGES, READ_SIZE, RELIABLE_MESSAGES, REPLIES, REQUESTS, Run,
+    ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, FAILURES, MESSAGES, READ_SIZE, REFUSALS, RELIABLE_MESSAGES, REPLIES,
+    REQUESTS, Run,
 )
 from ..wire.session import Session
 from .credit import Credit
@@ -131,6 +132,8 @@ class Reading(Generic[P]):
                 self._outlet.acknowledged(peer, bodies)
                 if self._life.closing:
                     self._home.acknowledged()
+            elif kind == REFUSALS:
+                self._outlet.handed_back(peer, bodies)
             elif kind == CAPABILITIES:
                 try:
                     self._outlet.capable(peer, self._session.dialect.capabilities(bodies[-1]))

@@ -203,8 +203,10 @@ class Receiver:
         delivery._settled = True
         if accept:
             self._acknowledge(delivery.identity, [message_id])
-        else:
-            self.arrivals.refuse(delivery.identity, message_id)
+        elif self.arrivals.refuse(delivery.identity, message_id):
+            lane = self._answers.find(delivery.identity)
+            if lane is not None:
+                lane.owner.refuse(message_id)
         credit = delivery._credit
         if credit is not None:
             credit.arrived -= 1

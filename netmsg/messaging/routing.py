@@ -7,7 +7,7 @@ and calls `give_back` when it is set. Whoever comes second, that sender or the `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -330,6 +330,19 @@ class Router:
         self._fill(lane)
         return [lane] if lane.given > before else []
 
+    @staticmethod
+    def may_pass_on(lane: Lane, message_id: bytes) -> bool:
+        """Whether a peer has a message that others may have as well, and is not about to be sent it again."""
+        message = lane.unacked.get(message_id)
+        return message is not None and message.addressee is None and message.number <= lane.sent_messages
+
+    @staticmethod
+    def pass_on(lane: Lane, message_id: bytes, other: Lane) -> None:
+        """Have another peer acknowledge it."""
+        message = lane.forget(message_id)
+        assert message is not None
+        other.give(message)
+
     def take_all(self) -> list[Queued]:
         """Every message that has no peer, at the end."""
         messages = [*self.waiting, *self.parked.take_all(), *self.copies.take_all()]
@@ -379,6 +392,17 @@ class Router:
             index += 1
             if self.has_room(lane):
                 self.turn = index
+                return lane
+        return None
+
+    def next_but(self, identities: Set[bytes]) -> Lane | None:
+        """The same among all but those."""
+        ring = self.ring
+        for number in range(len(ring)):
+            index = (self.turn + number) % len(ring)
+            lane = ring[index]
+            if lane.identity not in identities and self.has_room(lane):
+                self.turn = index + 1
                 return lane
         return None
 

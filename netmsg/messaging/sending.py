@@ -350,6 +350,16 @@ class Sender:
         if self._room.asked:
             self._room.made(peer)
 
+    def handed_back(self, peer: Peer, message_ids: list[bytes]) -> None:
+        """NACKs have been received."""
+        with self.route:
+            lane = (self.router.find(peer.identity) if peer.retired else None) or peer.lane
+            lanes, hopeless = self._acks.handed_back(lane, message_ids)
+        self._acks.tell_given_up(peer, hopeless)
+        self._work_for(lanes)
+        if self._room.asked:
+            self._room.made(peer)
+
     def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
         """Replies have been received."""
         with self.route:

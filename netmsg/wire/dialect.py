@@ -88,6 +88,10 @@ class Dialect(ABC):
     def acknowledgements(self, message_ids: Iterable[bytes]) -> bytes:
         """Of messages received; nothing for none."""
 
+    def refusal(self, message_id: bytes) -> bytes:
+        """That somebody else is to have a message; nothing where that cannot be said. To those who understand it."""
+        return b""
+
     def capabilities(self, body: bytes) -> Capabilities:
         """The meaning of what was received as `CAPABILITIES`. Raises `RemoteProtocolError`."""
         raise RemoteProtocolError(f"{self.name} has no capabilities")

@@ -14,6 +14,7 @@ type  name          body                                                    to t
 0x81  REQUEST       correlation id (16 bytes), payload                      payload
 0x82  REPLY         correlation id (16 bytes), payload                      who has asked
 0x83  FAILURE       correlation id (16 bytes), reason (UTF-8)               who has asked
+0x84  NACK          message id (16 bytes)                                   no
 ====  ============  ======================================================  ===================
 
 The types below 0x80 are aiomsg's protocol, version 1, and understood by all of its implementations; those from 0x80
@@ -49,6 +50,7 @@ __all__ = [
     "LONGEST_REASON",
     "Layout",
     "MESSAGE_ID_SIZE",
+    "NACK",
     "REPLY",
     "REQUEST",
     "ack_frames",
@@ -56,6 +58,7 @@ __all__ = [
     "data_frame",
     "failure_frame",
     "hello_frame",
+    "nack_frame",
     "parse_capabilities",
     "parse_hello",
     "payload_of",
@@ -73,6 +76,7 @@ CAPABILITIES: Final = messages.CAPABILITIES
 REQUEST: Final = messages.REQUESTS
 REPLY: Final = messages.REPLIES
 FAILURE: Final = messages.FAILURES
+NACK: Final = messages.REFUSALS
 
 PROTOCOL_VERSION: Final = 1
 IDENTITY_SIZE: Final = 16
@@ -107,6 +111,7 @@ LAYOUTS: Final = {
     REQUEST: Layout("REQUEST", MESSAGE_ID_SIZE, may_be_large=True, counts=True),
     REPLY: Layout("REPLY", MESSAGE_ID_SIZE, may_be_large=True),
     FAILURE: Layout("FAILURE", MESSAGE_ID_SIZE, LONGEST_REASON),
+    NACK: Layout("NACK", MESSAGE_ID_SIZE),
 }
 """The types that may come behind a HELLO."""
 
@@ -194,6 +199,10 @@ def ack_frames(message_ids: Iterable[bytes]) -> bytes:
     """One ACK frame for each id, joined; nothing for none."""
     joined = ACK_HEADER.join(message_ids)
     return ACK_HEADER + joined if joined else b""
+
+
+def nack_frame(message_id: bytes) -> bytes:
+    return _pack_header(1 + MESSAGE_ID_SIZE, NACK) + message_id
 
 
 def parse_hello(body: bytes) -> bytes:

@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "Queued",
     "READ_SIZE",
+    "REFUSALS",
     "RELIABLE_MESSAGES",
     "REPLIES",
     "REQUESTS",
@@ -122,6 +123,8 @@ REPLIES: Final = 0x82
 """Payloads, the answers to the requests of these ids."""
 FAILURES: Final = 0x83
 """Why there is no answer to the requests of these ids, in UTF-8."""
+REFUSALS: Final = 0x84
+"""Message ids: they are for somebody else."""
 ANSWERS: Final = 0x100
 """What the dialect itself replies to the other end: to be sent as it is."""
 
@@ -139,6 +142,7 @@ class Features(Flag):
     """What a netmsg peer understands beyond aiomsg's protocol; more than these, perhaps."""
 
     REQUESTS = 1
+    NACK = 2
 
 
 class Capabilities(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..errors import RemoteProtocolError
 from .dialect import Dialect
 from .envelope import (
-    HEARTBEAT_FRAME, HELLO, ack_frames, capabilities_frame, hello_frame, parse_capabilities, parse_hello,
+    HEARTBEAT_FRAME, HELLO, ack_frames, capabilities_frame, hello_frame, nack_frame, parse_capabilities, parse_hello,
 )
 from .framing import EnvelopeDecoder
 from .messages import Capabilities
@@ -45,6 +45,9 @@ class Version1(Dialect):
 
     def acknowledgements(self, message_ids: Iterable[bytes]) -> bytes:
         return ack_frames(message_ids)
+
+    def refusal(self, message_id: bytes) -> bytes:
+        return nack_frame(message_id)
 
     def capabilities(self, body: bytes) -> Capabilities:
         return parse_capabilities(body)

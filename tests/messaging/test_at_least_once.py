@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
-from support.wire_peer import ACK, DATA_REQ, WirePeer, accept, capabilities, dial, frame, listening
+from support.wire_peer import ACK, DATA_REQ, NACK, WirePeer, accept, capabilities, dial, frame, listening
 
 from netmsg import (
-    AckMode, ClosedError, DeliveryGuarantee, OnFull, Receipt, SendTimeoutError, Søcket, Undelivered, UndeliveredError,
+    AckMode, ClosedError, DeliveryGuarantee, Disconnected, OnFull, Receipt, SendTimeoutError, Søcket, Undelivered,
+    UndeliveredError,
 )
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
@@ -135,6 +136,44 @@ def test_refused_messages_come_back_from_a_netmsg_sender() -> None:
             a.recv_delivery(timeout=TIMEOUT).nack()
         a.recv_delivery(timeout=TIMEOUT).ack()
         receipt.wait(timeout=TIMEOUT)
+
+
+def test_a_refused_message_goes_to_another_worker_at_once() -> None:
+    """Long before ``resend_after``."""
+    with Søcket(delivery_guarantee=RELIABLE, resend_after=60.0, linger=0) as queue:
+        queue.bind(port=0)
+        with Søcket(ack_mode=AckMode.MANUAL) as one, Søcket(ack_mode=AckMode.MANUAL) as two:
+            for count, worker in enumerate((one, two), 1):
+                worker.connect(port=queue.bound_port)
+                queue.wait_for_peers(count, timeout=TIMEOUT)
+            receipt = queue.send(b"job")
+            assert receipt is not None
+            one.recv_delivery(timeout=TIMEOUT).nack()
+            two.recv_delivery(timeout=TIMEOUT).ack()
+            receipt.wait(timeout=TIMEOUT)
+            assert queue.stats().resent == 1
+
+
+@pytest.mark.parametrize("features, told", [(2, True), (3, True), (1, False), (None, False)])
+def test_a_refusal_is_told_to_those_who_understand_it(features: int | None, told: bool) -> None:
+    with Søcket(ack_mode=AckMode.MANUAL, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands(capabilities(features=features), *(request(identifier(n), b"%d" % n) for n in (1, 2)))
+            sock.recv_delivery(timeout=TIMEOUT).nack()
+            sock.recv_delivery(timeout=TIMEOUT).ack()
+            answers = [peer.read_kind(ACK, NACK) for _ in range(1 + told)]
+            assert answers == [(NACK, identifier(1))] * told + [(ACK, identifier(2))]
+
+
+@pytest.mark.parametrize("body", [b"", b"?" * 15, b"?" * 17])
+def test_a_malformed_refusal_is_the_end_of_that_connection(body: bytes) -> None:
+    with Søcket(delivery_guarantee=RELIABLE, linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands(frame(NACK, body))
+            peer.wait_for_end()
+            assert "NACK" in wait_for_event(sock, Disconnected).reason
 
 
 def test_unacknowledged_deliveries_count_against_the_receive_mark() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.servers import said
 from support.stand_ins import Loop, ScriptedSocket, events_of, settings
-from support.wire_peer import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, capabilities, frame, hello
+from support.wire_peer import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, NACK, capabilities, frame, hello
 
 from netmsg.errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
 from netmsg.messaging import peers, writing
@@ -82,6 +82,7 @@ class Inlet:
 class Outlet:
     def __init__(self) -> None:
         self.acks: list[bytes] = []
+        self.nacks: list[bytes] = []
         self.answers: list[tuple[bytes, bytes]] = []
         self.failures: list[tuple[bytes, bytes]] = []
         self.capabilities: list[Capabilities] = []
@@ -91,6 +92,9 @@ class Outlet:
 
     def acknowledged(self, peer: Peer, message_ids: list[bytes]) -> None:
         self.acks += message_ids
+
+    def handed_back(self, peer: Peer, message_ids: list[bytes]) -> None:
+        self.nacks += message_ids
 
     def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
         self.answers += zip(correlation_ids, replies)
@@ -629,7 +633,9 @@ def test_each_kind_of_envelope_goes_its_way(scene: Scene) -> None:
     peer = scene.open()
     scene.receives(frame(ACK, b"a" * 16) + frame(HEARTBEAT) + frame(DATA_REQ, b"i" * 16 + b"please")
                    + capabilities(2500, 40) + data(b"plain") + frame(0x7F, b"?") + frame(REQUEST, b"q" * 16 + b"what")
-                   + frame(REPLY, b"r" * 16 + b"that") + frame(FAILURE, b"f" * 16 + b"why"))
+                   + frame(REPLY, b"r" * 16 + b"that") + frame(FAILURE, b"f" * 16 + b"why")
+                   + frame(NACK, b"n" * 16) + frame(NACK, b"m" * 16))
+    assert scene.outlet.nacks == [b"n" * 16, b"m" * 16]
     assert scene.outlet.acks == [b"a" * 16] and scene.outlet.capabilities == [Capabilities(2.5, 40)]
     assert scene.inlet.reliable == [(b"i" * 16, b"please")] and scene.inlet.messages == [b"plain"]
     assert scene.inlet.requests == [(b"q" * 16, b"what")]

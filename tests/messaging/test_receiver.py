@@ -39,6 +39,7 @@ class Peer:
         self.lent = False
         self.sock = self
         self.written = b""
+        self.refused: list[bytes] = []
 
     def fileno(self) -> int:
         return 7
@@ -53,6 +54,9 @@ class Peer:
     def acknowledge(self, message_ids: list[bytes]) -> None:
         self.lane.add_control(ack_frames(message_ids))
         self.io.work[self] = None
+
+    def refuse(self, message_id: bytes) -> None:
+        self.refused.append(message_id)
 
     def bursting(self) -> bool:
         return False
@@ -368,10 +372,23 @@ def test_what_is_refused_is_delivered_again_when_it_is_sent_again(manual: Scene)
     a = manual.peer()
     manual.receiver.reliable_arrived(a, ids(0), bodies(0))
     manual.take_delivery().nack()
-    assert manual.look(a) == b""
+    assert manual.look(a) == b"" and a.refused == ids(0), "its sender is told, once"
     manual.receiver.reliable_arrived(a, ids(0), bodies(0))
     manual.take_delivery().ack()
-    assert manual.look(a) == ack_frames(ids(0))
+    assert manual.look(a) == ack_frames(ids(0)) and a.refused == ids(0)
+
+
+def test_a_refusal_is_told_by_the_connection_that_there_is_now(manual: Scene) -> None:
+    a = manual.peer()
+    manual.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
+    first, second = manual.take_delivery(), manual.take_delivery()
+    del manual.lanes[A]
+    first.nack()
+    manual.loop.settle()
+    new = manual.peer()
+    second.nack()
+    manual.loop.settle()
+    assert a.refused == [] and new.refused == ids(1)
 
 
 @pytest.mark.parametrize("first, acks", [("ack", ack_frames(ids(0))), ("nack", b"")])

@@ -850,6 +850,117 @@ def test_and_given_up_when_that_has_been_done_as_often_as_it_may(scenes: Callabl
     assert a.queued == [b"1"], "there is room in the window for the next"
 
 
+# Handed back
+
+
+def hands_back(scene: Scene, peer: Any, *receipts: Receipt) -> None:
+    peer.takes()
+    scene.sender.handed_back(peer, [receipt.message_id for receipt in receipts])
+
+
+def test_what_is_handed_back_goes_to_another_peer_at_once_and_counts_as_sent_again(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    assert b.queued == [b"0"] and b in reliable.at_work and not a.lane.unacked
+    assert reliable.sender.ledger.resent == 1
+    reliable.acknowledges(a, receipt)
+    assert not receipt.acked, "it is not its to acknowledge any more"
+    reliable.acknowledges(b, receipt)
+    assert receipt.acked
+
+
+def test_it_goes_back_to_nobody_who_has_handed_it_back_before_its_time_comes(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    hands_back(reliable, b, receipt)
+    assert a.queued == b.queued == [] and [*b.lane.unacked] == [receipt.message_id]
+    assert reliable.sender.ledger.resent == 1, "nothing was sent again the second time"
+    c = reliable.joins(C)
+    now = reliable.loop.clock.now
+    reliable.sender.resend(b, now)
+    assert c.queued == [], "it has had its pause yet to come"
+    reliable.sender.resend(b, now + 1000.0)
+    assert c.queued == [b"0"] and not b.lane.unacked
+    hands_back(reliable, c, receipt)
+    assert a.queued == [b"0"], "from here on it counts anew who hands it back"
+
+
+def test_where_there_is_nobody_else_it_comes_again_when_its_time_has_come(reliable: Scene) -> None:
+    a = reliable.joins(A)
+    (receipt,) = reliable.send(b"0")
+    now = reliable.loop.clock.now
+    for times in range(1, 4):
+        hands_back(reliable, a, receipt)
+        assert a.queued == []
+        for seconds in (0.0, 100.0):
+            reliable.sender.resend(a, now + times * 1000.0 + seconds)
+        assert a.queued == [b"0"] and reliable.sender.ledger.resent == times
+
+
+def test_who_has_no_room_is_not_handed_it(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    receipts = reliable.send(*numbered(0, 1, 2, 3, 4, 5))
+    hands_back(reliable, a, receipts[0])
+    assert len(b.lane.unacked) == 3 and receipts[0].message_id in a.lane.unacked
+
+
+def test_the_room_it_leaves_is_for_what_waits(reliable: Scene) -> None:
+    a = reliable.joins(A)
+    receipts = reliable.send(*numbered(0, 1, 2, 3))
+    b = reliable.joins(B)
+    assert b.queued == [b"3"]
+    reliable.send(*numbered(4, 5, 6))
+    hands_back(reliable, a, receipts[0])
+    assert b.queued == numbered(3, 4, 5), "no room"
+    b.takes()
+    reliable.acknowledges(b, receipts[3])
+    hands_back(reliable, a, receipts[1])
+    assert b.queued == [b"6"], "the older one was the first to get the room"
+
+
+def test_what_is_for_one_peer_is_handed_to_nobody_else(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    (receipt,) = reliable.send(b"0", to=A)
+    hands_back(reliable, a, receipt)
+    assert b.queued == [] and receipt.message_id in a.lane.unacked
+
+
+def test_what_is_handed_back_too_often_is_given_up(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_resends=1)
+    peers = [scene.joins(identity) for identity in (A, B, C)]
+    (receipt,) = scene.send(b"0")
+    for peer in peers[:2]:
+        assert not receipt.failed
+        hands_back(scene, peer, receipt)
+    assert receipt.failed and scene.losses.undelivered == 1 and peers[2].queued == []
+
+
+def test_what_somebody_has_not_got_he_cannot_hand_back(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    first, second = reliable.send(*numbered(0, 1))
+    hands_back(reliable, b, first)
+    reliable.sender.handed_back(b, [b"?" * 16])
+    assert a.lane.unacked and reliable.sender.ledger.resent == 0
+    reliable.acknowledges(a, first)
+    reliable.sender.handed_back(a, [first.message_id])
+    assert first.acked and b.queued == [], "it is over"
+    assert not second.acked
+
+
+def test_what_is_about_to_come_again_is_not_handed_on(reliable: Scene) -> None:
+    a = reliable.joins(A)
+    (receipt,) = reliable.send(b"0")
+    a.takes()
+    b = reliable.joins(B)
+    for seconds in (0.0, 100.0):
+        reliable.sender.resend(a, reliable.loop.clock.now + seconds)
+    assert a.queued == [b"0"]
+    reliable.sender.handed_back(a, [receipt.message_id])
+    assert b.queued == [] and receipt.message_id in a.lane.unacked
+
+
 # The end
 
 

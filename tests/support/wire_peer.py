@@ -12,7 +12,7 @@ from typing import Any
 
 TIMEOUT = 10.0
 
-HELLO, HEARTBEAT, DATA, DATA_REQ, ACK, CAPABILITIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x80
+HELLO, HEARTBEAT, DATA, DATA_REQ, ACK, CAPABILITIES, NACK = 0x01, 0x02, 0x03, 0x04, 0x05, 0x80, 0x84
 
 
 def frame(kind: int, body: bytes = b"") -> bytes:
