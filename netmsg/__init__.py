@@ -10,7 +10,7 @@ from .errors import (
     QueueFullError, RemoteProtocolError, RequestFailedError, SendTimeoutError, TLSHandshakeError, UndeliveredError,
     UnknownPeerError,
 )
-from .messaging.choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
+from .messaging.choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .messaging.deliveries import Delivery
 from .messaging.events import (
     AcceptError, Connected, Connecting, Disconnected, Dropped, DuplicatePeer, Event, Full, HandshakeFailed, Listening,
@@ -79,6 +79,7 @@ __all__ = [
     "NetstringCodec",
     "OnDuplicate",
     "OnFull",
+    "OnNoPeer",
     "PacketClient",
     "PacketConnection",
     "PacketDecodeError",

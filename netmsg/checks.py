@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "check_address",
+    "check_bool",
     "check_callable",
     "check_count",
     "check_delimiter",
@@ -98,6 +99,11 @@ def check_delimiter(delimiter: bytes) -> bytes:
 def check_enum(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be one of {kind.__name__}, not {value!r}")
+
+
+def check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def check_callable(name: str, function: object) -> None:

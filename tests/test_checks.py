@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from netmsg.checks import (
-    check_address, check_callable, check_count, check_delimiter, check_enum, check_host, check_not_yet, check_port,
-    check_range, check_seconds, check_size, check_str, check_timeout,
+    check_address, check_bool, check_callable, check_count, check_delimiter, check_enum, check_host, check_not_yet,
+    check_port, check_range, check_seconds, check_size, check_str, check_timeout,
 )
 
 
@@ -31,6 +31,7 @@ class Number(int):
     lambda: check_port(0), lambda: check_port(65535), lambda: check_seconds("n", 0.1), lambda: check_seconds("n", 3),
     lambda: check_seconds("n", 0, zero=True), lambda: check_seconds("n", 0.0, zero=True), lambda: check_str("n", ""),
     lambda: check_enum("n", Colour.RED, Colour), lambda: check_callable("n", None), lambda: check_callable("n", print),
+    lambda: check_bool("n", False),
     lambda: check_not_yet("n", None), lambda: check_timeout(None), lambda: check_timeout(0),
     lambda: check_timeout(float("inf")), lambda: check_timeout(True),
     lambda: check_timeout(Fraction(1, 2)),  # type: ignore[arg-type]
@@ -80,6 +81,7 @@ def test_a_wrong_value_is_a_value_error_that_says_so(check: Callable[[], None], 
     (lambda: check_str("n", b""), "n must be a str, not bytes"),  # type: ignore[arg-type]
     (lambda: check_delimiter("\n"), "delimiter must be bytes, not str"),  # type: ignore[arg-type]
     (lambda: check_enum("n", 1, Colour), "n must be one of Colour, not 1"),
+    (lambda: check_bool("n", 1), "n must be True or False, not 1"),
     (lambda: check_callable("n", 1), "n must be a function, not int"),
     (lambda: check_host(b"h"), "host must be a str, not bytes"),  # type: ignore[arg-type]
     (lambda: check_address("n", "h:80"), "n must be a (host, port), not str"),

@@ -69,6 +69,7 @@ MEMBERS = {
     "SendMode": {"ROUNDROBIN", "PUBLISH"},
     "DeliveryGuarantee": {"AT_MOST_ONCE", "AT_LEAST_ONCE"},
     "AckMode": {"ON_RECV", "MANUAL", "ON_ARRIVAL"},
+    "OnNoPeer": {"KEEP", "DROP"},
     "OnFull": {"BLOCK", "DROP_OLDEST", "DROP_NEWEST", "RAISE", "DISCONNECT"},
     "OnDuplicate": {"PROBE", "REJECT", "TAKEOVER"},
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Union
 
 from ..tls.contexts import check_server_context
 from ..wire.envelope import IDENTITY_SIZE
-from .choices import AckMode, OnDuplicate, OnFull
+from .choices import AckMode, OnDuplicate, OnFull, OnNoPeer
 from .snapshots import PeerInfo
 from .urls import Place, parse_url
 
@@ -52,6 +52,10 @@ class Options(TypedDict, total=False):
     authorize: Callable[[PeerInfo], bool] | None
     linger: float
     io_thread: IOThread | None
+    on_no_peer: OnNoPeer
+    conflate: bool
+    send_buffer: int | None
+    recv_buffer: int | None
 
 
 class _DefaultPort(int):

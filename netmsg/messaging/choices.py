@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["AckMode", "DeliveryGuarantee", "OnDuplicate", "OnFull", "SendMode"]
+__all__ = ["AckMode", "DeliveryGuarantee", "OnDuplicate", "OnFull", "OnNoPeer", "SendMode"]
 
 
 class SendMode(Enum):
@@ -51,6 +51,16 @@ class OnFull(Enum):
     """Raise `QueueFullError`."""
     DISCONNECT = "disconnect"
     """Close the connection to the peer that does not keep up."""
+
+
+class OnNoPeer(Enum):
+    """What becomes of a message that is for anybody, or for everybody, while nobody is there: ``KEEP``, up to the
+    high-water mark, for the first who comes; or ``DROP``, for what is only worth something while it is new."""
+
+    KEEP = "keep"
+    """It waits for the first peer that comes."""
+    DROP = "drop"
+    """It is dropped and counted; so is what the last peer to go was not sent."""
 
 
 class OnDuplicate(Enum):

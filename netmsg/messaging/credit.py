@@ -19,7 +19,7 @@ a peer with the default send mark has queued."""
 class Credit:
     """The receive marks of one identity, and how much of them is used."""
 
-    __slots__ = ("arrived", "arrived_bytes", "hwm", "hwm_bytes", "identity", "taken", "taken_bytes", "waits")
+    __slots__ = ("arrived", "arrived_bytes", "hwm", "hwm_bytes", "identity", "newest", "taken", "taken_bytes", "waits")
 
     def __init__(self, identity: bytes, hwm: int, hwm_bytes: int) -> None:
         self.identity = identity
@@ -31,6 +31,8 @@ class Credit:
         self.taken = 0
         """Of those, what has been taken. The takers', under the inbox's lock."""
         self.taken_bytes = 0
+        self.newest: object = None
+        """The batch with its newest message, where only that is kept. The network thread's."""
         self.waits = False
         """Whether the network thread wants to hear of what is taken. Set by it, before it looks at the rest."""
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..deadline import Deadline
 from ..locks import new_lock
+from ..uninterrupted import undivided
 from ..waiting import Signal, Ticket, Waiters
 from .credit import Credit
 
@@ -118,6 +119,17 @@ class Inbox:
         self._signalled = False
 
     # The network thread
+
+    @staticmethod
+    @undivided
+    def replace(batch: Batch, message: Any, size: int) -> bool:
+        """Have ``message``, which counts as so many bytes, taken in the place of the last one of a batch; false if that
+        has been taken."""
+        if not batch.queue:
+            return False
+        batch.queue[-1] = message
+        batch.large_bytes = size
+        return True
 
     def deliver(self, batch: Batch) -> None:
         """Queue a batch. Whoever calls this has then to notify `waiters`."""

@@ -257,13 +257,21 @@ class Lane:
         self.sent_bytes += size
 
     @property
+    def held_messages(self) -> int:
+        """How many, from the head of the queue, the write in progress holds. Under the lock."""
+        return self.writing.messages if self.writing is not None else 0
+
+    @property
     def can_drop(self) -> bool:
         """Whether there is a message that no write holds. Under the lock."""
-        return len(self.queue) > (self.writing.messages if self.writing is not None else 0)
+        return len(self.queue) > self.held_messages
 
     def drop_oldest(self) -> Queued:
         """Take out the oldest one that no write holds, which is there. Under the lock."""
-        index = self.writing.messages if self.writing is not None else 0
+        return self.take_out(self.held_messages)
+
+    def take_out(self, index: int) -> Queued:
+        """Take out the one at ``index``, which no write holds. Under the lock."""
         message = self.queue[index]
         large = large_size(message)
         # No call from here on, and so no interrupt: it is dropped and no longer counted, or neither.
@@ -277,7 +285,7 @@ class Lane:
         queue = self.queue
         gap = [WITHDRAWN] if leave_gap else []
         try:
-            index = queue.index(message, self.writing.messages if self.writing is not None else 0)
+            index = queue.index(message, self.held_messages)
         except ValueError:
             return
         # No call from here on.

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..locks import new_lock
 
-__all__ = ["Losses"]
+__all__ = ["CONFLATED", "Losses", "NO_PEER", "WANTED"]
+
+CONFLATED: Final = "conflated"
+NO_PEER: Final = "no peer"
+WANTED: Final = frozenset({CONFLATED, NO_PEER})
+"""The causes that a Søcket is told to have: `conflate`, and `OnNoPeer.DROP`."""
 
 
 class Losses:

@@ -13,6 +13,7 @@ from ..reactor.callbacks import Callbacks
 from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
 from ..sockets.listening import tcp_addresses
+from ..sockets.options import size_buffers
 from .closing import Closing
 from .doors import Doors
 from .events import AcceptError, EventQueue, Listening
@@ -34,7 +35,7 @@ class Opening:
     def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, places: Places, doors: Doors,
                  population: Population, closing: Closing, delaying: Callbacks,
                  complain: Complain) -> None:
-        self._reconnection_delay = settings.reconnection_delay
+        self._settings = settings
         self._life = life
         self._io = io
         self._machine = io.machine
@@ -77,6 +78,7 @@ class Opening:
         population = self._population
         try:
             self._closing.attach()
+            size_buffers(sock, self._settings.send_buffer, self._settings.recv_buffer)  # before the first connection
             acceptor = Acceptor(self._io, sock, lambda conn, address: population.accepted(conn, address, context),
                                 lambda error: self._events.add(AcceptError(address, None, str(error), error)),
                                 owns_file=True)
@@ -112,7 +114,7 @@ class Opening:
         self._closing.attach()
         endpoint = Endpoint(target, self._population, self._life, self._io, self._events, self._delaying,
                             self._complain, ssl_context=context, server_hostname=server_hostname,
-                            connect_timeout=connect_timeout, reconnection_delay=self._reconnection_delay)
+                            connect_timeout=connect_timeout, reconnection_delay=self._settings.reconnection_delay)
         endpoints = self._places.endpoints
         try:
             self._io.call(endpoint.start)

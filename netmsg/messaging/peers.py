@@ -16,6 +16,7 @@ from ..errors import as_broken
 from ..locks import new_lock
 from ..reactor.channel import CLOSED, Channel
 from ..reactor.reactor import WRITE
+from ..sockets.options import size_buffers
 from ..transports.encrypted import RECORD_SIZE, TLSTransport
 from ..transports.plain import PlainTransport, Transport
 from ..wire.messages import Features
@@ -95,6 +96,7 @@ class Peer:
         self.closing = False
         self.known = False
         self.retired = ""
+        size_buffers(sock, settings.send_buffer, settings.recv_buffer)
         transport: Transport = PlainTransport(sock)
         if context is not None:
             transport = TLSTransport(transport, context, server_side=endpoint is None, server_hostname=server_hostname,

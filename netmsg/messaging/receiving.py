@@ -19,6 +19,7 @@ from .delivery import Arrivals
 from .inbox import Batch, Inbox, PairBatch, ReliableBatch, RequestBatch
 from .lane import Lane
 from .life import Life
+from .losses import CONFLATED
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class AnswerWay(Protocol):
 
     def find(self, identity: bytes) -> Lane | None:
         """The way to a peer that is connected."""
+
+    def dropped(self, reason: str, count: int, identity: bytes | None) -> None:
+        """Count messages as lost, and tell."""
 
     def answering(self) -> None:
         """Somebody has waited for what it gets now. From any thread."""
@@ -56,6 +60,7 @@ class Receiver:
         self._answers = answers
         self._ack_mode = settings.ack_mode
         self.manual = self._ack_mode is AckMode.MANUAL
+        self.conflates = settings.conflate
         self.max_message_size = settings.max_message_size
         # A long run came out of one read, so its messages are small. Where the mark in messages holds for so many small
         # ones before the mark in bytes does, they need not be weighed.
@@ -74,14 +79,36 @@ class Receiver:
     def arrived(self, peer: Peer, payloads: list[bytes]) -> None:
         """At-most-once messages have been received."""
         self.conversation.interrupt()
-        if not self._life.closing:
+        if self._life.closing:
+            return
+        if self.conflates:
+            payloads = self._only_newest(peer, payloads)
+        if payloads:
             size = self._count(peer, payloads)
-            self._deliver(PairBatch(peer.credit, zip(repeat(None), payloads), len(payloads), size) if self.manual else
-                          Batch(peer.credit, payloads, len(payloads), size))
+            batch = (PairBatch(peer.credit, zip(repeat(None), payloads), len(payloads), size) if self.manual else
+                     Batch(peer.credit, payloads, len(payloads), size))
+            self._deliver(batch)
+            if self.conflates:
+                peer.credit.newest = batch
+
+    def _only_newest(self, peer: Peer, payloads: list[bytes]) -> list[bytes]:
+        """What is left to be delivered of these, where the newest alone is kept: nothing if it could take the place of
+        one that nobody has taken."""
+        newest = payloads[-1]
+        credit = peer.credit
+        before, size = credit.newest, len(newest)
+        old_size = before.large_bytes if isinstance(before, Batch) else 0
+        replaced = isinstance(before, Batch) and self.inbox.replace(before, (None, newest) if self.manual else newest,
+                                                                    size)
+        if replaced:
+            credit.arrived_bytes += size - old_size
+        if len(payloads) - 1 + replaced:
+            self._answers.dropped(CONFLATED, len(payloads) - 1 + replaced, peer.identity)
+        return [] if replaced else [newest]
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None:
         """A single small message has been received: the short way of `arrived`."""
-        if self.manual or self._life.closing:
+        if self.manual or self.conflates or self._life.closing:
             self.arrived(peer, [payload])
             return
         size = len(payload)

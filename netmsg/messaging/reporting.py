@@ -15,7 +15,7 @@ from ..reactor.reactor import Reactor, Timer
 from ..speaking import say, soon
 from .events import AcceptError, Connected, Disconnected, Dropped, Event, HandshakeFailed, Retrying, Undelivered
 from .life import Life
-from .losses import Losses
+from .losses import WANTED, Losses
 
 __all__ = ["Reporter", "Whereabouts", "failure", "readable"]
 
@@ -92,7 +92,7 @@ class Reporter:
             if event.reason == GIVEN_UP:
                 soon(self._say, logging.WARNING, "%s: %d message%s given up at close%s", self._name, event.count,
                      "s were" if event.count > 1 else " was", self.trouble())
-            else:
+            elif event.reason not in WANTED:
                 self._lost(event.reason)
         elif kind is Undelivered:
             self._lost(UNDELIVERED)

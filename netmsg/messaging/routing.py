@@ -47,10 +47,10 @@ class Router:
 
     ``reliable`` (at least once): what is given to a lane is kept in its ``unacked``, a lane is full when its window
     is, and messages beyond all windows wait here; otherwise a lane is full when its queue is. Requests and replies are
-    sent at most once in any case.
+    sent at most once in any case. ``keeps``: what there is nobody for waits for the first who comes.
     """
 
-    def __init__(self, mode: SendMode, limits: Limits, *, reliable: bool = False) -> None:
+    def __init__(self, mode: SendMode, limits: Limits, *, reliable: bool = False, keeps: bool = True) -> None:
         self.ring: tuple[Lane, ...] = ()
         """The peers, in the order they came: an immutable snapshot, replaced at every change."""
         self.turn = 0
@@ -62,6 +62,7 @@ class Router:
         self.mode = mode
         self.limits = limits
         self.reliable = reliable
+        self.keeps = keeps
         self._by_identity: dict[bytes, Lane] = {}
         self._published = 0
         self._alone_since = 0  # how many had been published when the last peer went
@@ -166,6 +167,9 @@ class Router:
         self.parked.put_back(lane.identity, addressed)
         self.waiting.put_back(anybodys)
         ready = self.distribute()
+        if not (self.keeps or self.ring):
+            dead += self.waiting
+            self.waiting = Kept()
         if heir is not None and inherited:
             self._inherit(heir, inherited)
             ready.append(heir)
@@ -189,7 +193,7 @@ class Router:
 
     def _keep_copy(self, lane: Lane, message: Queued) -> bool:
         """Of a message published, for a peer that we are going to dial again."""
-        return lane.dialled is not None and self.copies.keep(lane, message, self._published, self.limits)
+        return self.keeps and lane.dialled is not None and self.copies.keep(lane, message, self._published, self.limits)
 
     def _inherit(self, heir: Lane, messages: list[Queued]) -> None:
         """The peer is there, by another connection: what is left of the old one goes out there, and first, unless
@@ -245,6 +249,8 @@ class Router:
                 return Placed.QUEUED, (next_one,)
             if not self.reliable:
                 return Placed.FULL, ()
+        if not (self.keeps or ring):
+            return Placed.ABSENT, ()
         if not self.waiting_has_room():
             return Placed.FULL, ()
         self._published += 1

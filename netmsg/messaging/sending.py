@@ -45,7 +45,8 @@ from ..reactor.reactor import Reactor
 from ..wire.envelope import data_frame, failure_frame, reliable_frame, reply_frame
 from ..wire.messages import Capabilities, Kind, Queued
 from .acknowledgements import Acknowledgements
-from .choices import OnFull, SendMode
+from .choices import OnFull, OnNoPeer, SendMode
+from .conflating import conflate, place_newest
 from .connections import Connections
 from .dispatching import Dispatch
 from .drafts import Draft
@@ -54,7 +55,7 @@ from .expecting import Expecting
 from .kept import Limits
 from .lane import Lane
 from .life import Life
-from .losses import Losses
+from .losses import CONFLATED, NO_PEER, Losses
 from .overflow import Overflow
 from .receipts import Receipt
 from .requesting import Requesting
@@ -85,9 +86,10 @@ class Sender:
         self._losses = losses
         self._connections = connections
         self.reliable = settings.reliable
+        self.conflates = settings.conflate
         self.route = new_lock()
         self.router = router = Router(settings.send_mode, Limits(settings.send_hwm, settings.send_hwm_bytes),
-                                      reliable=self.reliable)
+                                      reliable=self.reliable, keeps=settings.on_no_peer is OnNoPeer.KEEP)
         self._requests = requests = Requests()
         self._expecting = expecting = Expecting(life, io, connections, router, requests)
         self._acks = acks = Acknowledgements(settings, life, io, events, losses, router, expecting, trouble)
@@ -110,9 +112,41 @@ class Sender:
 
     def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does."""
+        if self.conflates:
+            self._send_newest(data, identity)
+            return None
         if not self._drops_oldest or self.reliable:
             return self._send(data, identity, timeout, None)
         return self._squeeze(data, identity, timeout)
+
+    def _send_newest(self, data: bytes, identity: bytes | None) -> None:
+        """In the place of what waits; it need never wait for room."""
+        dropped: list[Drop] = []
+        try:
+            if self._life.over:  # see `_send`
+                self._life.check_open()
+            with self.route:
+                if self._life.over:
+                    self._life.check_open()
+                _, message = self._message(data, identity, None, False)
+                placed, lanes = place_newest(self.router, message, identity, dropped)
+        finally:
+            self._tell_conflated(dropped)
+        self._told_of(placed, lanes, identity)
+
+    def _tell_conflated(self, dropped: list[Drop]) -> None:
+        while True:  # not "while dropped": see `netmsg.streams.turns.Turn`
+            if not dropped:
+                break
+            self.dropped(CONFLATED, 1, dropped[0][1], dropped)
+
+    def _conflate(self, lanes: Iterable[Lane]) -> None:
+        """Messages have come together in these queues."""
+        if self.conflates:
+            dropped: list[Drop] = []
+            with self.route:
+                conflate(self.router, lanes, dropped)
+            self._tell_conflated(dropped)
 
     def answer(self, identity: bytes, correlation_id: bytes, data: bytes, *, fails: bool,
                timeout: float | None) -> None:
@@ -160,15 +194,19 @@ class Sender:
             if settled is not None:
                 receipt, lanes = settled
                 break
+        self._told_of(placed, lanes, identity)
+        return receipt
+
+    def _told_of(self, placed: Placed, lanes: Iterable[Lane], identity: bytes | None) -> None:
+        """A message has been placed, or there was nobody for it."""
         if placed is Placed.ABSENT:
-            self.dropped("peer not connected", 1, identity)
+            self.dropped(NO_PEER if identity is None else "peer not connected", 1, identity)
         elif self._settings.send_mode is SendMode.PUBLISH and identity is None:
             if lanes:
                 self._dispatch.kick_all()
         else:
             for lane in lanes:
                 self.kick(lane.owner)
-        return receipt
 
     def message(self, draft: Draft) -> tuple[Receipt | None, Queued]:
         """As it is queued. Under ``route``."""
@@ -189,8 +227,8 @@ class Sender:
     def _refresh(self) -> None:
         """Say anew whether messages may be dealt without the lock. Under ``route``."""
         router = self.router
-        if (self.reliable or self._settings.send_mode is SendMode.PUBLISH or router.waiting or self._life.closing
-                or self._life.forked):
+        if (self.reliable or self.conflates or self._settings.send_mode is SendMode.PUBLISH or router.waiting
+                or self._life.closing or self._life.forked):
             self.fast_ring = ()
         else:
             self.fast_ring = tuple(lane.owner for lane in router.ring)
@@ -231,6 +269,7 @@ class Sender:
         with self.route:
             self.router.join(peer.lane)
             self._refresh()
+        self._conflate([peer.lane])
 
     def leave(self, peer: Peer) -> None:
         """A peer has gone: what it was not sent goes to the others, or waits; so does what it was sent and has not
@@ -264,6 +303,7 @@ class Sender:
             if same:
                 self._requests.moved(old.lane, new.lane)
             self._refresh()
+        self._conflate([new.lane])
         self._acks.tell_given_up(old, hopeless)
 
     def bring(self, endpoint: object, peer: Peer) -> None:
@@ -309,6 +349,7 @@ class Sender:
             self.dropped("given up at close", late, None)
 
     def _departed(self, departure: Departure, lane: Lane) -> None:
+        self._conflate(departure.ready)
         if departure.dead:
             self.dropped("peer gone", len(departure.dead), lane.identity)
         self._work_for(departure.ready)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..checks import check_callable, check_count, check_enum, check_seconds, check_timeout
-from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
+from ..checks import check_bool, check_callable, check_count, check_enum, check_seconds, check_timeout
+from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .snapshots import PeerInfo
 
 __all__ = ["Settings", "checked", "default_policy"]
@@ -38,6 +38,10 @@ class Settings(NamedTuple):
     on_duplicate: OnDuplicate
     authorize: Callable[[PeerInfo], bool] | None
     linger: float
+    on_no_peer: OnNoPeer = OnNoPeer.KEEP
+    conflate: bool = False
+    send_buffer: int | None = None
+    recv_buffer: int | None = None
 
     @property
     def reliable(self) -> bool:
@@ -53,19 +57,23 @@ def default_policy(send_mode: SendMode) -> OnFull:
 def checked(settings: Settings) -> Settings:
     """``settings``, if they make sense. Raises ``TypeError``, ``ValueError``."""
     for name, kind in (("send_mode", SendMode), ("delivery_guarantee", DeliveryGuarantee), ("ack_mode", AckMode),
-                       ("on_duplicate", OnDuplicate), ("on_full", OnFull)):
+                       ("on_duplicate", OnDuplicate), ("on_full", OnFull), ("on_no_peer", OnNoPeer)):
         check_enum(name, getattr(settings, name), kind)
     if settings.reliable and settings.send_mode is SendMode.PUBLISH:
         raise ValueError("AT_LEAST_ONCE does not go with PUBLISH: whose acknowledgement would count?")
+    if settings.reliable and settings.on_no_peer is OnNoPeer.DROP:
+        raise ValueError("AT_LEAST_ONCE does not go with OnNoPeer.DROP: what is dropped arrives not even once")
+    check_bool("conflate", settings.conflate)
+    if settings.reliable and settings.conflate:
+        raise ValueError("AT_LEAST_ONCE does not go with conflate: what gives way to something newer never arrives")
     for name in ("send_hwm", "send_hwm_bytes", "recv_hwm", "recv_hwm_bytes", "max_message_size", "max_connections"):
         check_count(name, getattr(settings, name), 1)
     if settings.max_message_size > LONGEST_MESSAGE:
         raise ValueError("max_message_size: a frame cannot be longer than 4 GiB")
     check_count("dedupe", settings.dedupe, 0)
-    if settings.max_resends is not None:
-        check_count("max_resends", settings.max_resends, 0)
-    if settings.max_unacked is not None:
-        check_count("max_unacked", settings.max_unacked, 1)
+    for name, least in (("max_resends", 0), ("max_unacked", 1), ("send_buffer", 1), ("recv_buffer", 1)):
+        if getattr(settings, name) is not None:
+            check_count(name, getattr(settings, name), least)
     for name in ("heartbeat_interval", "heartbeat_timeout", "handshake_timeout", "resend_after"):
         check_seconds(name, getattr(settings, name))
     if settings.heartbeat_timeout <= settings.heartbeat_interval:

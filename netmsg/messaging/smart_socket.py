@@ -21,7 +21,7 @@ from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
 from .arguments import DEFAULT_PORT, Buffer, Options, check_bind, check_identity, message_of, place_of
-from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode
+from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .deliveries import Delivery
 from .dispatching import BURST
 from .engine import Engine
@@ -101,6 +101,15 @@ class Søcket(Generic[R]):
         has gone before its turn is not asked about.
     :param linger: how long `close` waits, in seconds, for messages on their way; ``math.inf`` for ever.
     :param io_thread: an `IOThread` to share with others.
+    :param on_no_peer: what becomes of a message while nobody is there: ``KEEP``, up to the mark, for the first who
+        comes, or ``DROP``, and count it. At least once only ``KEEP`` (``ValueError``).
+    :param conflate: keep only the newest message: one for each peer, or for the first who comes, to be sent, and one of
+        each peer to be received; older ones are dropped and counted as ``conflated``. What the kernel has been handed
+        goes: see ``send_buffer``. Requests, replies, and what peers send at least once are all kept. At least once
+        ``ValueError``.
+    :param send_buffer: bytes that the kernel is to hold for each connection of what was sent (SO_SNDBUF), and
+    :param recv_buffer: of what has come (SO_RCVBUF); ``None``: as it likes, which may be megabytes. Small ones keep
+        what waits where the marks are, and where it can still be dropped; large ones help on long, fast ways.
     :param outbox: not there yet (``NotImplementedError``).
 
     For type checkers it is generic in what `send` returns: ``Søcket[Receipt]`` sends at least once, ``Søcket[None]`` at
@@ -157,12 +166,17 @@ class Søcket(Generic[R]):
         authorize: Callable[[PeerInfo], bool] | None = None,
         linger: float = 5.0,
         io_thread: IOThread | None = None,
+        on_no_peer: OnNoPeer = OnNoPeer.KEEP,
+        conflate: bool = False,
+        send_buffer: int | None = None,
+        recv_buffer: int | None = None,
     ) -> None:
         settings = checked(Settings(
             send_mode, delivery_guarantee, reconnection_delay, send_hwm, send_hwm_bytes, recv_hwm, recv_hwm_bytes,
             default_policy(send_mode) if on_full is None else on_full, max_message_size, max_connections,
             heartbeat_interval, heartbeat_timeout, handshake_timeout, ack_mode, resend_after, max_resends,
-            max_unacked, dedupe, on_duplicate, authorize, linger))
+            max_unacked, dedupe, on_duplicate, authorize, linger, on_no_peer, conflate,
+            send_buffer, recv_buffer))
         reactor = reactor_of(io_thread)
         check_not_yet("outbox", outbox)
         own = reactor.machine.token(IDENTITY_SIZE) if identity is None else check_identity(identity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-__all__ = ["hold_back", "prepare"]
+__all__ = ["hold_back", "prepare", "size_buffers"]
 
 
 def prepare(sock: socket.socket) -> None:
@@ -13,6 +13,15 @@ def prepare(sock: socket.socket) -> None:
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def size_buffers(sock: socket.socket, send: int | None, receive: int | None) -> None:
+    """How many bytes the kernel is to hold in either direction, as far as it allows that (Linux takes twice as many);
+    ``None``: as it likes. Those of a listening socket are those of its connections."""
+    if send is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send)
+    if receive is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
 
 
 def hold_back(sock: socket.socket) -> bool:

@@ -82,12 +82,16 @@ class Scene:
         self.lanes: dict[bytes, Lane] = {}
         self.taken: list[Credit] = []
         self.answers = 0
+        self.losses: list[tuple[str, int, bytes | None]] = []
         self.answered: list[tuple[object, ...]] = []
         there: Any = self
         self.receiver = Receiver(settings(**changes), self.life, self.loop.io, there, self)
 
     def find(self, identity: bytes) -> Lane | None:
         return self.lanes.get(identity)
+
+    def dropped(self, reason: str, count: int, identity: bytes | None) -> None:
+        self.losses.append((reason, count, identity))
 
     def answering(self) -> None:
         self.answers += 1
@@ -420,6 +424,44 @@ def test_nothing_is_answered_for_once_it_is_closed(manual: Scene) -> None:
     manual.life.fork()
     with pytest.raises(ForkedError):
         second.nack()
+
+
+# Only the newest
+
+
+@pytest.fixture
+def newest() -> Scene:
+    return Scene(conflate=True)
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_of_each_sender_the_newest_message_is_kept(manual: bool) -> None:
+    scene = Scene(conflate=True, ack_mode=AckMode.MANUAL if manual else AckMode.ON_RECV)
+    a, b = scene.peer(A), scene.peer(B)
+    scene.receiver.arrived(a, [b"1", b"2", b"three"])
+    scene.receiver.one_arrived(b, b"x")
+    scene.receiver.one_arrived(a, b"4")
+    assert scene.losses == [("conflated", 2, A), ("conflated", 1, A)]
+    assert (a.credit.pending, a.credit.pending_bytes) == (1, 1)
+    assert [scene.take_delivery().data if manual else scene.take() for _ in range(2)] == [b"4", b"x"]
+    assert scene.is_empty
+    assert (a.credit.pending, a.credit.pending_bytes, b.credit.pending_bytes) == (0, 0, 0)
+
+
+def test_what_has_been_taken_is_not_replaced(newest: Scene) -> None:
+    a = newest.peer()
+    for number in range(3):
+        newest.receiver.one_arrived(a, b"%d" % number)
+        assert newest.take() == b"%d" % number
+    assert newest.losses == [] and newest.is_empty
+
+
+def test_what_is_sent_at_least_once_and_requests_are_all_kept(newest: Scene) -> None:
+    a = newest.peer()
+    newest.receiver.reliable_arrived(a, ids(0, 1), bodies(0, 1))
+    newest.receiver.requests_arrived(a, ids(2, 3), bodies(2, 3))
+    newest.receiver.arrived(a, [b"old", b"new"])
+    assert a.credit.pending == 5 and newest.losses == [("conflated", 1, A)]
 
 
 # The end

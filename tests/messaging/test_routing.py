@@ -450,6 +450,36 @@ def test_the_bytes_of_what_waits_are_exact_after_a_peer_by_identity_was_away() -
         router.leave(b)
 
 
+# Where nothing is kept
+
+
+@pytest.mark.parametrize("make", [roundrobin, publisher])
+def test_what_there_is_nobody_for_is_not_kept(make: Callable[..., Router]) -> None:
+    router = make(keeps=False)
+    assert place(router, *messages(0, 1)) == [Placed.ABSENT] * 2
+    (a,) = joining(router, b"a")
+    assert a.queue == [] and place(router, message(2)) == [Placed.QUEUED]
+    assert router.leave(a).dead == messages(2), "nor what the last one leaves"
+    assert router.unplaced == 0
+
+
+def test_what_one_leaves_goes_to_the_others_even_so() -> None:
+    router = roundrobin(keeps=False)
+    a, b = joining(router, b"a", b"b")
+    place(router, *messages(0, 1))
+    departure = router.leave(a)
+    assert departure.dead == [] and departure.ready == [b] and b.queue == messages(1, 0)
+
+
+def test_nor_are_copies_kept_for_an_endpoint() -> None:
+    router = publisher(keeps=False)
+    one, other = lane(b"a", dialled=object()), lane(b"b")
+    for joined_lane in (one, other):
+        router.join(joined_lane)
+    place(router, message(0))
+    assert router.leave(one).dead == messages(0) and not router.copies
+
+
 # Windows
 
 

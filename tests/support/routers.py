@@ -38,16 +38,16 @@ def reliable_messages(*numbers: int) -> list[Queued]:
     return [reliable_message(number) for number in numbers]
 
 
-def roundrobin(limits: Limits = MANY) -> Router:
-    return Router(SendMode.ROUNDROBIN, limits)
+def roundrobin(limits: Limits = MANY, *, keeps: bool = True) -> Router:
+    return Router(SendMode.ROUNDROBIN, limits, keeps=keeps)
 
 
 def reliable(limits: Limits = MANY) -> Router:
     return Router(SendMode.ROUNDROBIN, limits, reliable=True)
 
 
-def publisher(limits: Limits = MANY) -> Router:
-    return Router(SendMode.PUBLISH, limits)
+def publisher(limits: Limits = MANY, *, keeps: bool = True) -> Router:
+    return Router(SendMode.PUBLISH, limits, keeps=keeps)
 
 
 def joining(router: Router, *identities: bytes, window: int = 1000) -> list[Lane]:
