@@ -76,7 +76,7 @@ bench: $(VENV)/.test  ## measured against the peers, in one run; results in benc
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.test  ## the failure scenarios at length
-	NETMSG_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/failure $(ARGS)
+	NETMSG_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/failure tests/simulation/test_worlds.py $(ARGS)
 
 dist: $(VENV)/.test  ## wheel and source distribution
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

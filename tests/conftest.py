@@ -15,6 +15,9 @@ from hypothesis import settings
 
 GRACE = 5.0
 
+# Some hundreds of programs are started, which are not to compile the library anew each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A busy machine is no failure: what may not take for ever is bounded by the timeout of the test.
 settings.register_profile("netmsg", deadline=None)
 settings.load_profile("netmsg")

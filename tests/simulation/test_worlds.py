@@ -15,8 +15,9 @@ from .security import contexts
 from .shrinking import shrink
 from .world import World, run
 
-WORLDS = 60
-AT_A_TIME = 10
+WORLDS = sorted({*range(64)} - {3, 9, 19, 25, 34})
+"""All but those that take more than some seconds, which are for `make simulate`."""
+AT_A_TIME = 6
 KEPT = (
     77,  # at rest too early: what was still under way counted as idling
     143,  # a mark that a connection's last words pass
@@ -24,27 +25,30 @@ KEPT = (
     320,  # calls for a network thread that was never begun with
     1036,  # what is given up for `max_resends` while a close lingers
     1802,  # and in a world without faults
-    30259,  # one of two ways to the same Søcket, dialled for ever, by TLS in pieces of 17 bytes
     33644,  # at most once, and a peer that is disconnected for not keeping up
     38001,  # what another peer had been given, behind what came after it
     30603,  # messages that wait for ``authorize`` at the other end, and are sent again
     31320,  # an introduction in pieces
-    31742,  # at rest too early: who lingers still had something to send
-    35208,  # more than a slow network can carry in the time that was given
     35510,  # who gives up a handshake before the other end has done with probing dials until he is told by chance
     5080,  # intruders who wait outside until the one before has gone
 )
 """Seeds that failed once, here or in the library."""
+LONG = (
+    30259,  # one of two ways to the same Søcket, dialled for ever, by TLS in pieces of 17 bytes
+    31742,  # at rest too early: who lingers still had something to send
+    35208,  # more than a slow network can carry in the time that was given
+)
+"""The same; for `make soak`, for they take their time."""
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize("first", range(0, WORLDS, AT_A_TIME))
+@pytest.mark.parametrize("first", range(0, len(WORLDS), AT_A_TIME))
 def test_all_promises_hold(first: int) -> None:
-    for seed in range(first, first + AT_A_TIME):
+    for seed in WORLDS[first:first + AT_A_TIME]:
         assert not run(World(draw(seed), contexts)), f"make simulate SEEDS=1 FROM={seed}"
 
 
-@pytest.mark.parametrize("seed", KEPT)
+@pytest.mark.parametrize("seed", KEPT + (LONG if os.environ.get("NETMSG_SOAK") else ()))
 def test_what_has_failed_once_holds(seed: int) -> None:
     assert not run(World(draw(seed), contexts))
 
@@ -69,8 +73,9 @@ def told(salt: str, *seeds: int) -> str:
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
-    one = told("1", *range(6))
-    assert one == told("2", *range(6)) and one.count("\n") > 500
+    seeds = 0, 1, 2, 4
+    one = told("1", *seeds)
+    assert one == told("2", *seeds) and one.count("\n") > 500
 
 
 def test_another_seed_tells_another_story() -> None:
