@@ -17,6 +17,7 @@ from ..sockets.lingering import unacknowledged
 from ..sockets.shortage import OUT_OF_RESOURCES
 from ..sockets.waiting import WRITE
 from ..speaking import say_soon
+from ..uninterrupted import keep
 from .datagram_socket import DatagramSocket
 
 if TYPE_CHECKING:
@@ -112,22 +113,27 @@ class UNIXDatagramSocket(DatagramSocket):
         """Only to a connected socket does the kernel tell that its peer has room again; this one is not. Nor does it
         tell when one that is full has any: it waits for three quarters."""
         wake_up, slice = self._occupancy.wake_up, deadline.sooner(LOOK)
+        wanted: dict[int, int] = {}
+        probes: list[Any] = []
         try:
-            probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        except OSError as error:
-            if error.errno not in OUT_OF_RESOURCES:
-                raise
-            return wake_up.ready({}, slice) is not None or not deadline.expired
-        with probe:
-            probe.setblocking(False)
-            wanted: dict[int, int] = {}
-            if self._unread_bytes < self._send_buffer:
-                try:
-                    probe.connect(target)
-                    wanted = {probe.fileno(): WRITE}
-                except PermissionError:
-                    pass  # it is connected to this one: it takes what this one has room for
+            try:
+                keep(probes, socket.SocketType, socket.AF_UNIX, socket.SOCK_DGRAM)
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    raise
+            else:
+                probe = probes[0]
+                probe.setblocking(False)
+                if self._unread_bytes < self._send_buffer:
+                    try:
+                        probe.connect(target)
+                        wanted = {probe.fileno(): WRITE}
+                    except PermissionError:
+                        pass  # it is connected to this one: it takes what this one has room for
             return wake_up.ready(wanted, slice) is not None or not deadline.expired
+        finally:
+            if probes:
+                probes[0].close()
 
     # For servers
 
