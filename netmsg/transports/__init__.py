@@ -1,1 +1,2 @@
-"""Non-blocking transports: bytes that go as far as they can, over a socket, in memory, or under TLS."""
+"""Non-blocking transports: bytes that go as far as they can, over a socket, in memory, under TLS
+or in WebSocket's frames."""

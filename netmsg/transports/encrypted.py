@@ -10,7 +10,7 @@ from typing import Final
 from ..errors import TOLD_ONCE, ConnectionBrokenError, TLSHandshakeError, again, bare
 from ..locks import new_lock
 from ..tls import TLSEngine, TLSInfo
-from .plain import Buffer, Transport
+from .plain import Buffer, Transport, first_piece
 
 __all__ = ["TLSTransport"]
 
@@ -180,7 +180,7 @@ class TLSTransport:
         engine = self._engine
         self._flush()
         if not self._ciphertext and not engine.written:
-            piece = _first_piece(buffers, self._piece)
+            piece = first_piece(buffers, self._piece)
             try:
                 with self._state:
                     engine.write(piece)
@@ -318,18 +318,3 @@ class TLSTransport:
             if not self._plaintext[-1]:
                 del self._plaintext[-1]
                 self._at_end = True
-
-
-def _first_piece(buffers: list[Buffer], size: int) -> Buffer:
-    """At most ``size`` bytes from the front, copied only where several buffers make one piece."""
-    first = memoryview(buffers[0])[:size]
-    if len(buffers) == 1 or len(first) == size:
-        return first
-    pieces = []
-    room = size
-    for buffer in buffers:
-        pieces.append(memoryview(buffer)[:room])
-        room -= len(pieces[-1])
-        if not room:
-            break
-    return b"".join(pieces)

@@ -23,7 +23,7 @@ try:
 except ImportError:  # not POSIX
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Buffer", "Descriptors", "PlainTransport", "Transport", "UNIXTransport"]
+__all__ = ["Buffer", "Descriptors", "PlainTransport", "Transport", "UNIXTransport", "first_piece"]
 
 MOST_DESCRIPTORS: Final = 253
 """Linux passes no more in one message."""
@@ -93,6 +93,21 @@ class Transport(Protocol):
 
     def end_sending(self) -> None:
         """Say goodbye and half-close, behind what is `unsent`."""
+
+
+def first_piece(buffers: list[Buffer], size: int) -> Buffer:
+    """At most ``size`` bytes from the front, copied only where several buffers make one piece."""
+    first = memoryview(buffers[0])[:size]
+    if len(buffers) == 1 or len(first) == size:
+        return first
+    pieces = []
+    room = size
+    for buffer in buffers:
+        pieces.append(memoryview(buffer)[:room])
+        room -= len(pieces[-1])
+        if not room:
+            break
+    return b"".join(pieces)
 
 
 class PlainTransport:
