@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Union
 
+from ..checks import check_str
 from ..tls.contexts import check_server_context
 from ..wire.envelope import IDENTITY_SIZE
+from ..wire.websocket_opening import ANY_ORIGIN, ClientOpening
+from .carriers import Carrier
 from .choices import AckMode, OnDuplicate, OnFull, OnNoPeer
 from .snapshots import PeerInfo
 from .urls import Place, parse_url
@@ -20,7 +25,8 @@ __all__ = [
     "Buffer",
     "DEFAULT_PORT",
     "Options",
-    "check_bind",
+    "carrier_of_bind",
+    "carrier_of_connect",
     "check_identity",
     "message_of",
     "place_of",
@@ -73,11 +79,38 @@ def check_identity(identity: bytes) -> bytes:
     return identity
 
 
-def check_bind(context: ssl.SSLContext | None, websocket_origins: Sequence[str]) -> None:
-    """What is given to `bind`, apart from the address."""
+def carrier_of_bind(context: ssl.SSLContext | None, websocket_origins: Iterable[str], path: str = "") -> Carrier:
+    """What is given to `bind`, apart from the address; ``path``: that of a ``ws://``, by which programs may come whose
+    pages are not named."""
     check_server_context(context)
-    if websocket_origins:
-        raise NotImplementedError("websocket_origins: WebSocket is not there yet")
+    if isinstance(websocket_origins, str):
+        raise TypeError("websocket_origins must be a sequence of origins, such as ['https://example.org'], not one str")
+    origins = frozenset(websocket_origins)
+    for origin in origins:
+        check_origin(origin)
+    return Carrier(context, origins=origins if origins or path else None, path=path)
+
+
+def check_origin(origin: str) -> None:
+    """As a browser names the origin of a page, or ``"*"`` for all of them."""
+    check_str("websocket_origins", origin)
+    if origin not in (ANY_ORIGIN, "null") and not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*://[!-.0-~]+", origin):
+        raise ValueError(f"websocket_origins: {origin!r} is no origin; write one as https://example.org or "
+                         "http://localhost:8000, with no path, or '*' for any")
+
+
+def carrier_of_connect(context: ssl.SSLContext | None, server_hostname: str | None, place: Place | None,
+                       headers: Mapping[str, str] | None) -> Carrier:
+    """What is given to `connect`, apart from the address. Raises ``ValueError`` for headers that cannot be sent, or
+    where there is no WebSocket to send them."""
+    if place is None or not place.resource:
+        if headers is not None:
+            raise ValueError("websocket_headers are for ws:// and wss:// alone")
+        return Carrier(context, server_hostname)
+    opening = partial(ClientOpening, place.host, place.port, place.resource, None if headers is None else dict(headers),
+                      secure=place.tls)
+    opening()  # whether it can be made
+    return Carrier(context, server_hostname, opening=opening)
 
 
 def place_of(hostname: Any, port: int) -> Place | None:

@@ -1,18 +1,22 @@
-"""The beginning of one connection of a Søcket: the TLS handshake, what speaks at the other end, and who that is; all of
-it within the handshake timeout."""
+"""The beginning of one connection of a Søcket: the handshakes of TLS and WebSocket, what speaks at the other end, and
+who that is; all of it within the handshake timeout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from ..errors import RemoteProtocolError, TLSHandshakeError
+from ..errors import ConnectFailedError, RemoteProtocolError, TLSHandshakeError
 from ..reactor import sniffing
-from ..reactor.channel import Channel, User
+from ..reactor.channel import Channel
+from ..reactor.channel import State as ChannelState
+from ..reactor.channel import User
 from ..reactor.reactor import Scope, Timer, Worker
 from ..sockets.options import hold_back
+from ..transports.plain import Transport
 from ..wire.session import Session, State
-from ..wire.sniffing import dialect_of, opening_dialect, refusal_of, sniff, stranger
+from ..wire.sniffing import Sniffed, dialect_of, opening_dialect, refusal_of, sniff, stranger
+from .carriers import Carrier
 from .lane import Lane
 from .neighbours import Neighbours
 from .reading import Reading
@@ -29,6 +33,9 @@ class Newcomer(User, Worker, Protocol):
     def greeted(self, session: Session) -> None:
         """It has said who it is."""
 
+    def go_over(self, transport: Transport) -> None:
+        """It speaks WebSocket: write by this transport from now on."""
+
     def close(self, reason: str, error: BaseException | None) -> None:
         """It will not do."""
 
@@ -36,17 +43,20 @@ class Newcomer(User, Worker, Protocol):
 class Greeting:
     """The other end of it. On the loop."""
 
-    __slots__ = ("_peer", "_neighbours", "_io", "_channel", "_lane", "_reading", "_dialled", "_session", "_deadline")
+    __slots__ = ("_peer", "_neighbours", "_io", "_channel", "_lane", "_reading", "_carrier", "_dialled", "_session",
+                 "_deadline", "_is_websocket")
 
     def __init__(self, peer: Newcomer, neighbours: Neighbours[Any], io: Scope, channel: Channel, lane: Lane,
-                 reading: Reading[Any], *, dialled: bool) -> None:
+                 reading: Reading[Any], carrier: Carrier, *, dialled: bool) -> None:
         self._peer: Final = peer
         self._neighbours: Final = neighbours
         self._io: Final = io
         self._channel: Final = channel
         self._lane: Final = lane
         self._reading: Final = reading
+        self._carrier: Final = carrier
         self._dialled: Final = dialled
+        self._is_websocket = False  # since its first bytes said so
         self._session: Session | None = None  # from when it is known what speaks there
         self._deadline: Timer | None = None
 
@@ -65,11 +75,27 @@ class Greeting:
         self._peer.close(f"no end to the handshake within {seconds:g} s", TimeoutError())
 
     def fail(self, error: OSError) -> None:
-        """The TLS handshake has."""
+        """The handshake of TLS or WebSocket has."""
         if isinstance(error, TLSHandshakeError):
             self._peer.close(f"TLS: {error.__cause__ or error}", error)
+        elif isinstance(error, RemoteProtocolError):
+            self._refused_upgrade(f"WebSocket: {error}", error)
         else:
-            self._peer.close(f"the connection broke during the TLS handshake: {error}", error)
+            what = "WebSocket" if self._is_websocket or self._carrier.opening is not None else "TLS"
+            self._peer.close(f"the connection broke during the {what} handshake: {error}", error)
+
+    def _refused_upgrade(self, reason: str, error: RemoteProtocolError) -> None:
+        """By this end, which has told the other one why, or by that one."""
+        if self._dialled:
+            refusal = ConnectFailedError(reason, [])
+            refusal.__cause__ = error
+            self._peer.close(reason, refusal)
+            return
+        try:
+            self._channel.end_sending()  # behind that, which a reset would destroy
+        except OSError:
+            pass
+        self._peer.close(reason, error)
 
     def _judge(self, first: bytes) -> User | None:
         """See `netmsg.reactor.sniffing`."""
@@ -78,6 +104,11 @@ class Greeting:
         sniffed = sniff(first)
         if sniffed is None:
             return None
+        if sniffed is Sniffed.WEBSOCKET and not self._is_websocket and self._carrier.origins is not None:
+            self._is_websocket = True
+            self._channel.reading = False  # until it is read as one
+            self._io.call(self._upgrade, first)
+            return None
         dialect = dialect_of(sniffed, neighbours.settings.max_message_size)
         if dialect is None:
             self._refuse(refusal_of(sniffed), RemoteProtocolError(stranger(sniffed, first, self._dialled)))
@@ -85,6 +116,18 @@ class Greeting:
         self._session = Session(neighbours.identity, neighbours.capabilities, dialect, dialled=self._dialled)
         reading.received_bytes = 0  # all of them are handed on now, and counted there
         return self._peer
+
+    def _upgrade(self, first: bytes) -> None:
+        """What comes is WebSocket, and the first bytes of a Søcket are to be told within that."""
+        channel, peer = self._channel, self._peer
+        transport = self._carrier.websocket(channel.transport, first)
+        if transport is None or channel.state is not ChannelState.OPEN:
+            return  # it has gone meanwhile
+        peer.go_over(transport)
+        channel.user = peer
+        sniffing.sniff(channel, self._judge)
+        channel.reading = True
+        channel.upgrade(transport, None)
 
     def received(self, chunk: bytes) -> bool:
         """See `netmsg.reactor.channel.User`: what comes before the peer is let in."""

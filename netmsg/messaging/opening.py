@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from typing import Final
 
 from ..deadline import Deadline
@@ -14,6 +13,7 @@ from ..reactor.reactor import Reactor
 from ..sockets.addresses import host_and_port
 from ..sockets.listening import tcp_addresses
 from ..sockets.options import size_buffers
+from .carriers import Carrier
 from .closing import Closing
 from .doors import Doors
 from .events import AcceptError, EventQueue, Listening
@@ -48,7 +48,7 @@ class Opening:
         self._delaying = delaying
         self._complain = complain
 
-    def bind(self, hostname: str | None, port: int, context: ssl.SSLContext | None, deadline: Deadline) -> None:
+    def bind(self, hostname: str | None, port: int, carrier: Carrier, deadline: Deadline) -> None:
         """Listen at every address of a name."""
         self._life.check_open()
         if hostname is None:
@@ -63,23 +63,23 @@ class Opening:
             while True:
                 if not socks:
                     break
-                self._listen(socks.pop(0), context)
+                self._listen(socks.pop(0), carrier)
         finally:
             for sock in socks:
                 sock.close()
 
-    def bind_unix(self, path: str, context: ssl.SSLContext | None) -> None:
+    def bind_unix(self, path: str, carrier: Carrier) -> None:
         self._life.check_open()
-        self._listen(self._machine.listen_unix(path, BACKLOG), context)
+        self._listen(self._machine.listen_unix(path, BACKLOG), carrier)
 
-    def _listen(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+    def _listen(self, sock: socket.socket, carrier: Carrier) -> None:
         """Accept peers on a listening socket, which this takes over and closes if it raises."""
         acceptor = None
         population = self._population
         try:
             self._closing.attach()
             size_buffers(sock, self._settings.send_buffer, self._settings.recv_buffer)  # before the first connection
-            acceptor = Acceptor(self._io, sock, lambda conn, address: population.accepted(conn, address, context),
+            acceptor = Acceptor(self._io, sock, lambda conn, address: population.accepted(conn, address, carrier),
                                 lambda error: self._events.add(AcceptError(address, None, str(error), error)),
                                 owns_file=True)
             address = host_and_port(acceptor.address)
@@ -98,7 +98,7 @@ class Opening:
             self._io.call(acceptor.close)
         if isinstance(address, str) and not address.startswith("\0"):
             address = os.path.abspath(address)
-        self._places.bound_urls.append(url_of(address, tls=context is not None))
+        self._places.bound_urls.append(url_of(address, tls=carrier.context is not None, path=carrier.path))
 
     def _start_accepting(self, acceptor: Acceptor) -> None:
         if self._life.closed:
@@ -108,13 +108,12 @@ class Opening:
                 acceptor.pause()  # it need not be among the others yet
             acceptor.start()
 
-    def connect(self, target: tuple[str, int] | str, context: ssl.SSLContext | None, server_hostname: str | None,
-                connect_timeout: float) -> None:
+    def connect(self, target: tuple[str, int] | str, carrier: Carrier, connect_timeout: float) -> None:
         """Dial ``target`` from now on, until closed."""
         self._closing.attach()
         endpoint = Endpoint(target, self._population, self._life, self._io, self._events, self._delaying,
-                            self._complain, ssl_context=context, server_hostname=server_hostname,
-                            connect_timeout=connect_timeout, reconnection_delay=self._settings.reconnection_delay)
+                            self._complain, carrier=carrier, connect_timeout=connect_timeout,
+                            reconnection_delay=self._settings.reconnection_delay)
         endpoints = self._places.endpoints
         try:
             self._io.call(endpoint.start)

@@ -7,7 +7,6 @@ It belongs to the network thread, but for `write_burst` and `hear`.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,10 +16,11 @@ from ..locks import new_lock
 from ..reactor.channel import CLOSED, Channel
 from ..reactor.reactor import WRITE
 from ..sockets.options import size_buffers
-from ..transports.encrypted import RECORD_SIZE, TLSTransport
-from ..transports.plain import PlainTransport, Transport
+from ..transports.plain import Transport
+from ..transports.websocket import WebSocketTransport
 from ..wire.messages import Features
 from ..wire.session import Liveness, Session
+from .carriers import Carrier
 from .credit import Credit
 from .greeting import Greeting
 from .lane import Lane
@@ -71,7 +71,7 @@ class Peer:
     """See `netmsg.reactor.channel.User`."""
 
     def __init__(self, neighbours: Neighbours[Peer], sock: socket.socket, address: Any, endpoint: Way | None,
-                 context: ssl.SSLContext | None, server_hostname: str | None) -> None:
+                 carrier: Carrier) -> None:
         settings = neighbours.settings
         self._life = neighbours.life
         self._work = neighbours.io.work
@@ -97,17 +97,14 @@ class Peer:
         self.known = False
         self.retired = ""
         size_buffers(sock, settings.send_buffer, settings.recv_buffer)
-        transport: Transport = PlainTransport(sock)
-        if context is not None:
-            transport = TLSTransport(transport, context, server_side=endpoint is None, server_hostname=server_hostname,
-                                     piece=RECORD_SIZE)
+        transport = carrier.transport(sock, dialled=endpoint is not None)
         lock = new_lock()
         self.lane = lane = Lane(b"", lock, self, dialled=endpoint)
         self.queue = lane.queue
         self._writing = writing = Writing(io, lock, lane, transport, self.on_work)
         self.channel = channel = Channel(io, sock, transport, writing, self)
         self.reading = reading = Reading(self, neighbours, io, channel, lane, writing)
-        self._greeting = Greeting(self, neighbours, io, channel, lane, reading, dialled=endpoint is not None)
+        self._greeting = Greeting(self, neighbours, io, channel, lane, reading, carrier, dialled=endpoint is not None)
         self.succession = Succession(io, sock, lane, reading, self, settings.heartbeat_timeout)
         # Without a call in between:
         self.direct = writing.direct
@@ -124,8 +121,13 @@ class Peer:
     # Coming
 
     def start(self) -> None:
-        """Begin: TLS if any, then HELLO, all within the handshake timeout."""
+        """Begin: TLS and WebSocket if any, then HELLO, all within the handshake timeout."""
         self._greeting.begin()
+
+    def go_over(self, transport: Transport) -> None:
+        """See `netmsg.messaging.greeting.Newcomer`."""
+        self._writing.go_over(transport)
+        self.direct = self._writing.direct
 
     def shaken(self, error: OSError | None) -> None:
         """See `netmsg.reactor.channel.User`."""
@@ -412,7 +414,7 @@ class Peer:
     def phase(self) -> str:
         """How far a connection has come that is not open."""
         if self.channel.transport.handshaking:
-            return "TLS"
+            return "WebSocket" if isinstance(self.channel.transport, WebSocketTransport) else "TLS"
         return "authorizing" if self.identity else "HELLO"
 
     @property

@@ -9,7 +9,6 @@ they were opened.
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from ..reactor.reactor import Reactor
@@ -18,6 +17,7 @@ from ..wire.messages import Capabilities, Features
 from .accounts import Accounts
 from .admission import Claim, Decision, Verdict, decide
 from .asking import Asking
+from .carriers import Carrier
 from .closing import Closing
 from .connections import Connections
 from .doors import Doors
@@ -71,17 +71,17 @@ class Population:
 
     # Coming
 
-    def accepted(self, sock: socket.socket, address: Any, context: ssl.SSLContext | None) -> None:
+    def accepted(self, sock: socket.socket, address: Any, carrier: Carrier) -> None:
         address = host_and_port(address or sock.getsockname())
         if self._life.closed:
             sock.close()
             return
-        peer = self._make(sock, address, None, context, None)
+        peer = self._make(sock, address, None, carrier)
         self._doors.came(peer)
         self._start(peer)
 
     def connected(self, sock: socket.socket, target: tuple[str, int] | str, endpoint: Endpoint,
-                  context: ssl.SSLContext | None, server_hostname: str | None) -> Peer:
+                  carrier: Carrier) -> Peer:
         """An endpoint has dialled successfully."""
         address: Any = target
         if not isinstance(target, str):
@@ -89,13 +89,12 @@ class Population:
                 address = host_and_port(sock.getpeername())
             except OSError:
                 pass  # gone already: reading will tell
-        peer = self._make(sock, address, endpoint, context, server_hostname)
+        peer = self._make(sock, address, endpoint, carrier)
         self._io.scope(peer._crashed).call(self._start, peer)
         return peer
 
-    def _make(self, sock: socket.socket, address: Any, endpoint: Endpoint | None, context: ssl.SSLContext | None,
-              server_hostname: str | None) -> Peer:
-        peer = Peer(self._neighbours, sock, address, endpoint, context, server_hostname)
+    def _make(self, sock: socket.socket, address: Any, endpoint: Endpoint | None, carrier: Carrier) -> Peer:
+        peer = Peer(self._neighbours, sock, address, endpoint, carrier)
         self._connections.handshaking[peer] = None  # from now on it is closed with the others, in a forked child too
         return peer
 

@@ -6,7 +6,6 @@ import logging
 import math
 import reprlib
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ from ..reactor.dialling import Dial
 from ..reactor.reactor import Reactor, Timer
 from ..sockets.addresses import Address, host_and_port
 from .backoff import Backoff
+from .carriers import Carrier
 from .events import Connecting, EventQueue, Retrying
 from .life import Life
 from .reporting import failure, readable
@@ -55,7 +55,7 @@ class Welcome(Protocol):
     """Those to whom an endpoint brings its connections."""
 
     def connected(self, sock: socket.socket, target: tuple[str, int] | str, endpoint: Endpoint,
-                  context: ssl.SSLContext | None, server_hostname: str | None) -> Connection:
+                  carrier: Carrier) -> Connection:
         """Here is one."""
 
     def wants(self, endpoint: Endpoint) -> bool:
@@ -70,8 +70,7 @@ class Endpoint:
     late answer of a resolver, is known by its generation and ignored."""
 
     def __init__(self, target: tuple[str, int] | str, welcome: Welcome, life: Life, io: Reactor, events: EventQueue,
-                 delaying: Callbacks, complain: Complain, *, ssl_context: ssl.SSLContext | None,
-                 server_hostname: str | None, connect_timeout: float,
+                 delaying: Callbacks, complain: Complain, *, carrier: Carrier, connect_timeout: float,
                  reconnection_delay: Callable[[], float] | None) -> None:
         self.target = target
         self.peer: Connection | None = None
@@ -84,8 +83,7 @@ class Endpoint:
         self._events = events
         self._delaying = delaying
         self._complain = complain
-        self._ssl_context = ssl_context
-        self._server_hostname = server_hostname
+        self._carrier = carrier
         self._connect_timeout = connect_timeout
         self._reconnection_delay = reconnection_delay
         self._backoff = Backoff(io.machine.chance)
@@ -141,7 +139,7 @@ class Endpoint:
             return
         self._cancel()
         try:
-            self.peer = self._welcome.connected(sock, self.target, self, self._ssl_context, self._server_hostname)
+            self.peer = self._welcome.connected(sock, self.target, self, self._carrier)
         except Exception:
             self._io.close_afterwards(sock.close)
             raise

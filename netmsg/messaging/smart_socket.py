@@ -6,7 +6,7 @@ import json
 import os
 import ssl
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, Union, overload
 
@@ -20,7 +20,10 @@ from ..speaking import wait_until_said
 from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
-from .arguments import DEFAULT_PORT, Buffer, Options, check_bind, check_identity, message_of, place_of
+from .arguments import (
+    DEFAULT_PORT, Buffer, Options, carrier_of_bind, carrier_of_connect, check_identity, message_of, place_of,
+)
+from .carriers import Carrier
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .deliveries import Delivery
 from .dispatching import BURST
@@ -200,28 +203,32 @@ class Søcket(Generic[R]):
         """Let peers connect to ``hostname`` (``None``: every interface) and ``port`` (0: a free one, `bound_port`).
 
         Or to a URL in place of both: ``tcp://host:port``, ``tls://host:port`` (which needs an ``ssl_context``),
-        ``unix:///path`` or ``unix:@abstract``. Returns the socket itself. May be called several times, and mixed with
-        `connect`. A name that stands for several addresses is listened on at all of them. With an ``ssl_context``
-        peers have to speak TLS.
+        ``unix:///path`` or ``unix:@abstract``, ``ws://host:port/path`` or ``wss://...``. Returns the socket itself. May
+        be called several times, and mixed with `connect`. A name that stands for several addresses is listened on at
+        all of them. With an ``ssl_context`` peers have to speak TLS.
+
+        ``websocket_origins`` names the origins whose pages may connect by WebSocket, such as ``https://example.org``
+        (``"*"``: any). Programs, which name no origin, may then do so as well, and with ``ws://`` or ``wss://`` in any
+        case; at whatever path, for the Søcket does not look at it. Peers that speak otherwise come by the same port.
 
         ``timeout`` bounds the resolution of the name (``TimeoutError``). Raises ``OSError`` at once, such as for an
         address in use or a name that is not known; ``ValueError`` for what is neither a host name nor a URL, or for a
-        port beside a URL; ``NotImplementedError`` for ``ws://`` and ``websocket_origins``, which come later;
-        `ClosedError`.
+        port beside a URL, and for what is no origin; `ClosedError`.
         """
         deadline = Deadline(timeout)
         place = place_of(hostname, port)
         if place is not None and place.path:
             return self.bind_unix(place.path, ssl_context=ssl_context, websocket_origins=websocket_origins)
+        path = ""
         if place is not None:
+            path = place.resource
             if place.tls and ssl_context is None:
                 raise ValueError(f"{hostname!r} needs an ssl_context, with the certificate to show")
             hostname, port = place.host, place.port
         check_port(port)
         if hostname is not None:
             hostname = check_hostname(hostname)
-        check_bind(ssl_context, websocket_origins)
-        self._engine.opening.bind(hostname, port, ssl_context, deadline)
+        self._engine.opening.bind(hostname, port, carrier_of_bind(ssl_context, websocket_origins, path), deadline)
         return self
 
     def bind_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | None = None,
@@ -231,23 +238,25 @@ class Søcket(Generic[R]):
         The file of a socket that nobody listens on any more is replaced, and removed on `close`. Raises ``OSError``
         for a path that is in use, ``NotImplementedError`` where there are no UNIX sockets, and what `bind` does.
         """
-        check_bind(ssl_context, websocket_origins)
-        self._engine.opening.bind_unix(unix_path(path), ssl_context)
+        carrier = carrier_of_bind(ssl_context, websocket_origins)
+        self._engine.opening.bind_unix(unix_path(path), carrier)
         return self
 
     def connect(self, hostname: str = "127.0.0.1", port: int = DEFAULT_PORT, *,
                 ssl_context: ssl.SSLContext | bool | None = None, server_hostname: str | None = None,
-                connect_timeout: float = 5.0) -> Self:
+                connect_timeout: float = 5.0, websocket_headers: Mapping[str, str] | None = None) -> Self:
         """Connect to a peer that binds, in the background, and again whenever the connection is lost.
 
-        A URL may stand in place of ``hostname`` and ``port``, as in `bind`; with ``tls://`` the ``ssl_context`` is
-        ``True`` unless you give one. Returns the socket itself, at once. ``ssl_context`` may be ``True`` for
-        ``ssl.create_default_context()``; ``server_hostname`` is the name to check the certificate against, the host's
-        by default. ``connect_timeout`` is what one attempt may take, resolution included. What becomes of the attempts
-        is told by `events`, and the log is warned of the first that fails.
+        A URL may stand in place of ``hostname`` and ``port``, as in `bind`; with ``tls://`` and ``wss://`` the
+        ``ssl_context`` is ``True`` unless you give one. With ``ws://`` and ``wss://`` the peer is reached by WebSocket,
+        and ``websocket_headers`` go with the request, such as ``{"Authorization": "Bearer ..."}``. Returns the socket
+        itself, at once. ``ssl_context`` may be ``True`` for ``ssl.create_default_context()``; ``server_hostname`` is
+        the name to check the certificate against, the host's by default. ``connect_timeout`` is what one attempt may
+        take, resolution included. What becomes of the attempts is told by `events`, and the log is warned of the first
+        that fails.
 
         Raises `ClosedError`; ``ValueError`` for what is neither a host name nor a URL, for a port beside a URL, and for
-        a context that checks names where there is none; ``NotImplementedError`` for ``ws://``, which comes later.
+        a context that checks names where there is none, and for headers that cannot be sent.
         """
         check_seconds("connect_timeout", connect_timeout)
         check_str("hostname", hostname)
@@ -264,7 +273,8 @@ class Søcket(Generic[R]):
             raise ValueError("port 0 cannot be connected to")
         hostname = check_hostname(hostname)
         context, name = client_context(ssl_context, server_hostname if server_hostname is not None else hostname)
-        self._engine.opening.connect((hostname, int(port)), context, name, connect_timeout)
+        carrier = carrier_of_connect(context, name, place, websocket_headers)
+        self._engine.opening.connect((hostname, int(port)), carrier, connect_timeout)
         return self
 
     def connect_unix(self, path: str | bytes | os.PathLike[str], *, ssl_context: ssl.SSLContext | bool | None = None,
@@ -272,7 +282,7 @@ class Søcket(Generic[R]):
         """The same to a UNIX socket path, which has no host name: a context that checks names needs one."""
         check_seconds("connect_timeout", connect_timeout)
         context, name = client_context(ssl_context, server_hostname)
-        self._engine.opening.connect(unix_path(path), context, name, connect_timeout)
+        self._engine.opening.connect(unix_path(path), Carrier(context, name), connect_timeout)
         return self
 
     # What it is

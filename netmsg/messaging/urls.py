@@ -5,6 +5,8 @@
 ``tls://host:port``      the same under TLS
 ``unix:///path``         a UNIX socket: all that follows ``unix://``, which is not decoded in any way
 ``unix:@name``           one of the abstract namespace (Linux)
+``ws://host:port/path``  WebSocket; the path, with a query if need be, and the port may be left out
+``wss://...``            the same under TLS
 =======================  ==============================================================================
 """
 
@@ -16,7 +18,11 @@ from typing import Any, Final, NamedTuple
 
 __all__ = ["Place", "check_hostname", "parse_url", "url_of"]
 
-FORMS: Final = "tcp://host:port, tls://host:port, unix:///path or unix:@name"
+FORMS: Final = "tcp://host:port, tls://host:port, unix:///path, unix:@name, ws://host:port/path or wss://host:port/path"
+SCHEMES: Final = {"tcp": False, "tls": True, "ws": False, "wss": True}
+"""Of addresses with a port, and whether under TLS."""
+WEBSOCKET_PORTS: Final = {"ws": 80, "wss": 443}
+"""Those that need not be named."""
 LONGEST_NAME: Final = 253
 LONGEST_LABEL: Final = 63
 
@@ -30,25 +36,39 @@ class Place(NamedTuple):
     path: str
     """Of a UNIX socket, with a leading NUL in the abstract namespace; else empty."""
     tls: bool
+    resource: str = ""
+    """Of a WebSocket: the path, from the slash on, and the query; else empty."""
 
 
 def parse_url(text: str) -> Place | None:
     """What ``text`` says if it is a URL; ``None`` if it is to be a host name.
 
-    Raises ``ValueError`` for one that is malformed, ``NotImplementedError`` for WebSocket's, which come later.
+    Raises ``ValueError`` for one that is malformed.
     """
     scheme, colon, rest = text.partition(":")
     scheme = scheme.lower()
     if not colon or not (rest.startswith("//") or scheme == "unix"):
         return None
-    if scheme in ("ws", "wss"):
-        raise NotImplementedError(f"{text!r}: WebSocket (ws:// and wss://) is not there yet")
     if scheme == "unix":
         return Place("", 0, _unix_path(text, rest), False)
-    if scheme not in ("tcp", "tls"):
+    if scheme not in SCHEMES:
         raise ValueError(f"{text!r}: there is no scheme {scheme!r}; write {FORMS}")
-    host, port = _host_and_port(text, scheme, rest.removeprefix("//"))
-    return Place(host, port, "", scheme == "tls")
+    rest, resource = rest.removeprefix("//"), ""
+    if scheme in WEBSOCKET_PORTS:
+        rest, resource = _split_resource(text, rest)
+        if ":" not in rest.rpartition("]")[2]:
+            rest += f":{WEBSOCKET_PORTS[scheme]}"
+    host, port = _host_and_port(text, scheme, rest)
+    return Place(host, port, "", SCHEMES[scheme], resource)
+
+
+def _split_resource(text: str, rest: str) -> tuple[str, str]:
+    """See RFC 6455, section 3: no fragment, and no user before the host."""
+    found = re.search("[/?#]", rest)
+    resource = "" if found is None else rest[found.start():]
+    if not re.fullmatch(r"[!\"$-~]*", resource):
+        raise ValueError(f"{text!r}: what follows the port has a '#' in it, or what is to be percent-encoded")
+    return rest.removesuffix(resource) if resource else rest, resource if resource.startswith("/") else "/" + resource
 
 
 def _unix_path(text: str, rest: str) -> str:
@@ -112,9 +132,10 @@ def _is_ipv6(text: str) -> bool:
     return scope is None or re.fullmatch(r"[\w.-]+", scope) is not None
 
 
-def url_of(address: Any, tls: bool = False) -> str:
-    """An address, ``(host, port)`` or the path of a UNIX socket, as a URL."""
+def url_of(address: Any, tls: bool = False, path: str = "") -> str:
+    """An address, ``(host, port)`` or the path of a UNIX socket, as a URL; ``path``: that of WebSocket's."""
     if isinstance(address, str):
         return f"unix:@{address[1:]}" if address.startswith("\0") else f"unix://{address}"
     host, port = address
-    return f"{'tls' if tls else 'tcp'}://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = ("wss" if tls else "ws") if path else ("tls" if tls else "tcp")
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"

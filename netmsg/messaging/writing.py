@@ -1,7 +1,7 @@
 """The writing side of one connection of a Søcket: what its `Lane` holds goes to the kernel, as far as that takes it.
 
 A plain connection is written by whoever has something to send, a user's thread or the network thread, under the lane's
-lock; a TLS connection by the network thread alone.
+lock; one under TLS or WebSocket by the network thread alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ..locks import Lock
 from ..reactor.reactor import Scope
 from ..transports.encrypted import TLSTransport
 from ..transports.plain import Transport
+from ..transports.websocket import WebSocketTransport
 from .lane import Lane
 
 __all__ = ["Writing"]
@@ -24,32 +25,36 @@ UNBOUNDED: Final = 1 << 62
 class Writing:
     """See `netmsg.reactor.channel.Outlet`."""
 
-    __slots__ = ("lock", "blocked", "stopped", "failure", "_io", "_lane", "_tls", "_send_one", "_send_many", "_on_work",
-                 "_bursts", "_bursts_seen", "_over")
+    __slots__ = ("lock", "blocked", "stopped", "failure", "_io", "_lane", "_wrapped", "_send_one", "_send_many",
+                 "_on_work", "_bursts", "_bursts_seen", "_over")
 
     def __init__(self, io: Scope, lock: Lock, lane: Lane, transport: Transport, on_work: Callable[[], None]) -> None:
         """``on_work`` is called on the loop when a sender's own thread could not write everything."""
         self.lock = lock
         self.blocked = False
-        """Whether to wait for room below. A TLS connection that has nothing unsent does not: it waits for what comes.
-        """
+        """Whether to wait for room below. Under TLS or WebSocket that is for the transport to say, which may as well
+        wait for what comes."""
         self.stopped = False
         """Whether it could not go on, for whatever reason."""
         self.failure: OSError | None = None
         self._io = io
         self._lane = lane
-        self._tls = transport if isinstance(transport, TLSTransport) else None
-        self._send_one = transport.send_one
-        self._send_many = transport.send_many
+        self.go_over(transport)
         self._on_work = on_work
         self._bursts = 0
         self._bursts_seen = 0
         self._over = False
 
+    def go_over(self, transport: Transport) -> None:
+        """Write by ``transport`` from now on: nothing has been written by another one, or all of it is through."""
+        self._wrapped = transport if isinstance(transport, (TLSTransport, WebSocketTransport)) else None
+        self._send_one = transport.send_one
+        self._send_many = transport.send_many
+
     @property
     def direct(self) -> bool:
         """Whether threads other than the network thread may write."""
-        return self._tls is None
+        return self._wrapped is None
 
     def bursting(self) -> bool:
         """See `netmsg.reactor.scopes.Worker`."""
@@ -100,7 +105,7 @@ class Writing:
                     write.counts.extend(map(self._send_many, (buffers,)))
             except BlockingIOError:
                 self.stopped = True
-                self.blocked = self._tls is None
+                self.blocked = self._wrapped is None
                 return
             except OSError as error:
                 self.failure = error  # before any call
@@ -115,8 +120,8 @@ class Writing:
         """Write no more."""
         with self.lock:
             self._over = True
-            if self._tls is not None and self._lane.writing is not None:
-                self._lane.writing.counts.append(self._tls.unreported())
+            if self._wrapped is not None and self._lane.writing is not None:
+                self._lane.writing.counts.append(self._wrapped.unreported())
 
     def abandon(self) -> None:
         """The same in a forked child, where the lock may be held for ever."""

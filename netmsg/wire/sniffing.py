@@ -86,7 +86,7 @@ _NAMES: Final = {HEARTBEAT: "HEARTBEAT", DATA: "DATA", DATA_REQ: "DATA_REQ", ACK
 def stranger(sniffed: Sniffed, first: bytes, dialled: bool) -> str:
     """What is wrong with an end that we do not speak with; ``dialled``: it is us who came."""
     if sniffed is Sniffed.WEBSOCKET:
-        return "a WebSocket client, which is not supported yet"
+        return "a WebSocket client, and no websocket_origins are given"
     if sniffed is Sniffed.TLS:
         return "a TLS server, and no ssl_context was given" if dialled else "a TLS client on a plain port"
     size, kind = _HEADER.unpack_from(first) if len(first) >= _HEADER.size else (0, 0)

@@ -13,6 +13,7 @@ from support.stand_ins import Loop, settings
 from netmsg.deadline import Deadline
 from netmsg.errors import ClosedError
 from netmsg.messaging import opening
+from netmsg.messaging.carriers import Carrier
 from netmsg.messaging.events import AcceptError, Event, EventQueue, Listening
 from netmsg.messaging.life import Life
 from netmsg.messaging.opening import Opening
@@ -90,7 +91,7 @@ class Scene:
 
     def bind(self, *socks: Sock, host: str | None = None) -> None:
         self.loop.machine.listeners = [*socks]
-        self.opening.bind(host, 7000, None, NOW)
+        self.opening.bind(host, 7000, Carrier(), NOW)
         self.loop.settle()
 
 
@@ -114,7 +115,7 @@ def test_who_comes_is_handed_on_and_what_fails_is_told(scene: Scene) -> None:
     (acceptor,) = scene.places.acceptors
     acceptor.accepted("socket", "address")
     acceptor.failed(OSError("too many files"))
-    assert scene.came == [("socket", "address", None)] and type(scene.told[-1]) is AcceptError
+    assert scene.came == [("socket", "address", Carrier())] and type(scene.told[-1]) is AcceptError
 
 
 def test_newcomers_wait_where_there_is_no_room(scene: Scene) -> None:
@@ -139,7 +140,7 @@ def test_an_unknown_name_is_named(scene: Scene) -> None:
 @pytest.mark.parametrize("path, url", [("\0name", "unix:@name"), ("/run/name", "unix:///run/name")])
 def test_a_unix_socket(scene: Scene, path: str, url: str) -> None:
     scene.loop.machine.listeners = [Sock(path)]
-    scene.opening.bind_unix(path, None)
+    scene.opening.bind_unix(path, Carrier())
     assert scene.places.bound_urls == [url]
 
 
@@ -148,24 +149,24 @@ def test_once_closed_nothing_is_opened(scene: Scene) -> None:
     with pytest.raises(ClosedError):
         scene.bind(Sock(("127.0.0.1", 7000)))
     with pytest.raises(ClosedError):
-        scene.opening.connect(("example.org", 7000), None, None, 5.0)
+        scene.opening.connect(("example.org", 7000), Carrier(), 5.0)
     assert not scene.places.acceptors and not scene.places.endpoints
 
 
 def test_what_closes_meanwhile_is_closed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene, "attach", scene.life.begin_closing)
     scene.bind(Sock(("127.0.0.1", 7000)))
-    scene.opening.connect(("example.org", 7000), None, None, 5.0)
+    scene.opening.connect(("example.org", 7000), Carrier(), 5.0)
     scene.loop.settle()
     assert scene.places.acceptors[0].done == ["start", "close"] and scene.places.endpoints[0].done == ["start", "stop"]
 
 
 def test_what_is_connected_to_is_dialled(scene: Scene) -> None:
-    scene.opening.connect(("example.org", 7000), None, "name", 5.0)
+    scene.opening.connect(("example.org", 7000), Carrier(None, "name"), 5.0)
     scene.loop.settle()
     (endpoint,) = scene.places.endpoints
     assert endpoint.done == ["start"] and scene.attached == 1
-    assert endpoint.options == {"ssl_context": None, "server_hostname": "name", "connect_timeout": 5.0,
+    assert endpoint.options == {"carrier": Carrier(None, "name"), "connect_timeout": 5.0,
                                 "reconnection_delay": None}
 
 
@@ -183,7 +184,7 @@ def test_an_interrupt_leaves_no_endpoint_that_nobody_knows(scene: Scene, monkeyp
     monkeypatch.setattr(opening, "Endpoint", make)
     monkeypatch.setattr(scene.loop.io, "call", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        scene.opening.connect(("example.org", 7000), None, None, 5.0)
+        scene.opening.connect(("example.org", 7000), Carrier(), 5.0)
     scene.loop.settle()
     assert not scene.places.endpoints and made[0].done == ["stop"]
 

@@ -14,7 +14,8 @@ from support.stand_ins import Loop, ScriptedSocket, events_of, settings
 from support.wire_peer import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, NACK, capabilities, frame, hello
 
 from netmsg.errors import ConnectionBrokenError, RemoteProtocolError, TLSHandshakeError
-from netmsg.messaging import peers, writing
+from netmsg.messaging import carriers, peers, writing
+from netmsg.messaging.carriers import Carrier
 from netmsg.messaging.credit import Credit
 from netmsg.messaging.inbox import Batch
 from netmsg.messaging.lane import Lane
@@ -176,7 +177,7 @@ class Scene:
     def peer(self, *, dialled: bool = False, sock: ScriptedSocket | None = None, context: Any = None) -> Peer:
         way: Any = Way() if dialled else None
         fake: Any = sock or self.sock
-        return Peer(self.neighbours, fake, ("192.0.2.1", 7001), way, context, None)
+        return Peer(self.neighbours, fake, ("192.0.2.1", 7001), way, Carrier(context))
 
     def started(self, **options: Any) -> Peer:
         peer = self.peer(**options)
@@ -442,7 +443,7 @@ class TLSScript:
 
 @pytest.fixture
 def scripted_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in peers, writing:
+    for module in carriers, writing:
         monkeypatch.setattr(module, "TLSTransport", ScriptedTLS)
 
 

@@ -15,6 +15,7 @@ from support.servers import said
 from support.stand_ins import Loop, ScriptedSocket, settings
 
 from netmsg.messaging import population as population_module
+from netmsg.messaging.carriers import Carrier
 from netmsg.messaging.choices import OnDuplicate
 from netmsg.messaging.connections import Connections
 from netmsg.messaging.credit import Credit
@@ -31,14 +32,13 @@ OURS, A, B = b"o" * 16, b"a" * 16, b"z" * 16
 class Peer:
     """In the place of `netmsg.messaging.peers.Peer`."""
 
-    def __init__(self, neighbours: Any, sock: Any, address: Any, endpoint: Any, context: Any,
-                 server_hostname: str | None) -> None:
+    def __init__(self, neighbours: Any, sock: Any, address: Any, endpoint: Any, carrier: Carrier) -> None:
         self.home = neighbours.home
         self.io = neighbours.io
         self.sock = sock
         self.address = address
         self.endpoint = endpoint
-        self.tls = context, server_hostname
+        self.carrier = carrier
         self.identity = b""
         self.phase = "HELLO"
         self.lane = Lane(b"", nullcontext(), self, dialled=endpoint)
@@ -272,7 +272,7 @@ class Scene:
         """Somebody dials us, and says hello if it has an identity."""
         sock: Any = ScriptedSocket()
         before = set(self.connections.handshaking)
-        self.population.accepted(sock, ("192.0.2.1", 7001), None)
+        self.population.accepted(sock, ("192.0.2.1", 7001), Carrier())
         (peer,) = set(self.connections.handshaking) - before
         return self.greets(peer, identity)
 
@@ -281,7 +281,7 @@ class Scene:
         sock: Any = ScriptedSocket()
         way: Any = endpoint or Endpoint()
         self.places.endpoints.append(way)
-        peer: Any = self.population.connected(sock, ("example.org", 7000), way, None, None)
+        peer: Any = self.population.connected(sock, ("example.org", 7000), way, Carrier())
         self.loop.settle()
         return self.greets(peer, identity)
 
@@ -333,9 +333,9 @@ def test_whom_we_have_dialled_is_no_stranger(scene: Scene) -> None:
 def test_who_is_dialled_starts_on_the_loop_when_its_endpoint_knows_it(scene: Scene) -> None:
     sock: Any = ScriptedSocket()
     endpoint: Any = Endpoint()
-    context: Any = object()
-    peer: Any = scene.population.connected(sock, "/run/søcket", endpoint, context, "example.org")
-    assert peer.done == [] and peer.address == "/run/søcket" and peer.tls == (context, "example.org")
+    carrier = Carrier(server_hostname="example.org")
+    peer: Any = scene.population.connected(sock, "/run/søcket", endpoint, carrier)
+    assert peer.done == [] and peer.address == "/run/søcket" and peer.carrier is carrier
     scene.loop.settle()
     assert peer.done == ["start"]
 
@@ -344,14 +344,14 @@ def test_one_that_has_gone_already_is_known_by_where_it_was_dialled(scene: Scene
     sock: Any = ScriptedSocket(socket.AF_INET)
     sock.broken = OSError(errno.ENOTCONN, "not connected")
     endpoint: Any = Endpoint()
-    peer: Any = scene.population.connected(sock, ("example.org", 7000), endpoint, None, None)
+    peer: Any = scene.population.connected(sock, ("example.org", 7000), endpoint, Carrier())
     scene.loop.settle()
     assert peer.address == ("example.org", 7000) and peer.done == ["start"], "reading will tell"
 
 
 def test_one_without_an_address_is_known_by_where_it_has_come_in(scene: Scene) -> None:
     sock: Any = ScriptedSocket()
-    scene.population.accepted(sock, "", None)
+    scene.population.accepted(sock, "", Carrier())
     (peer,) = scene.connections.handshaking
     assert peer.address == ("127.0.0.1", 7000)
 
@@ -362,7 +362,7 @@ def test_once_it_is_closed_nobody_starts(scene: Scene) -> None:
     peer = scene.dials()
     assert peer.closed == ["closed"] and peer.done == [] and not scene.connections.handshaking
     sock: Any = ScriptedSocket()
-    scene.population.accepted(sock, ("192.0.2.1", 7001), None)
+    scene.population.accepted(sock, ("192.0.2.1", 7001), Carrier())
     assert sock.closed
 
 

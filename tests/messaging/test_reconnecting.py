@@ -14,6 +14,7 @@ from support.stand_ins import Loop, ScriptedSocket
 
 from netmsg.errors import ConnectFailedError
 from netmsg.messaging import reconnecting
+from netmsg.messaging.carriers import Carrier
 from netmsg.messaging.events import Connecting, Event, EventQueue, Retrying
 from netmsg.messaging.life import Life
 from netmsg.messaging.reconnecting import Endpoint
@@ -78,7 +79,7 @@ class Scene:
         self.wanted = True
         self.unwanted = 0
         self.fails = False
-        options: dict[str, Any] = dict(ssl_context=None, server_hostname=None, connect_timeout=10.0,
+        options: dict[str, Any] = dict(carrier=Carrier(), connect_timeout=10.0,
                                        reconnection_delay=None) | changes
         self.endpoint = Endpoint(target, self, self.life, self.loop.io, EventQueue(self.told.append),
                                  self.delaying, self.complain, **options)  # type: ignore[arg-type]
@@ -91,11 +92,10 @@ class Scene:
         self.dials.append(Dial(*arguments))
         return self.dials[-1]
 
-    def connected(self, sock: Any, target: Any, endpoint: Endpoint, context: Any, server_hostname: str | None
-                  ) -> Connection:
+    def connected(self, sock: Any, target: Any, endpoint: Endpoint, carrier: Carrier) -> Connection:
         if self.fails:
             raise ArithmeticError("on welcoming")
-        self.brought.append((sock, target, context, server_hostname))
+        self.brought.append((sock, target, carrier))
         return Connection()
 
     def wants(self, endpoint: Endpoint) -> bool:
@@ -182,11 +182,11 @@ def test_a_unix_socket_is_dialled_at_once(scenes: Callable[..., Scene]) -> None:
 
 
 def test_a_connection_is_brought_to_those_who_want_it(scenes: Callable[..., Scene]) -> None:
-    context = object()
-    scene = scenes(ssl_context=context, server_hostname="other.example.org")
+    carrier = Carrier(server_hostname="other.example.org")
+    scene = scenes(carrier=carrier)
     scene.start()
     sock = scene.connects()
-    assert scene.brought == [(sock, ("example.org", 7000), context, "other.example.org")]
+    assert scene.brought == [(sock, ("example.org", 7000), carrier)]
     assert scene.endpoint.connecting, "not before the handshake is over"
     scene.endpoint.opened(THEIRS)
     assert not scene.endpoint.connecting and scene.endpoint.leads_to == THEIRS

@@ -78,9 +78,6 @@ def test_bad_types_are_refused_at_construction(arguments: dict[str, Any]) -> Non
 def test_what_a_later_version_brings_is_named() -> None:
     with pytest.raises(NotImplementedError, match="outbox"):
         Søcket(outbox="x.db")
-    with Søcket() as sock:
-        with pytest.raises(NotImplementedError, match="websocket_origins"):
-            sock.bind(port=0, websocket_origins=["*"])
 
 
 @pytest.mark.parametrize("name", ["dedupe_path", "outbox_sync"])

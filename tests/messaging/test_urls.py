@@ -48,7 +48,8 @@ def test_what_is_no_url_is_told_from_one(name: str) -> None:
     ("tls://::1", r"tls://\[address\]:port"), ("tcp://[localhost]:1", r"tcp://\[address\]:port"),
     ("tcp://[::1]", r"tcp://\[address\]:port"), ("tcp://user@host:1", "no host name"), ("tcp://a b:1", "no host name"),
     ("tcp://*:5000", r"bind\(None, port\)"), ("tcp://a..b:1", "no host name"),
-    ("udp://127.0.0.1:5000", "tcp://host:port, tls://host:port, unix:///path or unix:@name"),
+    ("udp://127.0.0.1:5000", "tcp://host:port, tls://host:port, unix:///path, unix:@name, ws://host:port/path or "
+     "wss://host:port/path"),
     ("http://example.org", "there is no scheme 'http'"), ("://x", "there is no scheme ''"),
     ("unix://relative", "unix:///path"), ("unix:/run/a", "unix:///path"), ("unix:", "unix:@name"),
     ("unix://", "unix:///path"), ("unix:@", "unix:@name"), ("unix:///", "unix:///path"),
@@ -110,11 +111,24 @@ def test_an_address_as_a_url_means_that_address(address: Any, tls: bool) -> None
         assert (place.host, place.port, place.tls) == (*address, tls)
 
 
-@pytest.mark.parametrize("url", ["ws://127.0.0.1:80/x", "wss://example.org", "WS://x:1"])
-def test_websocket_urls_come_later_and_say_so(url: str) -> None:
+@pytest.mark.parametrize("url, host, port, tls, resource", [
+    ("ws://127.0.0.1:80/x", "127.0.0.1", 80, False, "/x"), ("WS://x:1", "x", 1, False, "/"),
+    ("wss://example.org", "example.org", 443, True, "/"), ("ws://[::1]/a/b?c=d", "::1", 80, False, "/a/b?c=d"),
+    ("ws://[::1]:8080?q", "::1", 8080, False, "/?q"), ("wss://h:0/%20", "h", 0, True, "/%20"),
+])
+def test_a_websocket_url_has_a_path_and_perhaps_a_port(url: str, host: str, port: int, tls: bool,
+                                                       resource: str) -> None:
+    place = parse_url(url)
+    assert place == (host, port, "", tls, resource)
+    assert parse_url(url_of((host, port), tls, resource)) == place
+
+
+@pytest.mark.parametrize("url", ["ws://", "ws:///x", "ws://host:/x", "ws://host:1/#there", "ws://host:1/a b",
+                                 "ws://me@host:1/", "ws://host:x/", "ws://::1/", "ws://host:1/ü"])
+def test_a_malformed_websocket_url_is_refused(url: str) -> None:
     with Søcket() as sock:
         for call in (sock.bind, sock.connect):
-            with pytest.raises(NotImplementedError, match="WebSocket"):
+            with pytest.raises(ValueError):
                 call(url)
 
 
