@@ -20,6 +20,7 @@ SØCKET = {
     "bind", "bind_unix", "connect", "connect_unix", "identity", "bound_addresses", "bound_port", "bound_urls", "send",
     "send_many", "recv", "recv_identity", "recv_many", "recv_delivery", "deliveries", "messages", "identity_messages",
     "json_messages", "send_string", "recv_string", "send_json", "recv_json", "request", "serve_requests", "peers",
+    "subscribe", "unsubscribe",
     "wait_for_peers", "events", "stats", "fileno", "close", "closed",
 }
 NETWORK_OBJECT = {"close", "closed", "fileno"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Union
 
 from ..checks import check_str
 from ..tls.contexts import check_server_context
-from ..wire.envelope import IDENTITY_SIZE
+from ..wire.envelope import IDENTITY_SIZE, LONGEST_PREFIX
 from ..wire.websocket_opening import ANY_ORIGIN, ClientOpening
 from .carriers import Carrier
 from .choices import AckMode, OnDuplicate, OnFull, OnNoPeer
@@ -30,6 +30,7 @@ __all__ = [
     "check_identity",
     "message_of",
     "place_of",
+    "prefix_of",
 ]
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -77,6 +78,16 @@ def check_identity(identity: bytes) -> bytes:
     if len(identity) != IDENTITY_SIZE:
         raise ValueError(f"an identity is {IDENTITY_SIZE} bytes, not {len(identity)}")
     return identity
+
+
+def prefix_of(prefix: Buffer) -> bytes:
+    """What messages are to begin with."""
+    if not isinstance(prefix, (bytes, bytearray, memoryview)):
+        raise TypeError(f"prefix must be bytes-like, not {type(prefix).__name__}")
+    its_bytes = bytes(prefix)
+    if len(its_bytes) > LONGEST_PREFIX:
+        raise ValueError(f"prefix: of {len(its_bytes)} bytes, and {LONGEST_PREFIX} are possible")
+    return its_bytes
 
 
 def carrier_of_bind(context: ssl.SSLContext | None, websocket_origins: Iterable[str], path: str = "") -> Carrier:

@@ -33,6 +33,7 @@ def place_newest(router: Router, message: Queued, identity: bytes | None,
         return Placed.WAITING, ()
     lanes: tuple[Lane, ...] = router.ring
     if identity is None and router.mode is SendMode.PUBLISH and lanes:
+        lanes = tuple(router.audience(message))
         router.publish(message, lanes)
     else:
         lane = router.next_in_turn() if identity is None else router.find(identity)

@@ -88,7 +88,7 @@ class Engine:
         self.sender = Sender(settings, life, io, self.events, self._losses, self.connections, reporter.trouble)
         doors = Doors(settings.max_connections, life, io, self.connections, self.places)
         accounts = Accounts(settings, doors.flooded)
-        self.receiver = Receiver(settings, life, io, accounts, self.sender)
+        self.receiver = Receiver(settings, life, io, accounts, self.sender, self.sender.subscriptions)
         self._closing = Closing(settings.linger, life, io, self.events, reporter, self.places, self.connections,
                                 self.sender, self.receiver, (authorizing, delaying))
         authorize = settings.authorize

@@ -19,11 +19,21 @@ P = TypeVar("P", contravariant=True)
 Q = TypeVar("Q")
 
 
+class Wanting(Protocol):
+    """What the application wants of what comes at most once."""
+
+    any: bool
+    """Whether it is not all of it."""
+
+
 class Inlet(Protocol[P]):
     """Where the messages go that a peer sends: the receiving half of the Søcket."""
 
     manual: bool
     """Whether messages count until they are acknowledged by hand."""
+
+    @property
+    def subscriptions(self) -> Wanting: ...
 
     def arrived(self, peer: P, payloads: list[bytes]) -> None: ...
 
@@ -52,6 +62,11 @@ class Outlet(Protocol[P]):
 
     def handed_back(self, peer: P, message_ids: list[bytes]) -> None:
         """It wants others to have these."""
+
+    def subscribed(self, peer: P, prefixes: list[bytes]) -> None:
+        """Of what is published it wants what begins with one of these. Raises `RemoteProtocolError`."""
+
+    def unsubscribed(self, peer: P, prefixes: list[bytes]) -> None: ...
 
     def answered(self, peer: P, correlation_ids: list[bytes], replies: list[bytes]) -> None: ...
 

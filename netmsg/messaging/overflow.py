@@ -154,9 +154,11 @@ class Overflow:
         with self._route:
             if not router.ring:
                 return None  # they have gone meanwhile, and it is to wait for the next one
-            full = dict.fromkeys(router.full_lanes())
-            others = [*filterfalse(full.__contains__, router.ring)]
-            router.publish(self._sending.message(draft)[1], others)
+            message = self._sending.message(draft)[1]
+            audience = router.audience(message)
+            full = dict.fromkeys(router.full_lanes(audience=audience))
+            others = [*filterfalse(full.__contains__, audience)]
+            router.publish(message, others)
         for lane in full:
             self._sending.dropped("send queue full", 1, lane.identity)
         return Settled(None, others)
@@ -168,10 +170,12 @@ class Overflow:
         them, publish past the mark: they have had no chance to take it."""
         router = self._router
         with self._route:
-            behind = router.lanes_behind()
+            message = self._sending.message(draft)[1]
+            audience = router.audience(message)
+            behind = router.lanes_behind(audience)
             if router.ring and not behind:
-                router.publish(self._sending.message(draft)[1], router.ring)
-                return Settled(None, router.ring)
+                router.publish(message, audience)
+                return Settled(None, audience)
         self._disconnect(behind, None, deadline)
         return None
 

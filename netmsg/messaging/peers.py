@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..errors import as_broken
@@ -289,6 +289,11 @@ class Peer:
         if Features.NACK in self.lane.features:
             self.lane.add_control(self.session.dialect.refusal(message_id))
             self._work[self] = None
+
+    def subscribe(self, prefixes: Iterable[bytes], wanted: bool) -> None:
+        """Tell a publisher that what begins with these is wanted, or not any more."""
+        self.lane.add_control(self.session.dialect.subscriptions(prefixes, wanted))
+        self._work[self] = None
 
     def heartbeat(self) -> None:
         if self.lane.idle and not self.closing and not self.retired:

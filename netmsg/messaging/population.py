@@ -18,6 +18,7 @@ from .accounts import Accounts
 from .admission import Claim, Decision, Verdict, decide
 from .asking import Asking
 from .carriers import Carrier
+from .choices import SendMode
 from .closing import Closing
 from .connections import Connections
 from .doors import Doors
@@ -65,8 +66,10 @@ class Population:
         self._sweep = sweep
         self._asking = asking
         self._resting = Resting(sender)
-        capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm,
-                                    Features.REQUESTS | Features.NACK)
+        features = Features.REQUESTS | Features.NACK
+        if settings.send_mode is SendMode.PUBLISH:
+            features |= Features.SUBSCRIPTIONS
+        capabilities = Capabilities(settings.heartbeat_interval, settings.recv_hwm, features)
         self._neighbours = Neighbours(identity, capabilities, settings, life, io, receiver, sender, self)
 
     # Coming

@@ -15,7 +15,7 @@ from ..reactor.reactor import Scope, Worker
 from ..speaking import say_soon
 from ..wire.messages import (
     ACKNOWLEDGEMENTS, ANSWERS, CAPABILITIES, FAILURES, MESSAGES, READ_SIZE, REFUSALS, RELIABLE_MESSAGES, REPLIES,
-    REQUESTS, Run,
+    REQUESTS, SUBSCRIPTIONS, UNSUBSCRIPTIONS, Run,
 )
 from ..wire.session import Session
 from .credit import Credit
@@ -134,9 +134,14 @@ class Reading(Generic[P]):
                     self._home.acknowledged()
             elif kind == REFUSALS:
                 self._outlet.handed_back(peer, bodies)
-            elif kind == CAPABILITIES:
+            elif kind == UNSUBSCRIPTIONS:
+                self._outlet.unsubscribed(peer, bodies)
+            elif kind == CAPABILITIES or kind == SUBSCRIPTIONS:
                 try:
-                    self._outlet.capable(peer, self._session.dialect.capabilities(bodies[-1]))
+                    if kind == SUBSCRIPTIONS:
+                        self._outlet.subscribed(peer, bodies)
+                    else:
+                        self._outlet.capable(peer, self._session.dialect.capabilities(bodies[-1]))
                 except RemoteProtocolError as error:
                     peer.close(f"protocol error: {error}", error)
                     return
@@ -279,7 +284,7 @@ class Reading(Generic[P]):
         append = inlet.append_batch
         with self._lane.lock:
             unread = self.unread
-            if not self.lent or unread:
+            if not self.lent or unread or inlet.subscriptions.any:
                 return False
             try:
                 unread.extend(map(self._channel.transport.receive, (READ_SIZE,)))  # one call into C: received is kept

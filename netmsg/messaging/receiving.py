@@ -21,6 +21,7 @@ from .lane import Lane
 from .life import Life
 from .losses import CONFLATED
 from .settings import Settings
+from .subscribing import Subscriptions
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -52,12 +53,14 @@ class AnswerWay(Protocol):
 class Receiver:
     """What one Søcket receives."""
 
-    def __init__(self, settings: Settings, life: Life, io: Reactor, accounts: Accounts, answers: AnswerWay) -> None:
+    def __init__(self, settings: Settings, life: Life, io: Reactor, accounts: Accounts, answers: AnswerWay,
+                 subscriptions: Subscriptions) -> None:
         self._life = life
         self._io = io
         self._steps = io.scope(life.crash)
         self._accounts = accounts
         self._answers = answers
+        self.subscriptions = subscriptions
         self._ack_mode = settings.ack_mode
         self.manual = self._ack_mode is AckMode.MANUAL
         self.conflates = settings.conflate
@@ -81,7 +84,9 @@ class Receiver:
         self.conversation.interrupt()
         if self._life.closing:
             return
-        if self.conflates:
+        if self.subscriptions.any:
+            payloads = [*filter(self.subscriptions.wants, payloads)]
+        if self.conflates and payloads:
             payloads = self._only_newest(peer, payloads)
         if payloads:
             size = self._count(peer, payloads)
@@ -108,7 +113,7 @@ class Receiver:
 
     def one_arrived(self, peer: Peer, payload: bytes) -> None:
         """A single small message has been received: the short way of `arrived`."""
-        if self.manual or self.conflates or self._life.closing:
+        if self.manual or self.conflates or self.subscriptions.any or self._life.closing:
             self.arrived(peer, [payload])
             return
         size = len(payload)

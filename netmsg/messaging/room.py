@@ -89,18 +89,18 @@ class Room:
         """Whether there is any for it."""
         router, identity = self._router, draft.identity
         if identity is None:
-            return self._is_there_for_anybody()
+            return self._is_there_for_anybody(draft)
         once = not router.reliable or draft.is_answer
         lane = router.find(identity)
         if lane is not None and router.has_room(lane, once=once):
             return True
         return lane is None if once else router.parked.has_room(identity)
 
-    def _is_there_for_anybody(self) -> bool:
+    def _is_there_for_anybody(self, draft: Draft | None = None) -> bool:
         router = self._router
         ring = router.ring
         if ring and self._publishing:
-            return all(map(router.has_room, ring))
+            return all(map(router.has_room, ring if draft is None else router.topics.audience(draft.data, ring)))
         if ring and not router.waiting and any(map(router.has_room, ring)):
             return True
         return (router.reliable or not ring or bool(router.waiting)) and router.waiting_has_room()
@@ -124,6 +124,8 @@ class Room:
         ring = router.ring
         if router.reliable or not ring:
             return len(router.waiting) <= half and self._is_there_for_anybody()
+        if router.topics:
+            return True  # whose room it is that they wait for differs: they may look for themselves
         if not self._is_there_for_anybody():
             return False
         lengths = [len(lane.queue) for lane in ring]

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence, Set
 from enum import Enum
 from typing import Final, NamedTuple
 
-from ..wire.envelope import LARGE_FRAME
+from ..wire.envelope import LARGE_FRAME, payload_of
 from ..wire.messages import Features, Kind, Message, Queued, large_size, message_id_of
 from .choices import SendMode
 from .kept import Copies, Kept, Limits, Parked
 from .lane import Lane, total_large
+from .topics import Topics
 
 __all__ = ["Departure", "Placed", "Router"]
 
@@ -63,6 +64,7 @@ class Router:
         self.limits = limits
         self.reliable = reliable
         self.keeps = keeps
+        self.topics = Topics()
         self._by_identity: dict[bytes, Lane] = {}
         self._published = 0
         self._alone_since = 0  # how many had been published when the last peer went
@@ -110,6 +112,7 @@ class Router:
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         self._surely = 0
+        self.topics.forget(old)  # it tells anew
         copies = self.copies.take(new.dialled, new)
         for message in (*copies, *messages):
             new.give(message)
@@ -130,6 +133,7 @@ class Router:
     def leave(self, lane: Lane) -> Departure:
         """A peer has gone: what it was not sent goes to the others, before anything newer, or waits."""
         self._surely = 0
+        self.topics.forget(lane)
         lane.dead = True
         if lane in self.ring:
             index = self.ring.index(lane)
@@ -237,11 +241,13 @@ class Router:
                 raise
             return Placed.QUEUED, ring
         if self.mode is SendMode.PUBLISH and ring:
-            if not all(map(self.has_room, ring)):
+            lanes = self.audience(message)
+            if not all(map(self.has_room, lanes)):
                 return Placed.FULL, ()
-            self.publish(message, ring)
-            self._surely = self.limits.messages - max(len(lane.queue) for lane in ring)
-            return Placed.QUEUED, ring
+            self.publish(message, lanes)
+            if not self.topics:
+                self._surely = self.limits.messages - max(len(lane.queue) for lane in ring)
+            return Placed.QUEUED, lanes
         if ring and not self.waiting:
             next_one = self.next_with_room()
             if next_one is not None:
@@ -256,6 +262,15 @@ class Router:
         self._published += 1
         self.waiting.add(message)
         return Placed.WAITING, ()
+
+    def audience(self, message: Queued) -> Sequence[Lane]:
+        """Who is there and is to get what is published."""
+        return self.topics.audience(payload_of(message), self.ring) if self.topics else self.ring
+
+    def subscribe(self, lane: Lane, prefixes: Iterable[bytes]) -> bool:
+        """A peer wants what begins with one of these; false if it wants too much."""
+        self._surely = 0
+        return lane.dead or all([self.topics.subscribe(lane, prefix) for prefix in prefixes])
 
     def publish(self, message: Queued, lanes: Sequence[Lane]) -> None:
         """A copy to each of ``lanes``, room or not; to all of them also where an interrupt comes in between."""
@@ -310,18 +325,19 @@ class Router:
     def _takes_requests(self, lane: Lane) -> bool:
         return Features.REQUESTS in lane.features and self.has_room(lane, once=True)
 
-    def full_lanes(self, identity: bytes | None = None, *, once: bool = False) -> list[Lane]:
-        """The peers that stand in the way of a message to ``identity``, or to anybody."""
+    def full_lanes(self, identity: bytes | None = None, *, once: bool = False,
+                   audience: Sequence[Lane] | None = None) -> list[Lane]:
+        """The peers that stand in the way of a message to ``identity``, or to anybody; or to this ``audience``."""
         if identity is not None:
             lane = self._by_identity.get(identity)
             return [lane] if lane is not None and not self.has_room(lane, once=once) else []
         if self.mode is SendMode.PUBLISH:
-            return [lane for lane in self.ring if not self.has_room(lane)]
+            return [lane for lane in (self.ring if audience is None else audience) if not self.has_room(lane)]
         return list(self.ring)
 
-    def lanes_behind(self) -> list[Lane]:
+    def lanes_behind(self, audience: Sequence[Lane] | None = None) -> list[Lane]:
         """Those of the full ones that have had the chance to take what fills them."""
-        return [lane for lane in self.full_lanes() if not self._is_catching_up(lane)]
+        return [lane for lane in self.full_lanes(audience=audience) if not self._is_catching_up(lane)]
 
     def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[bytes], list[Lane]]:
         """The peer has acknowledged: which of ``message_ids`` were its to acknowledge, and the lanes with new work."""

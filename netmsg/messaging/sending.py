@@ -40,10 +40,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..aside import aside
 from ..deadline import Deadline
+from ..errors import RemoteProtocolError
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
 from ..wire.envelope import data_frame, failure_frame, reliable_frame, reply_frame
-from ..wire.messages import Capabilities, Kind, Queued
+from ..wire.messages import Capabilities, Features, Kind, Queued
 from .acknowledgements import Acknowledgements
 from .choices import OnFull, OnNoPeer, SendMode
 from .conflating import conflate, place_newest
@@ -64,6 +65,8 @@ from .room import Room
 from .routing import Departure, Placed, Router
 from .settings import Settings
 from .squeezing import Drop, squeeze_in
+from .subscribing import Subscriptions
+from .topics import MOST_SUBSCRIPTIONS
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -101,6 +104,7 @@ class Sender:
         self._overflow = Overflow(settings, life, self.route, router, room, acks, self, io.clock)
         self._drops_oldest = settings.on_full is OnFull.DROP_OLDEST
         self._dispatch = dispatch = Dispatch(life, io, router, room, self.give_back)
+        self.subscriptions = Subscriptions(life, io, connections)
         self.find = router.find
         self.kick = dispatch.kick
         self.answering = dispatch.answering
@@ -201,9 +205,9 @@ class Sender:
         """A message has been placed, or there was nobody for it."""
         if placed is Placed.ABSENT:
             self.dropped(NO_PEER if identity is None else "peer not connected", 1, identity)
-        elif self._settings.send_mode is SendMode.PUBLISH and identity is None:
-            if lanes:
-                self._dispatch.kick_all()
+        elif lanes is self.router.ring and lanes and identity is None \
+                and self._settings.send_mode is SendMode.PUBLISH:
+            self._dispatch.kick_all()
         else:
             for lane in lanes:
                 self.kick(lane.owner)
@@ -375,6 +379,8 @@ class Sender:
             lanes = self.router.refill(peer.lane) if self.reliable else []
         self._work_for(lanes)
         self._requests.look_again()
+        if Features.SUBSCRIPTIONS in capabilities.features:
+            self.subscriptions.tell_all(peer)
 
     # The network thread: what comes back
 
@@ -400,6 +406,19 @@ class Sender:
         self._work_for(lanes)
         if self._room.asked:
             self._room.made(peer)
+
+    def subscribed(self, peer: Peer, prefixes: list[bytes]) -> None:
+        """See `Outlet`."""
+        with self.route:
+            if not self.router.subscribe(peer.lane, prefixes):
+                raise RemoteProtocolError(f"more than {MOST_SUBSCRIPTIONS} subscriptions")
+        self._room.wake_all()
+
+    def unsubscribed(self, peer: Peer, prefixes: list[bytes]) -> None:
+        """See `Outlet`."""
+        with self.route:
+            for prefix in prefixes:
+                self.router.topics.unsubscribe(peer.lane, prefix)
 
     def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
         """Replies have been received."""

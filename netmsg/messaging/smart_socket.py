@@ -21,7 +21,7 @@ from ..tls.contexts import client_context
 from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
 from . import exiting
 from .arguments import (
-    DEFAULT_PORT, Buffer, Options, carrier_of_bind, carrier_of_connect, check_identity, message_of, place_of,
+    DEFAULT_PORT, Buffer, Options, carrier_of_bind, carrier_of_connect, check_identity, message_of, place_of, prefix_of,
 )
 from .carriers import Carrier
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
@@ -483,6 +483,23 @@ class Søcket(Generic[R]):
             raise self._ended()
         batch, message = taken
         return taken if batch.bare else (batch, message[1])
+
+    def subscribe(self, prefix: Buffer) -> None:
+        """Be handed only those messages that begin with ``prefix`` (up to 255 bytes), or with that of another
+        subscription; ``b""`` is the beginning of all.
+
+        It concerns what is sent at most once, by whomever; what is sent at least once and requests always come.
+        Publishers that are netmsg's (`SendMode.PUBLISH`) are told, now and at every connection, and do not send the
+        rest; what others send is looked at when it comes. What has come already is delivered. Idempotent, from any
+        thread. Raises ``ValueError`` for a longer prefix, and for more than 10,000 subscriptions; `ClosedError`.
+        """
+        exiting.check_open(self._life)
+        self._sender.subscriptions.add(prefix_of(prefix))
+
+    def unsubscribe(self, prefix: Buffer) -> None:
+        """Take a subscription back. Without any, every message comes again. Idempotent, from any thread."""
+        exiting.check_open(self._life)
+        self._sender.subscriptions.remove(prefix_of(prefix))
 
     def _ended(self) -> ClosedError:
         """What to raise for there being nothing more to take."""

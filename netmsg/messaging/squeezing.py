@@ -86,7 +86,7 @@ def _into_parked(router: Router, message: Queued, identity: bytes, dropped: list
 
 def _into_all(router: Router, message: Queued, dropped: list[Drop]) -> Squeezed:
     lanes = []
-    for lane in router.ring:
+    for lane in router.audience(message):
         if not router.has_room(lane) and not _make_room_in(lane, router, message, dropped):
             dropped.append((message, lane.identity))  # all of its queue is being written
         else:

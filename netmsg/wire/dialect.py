@@ -92,6 +92,11 @@ class Dialect(ABC):
         """That somebody else is to have a message; nothing where that cannot be said. To those who understand it."""
         return b""
 
+    def subscriptions(self, prefixes: Iterable[bytes], wanted: bool) -> bytes:
+        """That what begins with these is wanted, or not any more; nothing where that cannot be said. To those who
+        understand it."""
+        return b""
+
     def capabilities(self, body: bytes) -> Capabilities:
         """The meaning of what was received as `CAPABILITIES`. Raises `RemoteProtocolError`."""
         raise RemoteProtocolError(f"{self.name} has no capabilities")

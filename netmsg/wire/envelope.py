@@ -15,6 +15,8 @@ type  name          body                                                    to t
 0x82  REPLY         correlation id (16 bytes), payload                      who has asked
 0x83  FAILURE       correlation id (16 bytes), reason (UTF-8)               who has asked
 0x84  NACK          message id (16 bytes)                                   no
+0x85  SUBSCRIBE     prefix (up to 255 bytes)                                no
+0x86  UNSUBSCRIBE   prefix (up to 255 bytes)                                no
 ====  ============  ======================================================  ===================
 
 The types below 0x80 are aiomsg's protocol, version 1, and understood by all of its implementations; those from 0x80
@@ -47,12 +49,15 @@ __all__ = [
     "IDENTITY_SIZE",
     "LARGE_FRAME",
     "LAYOUTS",
+    "LONGEST_PREFIX",
     "LONGEST_REASON",
     "Layout",
     "MESSAGE_ID_SIZE",
     "NACK",
     "REPLY",
     "REQUEST",
+    "SUBSCRIBE",
+    "UNSUBSCRIBE",
     "ack_frames",
     "capabilities_frame",
     "data_frame",
@@ -65,6 +70,7 @@ __all__ = [
     "reliable_frame",
     "reply_frame",
     "request_frame",
+    "subscription_frame",
 ]
 
 HELLO: Final = 0x01
@@ -77,6 +83,8 @@ REQUEST: Final = messages.REQUESTS
 REPLY: Final = messages.REPLIES
 FAILURE: Final = messages.FAILURES
 NACK: Final = messages.REFUSALS
+SUBSCRIBE: Final = messages.SUBSCRIPTIONS
+UNSUBSCRIBE: Final = messages.UNSUBSCRIPTIONS
 
 PROTOCOL_VERSION: Final = 1
 IDENTITY_SIZE: Final = 16
@@ -84,6 +92,8 @@ MESSAGE_ID_SIZE: Final = 16
 HEARTBEAT_FRAME: Final = b"\x00\x00\x00\x01\x02"
 LONGEST_REASON: Final = 256
 """Bytes of UTF-8 in a FAILURE."""
+LONGEST_PREFIX: Final = 255
+"""Bytes in a SUBSCRIBE."""
 EXTENSIBLE: Final = 255
 """Bytes that a body may have in any case of which later versions may say more."""
 
@@ -112,6 +122,8 @@ LAYOUTS: Final = {
     REPLY: Layout("REPLY", MESSAGE_ID_SIZE, may_be_large=True),
     FAILURE: Layout("FAILURE", MESSAGE_ID_SIZE, LONGEST_REASON),
     NACK: Layout("NACK", MESSAGE_ID_SIZE),
+    SUBSCRIBE: Layout("SUBSCRIBE", longest=LONGEST_PREFIX),
+    UNSUBSCRIBE: Layout("UNSUBSCRIBE", longest=LONGEST_PREFIX),
 }
 """The types that may come behind a HELLO."""
 
@@ -203,6 +215,10 @@ def ack_frames(message_ids: Iterable[bytes]) -> bytes:
 
 def nack_frame(message_id: bytes) -> bytes:
     return _pack_header(1 + MESSAGE_ID_SIZE, NACK) + message_id
+
+
+def subscription_frame(prefix: bytes, wanted: bool) -> bytes:
+    return _pack_header(1 + len(prefix), SUBSCRIBE if wanted else UNSUBSCRIBE) + prefix
 
 
 def parse_hello(body: bytes) -> bytes:

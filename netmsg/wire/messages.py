@@ -30,6 +30,8 @@ __all__ = [
     "REPLIES",
     "REQUESTS",
     "Run",
+    "SUBSCRIPTIONS",
+    "UNSUBSCRIPTIONS",
     "frame_of",
     "frame_size",
     "large_size",
@@ -125,6 +127,10 @@ FAILURES: Final = 0x83
 """Why there is no answer to the requests of these ids, in UTF-8."""
 REFUSALS: Final = 0x84
 """Message ids: they are for somebody else."""
+SUBSCRIPTIONS: Final = 0x85
+"""Prefixes: of what is published the other end wants what begins with one of them;"""
+UNSUBSCRIPTIONS: Final = 0x86
+"""and not with these any more."""
 ANSWERS: Final = 0x100
 """What the dialect itself replies to the other end: to be sent as it is."""
 
@@ -143,6 +149,8 @@ class Features(Flag):
 
     REQUESTS = 1
     NACK = 2
+    SUBSCRIPTIONS = 4
+    """Of those who publish."""
 
 
 class Capabilities(NamedTuple):

@@ -12,6 +12,7 @@ from ..errors import RemoteProtocolError
 from .dialect import Dialect
 from .envelope import (
     HEARTBEAT_FRAME, HELLO, ack_frames, capabilities_frame, hello_frame, nack_frame, parse_capabilities, parse_hello,
+    subscription_frame,
 )
 from .framing import EnvelopeDecoder
 from .messages import Capabilities
@@ -48,6 +49,9 @@ class Version1(Dialect):
 
     def refusal(self, message_id: bytes) -> bytes:
         return nack_frame(message_id)
+
+    def subscriptions(self, prefixes: Iterable[bytes], wanted: bool) -> bytes:
+        return b"".join(subscription_frame(prefix, wanted) for prefix in prefixes)
 
     def capabilities(self, body: bytes) -> Capabilities:
         return parse_capabilities(body)

@@ -24,7 +24,7 @@ from netmsg.messaging.neighbours import Neighbours
 from netmsg.messaging.peers import Peer
 from netmsg.reactor import handshaking
 from netmsg.reactor.polling import READ, WRITE
-from netmsg.wire.envelope import FAILURE, REPLY, REQUEST, data_frame
+from netmsg.wire.envelope import FAILURE, REPLY, REQUEST, SUBSCRIBE, UNSUBSCRIBE, data_frame
 from netmsg.wire.messages import Capabilities
 
 OURS = b"o" * 16
@@ -79,11 +79,14 @@ class Inlet:
         for peer in self.lent:
             peer.take_back()
 
+    subscriptions = SimpleNamespace(any=False)
+
 
 class Outlet:
     def __init__(self) -> None:
         self.acks: list[bytes] = []
         self.nacks: list[bytes] = []
+        self.prefixes: list[bytes] = []
         self.answers: list[tuple[bytes, bytes]] = []
         self.failures: list[tuple[bytes, bytes]] = []
         self.capabilities: list[Capabilities] = []
@@ -96,6 +99,15 @@ class Outlet:
 
     def handed_back(self, peer: Peer, message_ids: list[bytes]) -> None:
         self.nacks += message_ids
+
+    def subscribed(self, peer: Peer, prefixes: list[bytes]) -> None:
+        if b"too much" in prefixes:
+            raise RemoteProtocolError("too much")
+        self.prefixes += prefixes
+
+    def unsubscribed(self, peer: Peer, prefixes: list[bytes]) -> None:
+        for prefix in prefixes:
+            self.prefixes.remove(prefix)
 
     def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
         self.answers += zip(correlation_ids, replies)
@@ -642,6 +654,23 @@ def test_each_kind_of_envelope_goes_its_way(scene: Scene) -> None:
     assert scene.inlet.requests == [(b"q" * 16, b"what")]
     assert scene.outlet.answers == [(b"r" * 16, b"that")] and scene.outlet.failures == [(b"f" * 16, b"why")]
     assert peer.received_messages == 5
+
+
+def test_what_it_subscribes_to_is_told_and_too_much_is_the_end(scene: Scene) -> None:
+    scene.open()
+    scene.receives(frame(SUBSCRIBE, b"a") + frame(SUBSCRIBE, b"b") + frame(SUBSCRIBE) + frame(UNSUBSCRIBE, b"a"))
+    assert scene.outlet.prefixes == [b"b", b""] and scene.lost == []
+    scene.receives(frame(SUBSCRIBE, b"x" * 255))
+    assert scene.outlet.prefixes[-1] == b"x" * 255 and scene.lost == []
+    scene.receives(frame(SUBSCRIBE, b"too much"))
+    assert scene.lost == ["protocol error: too much"]
+
+
+@pytest.mark.parametrize("kind", [SUBSCRIBE, UNSUBSCRIBE])
+def test_a_prefix_that_is_too_long_is_the_end(scene: Scene, kind: int) -> None:
+    scene.open()
+    scene.receives(frame(kind, b"x" * 256))
+    assert len(scene.lost) == 1 and "SUBSCRIBE of 257 bytes" in scene.lost[0]
 
 
 def test_acknowledgements_are_told_at_home_while_closing(scene: Scene) -> None:

@@ -89,6 +89,8 @@ class Socket:
     def appended(self) -> None:
         self.told.append("appended")
 
+    subscriptions = SimpleNamespace(any=False)
+
     def stop_lending(self) -> None:
         if self.lent is not None:
             self.lent.take_back()

@@ -85,7 +85,15 @@ class Scene:
         self.losses: list[tuple[str, int, bytes | None]] = []
         self.answered: list[tuple[object, ...]] = []
         there: Any = self
-        self.receiver = Receiver(settings(**changes), self.life, self.loop.io, there, self)
+        self.receiver = Receiver(settings(**changes), self.life, self.loop.io, there, self, there)
+
+    any = False
+    """Whether it has subscriptions,"""
+    prefix = b""
+    """which is this one."""
+
+    def wants(self, payload: bytes) -> bool:
+        return payload.startswith(self.prefix)
 
     def find(self, identity: bytes) -> Lane | None:
         return self.lanes.get(identity)
@@ -462,6 +470,30 @@ def test_what_is_sent_at_least_once_and_requests_are_all_kept(newest: Scene) -> 
     newest.receiver.requests_arrived(a, ids(2, 3), bodies(2, 3))
     newest.receiver.arrived(a, [b"old", b"new"])
     assert a.credit.pending == 5 and newest.losses == [("conflated", 1, A)]
+
+
+# Only what is wanted
+
+
+@pytest.mark.parametrize("mode", [AckMode.ON_RECV, AckMode.MANUAL])
+def test_of_what_is_sent_at_most_once_what_is_wanted_is_delivered(mode: AckMode) -> None:
+    scene = Scene(ack_mode=mode)
+    a = scene.peer()
+    scene.any, scene.prefix = True, b"x"
+    scene.receiver.arrived(a, [b"x1", b"y", b"x2", b""])
+    scene.receiver.one_arrived(a, b"y")
+    scene.receiver.one_arrived(a, b"x3")
+    assert a.credit.pending == 3
+    got = [scene.take_delivery().data if mode is AckMode.MANUAL else scene.take() for _ in range(3)]
+    assert got == [b"x1", b"x2", b"x3"] and scene.is_empty
+
+
+def test_what_is_sent_at_least_once_and_requests_come_in_any_case(scene: Scene) -> None:
+    a = scene.peer()
+    scene.any, scene.prefix = True, b"x"
+    scene.receiver.reliable_arrived(a, ids(0), [b"y"])
+    scene.receiver.requests_arrived(a, ids(1), [b"z"])
+    assert scene.take() == b"y" and a.credit.pending == 2
 
 
 # The end
