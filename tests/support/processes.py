@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,16 +21,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Program:
-    """A Python program, in ``-X dev -W error``, so that whatever it leaves open is heard of.
+    """A Python program, in ``-X dev -W error``, so that whatever it leaves open is heard of; or another interpreter's.
 
     Its standard output is read here, while waiting for something and in the test's own thread; nothing is read in the
     background. Standard error goes to a file, which cannot fill up and stall the program.
 
     :param arguments: for the interpreter: a path, or ``-m`` and a module, and what follows.
     :param env: is added to the environment.
+    :param interpreter: what runs it.
     """
 
-    def __init__(self, *arguments: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str | os.PathLike[str], env: Mapping[str, str] | None = None,
+                 interpreter: Sequence[str] = (sys.executable, "-X", "dev", "-W", "error")) -> None:
         self.lines: list[str] = []
         """What it has printed, as far as it has been read."""
         self._seen = 0  # how many of them `wait_for` and `read_line` have passed
@@ -41,7 +43,7 @@ class Program:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **(env or {})}
         with interruptible():
             self._process = subprocess.Popen(
-                [sys.executable, "-X", "dev", "-W", "error", *arguments], env=environment,
+                [*interpreter, *arguments], env=environment,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._input = self._process.stdin
