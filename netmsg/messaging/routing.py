@@ -268,9 +268,12 @@ class Router:
         return self.topics.audience(payload_of(message), self.ring) if self.topics else self.ring
 
     def subscribe(self, lane: Lane, prefixes: Iterable[bytes]) -> bool:
-        """A peer wants what begins with one of these; false if it wants too much."""
+        """A peer wants what begins with one of these; false if it wants too much. Nothing to do where nothing is
+        published, or that is sent by another connection of its."""
+        if self.mode is not SendMode.PUBLISH or self._by_identity.get(lane.identity) is not lane:
+            return True
         self._surely = 0
-        return lane.dead or all([self.topics.subscribe(lane, prefix) for prefix in prefixes])
+        return all([self.topics.subscribe(lane, prefix) for prefix in prefixes])
 
     def publish(self, message: Queued, lanes: Sequence[Lane]) -> None:
         """A copy to each of ``lanes``, room or not; to all of them also where an interrupt comes in between."""

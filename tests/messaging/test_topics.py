@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from support.lanes import lane
-from support.routers import joining, place, publisher
+from support.routers import joining, place, publisher, roundrobin
 
 from netmsg.messaging.topics import MOST_SUBSCRIPTIONS, Topics
 from netmsg.wire.envelope import data_frame
@@ -121,3 +121,18 @@ def test_who_comes_again_tells_anew() -> None:
     assert not router.topics
     router.subscribe(new, [b"a"])
     assert not router.topics, "from one that has gone"
+
+
+def test_what_a_connection_says_by_which_nothing_is_sent_counts_for_nothing() -> None:
+    """One of two that the peer has, which is only read."""
+    router = publisher()
+    (a,) = joining(router, b"a")
+    assert router.subscribe(lane(b"a"), [b"x"]) and not router.topics
+    place(router, news(b"b"))
+    assert a.queue == [news(b"b")]
+
+
+def test_nor_where_nothing_is_published() -> None:
+    router = roundrobin()
+    (a,) = joining(router, b"a")
+    assert router.subscribe(a, [b"x"]) and not router.topics
