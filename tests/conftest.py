@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 GRACE = 5.0
 
@@ -19,7 +19,7 @@ GRACE = 5.0
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine is no failure: what may not take for ever is bounded by the timeout of the test.
-settings.register_profile("netmsg", deadline=None)
+settings.register_profile("netmsg", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("netmsg")
 
 
