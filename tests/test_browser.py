@@ -33,7 +33,7 @@ from websockets.sync.server import ServerConnection, serve
 from netmsg import DeliveryGuarantee, SendMode, Søcket
 
 DRIVER = ROOT / "tests" / "support" / "browser_peer.mjs"
-CHAT = ROOT / "examples" / "browser" / "chat.py"
+CHAT = ROOT / "examples" / "browser" / "browser_chat.py"
 BRISKLY = {"heartbeat": 50, "silence": 60_000}
 
 
@@ -578,8 +578,8 @@ def test_the_chat_serves_two_files_and_no_other() -> None:
     with chatting() as (_, _, url):
         page_port = int(url.partition("?")[0].rpartition(":")[2].strip("/"))
         for path, status, kind in (("/", 200, "text/html"), ("/?port=1", 200, "text/html"),
-                                   ("/netmsg.js", 200, "text/javascript"), ("/chat.py", 404, None),
-                                   ("/../chat.py", 404, None)):
+                                   ("/netmsg.js", 200, "text/javascript"), ("/browser_chat.py", 404, None),
+                                   ("/../browser_chat.py", 404, None)):
             connection = http.client.HTTPConnection("127.0.0.1", page_port, timeout=TIMEOUT)
             try:
                 connection.request("GET", path)

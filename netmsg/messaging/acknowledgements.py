@@ -43,6 +43,8 @@ class Acknowledgements:
         self._expecting = expecting
         self._in_vain = f"not acknowledged after {settings.max_resends} resends"
         self._waiters = Waiters()
+        self.homeless: dict[bytes, Lane] = {}
+        """By message id, what was handed back while nobody else had room, and the lane that still has it."""
 
     # Waiting for them
 
@@ -70,6 +72,13 @@ class Acknowledgements:
         if self._waiters.waiting:
             self._waiters.notify_all()
 
+    def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[Lane], list[bytes]]:
+        """A peer has acknowledged: the lanes that have got something to send, for there is room now, and the ids of
+        what is given up on, to be told of. Under the lock."""
+        self.ledger.acknowledge(lane.acknowledge(message_ids))
+        lanes, hopeless = self.take_in(lane) if self.homeless and not lane.dead else ([], [])
+        return [*lanes, *self._router.refill(lane)], hopeless
+
     # Sending again
 
     def send_due(self, lane: Lane, now: float) -> tuple[list[Lane], list[bytes]]:
@@ -88,6 +97,7 @@ class Acknowledgements:
 
     def _send_again(self, lane: Lane, message_id: bytes) -> Lane:
         """To the same peer, if there is nobody else for what it has handed back: whose lane it is."""
+        self.homeless.pop(message_id, None)
         refused_by = self.ledger.begin_anew(message_id)
         other = self._router.next_but(refused_by) if refused_by and self._router.may_pass_on(lane, message_id) else None
         if other is None:
@@ -101,9 +111,9 @@ class Acknowledgements:
         self.ledger.taken_back((message_id,))  # its time begins when that one has been sent it
 
     def handed_back(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[Lane], list[bytes]]:
-        """A peer wants others to have these. They get them at once, but for those who have handed them back, too: if
-        there is nobody, their time to be sent again has to come, as that of any other. The lanes that have got
-        something to send, and the ids of what is given up on, to be told of. Under the lock."""
+        """A peer wants others to have these. They get them as soon as they have room, but for those who have handed
+        them back, too: if there is nobody, their time to be sent again has to come, as that of any other. The lanes
+        that have got something to send, and the ids of what is given up on, to be told of. Under the lock."""
         now = self._clock()
         lanes: list[Lane] = []
         hopeless = []
@@ -112,14 +122,35 @@ class Acknowledgements:
                 continue
             other = self._router.next_but(self.ledger.refused(message_id, lane.identity))
             if other is None:
-                continue
-            if self.ledger.may_resend(message_id, now):
+                self.homeless[message_id] = lane
+            elif self.ledger.may_resend(message_id, now):
                 self._pass_on(lane, message_id, other)
                 lanes.append(other)
             else:
                 self._give_up(lane, message_id)
                 hopeless.append(message_id)
         return [*lanes, *self._router.refill(lane)], hopeless
+
+    def take_in(self, other: Lane) -> tuple[list[Lane], list[bytes]]:
+        """There is room at a peer: it gets what was handed back to nobody in particular. The same."""
+        now = self._clock()
+        lanes: list[Lane] = []
+        hopeless = []
+        for message_id, lane in tuple(self.homeless.items()):
+            if not self._router.has_room(other):
+                break
+            if not self._router.may_pass_on(lane, message_id):
+                del self.homeless[message_id]  # something else has become of it
+            elif other.identity not in self.ledger.refused(message_id, lane.identity):
+                del self.homeless[message_id]
+                if self.ledger.may_resend(message_id, now):
+                    self._pass_on(lane, message_id, other)
+                    lanes.append(other)
+                else:
+                    self._give_up(lane, message_id)
+                    hopeless.append(message_id)
+                lanes += self._router.refill(lane)
+        return lanes, hopeless
 
     def count_resends(self, lane: Lane) -> list[bytes]:
         """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up

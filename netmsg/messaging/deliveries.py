@@ -54,10 +54,10 @@ class Delivery:
     def nack(self) -> None:
         """Refuse it: somebody else is to have it. At once, idempotent, from any thread.
 
-        A sender that is netmsg's gives it to another peer at once, if there is one with room that has not refused it as
-        well, and counts a resend. Otherwise, and with an aiomsg sender, it is sent again after ``resend_after`` as what
-        was not acknowledged is, and then delivered again. Nothing to do for a message that was sent at most once, or
-        unless acknowledgement is ``AckMode.MANUAL``. Raises `ClosedError`.
+        A sender that is netmsg's gives it to another peer that has not refused it as well, at once or as soon as there
+        is room, and counts a resend. Where there is no other, and with an aiomsg sender, it is sent again after
+        ``resend_after`` as what was not acknowledged is, and then delivered again. Nothing to do for a message that was
+        sent at most once, or unless acknowledgement is ``AckMode.MANUAL``. Raises `ClosedError`.
         """
         self._settler.settle(self, False)
 

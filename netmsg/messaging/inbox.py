@@ -124,8 +124,8 @@ class Inbox:
     @undivided
     def replace(batch: Batch, message: Any, size: int) -> bool:
         """Have ``message``, which counts as so many bytes, taken in the place of the last one of a batch; false if that
-        has been taken."""
-        if not batch.queue:
+        has been taken, or counts as such."""
+        if not batch.queue or not batch.count:
             return False
         batch.queue[-1] = message
         batch.large_bytes = size

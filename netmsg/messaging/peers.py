@@ -291,7 +291,10 @@ class Peer:
             self._work[self] = None
 
     def subscribe(self, prefixes: Iterable[bytes], wanted: bool) -> None:
-        """Tell a publisher that what begins with these is wanted, or not any more."""
+        """Tell a publisher that what begins with these is wanted, or not any more; not where it has been said goodbye
+        to, and is told by another connection."""
+        if self.closing or self.retired:
+            return
         self.lane.add_control(self.session.dialect.subscriptions(prefixes, wanted))
         self._work[self] = None
 

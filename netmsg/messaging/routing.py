@@ -342,11 +342,6 @@ class Router:
         """Those of the full ones that have had the chance to take what fills them."""
         return [lane for lane in self.full_lanes(audience=audience) if not self._is_catching_up(lane)]
 
-    def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[bytes], list[Lane]]:
-        """The peer has acknowledged: which of ``message_ids`` were its to acknowledge, and the lanes with new work."""
-        known = lane.acknowledge(message_ids)
-        return known, self.refill(lane)
-
     def refill(self, lane: Lane) -> list[Lane]:
         """The window of ``lane`` has opened: give it what has been waiting."""
         if lane.dead or not (self.waiting or self.parked.count):

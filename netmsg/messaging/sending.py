@@ -272,7 +272,10 @@ class Sender:
         peer.lane.window = self._window(UNKNOWN_WINDOW)
         with self.route:
             self.router.join(peer.lane)
+            lanes, hopeless = self._acks.take_in(peer.lane) if self._acks.homeless else ([], [])
             self._refresh()
+        self._acks.tell_given_up(peer, hopeless)
+        self._work_for(lanes)
         self._conflate([peer.lane])
 
     def leave(self, peer: Peer) -> None:
@@ -370,7 +373,7 @@ class Sender:
 
     def capable(self, peer: Peer, capabilities: Capabilities) -> None:
         """A netmsg peer has told about itself."""
-        peer.announced = True
+        again, peer.announced = peer.announced, True
         peer.announced_interval = capabilities.heartbeat_interval
         peer.liveness.announced(capabilities.heartbeat_interval)
         with self.route:
@@ -379,7 +382,7 @@ class Sender:
             lanes = self.router.refill(peer.lane) if self.reliable else []
         self._work_for(lanes)
         self._requests.look_again()
-        if Features.SUBSCRIPTIONS in capabilities.features:
+        if Features.SUBSCRIPTIONS in capabilities.features and not again:
             self.subscriptions.tell_all(peer)
 
     # The network thread: what comes back
@@ -389,8 +392,9 @@ class Sender:
         with self.route:
             # What was sent by a connection that another one has taken over from is expected by that.
             lane = (self.router.find(peer.identity) if peer.retired else None) or peer.lane
-            known, lanes = self.router.acknowledged(lane, message_ids)
-            self.ledger.acknowledge(known)
+            lanes, hopeless = self._acks.acknowledged(lane, message_ids)
+        if hopeless:
+            self._acks.tell_given_up(peer, hopeless)
         if lanes:
             self._work_for(lanes)
         self._acks.wake_all()
@@ -419,6 +423,7 @@ class Sender:
         with self.route:
             for prefix in prefixes:
                 self.router.topics.unsubscribe(peer.lane, prefix)
+        self._room.wake_all()
 
     def answered(self, peer: Peer, correlation_ids: list[bytes], replies: list[bytes]) -> None:
         """Replies have been received."""

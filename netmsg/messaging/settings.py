@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..checks import check_bool, check_callable, check_count, check_enum, check_seconds, check_timeout
+from ..checks import check_bool, check_callable, check_count, check_enum, check_range, check_seconds, check_timeout
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .snapshots import PeerInfo
 
 __all__ = ["Settings", "checked", "default_policy"]
 
 LONGEST_MESSAGE = 2**32 - 32
+LARGEST_BUFFER = 2**31 - 1
+"""That the kernel can be asked for."""
 
 
 class Settings(NamedTuple):
@@ -71,9 +73,12 @@ def checked(settings: Settings) -> Settings:
     if settings.max_message_size > LONGEST_MESSAGE:
         raise ValueError("max_message_size: a frame cannot be longer than 4 GiB")
     check_count("dedupe", settings.dedupe, 0)
-    for name, least in (("max_resends", 0), ("max_unacked", 1), ("send_buffer", 1), ("recv_buffer", 1)):
+    for name, least in (("max_resends", 0), ("max_unacked", 1)):
         if getattr(settings, name) is not None:
             check_count(name, getattr(settings, name), least)
+    for name in ("send_buffer", "recv_buffer"):
+        if getattr(settings, name) is not None:
+            check_range(name, getattr(settings, name), 1, LARGEST_BUFFER)
     for name in ("heartbeat_interval", "heartbeat_timeout", "handshake_timeout", "resend_after"):
         check_seconds(name, getattr(settings, name))
     if settings.heartbeat_timeout <= settings.heartbeat_interval:

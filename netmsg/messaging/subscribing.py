@@ -16,7 +16,7 @@ __all__ = ["Subscriptions"]
 
 
 class Subscriptions:
-    """Changed by any thread, asked by the network thread."""
+    """Changed by any thread in which no interrupt can come, asked by the network thread."""
 
     def __init__(self, life: Life, io: Reactor, connections: Connections) -> None:
         self.any = False

@@ -67,9 +67,10 @@ class Topics:
             self.unsubscribe(lane, prefix)
 
     def audience(self, data: bytes, ring: Sequence[Lane]) -> Sequence[Lane]:
-        """Who of ``ring``, which all are in who have subscribed, is to get this publication."""
+        """Who of ``ring``, in which all are who have subscribed, is to get this publication. Under the lock, if it is
+        to be right."""
         wanted: dict[Lane, None] = {}
-        for length in self._lengths:
+        for length in tuple(self._lengths):  # who waits for room asks without the lock
             lanes = self._by_prefix.get(data[:length])
             if lanes is not None:
                 wanted.update(lanes)

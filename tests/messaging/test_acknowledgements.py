@@ -64,7 +64,7 @@ class Scene:
         return receipt
 
     def settle(self, receipt: Receipt) -> None:
-        self.acks.ledger.acknowledge(self.router.acknowledged(self.lane, [receipt.message_id])[0])
+        self.acks.acknowledged(self.lane, [receipt.message_id])
         self.acks.wake_all()
 
     def pass_time(self, seconds: int) -> tuple[list[bytes], list[bytes]]:

@@ -114,3 +114,14 @@ def test_who_is_interrupted_with_several_in_hand_leaves_a_descriptor_that_tells_
         assert not select.select([descriptor], [], [], 0)[0]
     finally:
         box.close()
+
+
+def test_what_counts_as_taken_is_replaced_no_more() -> None:
+    """Or what comes in its place would count for ever."""
+    batch = Batch(Credit(b"a", 10, 1000), [b"old"], 1, 3)
+    assert Inbox.replace(batch, b"newer", 5) and [*batch.queue] == [b"newer"] and batch.large_bytes == 5
+    batch.count = batch.large_bytes = 0
+    assert not Inbox.replace(batch, b"newest", 6) and [*batch.queue] == [b"newer"]
+    batch.count = 1
+    batch.queue.clear()
+    assert not Inbox.replace(batch, b"newest", 6)

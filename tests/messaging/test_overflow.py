@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.lanes import lane
-from support.routers import messages
+from support.routers import has_acknowledged, messages
 from support.stand_ins import settings
 
 from netmsg.deadline import Deadline
@@ -215,7 +215,7 @@ def test_drop_oldest_tells_the_receipt_of_the_oldest_that_has_no_peer() -> None:
 def test_drop_oldest_drops_none_where_there_has_come_room() -> None:
     case, receipts = reliable_case()
     for one in receipts[:2]:
-        case.router.acknowledged(case.lanes[0], [one.message_id])
+        has_acknowledged(case.router, case.lanes[0], [one.message_id])
     new, _ = case.cope()
     assert not any(receipt.reason for receipt in (*receipts, new)) and case.lost == []
     assert new.message_id in case.ledger.outstanding

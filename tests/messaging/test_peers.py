@@ -666,6 +666,19 @@ def test_what_it_subscribes_to_is_told_and_too_much_is_the_end(scene: Scene) -> 
     assert scene.lost == ["protocol error: too much"]
 
 
+def test_who_is_only_read_is_told_of_no_subscription(scene: Scene) -> None:
+    """It would be written behind the end, and what is still to be read be lost to the error."""
+    peer = scene.open()
+    peer.subscribe([b"a"], True)
+    scene.loop.settle()
+    assert scene.sock.sent == frame(SUBSCRIBE, b"a")
+    peer.retire("another one")
+    scene.loop.settle()
+    peer.subscribe([b"b"], True)
+    scene.loop.settle()
+    assert scene.sock.sent == frame(SUBSCRIBE, b"a") and scene.lost == []
+
+
 @pytest.mark.parametrize("kind", [SUBSCRIBE, UNSUBSCRIBE])
 def test_a_prefix_that_is_too_long_is_the_end(scene: Scene, kind: int) -> None:
     scene.open()

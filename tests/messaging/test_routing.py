@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.lanes import addressed, joined, lane, send_all, take
 from support.routers import (
-    joining, message, message_id, messages, place, publisher, reliable, reliable_message, reliable_messages, roundrobin,
+    has_acknowledged, joining, message, message_id, messages, place, publisher, reliable, reliable_message,
+    reliable_messages, roundrobin,
 )
 
 from netmsg.messaging.kept import Limits, Published
@@ -446,7 +447,7 @@ def test_the_bytes_of_what_waits_are_exact_after_a_peer_by_identity_was_away() -
         router.leave(b)
         (b,) = joining(router, b"b")
         assert b.queue == [addressed(reliable_message(number, 1500, router.large))]
-        router.acknowledged(b, [message_id(number)])
+        has_acknowledged(router, b, [message_id(number)])
         router.leave(b)
 
 
@@ -508,7 +509,7 @@ def test_an_acknowledgement_opens_the_window_for_what_waits() -> None:
     router = reliable()
     (a,) = joining(router, b"a", window=2)
     place(router, *reliable_messages(0, 1, 2, 3))
-    known, ready = router.acknowledged(a, [message_id(0)])
+    known, ready = has_acknowledged(router, a, [message_id(0)])
     assert known == [message_id(0)]
     assert ready == [a]
     assert list(a.unacked.values()) == reliable_messages(1, 2)
@@ -530,7 +531,7 @@ def test_what_waits_for_a_peer_and_for_anybody_goes_out_in_the_order_of_sending(
     got: list[bytes] = []
     while a.unacked:
         got += a.unacked
-        router.acknowledged(a, list(a.unacked))
+        has_acknowledged(router, a, list(a.unacked))
     assert got == [message_id(number) for number in range(6)]
     assert router.unplaced == 0 and router.parked.large == a.unacked_large == 0
 
@@ -558,9 +559,9 @@ def test_acknowledgements_of_what_a_peer_was_not_sent_are_unknown() -> None:
     router = reliable()
     a, b = joining(router, b"a", b"b")
     place(router, *reliable_messages(0, 1))
-    assert router.acknowledged(a, [message_id(1), message_id(9)])[0] == []
-    assert router.acknowledged(a, [message_id(0)])[0] == [message_id(0)]
-    assert router.acknowledged(a, [message_id(0)])[0] == []
+    assert has_acknowledged(router, a, [message_id(1), message_id(9)])[0] == []
+    assert has_acknowledged(router, a, [message_id(0)])[0] == [message_id(0)]
+    assert has_acknowledged(router, a, [message_id(0)])[0] == []
     assert list(b.unacked) == [message_id(1)]
 
 
@@ -568,7 +569,8 @@ def test_an_id_acknowledged_twice_at_once_counts_once() -> None:
     router = reliable()
     (a,) = joining(router, b"a")
     place(router, *reliable_messages(0, 1))
-    assert router.acknowledged(a, [message_id(0), message_id(0), message_id(1)])[0] == [message_id(0), message_id(1)]
+    ids = [message_id(0), message_id(1)]
+    assert has_acknowledged(router, a, [message_id(0), *ids])[0] == ids
 
 
 def test_an_id_acknowledged_twice_at_once_makes_room_for_its_bytes_once() -> None:
@@ -576,7 +578,7 @@ def test_an_id_acknowledged_twice_at_once_makes_room_for_its_bytes_once() -> Non
     (a,) = joining(router, b"a")
     a.window = 10
     place(router, reliable_message(0, 800, router.large), reliable_message(1, 800, router.large))
-    router.acknowledged(a, [message_id(0), message_id(0)])
+    has_acknowledged(router, a, [message_id(0), message_id(0)])
     assert place(router, reliable_message(2, 800, router.large)) == [Placed.QUEUED]
     assert not router.has_room(a)
 
@@ -586,7 +588,7 @@ def test_unacknowledged_large_messages_count_in_bytes() -> None:
     (a,) = joining(router, b"a")
     frames = [reliable_message(number, 600, router.large) for number in range(3)]
     assert place(router, *frames) == [Placed.QUEUED, Placed.QUEUED, Placed.WAITING]
-    router.acknowledged(a, [message_id(0)])
+    has_acknowledged(router, a, [message_id(0)])
     assert list(a.unacked.values()) == frames[1:]
 
 
@@ -599,7 +601,7 @@ def test_unacknowledged_messages_go_back_before_unsent_ones() -> None:
     take(write)
     a.end_write(write)
     place(router, *reliable_messages(2, 3))
-    router.acknowledged(a, [message_id(0)])
+    has_acknowledged(router, a, [message_id(0)])
     router.leave(a)
     assert list(router.waiting) == reliable_messages(1, 2, 3)
     assert a.unacked == {}
@@ -643,7 +645,7 @@ def test_at_least_once_every_message_is_unacknowledged_waiting_or_acknowledged(p
         elif 0 <= action - 2 < len(present) and (unacked := present[action - 2].unacked):
             oldest, sent = next(iter(unacked.items()))
             acknowledged.append(joined(sent))
-            router.acknowledged(present[action - 2], [oldest])
+            has_acknowledged(router, present[action - 2], [oldest])
         for peer in present:
             assert len(peer.unacked) <= peer.window
         if router.waiting:
@@ -891,14 +893,14 @@ def test_another_connection_takes_over_what_the_old_one_has_not_acknowledged(fin
     place(router, *reliable_messages(0, 1, 2, 3, 4, 5, 6))
     place(router, addressed(reliable_message(7)), identity=b"a")
     take(old.begin_write() or pytest.fail())
-    router.acknowledged(old, [message_id(0)])
+    has_acknowledged(router, old, [message_id(0)])
     new = lane(b"a", window=1)
     router.succeed(old, new, finish=finish)
     assert router.ring == (new, other) and router.find(b"a") is new
     assert new.queue == reliable_messages(2, 4, 6) and list(new.unacked) == [message_id(number) for number in (2, 4, 6)]
     assert list(other.unacked) == [message_id(number) for number in (1, 3, 5)]
     assert old.dead and not old.unacked and not new.dead
-    router.acknowledged(new, list(new.unacked))
+    has_acknowledged(router, new, list(new.unacked))
     assert list(new.unacked) == [message_id(7)]
 
 

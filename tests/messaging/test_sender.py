@@ -47,6 +47,7 @@ class Peer:
         self.fails = False
         self.resumed = 0
         self.closed: list[str] = []
+        self.announced = False
         self.announced_interval = 5.0
         self.liveness = Liveness(5.0, 15.0, 0.0)
         self.taken: list[bytes] = []
@@ -877,14 +878,22 @@ def test_it_goes_back_to_nobody_who_has_handed_it_back_before_its_time_comes(rel
     hands_back(reliable, b, receipt)
     assert a.queued == b.queued == [] and [*b.lane.unacked] == [receipt.message_id]
     assert reliable.sender.ledger.resent == 1, "nothing was sent again the second time"
-    c = reliable.joins(C)
     now = reliable.loop.clock.now
     reliable.sender.resend(b, now)
-    assert c.queued == [], "it has had its pause yet to come"
+    assert a.queued == b.queued == [], "its pause is still to come"
     reliable.sender.resend(b, now + 1000.0)
-    assert c.queued == [b"0"] and not b.lane.unacked
-    hands_back(reliable, c, receipt)
+    assert b.queued == [b"0"] and a.queued == [], "to the one who has it, if there is nobody else"
+    hands_back(reliable, b, receipt)
     assert a.queued == [b"0"], "from here on it counts anew who hands it back"
+
+
+def test_who_comes_gets_what_all_others_have_handed_back(reliable: Scene) -> None:
+    a = reliable.joins(A)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    b = reliable.joins(B)
+    assert b.queued == [b"0"] and b in reliable.at_work and not a.lane.unacked
+    assert reliable.sender.ledger.resent == 1
 
 
 def test_where_there_is_nobody_else_it_comes_again_when_its_time_has_come(reliable: Scene) -> None:
@@ -916,8 +925,35 @@ def test_the_room_it_leaves_is_for_what_waits(reliable: Scene) -> None:
     assert b.queued == numbered(3, 4, 5), "no room"
     b.takes()
     reliable.acknowledges(b, receipts[3])
-    hands_back(reliable, a, receipts[1])
-    assert b.queued == [b"6"], "the older one was the first to get the room"
+    assert b.queued == [b"0"] and a.queued == [b"6"], "the one that was handed back is before what waits"
+
+
+def test_while_all_are_busy_it_goes_to_the_first_who_has_room_before_what_waits(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1)
+    a, b = scene.joins(A), scene.joins(B)
+    receipts = scene.send(*numbered(0, 1, 2, 3))
+    hands_back(scene, a, receipts[0])
+    b.takes()
+    assert a.queued == [] and [*a.lane.unacked] == [receipts[0].message_id]
+    scene.acknowledges(b, receipts[1])
+    assert b.queued == [b"0"] and a.queued == [b"2"], "and the refuser has room for another"
+    hands_back(scene, b, receipts[0])
+    a.takes()
+    scene.acknowledges(a, receipts[2])
+    assert b.queued == [] and a.queued == [b"3"], "both have handed it back"
+    c = scene.joins(C)
+    assert c.queued == [b"0"] and scene.sender.ledger.resent == 2
+
+
+def test_what_has_been_settled_meanwhile_is_handed_to_nobody(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1)
+    a, b = scene.joins(A), scene.joins(B)
+    first, second = scene.send(*numbered(0, 1))
+    hands_back(scene, a, first)
+    scene.acknowledges(a, first)
+    b.takes()
+    scene.acknowledges(b, second)
+    assert b.queued == [] and first.acked
 
 
 def test_what_is_for_one_peer_is_handed_to_nobody_else(reliable: Scene) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
+from support.strikes import Strike, Struck, strike_everywhere
 from support.wire_peer import CAPABILITIES, DATA, DATA_REQ, accept, capabilities, dial, frame, listening
 
 from netmsg import ClosedError, DeliveryGuarantee, Disconnected, OnFull, SendMode, Søcket
@@ -35,9 +37,9 @@ def publish_until_told(publisher: Søcket, sent: int, *messages: bytes) -> None:
 
 def test_a_publisher_does_not_send_what_nobody_wants() -> None:
     with connected(PUBLISHER) as (publisher, subscriber):
-        subscriber.subscribe(b"a.")
         subscriber.subscribe(b"end")
-        publish_until_told(publisher, 1, b"a.1", b"b.1", b"")
+        subscriber.subscribe(b"a.")
+        publish_until_told(publisher, 1, b"a.1", b"b.1", b"")  # and the one before it, too
         publisher.send(b"end")
         got = everything(subscriber, b"end")
         assert set(got) == {b"a.1", b"end"}
@@ -144,6 +146,50 @@ def test_ten_thousand_of_ones_own() -> None:
             subscriber.subscribe(b"x")
         publish_until_told(publisher, 1, b"x", b"09999")
         assert set(everything(subscriber, b"09999")) == {b"09999"}
+
+
+def test_who_tells_its_capabilities_twice_is_told_once() -> None:
+    with Søcket(linger=0) as sock, listening() as listener:
+        sock.subscribe(b"one")
+        sock.connect(port=listener.getsockname()[1])
+        with accept(listener) as peer:
+            peer.shake_hands(capabilities(features=4), capabilities(features=4), frame(DATA, b"one"))
+            assert sock.recv(timeout=TIMEOUT) == b"one"
+            sock.send(b"sent")
+            assert [peer.read_kind(SUBSCRIBE, DATA)[0] for _ in range(2)] == [SUBSCRIBE, DATA]
+
+
+def test_who_waits_for_room_is_woken_when_that_is_not_wanted_any_more() -> None:
+    with Søcket(SendMode.PUBLISH, send_hwm=2, send_buffer=4096, on_full=OnFull.BLOCK, linger=0) as publisher:
+        publisher.bind(port=0)
+        with dial(publisher.bound_port) as deaf:
+            deaf.shake_hands(capabilities(features=0), frame(SUBSCRIBE, b"d"), frame(SUBSCRIBE, b"e"))
+            publisher.wait_for_peers(timeout=TIMEOUT)
+            publish_until_told(publisher, 0, b"nobody's")
+            with pytest.raises(TimeoutError):
+                while True:
+                    publisher.send(b"d" * 1_000_000, timeout=0.05)
+            blocked = Background(publisher.send, b"d" * 1_000_000, timeout=TIMEOUT)
+            deaf.send(frame(UNSUBSCRIBE, b"d"))
+            blocked.result()
+
+
+def test_an_interrupted_call_can_be_repeated() -> None:
+    with Søcket(linger=0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as peer:
+            peer.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+
+            def trial(strike: Strike) -> None:
+                for call, expected in ((sock.subscribe, [b"a"]), (sock.unsubscribe, [b"x", b"a"])):
+                    with suppress(Struck), strike:
+                        call(b"a")
+                    call(b"a")
+                    peer.send(frame(DATA, b"x"), frame(DATA, b"a"))
+                    assert everything(sock, b"a") == expected
+
+            assert strike_everywhere(trial) > 5
 
 
 @pytest.mark.parametrize("prefix, error", [("text", TypeError), (5, TypeError), (None, TypeError),

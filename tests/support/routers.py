@@ -57,5 +57,10 @@ def joining(router: Router, *identities: bytes, window: int = 1000) -> list[Lane
     return lanes
 
 
+def has_acknowledged(router: Router, acknowledging: Lane, message_ids: list[bytes]) -> tuple[list[bytes], list[Lane]]:
+    """Which of them were its to acknowledge, and who has got what waited for that."""
+    return acknowledging.acknowledge(message_ids), router.refill(acknowledging)
+
+
 def place(router: Router, *frames: Queued, identity: bytes | None = None) -> list[Placed]:
     return [router.place(frame, identity)[0] for frame in frames]

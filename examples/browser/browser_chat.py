@@ -2,7 +2,7 @@
 
 Run it, open the address that it prints in a browser, twice, and let a program join in:
 
-    python3 examples/browser/chat.py
+    python3 examples/browser/browser_chat.py
     python3 examples/chat.py
 
 Pages come by WebSocket and programs by TCP, to the same port. Only the page that is served here may come: a page from
