@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, Union, overload
 
-from ..aside import aside
 from ..checks import check_callable, check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
 from ..deadline import Deadline
 from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeoutError
@@ -495,14 +494,12 @@ class Søcket(Generic[R]):
         thread. Raises ``ValueError`` for a longer prefix, and for more than 10,000 subscriptions; `ClosedError`.
         """
         exiting.check_open(self._life)
-        checked = prefix_of(prefix)
-        aside(lambda: self._sender.subscriptions.add(checked))
+        self._sender.subscriptions.add(prefix_of(prefix))
 
     def unsubscribe(self, prefix: Buffer) -> None:
         """Take a subscription back. Without any, every message comes again. Idempotent, from any thread."""
         exiting.check_open(self._life)
-        checked = prefix_of(prefix)
-        aside(lambda: self._sender.subscriptions.remove(checked))
+        self._sender.subscriptions.remove(prefix_of(prefix))
 
     def _ended(self) -> ClosedError:
         """What to raise for there being nothing more to take."""

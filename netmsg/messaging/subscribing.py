@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from ..locks import new_lock
@@ -16,13 +15,16 @@ __all__ = ["Subscriptions"]
 
 
 class Subscriptions:
-    """Changed by any thread in which no interrupt can come, asked by the network thread."""
+    """Changed by any thread, asked by the network thread.
+
+    An interrupt may leave a change half done. So each step of one can be repeated, and a call that is repeated does all
+    of them again: publishers are told twice then, which does no harm.
+    """
 
     def __init__(self, life: Life, io: Reactor, connections: Connections) -> None:
         self.any = False
         """Whether there are some: without, everything is wanted."""
-        self._prefixes: dict[bytes, None] = {}
-        self._lengths: Counter[int] = Counter()
+        self._prefixes: dict[int, dict[bytes, None]] = {}  # by their length
         self._steps = io.scope(life.crash)
         self._connections = connections
         self._lock = new_lock()  # guards the changes, and that peers are told of them in their order; a leaf
@@ -30,25 +32,22 @@ class Subscriptions:
     def add(self, prefix: bytes) -> None:
         """May be repeated. Raises ``ValueError`` where there are too many."""
         with self._lock:
-            if prefix in self._prefixes:
-                return
-            if len(self._prefixes) >= MOST_SUBSCRIPTIONS:
+            its_like = self._prefixes.get(len(prefix), {})
+            if prefix not in its_like and sum(map(len, self._prefixes.values())) >= MOST_SUBSCRIPTIONS:
                 raise ValueError(f"there are {MOST_SUBSCRIPTIONS} subscriptions, and no more are possible")
-            self._lengths[len(prefix)] += 1
-            self._prefixes[prefix] = None
+            its_like[prefix] = None
+            self._prefixes[len(prefix)] = its_like
             self.any = True
             self._tell(prefix, True)
 
     def remove(self, prefix: bytes) -> None:
         """From what is not subscribed to as well."""
         with self._lock:
-            if prefix not in self._prefixes:
-                return
-            del self._prefixes[prefix]
+            its_like = self._prefixes.get(len(prefix), {})
+            its_like.pop(prefix, None)
+            if not its_like:
+                self._prefixes.pop(len(prefix), None)
             self.any = bool(self._prefixes)
-            self._lengths[len(prefix)] -= 1
-            if not self._lengths[len(prefix)]:
-                del self._lengths[len(prefix)]
             self._tell(prefix, False)
 
     def _tell(self, prefix: bytes, wanted: bool) -> None:
@@ -59,8 +58,8 @@ class Subscriptions:
 
     def wants(self, payload: bytes) -> bool:
         """Whether a message begins with one of the prefixes."""
-        prefixes = self._prefixes
-        return any(payload[:length] in prefixes for length in tuple(self._lengths)) or not self.any
+        lengths = tuple(self._prefixes.items())  # in one piece
+        return any(payload[:length] in prefixes for length, prefixes in lengths) or not self.any
 
     def _tell_publishers(self, prefix: bytes, wanted: bool) -> None:
         for peer in tuple(self._connections.open):
@@ -69,6 +68,6 @@ class Subscriptions:
 
     def tell_all(self, peer: Any) -> None:
         """A publisher has come that understands it."""
-        prefixes = tuple(self._prefixes)
+        prefixes = [prefix for its_like in tuple(self._prefixes.values()) for prefix in tuple(its_like)]
         if prefixes:
             peer.subscribe(prefixes, True)
