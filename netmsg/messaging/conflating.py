@@ -53,10 +53,14 @@ def conflate(router: Router, lanes: Iterable[Lane], dropped: list[Drop]) -> None
     _leave_newest(router, dropped)
     for lane in lanes:
         with lane.lock:
-            news = [index for index in range(lane.held_messages, len(lane.queue))
-                    if router.kind_of(lane.queue[index]) in NEWS]
-            for index in reversed(news[:-1]):  # from behind, for the others keep their places
+            for index in reversed(_news(router, lane)[:-1]):  # from behind, for the others keep their places
                 keep(dropped, _take_out, lane, index)
+
+
+def _news(router: Router, lane: Lane) -> list[int]:
+    """Where in its queue there is some that no write holds."""
+    return [index for index in range(lane.held_messages, len(lane.queue))
+            if router.kind_of(lane.queue[index]) in NEWS]
 
 
 def _leave_newest(router: Router, dropped: list[Drop]) -> None:
