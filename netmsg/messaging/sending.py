@@ -205,9 +205,9 @@ class Sender:
         """A message has been placed, or there was nobody for it."""
         if placed is Placed.ABSENT:
             self.dropped(NO_PEER if identity is None else "peer not connected", 1, identity)
-        elif lanes is self.router.ring and lanes and identity is None \
-                and self._settings.send_mode is SendMode.PUBLISH:
-            self._dispatch.kick_all()
+        elif identity is None and self._settings.send_mode is SendMode.PUBLISH and not self.router.topics:
+            if lanes:
+                self._dispatch.kick_all()
         else:
             for lane in lanes:
                 self.kick(lane.owner)

@@ -203,6 +203,15 @@ def test_what_is_published_goes_to_all(publishing: Scene) -> None:
     assert a.taken == b.taken == [b"news"]
 
 
+def test_a_publication_is_one_piece_of_work_at_the_mark_too(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(send_mode=SendMode.PUBLISH, on_full=OnFull.DROP_OLDEST, send_hwm=2)
+    a, b = scene.joins(A), scene.joins(B)
+    scene.loop.settle()
+    scene.send(*numbered(0, 1, 2))
+    assert len(scene.dropped) == 2 and a.queued == b.queued == numbered(1, 2)
+    assert len(scene.at_work) == 1 and not scene.at_work & {a, b}
+
+
 def test_by_identity_it_goes_to_that_peer_alone(scene: Scene) -> None:
     a, b = scene.joins(A), scene.joins(B)
     scene.send(*numbered(0, 1), to=B)
