@@ -25,6 +25,7 @@ import pytest
 from support.aiomsg_process import reserved_port
 from support.pairs import TIMEOUT, until
 from support.processes import ROOT, Program
+from support.websocket_streams import WebSocketStream
 from support.wire_peer import ACK, DATA, DATA_REQ, HEARTBEAT, HELLO, WirePeer, capabilities, frame, hello
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -195,27 +196,6 @@ def test_closing_is_for_good(start_peer: StartPeer, sock: Søcket) -> None:
 
 # Node, with a hand at the other end that does what no Søcket does
 
-class _Stream:
-    """A WebSocket of the package's, as `WirePeer` wants a socket."""
-
-    def __init__(self, websocket: ServerConnection) -> None:
-        self._websocket = websocket
-
-    def settimeout(self, seconds: float) -> None:
-        """Every receive has its own."""
-
-    def sendall(self, data: bytes) -> None:
-        self._websocket.send(data)
-
-    def recv(self, size: int) -> bytes:
-        try:
-            data = self._websocket.recv(timeout=TIMEOUT)
-        except ConnectionClosed:
-            return b""
-        assert isinstance(data, bytes)
-        return data
-
-
 @contextmanager
 def answering(answer: Callable[[ServerConnection, WirePeer], None]) -> Iterator[int]:
     """A WebSocket server at a port; each connection is over when ``answer`` returns."""
@@ -223,7 +203,7 @@ def answering(answer: Callable[[ServerConnection, WirePeer], None]) -> Iterator[
 
     def handle(websocket: ServerConnection) -> None:
         try:
-            answer(websocket, WirePeer(_Stream(websocket)))
+            answer(websocket, WirePeer(WebSocketStream(websocket)))
         except ConnectionClosed:
             pass  # a test that has seen enough
         except BaseException as error:

@@ -123,13 +123,19 @@ class Acknowledgements:
             other = self._router.next_but(self.ledger.refused(message_id, lane.identity))
             if other is None:
                 self.homeless[message_id] = lane
-            elif self.ledger.may_resend(message_id, now):
-                self._pass_on(lane, message_id, other)
+            elif self._hand_on(lane, message_id, other, now):
                 lanes.append(other)
             else:
-                self._give_up(lane, message_id)
                 hopeless.append(message_id)
         return [*lanes, *self._router.refill(lane)], hopeless
+
+    def _hand_on(self, lane: Lane, message_id: bytes, other: Lane, now: float) -> bool:
+        """Give to ``other`` what was handed back; or give it up, if it was sent again as often as it may."""
+        if not self.ledger.may_resend(message_id, now):
+            self._give_up(lane, message_id)
+            return False
+        self._pass_on(lane, message_id, other)
+        return True
 
     def take_in(self, other: Lane) -> tuple[list[Lane], list[bytes]]:
         """There is room at a peer: it gets what was handed back to nobody in particular. The same."""
@@ -143,11 +149,9 @@ class Acknowledgements:
                 del self.homeless[message_id]  # something else has become of it
             elif other.identity not in self.ledger.refused(message_id, lane.identity):
                 del self.homeless[message_id]
-                if self.ledger.may_resend(message_id, now):
-                    self._pass_on(lane, message_id, other)
+                if self._hand_on(lane, message_id, other, now):
                     lanes.append(other)
                 else:
-                    self._give_up(lane, message_id)
                     hopeless.append(message_id)
                 lanes += self._router.refill(lane)
         return lanes, hopeless

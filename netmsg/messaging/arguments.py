@@ -82,9 +82,7 @@ def check_identity(identity: bytes) -> bytes:
 
 def prefix_of(prefix: Buffer) -> bytes:
     """What messages are to begin with."""
-    if not isinstance(prefix, (bytes, bytearray, memoryview)):
-        raise TypeError(f"prefix must be bytes-like, not {type(prefix).__name__}")
-    its_bytes = bytes(prefix)
+    its_bytes = _bytes_of("prefix", prefix)
     if len(its_bytes) > LONGEST_PREFIX:
         raise ValueError(f"prefix: of {len(its_bytes)} bytes, and {LONGEST_PREFIX} are possible")
     return its_bytes
@@ -139,12 +137,16 @@ def place_of(hostname: Any, port: int) -> Place | None:
 def message_of(data: Buffer, longest: int) -> bytes:
     """``data`` as ``bytes``: those are kept as they are, anything that may change is copied."""
     if type(data) is not bytes:
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            try:
-                data = memoryview(data)
-            except TypeError:
-                raise TypeError(f"a message must be bytes-like, not {type(data).__name__}") from None
-        data = bytes(data)
+        data = _bytes_of("a message", data)
     if len(data) > longest:
         raise ValueError(f"a message of {len(data)} bytes is longer than max_message_size ({longest})")
     return data
+
+
+def _bytes_of(what: str, data: Buffer) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        try:
+            data = memoryview(data)
+        except TypeError:
+            raise TypeError(f"{what} must be bytes-like, not {type(data).__name__}") from None
+    return bytes(data)

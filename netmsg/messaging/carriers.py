@@ -37,11 +37,10 @@ class Carrier(NamedTuple):
                                      server_hostname=self.server_hostname, piece=RECORD_SIZE)
         return transport if self.opening is None else WebSocketTransport(transport, self.opening())
 
-    def websocket(self, transport: Transport, first: bytes) -> WebSocketTransport | None:
-        """For a connection that has begun with these bytes, as a WebSocket client's does, over ``transport``; ``None``
-        where nobody may come so."""
-        if self.origins is None:
-            return None
+    def websocket(self, transport: Transport, first: bytes) -> WebSocketTransport:
+        """For a connection that has begun with these bytes, as a WebSocket client's does, over ``transport``; where
+        there are ``origins``."""
+        assert self.origins is not None
         websocket = WebSocketTransport(transport, ServerOpening(self.origins))
         websocket.feed(first)
         return websocket

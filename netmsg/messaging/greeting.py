@@ -120,9 +120,9 @@ class Greeting:
     def _upgrade(self, first: bytes) -> None:
         """What comes is WebSocket, and the first bytes of a Søcket are to be told within that."""
         channel, peer = self._channel, self._peer
-        transport = self._carrier.websocket(channel.transport, first)
-        if transport is None or channel.state is not ChannelState.OPEN:
+        if channel.state is not ChannelState.OPEN:
             return  # it has gone meanwhile
+        transport = self._carrier.websocket(channel.transport, first)
         peer.go_over(transport)
         channel.user = peer
         sniffing.sniff(channel, self._judge)

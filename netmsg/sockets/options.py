@@ -17,7 +17,8 @@ def prepare(sock: socket.socket) -> None:
 
 def size_buffers(sock: socket.socket, send: int | None, receive: int | None) -> None:
     """How many bytes the kernel is to hold in either direction, as far as it allows that (Linux takes twice as many);
-    ``None``: as it likes. Those of a listening socket are those of its connections."""
+    ``None``: as it likes. Over TCP those of a listening socket are those of its connections, from their first
+    byte on."""
     if send is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send)
     if receive is not None:

@@ -60,7 +60,10 @@ def test_nothing_is_left_of_who_has_gone() -> None:
         topics.subscribe(A, b"%d" % number)
     topics.forget(A)
     topics.forget(B)
-    assert not topics and not topics._by_prefix and not topics._lengths
+    assert not topics
+    topics.subscribe(B, b"12345")
+    Counted.cuts = 0
+    assert [*topics.audience(Counted(b"7"), [A, B])] == [A] and Counted.cuts == 1, "other lengths are looked up no more"
 
 
 class Counted(bytes):

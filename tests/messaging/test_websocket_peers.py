@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT, Background, until, wait_for_event
+from support.websocket_streams import WebSocketStream
 from support.wire_peer import DATA, HELLO, WirePeer, dial, frame, hello, listening
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -26,31 +27,10 @@ class Page:
     def __init__(self, websocket: Any) -> None:
         self.websocket = websocket
         self.identity = b"page".ljust(16, b".")
-        self.wire = WirePeer(_Stream(websocket), self.identity)
+        self.wire = WirePeer(WebSocketStream(websocket), self.identity)
 
     def send(self, *frames: bytes) -> None:
         self.websocket.send(b"".join(frames))
-
-
-class _Stream:
-    """A WebSocket of the package's, as `WirePeer` wants a socket."""
-
-    def __init__(self, websocket: Any) -> None:
-        self._websocket = websocket
-
-    def settimeout(self, seconds: float) -> None:
-        """Every receive has its own."""
-
-    def sendall(self, data: bytes) -> None:
-        self._websocket.send(data)
-
-    def recv(self, size: int) -> bytes:
-        try:
-            data = self._websocket.recv(timeout=TIMEOUT)
-        except ConnectionClosed:
-            return b""
-        assert isinstance(data, bytes)
-        return data
 
 
 @contextmanager
@@ -213,7 +193,7 @@ def server(answer: Any, **options: Any) -> Iterator[Server]:
 
 
 def echo(websocket: ServerConnection) -> None:
-    peer = WirePeer(_Stream(websocket))
+    peer = WirePeer(WebSocketStream(websocket))
     peer.shake_hands()
     while True:
         try:
@@ -230,7 +210,7 @@ def test_a_websocket_server_is_reached_and_reached_again() -> None:
         assert websocket.request is not None
         seen.append((websocket.request.path, websocket.request.headers.get("Authorization")))
         if len(seen) == 1:
-            WirePeer(_Stream(websocket)).shake_hands()
+            WirePeer(WebSocketStream(websocket)).shake_hands()
         else:
             echo(websocket)
 
@@ -327,7 +307,7 @@ def test_hello_is_what_is_said_first() -> None:
     said: list[tuple[int, bytes]] = []
 
     def listen(websocket: ServerConnection) -> None:
-        said.append(WirePeer(_Stream(websocket)).read_frame())
+        said.append(WirePeer(WebSocketStream(websocket)).read_frame())
 
     with server(listen) as running, Søcket(linger=0) as sock:
         sock.connect(f"ws://127.0.0.1:{running.socket.getsockname()[1]}")

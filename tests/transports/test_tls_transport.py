@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.handshakes import shake
 
 from netmsg.errors import ConnectionBrokenError
 from netmsg.transports import encrypted
@@ -26,13 +27,7 @@ def pair(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Pair]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     server = TLSTransport(PlainTransport(a), tls_contexts[0], server_side=True)
     client = TLSTransport(PlainTransport(b), tls_contexts[1], server_side=False, server_hostname="localhost")
-    while server.handshaking or client.handshaking:
-        for end in (client, server):
-            if end.handshaking:
-                try:
-                    end.handshake()
-                except BlockingIOError:
-                    pass
+    shake(client, server)
     yield server, client
     a.close()
     b.close()
@@ -106,13 +101,7 @@ def test_a_goodbye_is_said_whatever_becomes_of_that_below(tls_contexts: tuple[ss
         server = TLSTransport(below_server, ours, server_side=True)
         client = TLSTransport(below_client, theirs, server_side=False, server_hostname="localhost")
         for ends in ((below_client, below_server), (client, server)):
-            while any(end.handshaking for end in ends):
-                for end in ends:
-                    if end.handshaking:
-                        try:
-                            end.handshake()
-                        except BlockingIOError:
-                            pass
+            shake(*ends)
         client.end_sending()
         assert not client.unsent
         assert receive(server) == b""
@@ -152,13 +141,7 @@ def flooded(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[tup
     lower: Any = Stored(to_client, to_server)
     server = TLSTransport(upper, tls_contexts[0], server_side=True)
     client = TLSTransport(lower, tls_contexts[1], server_side=False, server_hostname="localhost")
-    while server.handshaking or client.handshaking:
-        for end in (client, server):
-            if end.handshaking:
-                try:
-                    end.handshake()
-                except BlockingIOError:
-                    pass
+    shake(client, server)
     yield server, client, lower
     tls_contexts[0].num_tickets = usual
 

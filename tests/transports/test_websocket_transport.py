@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.channels import READ, WRITE, Loop, Outlet, Script, Socket, User, as_any
+from support.handshakes import shake
 from support.scripted import ScriptedTransport
 from support.strikes import SignalStrike, Strike, Struck, strike_everywhere
 from support.wrong import wrong
@@ -39,18 +40,6 @@ def client_opening(origin: str = ORIGIN) -> ClientOpening:
 
 def server_opening() -> ServerOpening:
     return ServerOpening([ORIGIN])
-
-
-def shake(*ends: Transport) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while any(end.handshaking for end in ends):
-        assert time.monotonic() < deadline
-        for end in ends:
-            if end.handshaking:
-                try:
-                    end.handshake()
-                except BlockingIOError:
-                    pass
 
 
 @pytest.fixture
