@@ -8,7 +8,9 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from support.wire_peer import frame
 
-from netmsg.wire.envelope import ACK, CAPABILITIES, DATA, DATA_REQ, FAILURE, HEARTBEAT, LAYOUTS, REPLY, REQUEST
+from netmsg.wire.envelope import (
+    ACK, CAPABILITIES, DATA, DATA_REQ, FAILURE, HEARTBEAT, LAYOUTS, NACK, REPLY, REQUEST, SUBSCRIBE, UNSUBSCRIBE,
+)
 from netmsg.wire.messages import Run
 
 UNKNOWN = 0x42
@@ -73,7 +75,8 @@ no_id = st.just(b"")
 small_envelopes = st.one_of(
     st.builds(Envelope, st.just(DATA), small_bodies, no_id),
     st.builds(Envelope, st.sampled_from([DATA_REQ, REQUEST, REPLY, FAILURE]), small_bodies, message_ids),
-    st.builds(Envelope, st.just(ACK), message_ids, no_id),
+    st.builds(Envelope, st.sampled_from([ACK, NACK]), message_ids, no_id),
+    st.builds(Envelope, st.sampled_from([SUBSCRIBE, UNSUBSCRIBE]), small_bodies, no_id),
     st.just(Envelope(HEARTBEAT, b"")),
     st.builds(Envelope, st.just(CAPABILITIES), st.binary(min_size=8, max_size=12), no_id),
     st.builds(Envelope, unknown_kinds, small_bodies, no_id),

@@ -16,7 +16,8 @@ from support.wire_peer import frame, hello
 
 from netmsg.errors import RemoteProtocolError
 from netmsg.wire.envelope import (
-    ACK, CAPABILITIES, DATA, DATA_REQ, FAILURE, HEARTBEAT, HELLO, LONGEST_REASON, REPLY, REQUEST,
+    ACK, CAPABILITIES, DATA, DATA_REQ, FAILURE, HEARTBEAT, HELLO, LONGEST_PREFIX, LONGEST_REASON, NACK, REPLY, REQUEST,
+    SUBSCRIBE, UNSUBSCRIBE,
 )
 from netmsg.wire.framing import EnvelopeDecoder
 
@@ -37,6 +38,10 @@ EVERY_KIND = [
     Envelope(REQUEST, b"", ID[::-1]),
     Envelope(REPLY, b"!", ID),
     Envelope(FAILURE, b"why", ID),
+    Envelope(NACK, ID),
+    Envelope(SUBSCRIBE, b"topic"),
+    Envelope(SUBSCRIBE, b""),
+    Envelope(UNSUBSCRIBE, b"topic"),
     Envelope(UNKNOWN, b"?"),
     Envelope(UNKNOWN, b""),
     Envelope(DATA, b"last"),
@@ -58,6 +63,10 @@ VIOLATIONS = {
     "REQUEST with less than an id": frame(REQUEST, bytes(15)),
     "REPLY without an id": frame(REPLY),
     "FAILURE with less than an id": frame(FAILURE, bytes(15)),
+    "NACK without an id": frame(NACK),
+    "NACK too long": frame(NACK, bytes(17)),
+    "SUBSCRIBE too long": frame(SUBSCRIBE, bytes(LONGEST_PREFIX + 1)),
+    "UNSUBSCRIBE too long": frame(UNSUBSCRIBE, bytes(LONGEST_PREFIX + 1)),
     "HEARTBEAT with a body": frame(HEARTBEAT, b"!"),
     "second HELLO": hello(ID),
     "HELLO of one byte": frame(HELLO),
@@ -87,9 +96,10 @@ def read_plainly(data: bytes, limit: int) -> tuple[list[Envelope], bool]:
             break
         kind = data[4]
         with_id = kind in (DATA_REQ, REQUEST, REPLY, FAILURE)
-        longest = {HELLO: 0, HEARTBEAT: 1, ACK: 17, DATA_REQ: limit + 17, REQUEST: limit + 17, REPLY: limit + 17,
-                   FAILURE: 273, CAPABILITIES: max(limit + 1, 256)}.get(kind, limit + 1)
-        shortest = 17 if with_id or kind == ACK else 1
+        longest = {HELLO: 0, HEARTBEAT: 1, ACK: 17, NACK: 17, SUBSCRIBE: 256, UNSUBSCRIBE: 256, DATA_REQ: limit + 17,
+                   REQUEST: limit + 17, REPLY: limit + 17, FAILURE: 273,
+                   CAPABILITIES: max(limit + 1, 256)}.get(kind, limit + 1)
+        shortest = 17 if with_id or kind in (ACK, NACK) else 1
         if not shortest <= size <= longest:
             return found, True
         if len(data) < 4 + size:
@@ -160,7 +170,7 @@ def test_consecutive_envelopes_of_one_type_are_one_run() -> None:
     runs = EnvelopeDecoder(LIMIT).decode(encode(EVERY_KIND), PLENTY)
     assert [(run.kind, len(run.bodies)) for run in runs] == [
         (DATA, 2), (DATA_REQ, 2), (ACK, 2), (HEARTBEAT, 1), (CAPABILITIES, 1), (REQUEST, 2), (REPLY, 1),
-        (FAILURE, 1), (UNKNOWN, 2), (DATA, 1)]
+        (FAILURE, 1), (NACK, 1), (SUBSCRIBE, 2), (UNSUBSCRIBE, 1), (UNKNOWN, 2), (DATA, 1)]
 
 
 # Room
