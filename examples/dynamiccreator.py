@@ -9,6 +9,8 @@ Both the creators and the workers connect; what they connect to is the proxy. In
 With several proxies, none of which has to be up, jobs go to those that are, in turn; see ``proxy.py``:
 
     PROXY_HOSTNAMES="127.0.0.1;127.0.0.2;127.0.0.3" python3 examples/dynamiccreator.py
+
+With ``--at-least-once`` no job is lost when a proxy dies in which it was.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import os
 import sys
 import time
 
-from netmsg import SendMode, Søcket
+from netmsg import DeliveryGuarantee, SendMode, Søcket
 
 
 def address(text: str, default_port: int | None = None) -> tuple[str, int]:
@@ -36,6 +38,8 @@ def main() -> None:
     parser.add_argument("--name", default="job", help="what the jobs are called (%(default)s)")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between jobs (%(default)s)")
     parser.add_argument("--count", type=int, help="end after so many jobs")
+    parser.add_argument("--at-least-once", action="store_true",
+                        help="keep each job until a worker has it, should a proxy die; it may be done twice then")
     args = parser.parse_args()
 
     addresses = [("127.0.0.1", 25001)]
@@ -44,7 +48,8 @@ def main() -> None:
     elif os.environ.get("PROXY_HOSTNAMES"):
         addresses = [address(proxy, 25001) for proxy in os.environ["PROXY_HOSTNAMES"].split(";")]
 
-    with Søcket(send_mode=SendMode.ROUNDROBIN) as sock:
+    guarantee = DeliveryGuarantee.AT_LEAST_ONCE if args.at_least_once else DeliveryGuarantee.AT_MOST_ONCE
+    with Søcket(send_mode=SendMode.ROUNDROBIN, delivery_guarantee=guarantee) as sock:
         for host, port in addresses:
             print(f"connecting to {host}:{port}")
             sock.connect(host, port)

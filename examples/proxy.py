@@ -1,5 +1,8 @@
 """Stand between two services that both come and go: two sockets that bind, and what arrives at one leaves by the other.
 
+A job that its creator sends at least once is acknowledged to it when a worker has acknowledged it here; so a proxy may
+be killed at any moment, and nothing is lost.
+
 In three terminals, with as many creators and workers as you like:
 
     python3 examples/proxy.py
@@ -17,13 +20,14 @@ list, which for the creators names the one port and for the workers the other:
     python3 examples/dynamiccreator.py
     python3 examples/worker.py
 
-Without a worker `send` blocks, when enough jobs wait, and then the creators are slowed down: nothing piles up for ever.
+Without a worker the jobs wait here, up to the high-water mark, and then the creators are slowed down: nothing piles up
+for ever.
 """
 
 import argparse
 import sys
 
-from netmsg import SendMode, Søcket
+from netmsg import DeliveryGuarantee, Søcket, proxy
 
 
 def main() -> None:
@@ -33,14 +37,12 @@ def main() -> None:
     parser.add_argument("--worker-port", type=int, default=25002, help="port for the workers (%(default)s)")
     args = parser.parse_args()
 
-    with Søcket() as sock1, Søcket(send_mode=SendMode.ROUNDROBIN) as sock2:
-        sock1.bind(args.host, args.port)
-        sock2.bind(args.host, args.worker_port)
-        print("creators: bound to port", sock1.bound_port)
-        print("workers: bound to port", sock2.bound_port)
-        while True:
-            work = sock1.recv()
-            sock2.send(work)
+    with Søcket() as creators, Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE) as workers:
+        creators.bind(args.host, args.port)
+        workers.bind(args.host, args.worker_port)
+        print("creators: bound to port", creators.bound_port)
+        print("workers: bound to port", workers.bound_port)
+        proxy(creators, workers)
 
 
 if __name__ == "__main__":

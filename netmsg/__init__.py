@@ -16,6 +16,7 @@ from .messaging.events import (
     AcceptError, Connected, Connecting, Disconnected, Dropped, DuplicatePeer, Event, Full, HandshakeFailed, Listening,
     Retrying, Undelivered,
 )
+from .messaging.proxying import proxy
 from .messaging.receipts import Receipt
 from .messaging.smart_socket import Socket, Søcket
 from .messaging.snapshots import PeerInfo, SocketStats
@@ -117,4 +118,5 @@ __all__ = [
     "create_unix_datagram_socket",
     "create_unix_server",
     "memory_stream_pair",
+    "proxy",
 ]

@@ -17,7 +17,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from support.pairs import until
 from support.processes import ROOT, Program, wait_until
 
 PORT = "25000"
+PORTS_OF_A_PROXY = "25001", "25002"
 BLOCK = (r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?"
          r"(?:\n*[^\n`]*standard error:\n+```text\n(.*?)^```\n)?")
 A_TIME = r"^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}$"
@@ -76,16 +77,19 @@ ALONE = [block for block in BLOCKS if block.is_program and not block.name]
 
 
 class Stage:
-    """A directory in which the named programs of one page lie, on a port of their own."""
+    """A directory in which the named programs of one page lie, on ports of their own."""
 
-    def __init__(self, page: str, directory: Path, port: int) -> None:
+    def __init__(self, page: str, directory: Path, ports: Sequence[int]) -> None:
         self.directory = directory
-        self.port = port
+        self.port = ports[0]
         self._programs: list[Program] = []
         for block in NAMED:
             if block.path == ROOT / page:
                 assert block.name is not None
-                (directory / block.name).write_text(block.code.replace(PORT, str(port)), encoding="utf-8")
+                code = block.code
+                for said, port in zip((PORT, *PORTS_OF_A_PROXY), ports):
+                    code = code.replace(said, str(port))
+                (directory / block.name).write_text(code, encoding="utf-8")
 
     def start(self, name: str) -> Program:
         # The programs look for their files where they are started, which is where they lie.
@@ -111,17 +115,12 @@ class Stage:
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
-    with reserved_port() as reserved:
-        yield reserved
-
-
-@pytest.fixture
-def stage(request: pytest.FixtureRequest, tmp_path: Path, port: int) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """The programs of the page that the test's ``page`` mark names."""
-    made = Stage(request.param, tmp_path, port)
-    yield made
-    made.close()
+    with reserved_port() as port, reserved_port() as front, reserved_port() as back:
+        made = Stage(request.param, tmp_path, (port, front, back))
+        yield made
+        made.close()
 
 
 def on_page(page: str) -> pytest.MarkDecorator:
@@ -242,6 +241,23 @@ def test_a_worker_that_is_killed_loses_no_job(stage: Stage) -> None:
     assert queue.finish() == 0, queue
     assert queue.lines[-1] == "all 10 jobs are done"
     assert not queue.complaints()
+
+
+@on_page("docs/howto/proxies.md")
+def test_what_was_in_a_proxy_that_is_killed_is_not_lost(stage: Stage) -> None:
+    creator = stage.start("creator.py")
+    doomed = stage.start("proxy.py")
+    doomed.read_line()
+    doomed.kill()
+    doomed.finish()
+    middle = stage.start("proxy.py")
+    workers = [stage.start("worker.py") for _ in range(2)]
+    assert creator.finish() == 0, creator
+    assert creator.lines == ["a worker has had each of the 10 jobs"]
+    wait_until(lambda: {line for worker in workers for line in worker.lines} == {
+        f"does job {number}" for number in range(1, 11)}, *workers)
+    middle.interrupt()
+    assert middle.finish() == 0 and middle.lines[-1] == "Goodbye.", middle
 
 
 @on_page("docs/howto/requests.md")

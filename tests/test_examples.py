@@ -273,8 +273,8 @@ def test_jobs_go_from_dynamic_creators_through_the_proxy_to_dynamic_workers(star
 
 def test_jobs_take_the_proxies_that_are_up(start: Start) -> None:
     proxies = [start("proxy.py", "--port", "0", "--worker-port", "0") for _ in range(3)]
-    fronts = ";".join("127.0.0.1:" + port_of(proxy, "creators: bound to port") for proxy in proxies)
-    backs = ";".join("127.0.0.1:" + port_of(proxy, "workers: bound to port") for proxy in proxies)
+    fronts = addresses([port_of(proxy, "creators: bound to port") for proxy in proxies])
+    backs = addresses([port_of(proxy, "workers: bound to port") for proxy in proxies])
     workers = [start("worker.py", PROXY_HOSTNAMES=backs) for _ in range(2)]
     creators = [start("dynamiccreator.py", "--name", name, *BRISKLY, PROXY_HOSTNAMES=fronts) for name in ("a", "b")]
 
@@ -293,6 +293,28 @@ def test_jobs_take_the_proxies_that_are_up(start: Start) -> None:
     press_ctrl_c(*creators, *proxies[1:], *workers)
     done = jobs_done(*workers)
     assert len(set(done)) == len(done), "a job was done twice"
+
+
+def test_each_proxy_is_killed_in_turn_under_load_and_no_job_is_lost(start: Start) -> None:
+    proxies = [start("proxy.py", "--port", "0", "--worker-port", "0") for _ in range(3)]
+    fronts = [port_of(proxy, "creators: bound to port") for proxy in proxies]
+    backs = [port_of(proxy, "workers: bound to port") for proxy in proxies]
+    workers = [start("worker.py", PROXY_HOSTNAMES=addresses(backs)) for _ in range(2)]
+    creators = [start("dynamiccreator.py", "--at-least-once", "--name", name, "--interval", "0.001",
+                      PROXY_HOSTNAMES=addresses(fronts)) for name in ("a", "b")]
+    for index, (front, back) in enumerate(zip(fronts, backs)):
+        enough = len(jobs_done(*workers)) + 300
+        wait_until(lambda: len(jobs_done(*workers)) >= enough, *creators, *workers)
+        proxies[index].kill()
+        proxies[index].finish()
+        proxies[index] = start("proxy.py", "--port", front, "--worker-port", back)
+    press_ctrl_c(*creators)  # which closes them: they linger until all has been acknowledged
+    wait_until(lambda: jobs_created(*creators) <= set(jobs_done(*workers)), *workers)
+    press_ctrl_c(*workers, *proxies)
+
+
+def addresses(ports: list[str]) -> str:
+    return ";".join(f"127.0.0.1:{port}" for port in ports)
 
 
 @pytest.mark.parametrize(("name", "port"), [("dynamiccreator.py", 25001), ("worker.py", 25002)])

@@ -11,6 +11,7 @@ import _thread
 import atexit
 import os
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..aside import aside
@@ -60,6 +61,9 @@ class Closing:
         self._waiters = Waiters()
         self.begun = False
         """Whether `begin` has come to its end, or all but."""
+        self.followers: list[Callable[[], None]] = []
+        """Who else is to know when nobody sends or receives any more; told more than once, anywhere, and may not raise.
+        """
         self._is_over = False  # the very last
         self._beginning = new_lock()  # guards whether there is a network thread when the end comes
         self._attached = False
@@ -143,6 +147,8 @@ class Closing:
         self._receiver.inbox.close()
         self._connections.changed.notify_all()
         self._sender.wake_all()
+        for tell in tuple(self.followers):
+            tell()
 
     # The network thread: lingering
 

@@ -159,7 +159,7 @@ class Conversation:
         self._polling = None, 0
         if poll is None or made_for != lending:
             poll = self._new_poll(lent)
-        ready = poll.poll(None if timeout < 0 else min(timeout, LONGEST) * 1000)
+        ready = poll.poll(timeout * 1000 if timeout <= LONGEST else LONGEST * 1000)
         self._polling = poll, lending
         for descriptor, events in ready:
             peer = lent.get(descriptor)

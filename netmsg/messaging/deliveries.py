@@ -37,7 +37,7 @@ class Delivery:
         self.identity = batch.identity
         """The sender's."""
         self._settler = settler
-        self._credit: Credit | None = batch.credit
+        self._credit: Credit = batch.credit
         self._message_id = message_id
         self._correlation_id = correlation_id
         self._answered = False
@@ -60,6 +60,11 @@ class Delivery:
         sent at most once, or unless acknowledgement is ``AckMode.MANUAL``. Raises `ClosedError`.
         """
         self._settler.settle(self, False)
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether its sender keeps it until it is acknowledged."""
+        return self._message_id is not None
 
     @property
     def is_request(self) -> bool:

@@ -58,6 +58,8 @@ class Ledger(Generic[R]):
     def __init__(self, prefix: bytes, resend_after: float, max_resends: int | None,
                  jitter: Callable[[], float]) -> None:
         self.outstanding: dict[bytes, R] = {}
+        self.followers: dict[bytes, Callable[[bool], None]] = {}
+        """Who is told, of some of them, whether it was acknowledged or given up on: by calls that take no lock."""
         self.resent = 0
         """How many times a message was sent again."""
         self._prefix = prefix
@@ -79,6 +81,14 @@ class Ledger(Generic[R]):
         if self._resends:
             for message_id in message_ids:
                 self._resends.pop(message_id, None)
+        if self.followers:
+            for message_id in message_ids:
+                self._tell_follower(message_id, True)
+
+    def _tell_follower(self, message_id: bytes, acknowledged: bool) -> None:
+        tell = self.followers.pop(message_id, None)
+        if tell is not None:
+            tell(acknowledged)
 
     def give_up(self, message_id: bytes, reason: str) -> None:
         """This one never will be."""
@@ -87,12 +97,15 @@ class Ledger(Generic[R]):
             receipt._fail(reason)
             del self.outstanding[message_id]
         self._resends.pop(message_id, None)
+        self._tell_follower(message_id, False)
 
     def give_up_all(self, reason: str) -> None:
         for receipt in tuple(self.outstanding.values()):
             receipt._fail(reason)
         self.outstanding.clear()
         self._resends.clear()
+        for message_id in tuple(self.followers):
+            self._tell_follower(message_id, False)
 
     def due(self, lane: Lane, now: float) -> list[Due]:
         """Look at a peer: which messages have to be sent again (or given up on) now. To be called regularly.

@@ -45,6 +45,8 @@ elsewhere is posted to it with `Reactor.call`, which takes no lock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..deadline import Deadline
 from ..forking import close_in_child
 from ..reactor.reactor import Reactor
@@ -143,6 +145,16 @@ class Engine:
         """Whether `close` has been called, and not kept by an interrupt from having an effect; or there is nothing left
         to close."""
         return self._closing.begun or self.life.closed
+
+    def follow_closing(self, tell: Callable[[], None]) -> None:
+        """Have ``tell()`` called when nobody sends or receives any more: anywhere, and more than once. It may take no
+        lock, and not raise."""
+        self._closing.followers.append(tell)
+
+    def unfollow_closing(self, tell: Callable[[], None]) -> None:
+        """May be repeated."""
+        if tell in self._closing.followers:
+            self._closing.followers.remove(tell)
 
     def begin_close(self, linger: float) -> None:
         """Start closing, and return at once."""

@@ -38,14 +38,14 @@ class Batch:
     """Whether the queue holds payloads; or pairs of an id, or ``None``, and a payload, of which none is taken unasked.
     """
 
-    def __init__(self, credit: Credit | None, messages: Iterable[Any], count: int = 0, large_bytes: int = 0) -> None:
+    def __init__(self, credit: Credit, messages: Iterable[Any], count: int = 0, large_bytes: int = 0) -> None:
         self.credit = credit
-        self.identity = b"" if credit is None else credit.identity
+        self.identity = credit.identity
         self.queue: deque[Any] = deque(messages)
         self.count = count
         """How many count against the receive mark of their sender; 0 once they count as taken."""
         self.large_bytes = large_bytes
-        self.finished = credit is None
+        self.finished = False
         """Whether it has been told that all is taken."""
 
     def taken_ids(self) -> list[bytes]:
@@ -81,6 +81,19 @@ class ReliableBatch(Batch):
         self.ticking = False
         """Whether the network thread is going to look again."""
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been taken of it."""
+        return len(self.queue) == len(self.message_ids)
+
+    def by_hand(self) -> Batch:
+        """One that is untouched, as a batch that is acknowledged by hand: its messages count against
+        the mark until they are, and each is weighed then. For a taker."""
+        credit = self.credit
+        not_weighed = sum(map(len, self.queue)) - self.large_bytes
+        credit.taken_bytes -= not_weighed
+        return PairBatch(credit, zip(self.message_ids, self.queue))
+
     def taken_ids(self) -> list[bytes]:
         taken = len(self.message_ids) - len(self.queue)
         ids = self.message_ids[self.acknowledged:taken]
@@ -88,8 +101,9 @@ class ReliableBatch(Batch):
         return ids
 
 
-NOTHING = Batch(None, ())
+NOTHING = Batch(Credit(b"", 0, 0), ())
 """The batch that is current while none may be taken from without asking."""
+NOTHING.finished = True
 
 
 def _pair(batch: Batch, message: Any) -> tuple[Batch, Any]:
@@ -114,6 +128,8 @@ class Inbox:
         self._batches: deque[Batch] = deque()
         self.append_batch = self._batches.append
         """The essence of `deliver`: one call into C, which an interrupt cannot split. `delivered` is to follow."""
+        self.by_hand = False
+        """Whether what would be acknowledged as it is taken, is acknowledged by hand instead."""
         self._closed = False
         self._signal: Signal | None = None
         self._signalled = False
@@ -167,23 +183,26 @@ class Inbox:
                     break
                 if not batch.finished:
                     self._finish(batch)
-                self.last = NOTHING
-                self.current = NOTHING
                 if self._closed or not self._batches:
+                    self.last = self.current = NOTHING
                     return NOTHING
-                batch = self._batches[0]
-                self.last = batch
+                batch = self.last = self._batches[0]
                 del self._batches[0]
             if self._closed:
                 return NOTHING
             if not batch.watched:
                 assert isinstance(batch, ReliableBatch)
-                self._watch(batch)
-                batch.watched = True
+                if self.by_hand and batch.untouched:
+                    batch = self.last = batch.by_hand()
+                else:
+                    self._watch(batch)
+                    batch.watched = True
             if self._signal is None and batch.bare:
                 self.current = batch
                 if self._closed:  # meanwhile: `close` takes no lock
                     self.current = NOTHING
+            else:
+                self.current = NOTHING
         if self.waiters.waiting:
             self.waiters.notify()  # there may be enough for another taker
         return batch
@@ -193,7 +212,6 @@ class Inbox:
         if batch.finished:
             return
         credit = batch.credit
-        assert credit is not None
         # No call until the numbers are right.
         credit.taken += batch.count
         credit.taken_bytes += batch.large_bytes

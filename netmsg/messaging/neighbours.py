@@ -29,8 +29,8 @@ class Wanting(Protocol):
 class Inlet(Protocol[P]):
     """Where the messages go that a peer sends: the receiving half of the Søcket."""
 
-    manual: bool
-    """Whether messages count until they are acknowledged by hand."""
+    by_hand: bool
+    """Whether messages count until they are acknowledged."""
 
     @property
     def subscriptions(self) -> Wanting: ...

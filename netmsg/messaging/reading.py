@@ -216,12 +216,12 @@ class Reading(Generic[P]):
     def resume(self) -> None:
         """Read again, if at least half of the room is there: first what has been received already.
 
-        With manual acknowledgement any room will do, for the application may want more before it acknowledges.
+        With acknowledgement by hand any room will do, for the application may want more before it acknowledges.
         """
         if not self._peer.paused or self.held or self._channel.closed:
             return
         room = self.room()
-        if room <= 0 or (room <= self._peer.credit.hwm // 2 and not self._inlet.manual):
+        if room <= 0 or (room <= self._peer.credit.hwm // 2 and not self._inlet.by_hand):
             return
         self._peer.paused = False
         self._channel.reading = True

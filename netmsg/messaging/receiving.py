@@ -6,8 +6,9 @@ All of it belongs to the network thread, but for the two calls that the takers o
 from __future__ import annotations
 
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..deadline import Deadline
 from ..reactor.reactor import Reactor
 from ..wire.messages import READ_SIZE
 from . import exiting
@@ -62,7 +63,9 @@ class Receiver:
         self._answers = answers
         self.subscriptions = subscriptions
         self._ack_mode = settings.ack_mode
-        self.manual = self._ack_mode is AckMode.MANUAL
+        self.manual = self.by_hand = self._ack_mode is AckMode.MANUAL
+        """Whether messages that were sent at least once count until they are acknowledged: see `acknowledge_by_hand`.
+        """
         self.conflates = settings.conflate
         self.max_message_size = settings.max_message_size
         # A long run came out of one read, so its messages are small. Where the mark in messages holds for so many small
@@ -175,7 +178,7 @@ class Receiver:
         if isinstance(batch, ReliableBatch) and batch.acknowledged < len(batch.message_ids):
             self._steps.call(self._look_at_batch, batch)
         credit = batch.credit
-        if credit is not None and credit.waits:
+        if credit.waits:
             self._steps.call(self._accounts.taken_from, credit)
 
     def _watch_batch(self, batch: ReliableBatch) -> None:
@@ -215,9 +218,32 @@ class Receiver:
         if lane is not None:
             lane.owner.acknowledge(message_ids)
 
+    def take_delivery(self, deadline: Deadline) -> Delivery | None:
+        """The next message; ``None`` once closed. Raises ``TimeoutError``. For any thread."""
+        return self.inbox.take_as(self._delivery, deadline)
+
+    def _delivery(self, batch: Batch, message: Any) -> Delivery:
+        if batch.bare:
+            return Delivery(self, batch, message, None)
+        its_id, data = message
+        if isinstance(batch, RequestBatch):
+            return Delivery(self, batch, data, None, its_id)
+        return Delivery(self, batch, data, its_id)
+
+    def acknowledge_by_hand(self) -> None:
+        """Whatever is taken from here on is acknowledged by its taker alone, whatever the acknowledge mode. From any
+        thread."""
+        if self._ack_mode is AckMode.ON_ARRIVAL:
+            self._ack_mode = AckMode.ON_RECV
+        self._weighs_all = self.by_hand = self.inbox.by_hand = True
+
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""
         exiting.check_open(self._life)
+        self.settle_soon(delivery, accept)
+
+    def settle_soon(self, delivery: Delivery, accept: bool) -> None:
+        """The same, while closing too. Takes no lock, and does not raise."""
         if delivery._message_id is not None and not delivery._settled:
             self._steps.call(self._settle, delivery, accept)
 
@@ -240,11 +266,10 @@ class Receiver:
             if lane is not None:
                 lane.owner.refuse(message_id)
         credit = delivery._credit
-        if credit is not None:
-            credit.arrived -= 1
-            credit.arrived_bytes -= len(delivery.data)
-            if credit.waits:
-                self._accounts.taken_from(credit)
+        credit.arrived -= 1
+        credit.arrived_bytes -= len(delivery.data)
+        if credit.waits:
+            self._accounts.taken_from(credit)
 
     def acknowledge_taken(self) -> None:
         """At the end: what has been taken is acknowledged, and the rest discarded."""

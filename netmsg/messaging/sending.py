@@ -114,14 +114,32 @@ class Sender:
 
     # From any thread: sending
 
-    def send(self, data: bytes, identity: bytes | None, timeout: float | None) -> Receipt | None:
-        """Send one message the long way. Raises what `Søcket.send` does."""
+    def send(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None) -> Receipt | None:
+        """Send one message the long way. Raises what `Søcket.send` does. Whoever revokes a deadline calls `wake_all`.
+        """
         if self.conflates:
             self._send_newest(data, identity)
             return None
         if not self._drops_oldest or self.reliable:
             return self._send(data, identity, timeout, None)
         return self._squeeze(data, identity, timeout)
+
+    def follow(self, receipt: Receipt, tell: Callable[[bool], None]) -> None:
+        """Have ``tell(acknowledged)`` called, once, when it is decided what becomes of the message, perhaps at once,
+        and perhaps under the lock: it may take none. From any thread."""
+        with self.route:
+            if receipt.message_id in self.ledger.outstanding:
+                self.ledger.followers[receipt.message_id] = tell
+                return
+        tell(not receipt.failed)
+
+    def begin_following(self) -> None:
+        """Acknowledgements are waited for, by no thread: see `Expecting`. From any thread."""
+        self._expecting.acknowledgements += 1
+        self._expecting.read_on()
+
+    def end_following(self) -> None:
+        self._expecting.acknowledgements -= 1
 
     def _send_newest(self, data: bytes, identity: bytes | None) -> None:
         """In the place of what waits; it need never wait for room."""
@@ -158,7 +176,8 @@ class Sender:
         send = self._squeeze if self._drops_oldest else self._send
         send(data, identity, timeout, answers=correlation_id, fails=fails)
 
-    def _squeeze(self, data: bytes, identity: bytes | None, timeout: float | None, **answer: Any) -> Receipt | None:
+    def _squeeze(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None,
+                 **answer: Any) -> Receipt | None:
         """Where the oldest one is dropped without letting go of the lock."""
         dropped: list[Drop] = []
         try:
@@ -171,8 +190,8 @@ class Sender:
                     self._overflow.tell(dropped)  # the rest of them
                     raise
 
-    def _send(self, data: bytes, identity: bytes | None, timeout: float | None, dropped: list[Drop] | None = None,
-              answers: bytes | None = None, fails: bool = False) -> Receipt | None:
+    def _send(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None,
+              dropped: list[Drop] | None = None, answers: bytes | None = None, fails: bool = False) -> Receipt | None:
         """``dropped`` is a list where the oldest one is dropped; it is noted there. See `Draft`."""
         deadline = None
         while True:
@@ -193,7 +212,7 @@ class Sender:
                     lanes = squeeze_in(self.router, message, identity, dropped).lanes
                     break
             if deadline is None:
-                deadline = Deadline(timeout)
+                deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
             settled = self._overflow.cope(Draft(data, identity, answers, fails), receipt, deadline)
             if settled is not None:
                 receipt, lanes = settled

@@ -10,12 +10,13 @@ from typing import Final, Protocol
 
 from ..aside import aside
 from ..deadline import Deadline, Revocable
-from ..errors import ClosedError, NetmsgError, SendTimeoutError
+from ..errors import ClosedError, NetmsgError
 from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
 from .arguments import Buffer
 from .deliveries import Delivery
+from .replying import Replies
 
 __all__ = ["Serving"]
 
@@ -23,7 +24,6 @@ log = logging.getLogger("netmsg.messaging")
 
 PATIENCE: Final = 1.0
 """Seconds that a worker waits for room for a reply."""
-MOST_DEAF: Final = 10_000
 
 _numbers = itertools.count(1)
 
@@ -54,7 +54,7 @@ class Serving:
         self._begun = 0
         self._idle = 0
         self._lock = new_lock()  # guards these two; a leaf
-        self._deaf: set[bytes] = set()
+        self._replies = Replies(PATIENCE)
 
     def run(self, deadline: Deadline) -> bool:
         """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
@@ -123,25 +123,12 @@ class Serving:
             return
         try:
             if delivery.is_request:
-                self._reply(delivery, answer)
+                self._replies.send(delivery, answer)
             delivery.ack()
         except ClosedError:
             pass  # this Søcket is: nobody is there to be answered
         except BaseException as error:
             self._refuse(delivery, error)
-
-    def _reply(self, delivery: Delivery, answer: Buffer | None) -> None:
-        """Whoever does not take his replies is waited for once, and not again before he has taken some: otherwise he
-        would keep all workers from the others."""
-        asker = delivery.identity
-        try:
-            delivery.reply(answer, timeout=0 if asker in self._deaf else PATIENCE)  # type: ignore[arg-type]
-        except SendTimeoutError:
-            if len(self._deaf) >= MOST_DEAF:
-                self._deaf.clear()
-            self._deaf.add(asker)
-            raise
-        self._deaf.discard(asker)
 
     @staticmethod
     def _refuse(delivery: Delivery, error: BaseException) -> None:

@@ -29,7 +29,7 @@ from .deliveries import Delivery
 from .dispatching import BURST
 from .engine import Engine
 from .events import Event
-from .inbox import Batch, RequestBatch
+from .inbox import Batch
 from .iterating import UntilClosed
 from .receipts import Receipt
 from .serving import Serving
@@ -501,6 +501,11 @@ class Søcket(Generic[R]):
         exiting.check_open(self._life)
         self._sender.subscriptions.remove(prefix_of(prefix))
 
+    def _acknowledge_by_hand(self) -> None:
+        """As with `AckMode.MANUAL`, from here on."""
+        self._manual = True
+        self._engine.receiver.acknowledge_by_hand()
+
     def _ended(self) -> ClosedError:
         """What to raise for there being nothing more to take."""
         exiting.check_open(self._life)
@@ -522,19 +527,10 @@ class Søcket(Generic[R]):
         """The next message with its sender and the means to acknowledge it; otherwise like `recv`."""
         deadline = Deadline(timeout)
         exiting.check_open(self._life)
-        delivery = self._inbox.take_as(self._delivery, deadline)
+        delivery = self._engine.receiver.take_delivery(deadline)
         if delivery is None:
             raise self._ended()
         return delivery
-
-    def _delivery(self, batch: Batch, message: Any) -> Delivery:
-        receiver = self._engine.receiver
-        if batch.bare:
-            return Delivery(receiver, batch, message, None)
-        its_id, data = message
-        if isinstance(batch, RequestBatch):
-            return Delivery(receiver, batch, data, None, its_id)
-        return Delivery(receiver, batch, data, its_id)
 
     def serve_requests(self, handler: Callable[[bytes], Buffer | None], *, max_workers: int = 8,
                        timeout: float | None = None) -> None:
@@ -557,9 +553,7 @@ class Søcket(Generic[R]):
             raise TypeError("handler must be callable")
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
-        inbox = self._inbox
-        serving = Serving(lambda until: inbox.take_as(self._delivery, until), inbox.waiters.notify_all, handler,
-                          max_workers)
+        serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers)
         if not serving.run(deadline):
             raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
         exiting.stay_blocked()

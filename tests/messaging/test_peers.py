@@ -35,7 +35,7 @@ OUR_CAPABILITIES = frame(CAPABILITIES, b"\0\0\x13\x88" b"\0\0\x03\xe8" b"\0\0\0\
 class Inlet:
     """Counts messages as the receiving half does."""
 
-    manual = False
+    by_hand = False
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -756,7 +756,7 @@ def test_it_is_read_again_when_half_of_the_room_is_there() -> None:
 
 def test_with_acknowledgement_by_hand_it_is_read_again_for_any_room() -> None:
     scene = Scene(recv_hwm=4)
-    scene.inlet.manual = True
+    scene.inlet.by_hand = True
     peer = scene.open()
     scene.receives(data(*numbered(0, 1, 2, 3, 4, 5)))
     peer.credit.arrived -= 1

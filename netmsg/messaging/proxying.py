@@ -1,0 +1,210 @@
+"""A proxy: two Søckets, and whatever comes by the one leaves by the other."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from ..aside import aside
+from ..deadline import Deadline, Revocable
+from ..errors import ClosedError, LocalProtocolError
+from ..waiting import Waiters
+from . import exiting
+from .deliveries import Delivery
+from .engine import Engine
+from .receipts import Receipt
+from .relaying import Questions, Relay
+from .replying import Replies
+from .requests import Request
+from .smart_socket import Søcket
+
+__all__ = ["proxy"]
+
+FOREVER: Final = Deadline(None)
+PATIENCE: Final = 1.0
+"""Seconds for which one who does not take his replies may keep the others waiting, once."""
+LOOK: Final = 1.0
+"""Seconds between two looks at whether those are still there who wait for a reply."""
+
+_numbers = itertools.count(1)
+
+
+def proxy(frontend: Søcket[Any], backend: Søcket[Any], *, both_ways: bool = False) -> None:
+    """Hand on what comes by ``frontend`` to the peers of ``backend``, until either is closed: the middle of two
+    services that both come and go. With ``both_ways`` the other way round as well.
+
+    A message goes to whom ``backend`` sends to, by its send mode, and waits where it has no room, so that nothing piles
+    up in here. One that was sent at least once is acknowledged in front when ``backend`` has accepted it; if
+    ``backend`` sends at least once too, when it has been acknowledged there, and any number may be on their way. So a
+    proxy that is killed loses none of them: their senders have them, and send them again, to another proxy if they
+    are connected to several. It may come twice then. What ``backend`` gives up is handed back (`Delivery.nack`).
+
+    Requests are passed on to peers that answer them, and their replies, or why there is none, to those who have asked.
+    At most 10,000 wait at a time; with one more, the oldest is told so.
+
+    From here on what is taken from ``frontend`` (with ``both_ways``, from both) is acknowledged by hand, as with
+    ``AckMode.MANUAL``. A message that is too long for the other end, or that it refuses (``OnFull.RAISE``), is logged
+    and handed back, or counted as dropped.
+
+    Blocks; the work is done in threads of its own (``netmsg-proxy-N``). Returns when one of the two is closed, by
+    whomever, and leaves the other open; whoever interrupts it leaves both open. Raises `ClosedError` if one is closed
+    already, ``ValueError`` for one and the same Søcket, ``TypeError`` for anything else, ``RuntimeError`` where no
+    thread can be started.
+    """
+    for end in (frontend, backend):
+        if not isinstance(end, Søcket):
+            raise TypeError(f"proxy joins two Søckets, not {type(end).__name__}")
+    if frontend is backend:
+        raise ValueError("proxy needs two Søckets, not one")
+    for sock in (frontend, backend):
+        exiting.check_open(sock._engine.life)
+        if sock._engine.io.is_current:
+            raise LocalProtocolError("a proxy, on the network thread itself")
+    frontend._acknowledge_by_hand()
+    front, back = _End(frontend._engine), _End(backend._engine)
+    ways = [(front, back)]
+    if both_ways:
+        backend._acknowledge_by_hand()
+        ways.append((back, front))
+    _Proxy(ways).run()
+    exiting.stay_blocked()
+
+
+class _End:
+    """A Søcket, as a proxy needs it. See `Source` and `Sink`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sender = engine.sender
+        self._requesting = engine.sender.requesting
+        self._receiver = engine.receiver
+        self.max_message_size = engine.receiver.max_message_size
+        self.take = self._receiver.take_delivery
+        self.settle = self._receiver.settle_soon
+        self.follow = self._sender.follow
+        self.end = self._requesting.end
+
+    def attach(self, tell: Callable[[], None]) -> None:
+        """``tell()`` is called when it is closed."""
+        self._engine.follow_closing(tell)
+        self._sender.begin_following()
+
+    def detach(self, tell: Callable[[], None]) -> None:
+        self._engine.unfollow_closing(tell)
+        self._sender.end_following()
+
+    @property
+    def closed(self) -> bool:
+        return self._engine.life.over
+
+    def wake(self) -> None:
+        """Who waits here has to look at the deadline. Takes no lock."""
+        self._receiver.inbox.waiters.notify_all()
+        self._sender.wake_all()
+
+    def lose(self, delivery: Delivery, reason: str) -> None:
+        self._sender.dropped(reason, 1, delivery.identity)
+
+    def is_there(self, identity: bytes) -> bool:
+        return self._sender.find(identity) is not None
+
+    def give(self, data: bytes, deadline: Deadline) -> Receipt | None:
+        return self._sender.send(data, None, deadline)
+
+    def ask(self, data: bytes, wake: Callable[[], None]) -> Request:
+        return self._requesting.begin(data, None, wake)
+
+    def go_on(self, request: Request) -> bytes | None:
+        self._requesting.go_on(request, FOREVER)
+        if request.settled:
+            return self._requesting.outcome(request)
+        if self.closed:
+            raise ClosedError("the proxy has ended")
+        return None
+
+
+class _Proxy:
+    """One call of `proxy`, for as long as that lasts."""
+
+    def __init__(self, ways: list[tuple[_End, _End]]) -> None:
+        self._ends = ways[0]
+        self._until = Revocable()
+        self._waiters = Waiters()  # for whoever has called
+        self._asking = Waiters()  # for the threads that see to requests
+        self._running: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        self._steps: list[Callable[[], None]] = []
+        for source, sink in ways:
+            questions = Questions(source, sink, Replies(PATIENCE), self._asking.notify_all)
+            relay = Relay(source, sink, questions)
+            self._steps += partial(self._hand_on, relay), partial(self._see_to, questions)
+
+    def run(self) -> None:
+        """Raises what a thread has ended by."""
+        try:
+            for end in self._ends:
+                end.attach(self._stop)
+            aside(self._start)
+            if not any(end.closed for end in self._ends):  # meanwhile
+                self._waiters.wait(lambda: self._until.expired, FOREVER)
+        finally:
+            try:
+                self._end()
+            except BaseException:  # interrupted, perhaps once more
+                aside(self._end)
+                raise
+        if self._failure is not None:
+            raise self._failure
+
+    def _start(self) -> None:
+        number = next(_numbers)
+        for step in self._steps:
+            thread = threading.Thread(target=self._work, args=(step,), name=f"netmsg-proxy-{number}", daemon=True)
+            thread.start()
+            self._running.append(thread)
+
+    def _stop(self) -> None:
+        """From any thread, and a signal handler. Takes no lock."""
+        self._until.revoke()
+        for end in self._ends:
+            end.wake()
+        self._asking.notify_all()
+        self._waiters.notify_all()
+
+    def _end(self) -> None:
+        """All of its threads are over when this is."""
+        self._stop()
+        for end in self._ends:
+            end.detach(self._stop)
+        while self._running:
+            self._running[-1].join()
+            self._running.pop()
+
+    def _work(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException as error:
+            self._failure = error
+        self._stop()
+
+    def _hand_on(self, relay: Relay) -> None:
+        try:
+            while relay.step(self._until):
+                pass
+        except (TimeoutError, ClosedError):
+            pass  # the end
+        finally:
+            relay.end()
+
+    def _see_to(self, questions: Questions) -> None:
+        try:
+            while not self._until.expired:
+                questions.go_on()
+                until = self._until.sooner(LOOK) if questions.any else self._until
+                if not self._asking.wait(lambda: questions.news or self._until.expired, until):
+                    questions.tidy()
+        finally:
+            questions.end()

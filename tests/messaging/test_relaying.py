@@ -1,0 +1,297 @@
+"""One direction of a proxy, step by step: no thread, no network, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from netmsg import ClosedError, ConnectionBrokenError, Delivery, QueueFullError, RequestFailedError, SendTimeoutError
+from netmsg.deadline import Deadline
+from netmsg.messaging import relaying as relaying_module
+from netmsg.messaging.credit import Credit
+from netmsg.messaging.inbox import Batch
+from netmsg.messaging.relaying import Questions, Relay
+from netmsg.messaging.replying import Replies
+
+NOW = Deadline(0)
+SENDER = b"sender".ljust(16, b".")
+ID = b"id".ljust(16, b".")
+
+
+class Answers:
+    """Where the replies of the deliveries go."""
+
+    max_message_size = 1000
+
+    def __init__(self) -> None:
+        self.given: list[tuple[bytes, bool]] = []
+        self.error: Exception | None = None
+
+    def settle(self, delivery: Delivery, accept: bool) -> None:
+        raise AssertionError("a relay settles at the source")
+
+    def answer(self, delivery: Delivery, data: bytes, *, fails: bool, timeout: float | None) -> None:
+        if self.error is not None:
+            raise self.error
+        self.given.append((data, fails))
+
+
+class Front:
+    """A source of what the test puts in."""
+
+    def __init__(self) -> None:
+        self.answers = Answers()
+        self.coming: list[Delivery] = []
+        self.ended = False
+        self.settled: list[tuple[bytes, bool]] = []
+        self.lost: list[tuple[bytes, str]] = []
+        self.gone: set[bytes] = set()
+
+    def _come(self, data: bytes, message_id: bytes | None, correlation_id: bytes | None, sender: bytes) -> None:
+        self.coming.append(Delivery(self.answers, Batch(Credit(sender, 9, 9), ()), data, message_id, correlation_id))
+
+    def message(self, data: bytes) -> None:
+        self._come(data, None, None, SENDER)
+
+    def kept(self, data: bytes) -> None:
+        self._come(data, ID, None, SENDER)
+
+    def request(self, data: bytes, asker: bytes = SENDER) -> None:
+        self._come(data, None, ID, asker)
+
+    # As a source
+
+    def take(self, deadline: Deadline) -> Delivery | None:
+        if self.coming:
+            return self.coming.pop(0)
+        if self.ended:
+            return None
+        raise TimeoutError
+
+    def settle(self, delivery: Delivery, accept: bool) -> None:
+        self.settled.append((delivery.data, accept))
+
+    def lose(self, delivery: Delivery, reason: str) -> None:
+        self.lost.append((delivery.data, reason))
+
+    def is_there(self, identity: bytes) -> bool:
+        return identity not in self.gone
+
+
+class Asked:
+    """A request, as the test lets it go on."""
+
+    def __init__(self, data: bytes, wake: Callable[[], None]) -> None:
+        self.data = data
+        self.wake = wake
+        self.outcome: bytes | Exception | None = None
+
+    def settle(self, outcome: bytes | Exception) -> None:
+        self.outcome = outcome
+        self.wake()
+
+
+class Back:
+    """A sink that notes what it is given."""
+
+    max_message_size = 20
+
+    def __init__(self) -> None:
+        self.given: list[bytes] = []
+        self.error: Exception | None = None
+        self.reliable = False
+        self.followers: list[Callable[[bool], None]] = []
+        self.asked: list[Asked] = []
+
+    def give(self, data: bytes, deadline: Deadline) -> Any:
+        if self.error is not None:
+            raise self.error
+        self.given.append(data)
+        return object() if self.reliable else None
+
+    def follow(self, receipt: Any, tell: Callable[[bool], None]) -> None:
+        self.followers.append(tell)
+
+    def ask(self, data: bytes, wake: Callable[[], None]) -> Any:
+        self.asked.append(Asked(data, wake))
+        return self.asked[-1]
+
+    def go_on(self, request: Any) -> bytes | None:
+        if isinstance(request.outcome, Exception):
+            raise request.outcome
+        return request.outcome  # type: ignore[no-any-return]
+
+    def end(self, request: Any) -> None:
+        self.asked.remove(request)
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.front, self.back = Front(), Back()
+        self.woken = 0
+        self.questions = Questions(self.front, self.back, Replies(0), self._wake)
+        self.relay = Relay(self.front, self.back, self.questions)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def ask(self, data: bytes, asker: bytes = SENDER) -> None:
+        """A request comes, and is asked."""
+        self.front.request(data, asker)
+        assert self.relay.step(NOW)
+        self.questions.go_on()
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+# Messages
+
+
+def test_what_the_sink_has_accepted_is_acknowledged(scene: Scene) -> None:
+    scene.front.kept(b"1")
+    assert scene.relay.step(NOW)
+    assert scene.back.given == [b"1"] and scene.front.settled == [(b"1", True)]
+
+
+def test_of_a_sink_that_sends_at_least_once_the_acknowledgement_is_waited_for(scene: Scene) -> None:
+    scene.back.reliable = True
+    for data in (b"1", b"2", b"3"):
+        scene.front.kept(data)
+        assert scene.relay.step(NOW)
+    assert scene.front.settled == []
+    scene.back.followers[2](True)
+    scene.back.followers[0](False)
+    assert scene.front.settled == [(b"3", True), (b"1", False)]  # whatever their order, and what is given up goes back
+
+
+def test_at_the_end_of_the_source_there_are_no_more_steps(scene: Scene) -> None:
+    scene.front.ended = True
+    assert not scene.relay.step(NOW)
+
+
+def test_what_finds_no_room_stays_in_hand_and_is_the_next_to_go(scene: Scene) -> None:
+    scene.front.kept(b"1")
+    scene.front.kept(b"2")
+    scene.back.error = SendTimeoutError("no room")
+    for _ in range(2):
+        with pytest.raises(SendTimeoutError):
+            scene.relay.step(NOW)
+    assert scene.front.settled == [] and len(scene.front.coming) == 1
+    scene.back.error = None
+    assert scene.relay.step(NOW) and scene.relay.step(NOW)
+    assert scene.back.given == [b"1", b"2"]
+
+
+def test_what_is_in_hand_at_the_end_goes_back_or_is_counted(scene: Scene) -> None:
+    scene.back.error = ClosedError("closed")
+    scene.front.kept(b"kept")
+    with pytest.raises(ClosedError):
+        scene.relay.step(NOW)
+    scene.relay.end()
+    scene.front.message(b"once")
+    with pytest.raises(ClosedError):
+        scene.relay.step(NOW)
+    scene.relay.end()
+    scene.relay.end()
+    assert scene.front.settled == [(b"kept", False)]
+    assert scene.front.lost == [(b"once", "not passed on: the proxy has ended")]
+
+
+@pytest.mark.parametrize("error", [None, QueueFullError("full")], ids=["too long", "refused"])
+def test_what_the_sink_will_not_have_goes_back_or_is_counted(scene: Scene, error: Exception | None) -> None:
+    scene.back.error = error
+    size = 21 if error is None else 3
+    scene.front.kept(b"k" * size)
+    scene.front.message(b"m" * size)
+    assert scene.relay.step(NOW) and scene.relay.step(NOW)
+    assert scene.back.given == []
+    assert scene.front.settled == [(b"k" * size, False)] and scene.front.lost == [(b"m" * size, "not passed on")]
+
+
+# Requests
+
+
+def test_a_reply_goes_to_the_one_who_has_asked_and_nothing_is_remembered(scene: Scene) -> None:
+    scene.ask(b"what?")
+    asked = scene.back.asked[0]
+    assert asked.data == b"what?" and scene.questions.any
+    before = scene.woken
+    asked.settle(b"that")
+    assert scene.woken == before + 1
+    scene.questions.go_on()
+    assert scene.front.answers.given == [(b"that", False)]
+    assert scene.back.asked == [] and not scene.questions.any
+    asked.wake()  # late, and for nothing
+    scene.questions.go_on()
+    assert scene.front.answers.given == [(b"that", False)]
+
+
+@pytest.mark.parametrize(("error", "reason"), [
+    (RequestFailedError("not today"), b"not today"),
+    (ConnectionBrokenError("it has gone"), b"it has gone"),
+])
+def test_why_there_is_no_reply_is_handed_on_too(scene: Scene, error: Exception, reason: bytes) -> None:
+    scene.ask(b"what?")
+    scene.back.asked[0].settle(error)
+    scene.questions.go_on()
+    assert scene.front.answers.given == [(reason, True)] and not scene.questions.any and scene.back.asked == []
+
+
+def test_a_request_that_is_too_long_is_answered_with_why(scene: Scene) -> None:
+    scene.ask(b"?" * 21)
+    assert scene.back.asked == []
+    assert scene.front.answers.given == [(b"a request of 21 bytes, and the proxy passes on 20", True)]
+
+
+def test_a_reply_for_which_there_is_no_room_is_counted(scene: Scene) -> None:
+    scene.ask(b"what?")
+    scene.front.answers.error = SendTimeoutError("no room")
+    scene.back.asked[0].settle(b"that")
+    scene.questions.go_on()
+    assert scene.front.lost == [(b"what?", "no room for the reply")] and not scene.questions.any
+
+
+def test_a_reply_that_is_too_long_for_the_front_is_told(scene: Scene) -> None:
+    scene.ask(b"what?")
+    scene.back.asked[0].settle(b"!" * 1001)
+    scene.questions.go_on()
+    ((reason, fails),) = scene.front.answers.given
+    assert fails and b"1001" in reason and not scene.questions.any
+
+
+def test_the_requests_of_those_who_have_gone_are_forgotten(scene: Scene) -> None:
+    scene.ask(b"1", b"a" * 16)
+    scene.ask(b"2", b"b" * 16)
+    scene.front.gone.add(b"a" * 16)
+    scene.questions.tidy()
+    assert [asked.data for asked in scene.back.asked] == [b"2"] and scene.questions.any
+
+
+def test_of_too_many_requests_the_oldest_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_QUESTIONS", 3)
+    for number in range(5):
+        scene.ask(b"%d" % number)
+    assert [asked.data for asked in scene.back.asked] == [b"2", b"3", b"4"]
+    assert scene.front.answers.given == [(b"given up by the proxy: too many requests wait for a reply", True)] * 2
+
+
+def test_while_nobody_asks_no_more_are_gathered_than_that(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_QUESTIONS", 3)
+    for number in range(20):
+        scene.front.request(b"%d" % number)
+        assert scene.relay.step(NOW)
+    assert len(scene.questions.news) == 7 and len(scene.front.answers.given) == 13
+
+
+def test_at_the_end_all_who_have_asked_are_told(scene: Scene) -> None:
+    scene.ask(b"1")
+    scene.front.request(b"2")
+    assert scene.relay.step(NOW)  # and not asked yet
+    scene.questions.end()
+    assert scene.front.answers.given == [(b"the proxy has ended", True)] * 2
+    assert scene.back.asked == [] and not scene.questions.any and not scene.questions.news
