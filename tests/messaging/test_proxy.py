@@ -18,7 +18,7 @@ from netmsg import (
     AckMode, ClosedError, DeliveryGuarantee, OnFull, RequestFailedError, SendMode, Søcket, UndeliveredError, proxy,
 )
 
-RELIABLE = {"delivery_guarantee": DeliveryGuarantee.AT_LEAST_ONCE}
+RELIABLE: dict[str, Any] = {"delivery_guarantee": DeliveryGuarantee.AT_LEAST_ONCE}
 
 
 def threads_of_proxies() -> list[threading.Thread]:
@@ -39,16 +39,16 @@ class Middle:
         self.back = back
         self._ends = ends
 
-    def _connected(self, to: Søcket, options: dict[str, Any]) -> Søcket:
+    def _connected(self, to: Søcket, options: dict[str, Any]) -> Søcket[Any]:
         sock = self._ends.enter_context(Søcket(**{"linger": 0, **options}))
         sock.connect(port=to.bound_port)
         sock.wait_for_peers(timeout=TIMEOUT)
         return sock
 
-    def creator(self, **options: Any) -> Søcket:
+    def creator(self, **options: Any) -> Søcket[Any]:
         return self._connected(self.front, options)
 
-    def worker(self, **options: Any) -> Søcket:
+    def worker(self, **options: Any) -> Søcket[Any]:
         return self._connected(self.back, options)
 
 
