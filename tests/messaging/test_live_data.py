@@ -15,6 +15,7 @@ from netmsg import Connected, Dropped, OnNoPeer, SendMode, Søcket
 SMALL = 4096
 LARGE = 32_768
 """Bytes of a message that no small buffer holds."""
+PLENTY = 1 << 20
 
 
 def test_a_slow_subscriber_gets_the_newest_and_not_everything() -> None:
@@ -87,6 +88,7 @@ def test_what_the_kernel_does_not_hold_waits_where_it_is_counted(options: dict[s
             until(lambda: sock.stats().sent + sock.stats().queued == 20)
             if options:
                 assert sock.stats().queued >= 15
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PLENTY)  # or the rest takes its time
             for _ in range(20):
                 assert len(peer.read_kind(DATA)[1]) == LARGE
 
@@ -98,8 +100,8 @@ def test_a_small_receive_buffer_stops_who_sends(who: str) -> None:
     binder, connector = (options, sends) if who == "binds" else (sends, options)
     with connected(binder, connector) as (a, b):
         reads, writes = (a, b) if who == "binds" else (b, a)
-        writes.send_many([bytes(LARGE)] * 20)
+        writes.send_many([bytes(LARGE)] * 6)
         until(lambda: reads.stats().received >= 1)
-        assert writes.stats().queued >= 10
-        for _ in range(20):
+        assert writes.stats().queued >= 3
+        for _ in range(6):
             assert len(reads.recv(timeout=TIMEOUT)) == LARGE

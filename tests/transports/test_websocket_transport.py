@@ -785,4 +785,5 @@ def test_a_client_of_another_implementation_is_served(sockets: tuple[socket.sock
             if not chunk:
                 select.select([sockets[0]], [sockets[0]] if echo else [], [], 0.05)
         server.flush()
+        sockets[0].shutdown(socket.SHUT_WR)  # the other end waits for that: who serves ends the connection
         assert call.result() == (b"".join(messages), 1000)
