@@ -46,7 +46,7 @@ LEVELS = {
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in (
-    "backoff", "delivery", "drafts", "kept", "lane", "relaying", "replying", "requests", "routing", "squeezing",
+    "backoff", "delivery", "drafts", "homeless", "kept", "lane", "relaying", "requests", "routing", "squeezing",
     "urls")} | {
     "netmsg.checks", "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers",
     "netmsg.servers.steps"}

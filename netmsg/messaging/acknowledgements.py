@@ -13,6 +13,7 @@ from . import exiting
 from .delivery import Ledger
 from .events import EventQueue, Undelivered
 from .expecting import Expecting
+from .homeless import Homeless
 from .lane import Lane
 from .life import Life
 from .losses import Losses
@@ -43,8 +44,8 @@ class Acknowledgements:
         self._expecting = expecting
         self._in_vain = f"not acknowledged after {settings.max_resends} resends"
         self._waiters = Waiters()
-        self.homeless: dict[bytes, Lane] = {}
-        """By message id, what was handed back while nobody else had room, and the lane that still has it."""
+        self.homeless = Homeless()
+        """What was handed back while nobody else had room."""
 
     # Waiting for them
 
@@ -97,7 +98,7 @@ class Acknowledgements:
 
     def _send_again(self, lane: Lane, message_id: bytes) -> Lane:
         """To the same peer, if there is nobody else for what it has handed back: whose lane it is."""
-        self.homeless.pop(message_id, None)
+        self.homeless.remove(message_id)
         refused_by = self.ledger.begin_anew(message_id)
         other = self._router.next_but(refused_by) if refused_by and self._router.may_pass_on(lane, message_id) else None
         if other is None:
@@ -120,9 +121,10 @@ class Acknowledgements:
         for message_id in message_ids:
             if not self._router.may_pass_on(lane, message_id):
                 continue
-            other = self._router.next_but(self.ledger.refused(message_id, lane.identity))
+            refused_by = self.ledger.refused(message_id, lane.identity)
+            other = self._router.next_but(refused_by)
             if other is None:
-                self.homeless[message_id] = lane
+                self.homeless.add(message_id, lane, refused_by)
             elif self._hand_on(lane, message_id, other, now):
                 lanes.append(other)
             else:
@@ -142,18 +144,19 @@ class Acknowledgements:
         now = self._clock()
         lanes: list[Lane] = []
         hopeless = []
-        for message_id, lane in tuple(self.homeless.items()):
-            if not self._router.has_room(other):
+        taking = self.homeless.take_for(other.identity)
+        while self._router.has_room(other):
+            found = next(taking, None)
+            if found is None:
                 break
+            message_id, lane = found
             if not self._router.may_pass_on(lane, message_id):
-                del self.homeless[message_id]  # something else has become of it
-            elif other.identity not in self.ledger.refused(message_id, lane.identity):
-                del self.homeless[message_id]
-                if self._hand_on(lane, message_id, other, now):
-                    lanes.append(other)
-                else:
-                    hopeless.append(message_id)
-                lanes += self._router.refill(lane)
+                continue  # something else has become of it
+            if self._hand_on(lane, message_id, other, now):
+                lanes.append(other)
+            else:
+                hopeless.append(message_id)
+            lanes += self._router.refill(lane)
         return lanes, hopeless
 
     def count_resends(self, lane: Lane) -> list[bytes]:

@@ -28,6 +28,8 @@ class Expecting:
     def __init__(self, life: Life, io: Reactor, connections: Connections, router: Router, requests: Requests) -> None:
         self.acknowledgements = 0
         """How many threads wait for some."""
+        self.followers: set[object] = set()
+        """Who else waits for some, with no thread."""
         self.room_for_replies: dict[object, bytes] = {}
         """The identities of those whom threads wait to send a reply, for each of these threads."""
         self._steps = io.scope(life.crash)
@@ -49,7 +51,7 @@ class Expecting:
 
     def expects(self, peer: Peer) -> bool:
         """Whether somebody waits for what comes by this connection, or by one that is read behind it."""
-        if self.acknowledgements:
+        if self.acknowledgements or self.followers:
             if peer.lane.unacked:
                 return True
             lane = self._router.find(peer.identity) if peer.retired or peer.following else None

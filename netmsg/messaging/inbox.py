@@ -70,32 +70,34 @@ class RequestBatch(PairBatch):
 class ReliableBatch(Batch):
     """Messages that are acknowledged as they are taken."""
 
-    __slots__ = ("acknowledged", "message_ids", "ticking", "watched")
+    __slots__ = ("acknowledged", "handed_over", "message_ids", "ticking", "watched")
 
     def __init__(self, credit: Credit, messages: list[bytes], message_ids: list[bytes], large_bytes: int) -> None:
         super().__init__(credit, messages, len(messages), large_bytes)
         self.message_ids = message_ids
         self.acknowledged = 0
         """How many of those have been."""
+        self.handed_over: deque[bytes] = deque()
+        """Messages that were not taken from here but from another batch: see `by_hand`."""
         self.watched = False
         self.ticking = False
         """Whether the network thread is going to look again."""
 
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing has been taken of it."""
-        return len(self.queue) == len(self.message_ids)
-
     def by_hand(self) -> Batch:
-        """One that is untouched, as a batch that is acknowledged by hand: its messages count against
-        the mark until they are, and each is weighed then. For a taker."""
-        credit = self.credit
-        not_weighed = sum(map(len, self.queue)) - self.large_bytes
-        credit.taken_bytes -= not_weighed
-        return PairBatch(credit, zip(self.message_ids, self.queue))
+        """What is left of it, as a batch that is acknowledged by hand: its messages count against the mark until they
+        are, and each is weighed then. For a taker, under the inbox's lock."""
+        nothing: deque[bytes] = deque()
+        self.handed_over = self.queue  # no call between the two: the network thread looks at what has been taken
+        self.queue = nothing
+        left = self.handed_over
+        rest = PairBatch(self.credit, zip(self.message_ids[len(self.message_ids) - len(left):], left))
+        count, size = len(left), sum(map(len, left))
+        self.count -= count
+        self.large_bytes -= size  # less than nothing, where it was not weighed
+        return rest
 
     def taken_ids(self) -> list[bytes]:
-        taken = len(self.message_ids) - len(self.queue)
+        taken = len(self.message_ids) - len(self.queue) - len(self.handed_over)
         ids = self.message_ids[self.acknowledged:taken]
         self.acknowledged = taken
         return ids
@@ -174,6 +176,14 @@ class Inbox:
 
     # The takers
 
+    def take_by_hand(self) -> None:
+        """What is taken from here on is not acknowledged by being taken."""
+        with self._lock:
+            self.by_hand = True
+            if isinstance(self.last, ReliableBatch):
+                self.last.watched = False
+            self.current = NOTHING
+
     def refill(self) -> Batch:
         """The batch to take from next, made current; `NOTHING` if there is none."""
         with self._lock:
@@ -192,8 +202,10 @@ class Inbox:
                 return NOTHING
             if not batch.watched:
                 assert isinstance(batch, ReliableBatch)
-                if self.by_hand and batch.untouched:
-                    batch = self.last = batch.by_hand()
+                if self.by_hand:
+                    rest = batch.by_hand()
+                    self._finish(batch)
+                    batch = self.last = rest
                 else:
                     self._watch(batch)
                     batch.watched = True

@@ -6,10 +6,11 @@ from typing import Final
 
 from ..locks import new_lock
 
-__all__ = ["CONFLATED", "Losses", "NO_PEER", "WANTED"]
+__all__ = ["CONFLATED", "Losses", "NO_PEER", "NO_ROOM_FOR_REPLY", "WANTED"]
 
 CONFLATED: Final = "conflated"
 NO_PEER: Final = "no peer"
+NO_ROOM_FOR_REPLY: Final = "no room for the reply"
 WANTED: Final = frozenset({CONFLATED, NO_PEER})
 """The causes that a Søcket is told to have: `conflate`, and `OnNoPeer.DROP`."""
 

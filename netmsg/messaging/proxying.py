@@ -16,19 +16,13 @@ from . import exiting
 from .deliveries import Delivery
 from .engine import Engine
 from .receipts import Receipt
-from .relaying import Questions, Relay
-from .replying import Replies
+from .relaying import LOOK, Questions, Relay
 from .requests import Request
 from .smart_socket import Søcket
 
-__all__ = ["proxy"]
+__all__ = ["proxy", "relay_between"]
 
 FOREVER: Final = Deadline(None)
-PATIENCE: Final = 1.0
-"""Seconds for which one who does not take his replies may keep the others waiting, once."""
-LOOK: Final = 1.0
-"""Seconds between two looks at whether those are still there who wait for a reply."""
-
 _numbers = itertools.count(1)
 
 
@@ -42,12 +36,17 @@ def proxy(frontend: Søcket[Any], backend: Søcket[Any], *, both_ways: bool = Fa
     proxy that is killed loses none of them: their senders have them, and send them again, to another proxy if they
     are connected to several. It may come twice then. What ``backend`` gives up is handed back (`Delivery.nack`).
 
+    With ``both_ways`` a Søcket that sends at least once waits for acknowledgements that stand behind what comes the
+    other way; where both directions are flooded, they may wait for each other for ever. Two proxies, each one way and
+    between two Søckets of its own, do not.
+
     Requests are passed on to peers that answer them, and their replies, or why there is none, to those who have asked.
-    At most 10,000 wait at a time; with one more, the oldest is told so.
+    At most 10,000 wait at a time; with one more, the oldest is told so. An asker who takes none of his replies for a
+    second loses them; the others do not wait for him.
 
     From here on what is taken from ``frontend`` (with ``both_ways``, from both) is acknowledged by hand, as with
-    ``AckMode.MANUAL``. A message that is too long for the other end, or that it refuses (``OnFull.RAISE``), is logged
-    and handed back, or counted as dropped.
+    ``AckMode.MANUAL``. A message that is too long for the other end, or that it refuses (``OnFull.RAISE``), is handed
+    back, or counted as dropped; the log warns of the first of many in a row.
 
     Blocks; the work is done in threads of its own (``netmsg-proxy-N``). Returns when one of the two is closed, by
     whomever, and leaves the other open; whoever interrupts it leaves both open. Raises `ClosedError` if one is closed
@@ -63,14 +62,17 @@ def proxy(frontend: Søcket[Any], backend: Søcket[Any], *, both_ways: bool = Fa
         exiting.check_open(sock._engine.life)
         if sock._engine.io.is_current:
             raise LocalProtocolError("a proxy, on the network thread itself")
-    frontend._acknowledge_by_hand()
-    front, back = _End(frontend._engine), _End(backend._engine)
-    ways = [(front, back)]
-    if both_ways:
-        backend._acknowledge_by_hand()
-        ways.append((back, front))
-    _Proxy(ways).run()
+    _Proxy(frontend, backend, both_ways).run()
     exiting.stay_blocked()
+
+
+def relay_between(front: Søcket[Any], back: Søcket[Any], wake: Callable[[], None]) -> tuple[Relay, Questions]:
+    """One direction of a proxy, for somebody who sees to it. What comes in front is acknowledged by hand from here on.
+    """
+    front._acknowledge_by_hand()
+    source, sink = _End(front._engine), _End(back._engine)
+    questions = Questions(source, sink, wake)
+    return Relay(source, sink, questions), questions
 
 
 class _End:
@@ -90,11 +92,11 @@ class _End:
     def attach(self, tell: Callable[[], None]) -> None:
         """``tell()`` is called when it is closed."""
         self._engine.follow_closing(tell)
-        self._sender.begin_following()
+        self._sender.begin_following(self)
 
     def detach(self, tell: Callable[[], None]) -> None:
         self._engine.unfollow_closing(tell)
-        self._sender.end_following()
+        self._sender.end_following(self)
 
     @property
     def closed(self) -> bool:
@@ -129,24 +131,22 @@ class _End:
 class _Proxy:
     """One call of `proxy`, for as long as that lasts."""
 
-    def __init__(self, ways: list[tuple[_End, _End]]) -> None:
-        self._ends = ways[0]
+    def __init__(self, frontend: Søcket[Any], backend: Søcket[Any], both_ways: bool) -> None:
+        self._ends = _End(frontend._engine), _End(backend._engine)
         self._until = Revocable()
         self._waiters = Waiters()  # for whoever has called
         self._asking = Waiters()  # for the threads that see to requests
         self._running: list[threading.Thread] = []
         self._failure: BaseException | None = None
         self._steps: list[Callable[[], None]] = []
-        for source, sink in ways:
-            questions = Questions(source, sink, Replies(PATIENCE), self._asking.notify_all)
-            relay = Relay(source, sink, questions)
+        ways = [(frontend, backend), (backend, frontend)]
+        for front, back in ways if both_ways else ways[:1]:
+            relay, questions = relay_between(front, back, self._asking.notify_all)
             self._steps += partial(self._hand_on, relay), partial(self._see_to, questions)
 
     def run(self) -> None:
         """Raises what a thread has ended by."""
         try:
-            for end in self._ends:
-                end.attach(self._stop)
             aside(self._start)
             if not any(end.closed for end in self._ends):  # meanwhile
                 self._waiters.wait(lambda: self._until.expired, FOREVER)
@@ -160,6 +160,8 @@ class _Proxy:
             raise self._failure
 
     def _start(self) -> None:
+        for end in self._ends:
+            end.attach(self._stop)
         number = next(_numbers)
         for step in self._steps:
             thread = threading.Thread(target=self._work, args=(step,), name=f"netmsg-proxy-{number}", daemon=True)
@@ -191,20 +193,28 @@ class _Proxy:
         self._stop()
 
     def _hand_on(self, relay: Relay) -> None:
+        going_on = True
         try:
-            while relay.step(self._until):
-                pass
+            while True:  # not "while going_on": see `netmsg.streams.turns.Turn`
+                if self._until.expired or not going_on:
+                    break
+                going_on = relay.step(self._until)
         except (TimeoutError, ClosedError):
             pass  # the end
         finally:
             relay.end()
 
     def _see_to(self, questions: Questions) -> None:
+        until = self._until.sooner(LOOK)
         try:
-            while not self._until.expired:
+            while True:
+                if self._until.expired:
+                    break
                 questions.go_on()
-                until = self._until.sooner(LOOK) if questions.any else self._until
-                if not self._asking.wait(lambda: questions.news or self._until.expired, until):
-                    questions.tidy()
+                if until.expired:
+                    questions.look()
+                    until = self._until.sooner(LOOK)
+                self._asking.wait(lambda: questions.news or self._until.expired,
+                                  until if questions.any else self._until)
         finally:
             questions.end()

@@ -235,7 +235,8 @@ class Receiver:
         thread."""
         if self._ack_mode is AckMode.ON_ARRIVAL:
             self._ack_mode = AckMode.ON_RECV
-        self._weighs_all = self.by_hand = self.inbox.by_hand = True
+        self._weighs_all = self.by_hand = True
+        self.inbox.take_by_hand()
 
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""

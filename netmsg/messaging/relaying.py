@@ -24,17 +24,26 @@ from ..deadline import Deadline
 from ..errors import NetmsgError, QueueFullError, RequestFailedError, SendTimeoutError
 from ..speaking import say
 from .deliveries import Delivery
+from .losses import NO_ROOM_FOR_REPLY
 from .receipts import Receipt
-from .replying import Replies
 from .requests import Request
 
-__all__ = ["MOST_QUESTIONS", "Questions", "Relay", "Sink", "Source"]
+__all__ = ["LOOK", "Questions", "Relay", "Sink", "Source"]
 
 log = logging.getLogger("netmsg.messaging")
 
 MOST_QUESTIONS: Final = 10_000
 """Requests that wait for a reply at a time: with one more the oldest is given up."""
+MOST_UNPLACED: Final = 64
+"""So many of them at a time wait for somebody who has room; the others wait behind these."""
+MOST_UNSAID: Final = 64 * 2**20
+"""Bytes of replies that wait for room."""
+LOOK: Final = 0.1
+"""Seconds between two calls of `Questions.look`."""
+MOST_TRIES: Final = 10
+"""Of these, so many may pass in which an asker takes none of his replies."""
 TOO_MANY: Final = "given up by the proxy: too many requests wait for a reply"
+ENDED: Final = "the proxy has ended"
 NOT_PASSED_ON: Final = "not passed on: the proxy has ended"
 
 
@@ -84,6 +93,8 @@ class Relay:
         self._questions = questions
         self._in_hand: Delivery | None = None
         """Taken, and not given to anybody yet."""
+        self._level = logging.WARNING
+        """At which it is logged that a message is not passed on: of many in a row, only the first is a warning."""
 
     def step(self, until: Deadline) -> bool:
         """Hand on one message; false once there is nothing more to take. Raises ``TimeoutError`` when there was none,
@@ -111,13 +122,15 @@ class Relay:
         except QueueFullError as error:
             self._refuse(delivery, str(error))
             return
+        self._level = logging.WARNING
         if receipt is None:
             source.settle(delivery, True)
         else:
             self._sink.follow(receipt, lambda acknowledged: source.settle(delivery, acknowledged))
 
     def _refuse(self, delivery: Delivery, why: str) -> None:
-        say(log, logging.ERROR, "proxy: a message of %d bytes from peer %s is not passed on: %s", len(delivery.data),
+        level, self._level = self._level, logging.DEBUG
+        say(log, level, "proxy: a message of %d bytes from peer %s is not passed on: %s", len(delivery.data),
             delivery.identity.hex(), why)
         if delivery._is_kept:
             self._source.settle(delivery, False)
@@ -127,9 +140,11 @@ class Relay:
     def end(self) -> None:
         """There will be no more steps. What is in hand goes back."""
         delivery, self._in_hand = self._in_hand, None
-        if delivery is None or delivery.is_request:
-            return  # the one who has asked hears that nobody is there
-        if delivery._is_kept:
+        if delivery is None:
+            return
+        if delivery.is_request:
+            self._questions.ask(delivery)
+        elif delivery._is_kept:
             self._source.settle(delivery, False)
         else:
             self._source.lose(delivery, NOT_PASSED_ON)
@@ -138,105 +153,186 @@ class Relay:
 class _Question:
     """A request that came, and the one that was made of it."""
 
-    __slots__ = ("delivery", "over", "request")
+    __slots__ = ("delivery", "noted", "over", "request")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
         self.request: Request | None = None
+        self.noted = False
+        """Whether it is to be looked at."""
         self.over = False
+
+
+class _Unsaid:
+    """Replies for which an asker has no room yet."""
+
+    def __init__(self) -> None:
+        self.replies: deque[tuple[Delivery, bytes]] = deque()
+        self.tries = 0
+        """How often none of them has found room."""
 
 
 class Questions:
     """The requests of one direction that have no reply yet. ``wake()`` is called when `go_on` is to be, and may take no
-    lock. All but `ask` is for one thread."""
+    lock. It never waits: what does not find room is tried again, by `look`. All but `ask` and `end` is for one
+    thread."""
 
-    def __init__(self, source: Source, sink: Sink, replies: Replies, wake: Callable[[], None]) -> None:
+    def __init__(self, source: Source, sink: Sink, wake: Callable[[], None]) -> None:
         self._source = source
         self._sink = sink
-        self._replies = replies
         self._wake = wake
+        self._coming: deque[_Question] = deque()
+        """Those that were not asked yet, oldest first."""
         self._open: dict[_Question, None] = {}
-        """Oldest first."""
-        self.news: deque[_Question] = deque()
+        """Those that were, oldest first,"""
+        self._unplaced: set[_Question] = set()
+        """and those of them that nobody has: few, for whatever happens at the sink, all of these are looked at."""
+        self._news: deque[_Question] = deque()
         """Those to be looked at."""
+        self._unsaid: dict[bytes, _Unsaid] = {}
+        """By asker."""
+        self._unsaid_bytes = 0
+        self._over = False
 
     @property
     def any(self) -> bool:
-        """Whether one waits for its reply."""
-        return bool(self._open)
+        """Whether there is one that waits for something."""
+        return bool(self._open or self._coming or self._unsaid)
+
+    @property
+    def news(self) -> bool:
+        """Whether `go_on` has something to do."""
+        return bool(self._news or (self._coming and len(self._unplaced) < MOST_UNPLACED))
 
     def ask(self, delivery: Delivery) -> None:
         """One has come. From another thread."""
-        question = _Question(delivery)
-        if len(self.news) <= 2 * MOST_QUESTIONS:
-            self._look_at(question)
-        else:
-            self._close(question, TOO_MANY)
-
-    def _look_at(self, question: _Question) -> None:
-        self.news.append(question)
+        self._coming.append(_Question(delivery))
+        if self._over:
+            self.end()
         self._wake()
 
+    def _note(self, question: _Question) -> None:
+        """It is to be looked at. From any thread."""
+        if not question.noted:
+            question.noted = True
+            self._news.append(question)
+            self._wake()
+
     def go_on(self) -> None:
-        """Ask what has come, and hand on the replies that there are. May wait for room for a reply, as `Replies` do."""
-        while self.news:
-            question = self.news.popleft()
+        """Ask what has come, and hand on the replies that there are."""
+        while self._news:
+            question = self._news.popleft()
+            question.noted = False
             if not question.over:
                 self._go_on(question)
-            if len(self._open) > MOST_QUESTIONS:
-                self._close(next(iter(self._open)), TOO_MANY)
+        while self._coming and len(self._unplaced) < MOST_UNPLACED:
+            self._begin(self._coming.popleft())
+        while len(self._open) + len(self._coming) > MOST_QUESTIONS:
+            self._close(next(iter(self._open)) if self._open else self._coming.popleft(), TOO_MANY)
 
-    def _go_on(self, question: _Question) -> None:
+    def _begin(self, question: _Question) -> None:
         sink, data = self._sink, question.delivery.data
         if len(data) > sink.max_message_size:
             self._close(question, f"a request of {len(data)} bytes, and the proxy passes on {sink.max_message_size}")
             return
+        self._open[question] = None
+        question.request = sink.ask(data, lambda: self._note(question))
+        self._go_on(question)
+
+    def _go_on(self, question: _Question) -> None:
+        assert question.request is not None
         try:
-            request = question.request
-            if request is None:
-                self._open[question] = None
-                request = question.request = sink.ask(data, lambda: self._look_at(question))
-            reply = sink.go_on(request)
+            reply = self._sink.go_on(question.request)
         except RequestFailedError as error:
             self._close(question, error.reason)
         except NetmsgError as error:
             self._close(question, str(error))
         else:
             if reply is not None:
-                self._answer(question, reply)
+                self._answer(question.delivery, reply)
+                self._forget(question)
+            elif question.request.lane is None:
+                self._unplaced.add(question)
+            else:
+                self._unplaced.discard(question)
 
-    def _answer(self, question: _Question, reply: bytes) -> None:
+    def _answer(self, delivery: Delivery, reply: bytes) -> None:
+        unsaid = self._unsaid.get(delivery.identity)
+        if unsaid is None and self._say(delivery, reply):
+            return
+        if self._unsaid_bytes + len(reply) > MOST_UNSAID:
+            self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+            return
+        self._unsaid_bytes += len(reply)
+        self._unsaid.setdefault(delivery.identity, _Unsaid()).replies.append((delivery, reply))
+
+    def _say(self, delivery: Delivery, reply: bytes) -> bool:
+        """Whether there was room, or no need for it."""
         try:
-            self._replies.send(question.delivery, reply)
+            delivery.reply(reply, timeout=0)
         except (SendTimeoutError, QueueFullError):
-            self._source.lose(question.delivery, "no room for the reply")
+            return False
         except (NetmsgError, ValueError) as error:
-            self._close(question, str(error))
-        self._forget(question)
+            self._tell_why(delivery, str(error))
+        return True
+
+    def look(self) -> None:
+        """To be called regularly, every `LOOK` seconds: say what is unsaid, or give it up; and forget the requests of
+        those who have gone, for nobody waits for these replies."""
+        for asker, unsaid in tuple(self._unsaid.items()):
+            unsaid.tries += 1
+            gives_up = unsaid.tries > MOST_TRIES
+            while unsaid.replies:
+                delivery, reply = unsaid.replies[0]
+                if self._say(delivery, reply):
+                    unsaid.tries = 0
+                elif gives_up:
+                    self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+                else:
+                    break
+                unsaid.replies.popleft()
+                self._unsaid_bytes -= len(reply)
+            if not unsaid.replies:
+                del self._unsaid[asker]
+        for question in tuple(self._open):
+            if not self._source.is_there(question.delivery.identity):
+                self._forget(question)
+        for _ in range(len(self._coming)):
+            question = self._coming.popleft()
+            if self._source.is_there(question.delivery.identity):
+                self._coming.append(question)
 
     def _close(self, question: _Question, reason: str) -> None:
+        self._tell_why(question.delivery, reason)
+        self._forget(question)
+
+    @staticmethod
+    def _tell_why(delivery: Delivery, reason: str) -> None:
         try:
-            question.delivery.fail(reason, timeout=0)
+            delivery.fail(reason, timeout=0)
         except (NetmsgError, TimeoutError):
             pass  # it cannot be told
-        self._forget(question)
 
     def _forget(self, question: _Question) -> None:
         question.over = True
         self._open.pop(question, None)
+        self._unplaced.discard(question)
         if question.request is not None:
             self._sink.end(question.request)
             question.request = None  # which knows the question, by what wakes it
 
-    def tidy(self) -> None:
-        """Forget the requests of those who have gone: nobody waits for these replies."""
-        for question in tuple(self._open):
-            if not self._source.is_there(question.delivery.identity):
-                self._forget(question)
-
     def end(self) -> None:
-        """There will be no more replies."""
-        for question in (*self._open, *self.news):
-            if not question.over:
-                self._close(question, "the proxy has ended")
-        self.news.clear()
+        """There will be no more replies. By its thread, and then by whoever asks all the same."""
+        self._over = True
+        for question in tuple(self._open):
+            self._close(question, ENDED)
+        for unsaid in tuple(self._unsaid.values()):
+            for delivery, _ in unsaid.replies:
+                self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+        self._unsaid.clear()
+        while True:
+            try:
+                question = self._coming.popleft()
+            except IndexError:
+                break
+            self._close(question, ENDED)

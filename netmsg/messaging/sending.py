@@ -133,13 +133,14 @@ class Sender:
                 return
         tell(not receipt.failed)
 
-    def begin_following(self) -> None:
-        """Acknowledgements are waited for, by no thread: see `Expecting`. From any thread."""
-        self._expecting.acknowledgements += 1
+    def begin_following(self, who: object) -> None:
+        """Acknowledgements are waited for, by no thread: see `Expecting`. From any thread, as the end of it, and both
+        may be repeated."""
+        self._expecting.followers.add(who)
         self._expecting.read_on()
 
-    def end_following(self) -> None:
-        self._expecting.acknowledgements -= 1
+    def end_following(self, who: object) -> None:
+        self._expecting.followers.discard(who)
 
     def _send_newest(self, data: bytes, identity: bytes | None) -> None:
         """In the place of what waits; it need never wait for room."""

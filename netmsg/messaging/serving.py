@@ -10,13 +10,12 @@ from typing import Final, Protocol
 
 from ..aside import aside
 from ..deadline import Deadline, Revocable
-from ..errors import ClosedError, NetmsgError
+from ..errors import ClosedError, NetmsgError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
 from .arguments import Buffer
 from .deliveries import Delivery
-from .replying import Replies
 
 __all__ = ["Serving"]
 
@@ -24,6 +23,7 @@ log = logging.getLogger("netmsg.messaging")
 
 PATIENCE: Final = 1.0
 """Seconds that a worker waits for room for a reply."""
+MOST_DEAF: Final = 10_000
 
 _numbers = itertools.count(1)
 
@@ -41,10 +41,12 @@ class Serving:
     has been taken is answered also when the call is over."""
 
     def __init__(self, take: Source, wake: Callable[[], None], handler: Callable[[bytes], Buffer | None],
-                 max_workers: int) -> None:
-        """``wake()`` has all who wait in ``take`` look at their deadline."""
+                 max_workers: int, lose: Callable[[Delivery], None]) -> None:
+        """``wake()`` has all who wait in ``take`` look at their deadline; ``lose`` is told of a request for whose reply
+        there is no room."""
         self._take = take
         self._wake = wake
+        self._lose = lose
         self._handler = handler
         self._max_workers = max_workers
         self._until = Revocable()
@@ -54,7 +56,7 @@ class Serving:
         self._begun = 0
         self._idle = 0
         self._lock = new_lock()  # guards these two; a leaf
-        self._replies = Replies(PATIENCE)
+        self._deaf: set[bytes] = set()
 
     def run(self, deadline: Deadline) -> bool:
         """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
@@ -123,12 +125,27 @@ class Serving:
             return
         try:
             if delivery.is_request:
-                self._replies.send(delivery, answer)
+                self._reply(delivery, answer)
             delivery.ack()
         except ClosedError:
             pass  # this Søcket is: nobody is there to be answered
+        except (SendTimeoutError, QueueFullError):
+            self._lose(delivery)
         except BaseException as error:
             self._refuse(delivery, error)
+
+    def _reply(self, delivery: Delivery, answer: Buffer | None) -> None:
+        """Whoever does not take his replies is waited for once, and not again before he has taken some: otherwise he
+        would keep all workers from the others."""
+        asker = delivery.identity
+        try:
+            delivery.reply(answer, timeout=0 if asker in self._deaf else PATIENCE)  # type: ignore[arg-type]
+        except SendTimeoutError:
+            if len(self._deaf) >= MOST_DEAF:
+                self._deaf.clear()
+            self._deaf.add(asker)
+            raise
+        self._deaf.discard(asker)
 
     @staticmethod
     def _refuse(delivery: Delivery, error: BaseException) -> None:

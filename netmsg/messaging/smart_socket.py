@@ -31,6 +31,7 @@ from .engine import Engine
 from .events import Event
 from .inbox import Batch
 from .iterating import UntilClosed
+from .losses import NO_ROOM_FOR_REPLY
 from .receipts import Receipt
 from .serving import Serving
 from .settings import Settings, checked, default_policy
@@ -553,7 +554,8 @@ class Søcket(Generic[R]):
             raise TypeError("handler must be callable")
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
-        serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers)
+        serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
+                          lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
         if not serving.run(deadline):
             raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
         exiting.stay_blocked()

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -149,6 +149,27 @@ def test_what_had_come_before_it_began_is_not_acknowledged_too_soon() -> None:
         call.result()
 
 
+def test_nor_is_what_had_been_begun_to_be_taken() -> None:
+    with (Søcket(linger=0).bind(port=0) as front, Søcket(linger=0, **RELIABLE).bind(port=0) as back,
+          Søcket(linger=0, **RELIABLE).connect(port=front.bound_port) as creator):
+        receipts = creator.send_many(b"%d" % number for number in range(100))
+        assert receipts is not None
+        until(lambda: front.stats().received == 100)
+        assert front.recv(timeout=TIMEOUT) == b"0"
+        call = Background(proxy, front, back)
+        receipts[0].wait(timeout=TIMEOUT)
+        until(lambda: back.stats().queued >= 99)
+        assert not any(receipt.acked for receipt in receipts[1:])
+        with Søcket().connect(port=back.bound_port) as worker:
+            assert take_all(worker, 99) == [*range(1, 100)]
+            receipts[-1].wait(timeout=TIMEOUT)
+        until(lambda: creator.stats().unacked == 0)
+        credit = front._engine.sender.router.ring[0].owner.credit
+        assert (credit.pending, credit.pending_bytes) == (0, 0)
+        front.close()
+        call.result()
+
+
 def test_what_the_back_gives_up_goes_back_to_its_sender() -> None:
     with relaying({}, {**RELIABLE, "max_resends": 0, "resend_after": 0.1}) as middle:
         middle.worker(ack_mode=AckMode.MANUAL)
@@ -207,7 +228,7 @@ def test_one_way_only_unless_asked() -> None:
 
 
 def test_what_is_too_long_behind_is_logged_and_goes_back(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, "netmsg"), relaying({}, {"max_message_size": 10}) as middle:
+    with caplog.at_level(logging.WARNING, "netmsg"), relaying({}, {"max_message_size": 10}) as middle:
         worker = middle.worker()
         middle.creator().send(b"x" * 11)
         receipt = middle.creator(**RELIABLE, max_resends=0, resend_after=0.1).send(b"y" * 11)
@@ -216,7 +237,7 @@ def test_what_is_too_long_behind_is_logged_and_goes_back(caplog: pytest.LogCaptu
         middle.creator().send(b"short")
         assert worker.recv(timeout=TIMEOUT) == b"short"
         assert middle.front.stats().dropped == {"not passed on": 1}
-        until(lambda: caplog.text.count("it has 11 bytes, and the other end of the proxy takes 10") >= 2)
+        until(lambda: caplog.text.count("it has 11 bytes, and the other end of the proxy takes 10") >= 1)
 
 
 def test_a_back_that_refuses_at_its_mark_loses_nothing_that_is_kept() -> None:
@@ -360,6 +381,27 @@ def test_an_interrupt_ends_it_and_leaves_both_open() -> None:
         call.result()
 
 
+def test_it_ends_while_there_is_always_something_to_take() -> None:
+    with relaying() as middle:
+        flooding = threading.Event()
+        creator, worker = middle.creator(), middle.worker()
+
+        def flood() -> None:
+            with suppress(ClosedError):
+                while not flooding.is_set():
+                    creator.send(b"more")
+
+        calls = [Background(flood), Background(lambda: [None for _ in worker.messages()])]
+        until(lambda: worker.stats().received > 1000)
+        middle.back.close(linger=0)
+        until(lambda: not threads_of_proxies(), timeout=2.0)
+        flooding.set()
+        worker.close()
+        creator.close(linger=0)
+        for call in calls:
+            call.result()
+
+
 def test_nobody_follows_any_more_when_it_has_ended() -> None:
     """Or every proxy that has been would be kept, and asked, for as long as its Søckets are."""
     with Søcket().bind(port=0) as front, Søcket().bind(port=0) as back:
@@ -368,7 +410,7 @@ def test_nobody_follows_any_more_when_it_has_ended() -> None:
                 proxy(front, back)
         for sock in (front, back):
             assert sock._engine._closing.followers == []
-            assert sock._engine.sender._expecting.acknowledgements == 0
+            assert sock._engine.sender._expecting.followers == set()
 
 
 # Bad input

@@ -13,7 +13,6 @@ from netmsg.messaging import relaying as relaying_module
 from netmsg.messaging.credit import Credit
 from netmsg.messaging.inbox import Batch
 from netmsg.messaging.relaying import Questions, Relay
-from netmsg.messaging.replying import Replies
 
 NOW = Deadline(0)
 SENDER = b"sender".ljust(16, b".")
@@ -87,6 +86,7 @@ class Asked:
         self.data = data
         self.wake = wake
         self.outcome: bytes | Exception | None = None
+        self.lane: object | None = "somebody's"
 
     def settle(self, outcome: bytes | Exception) -> None:
         self.outcome = outcome
@@ -104,6 +104,7 @@ class Back:
         self.reliable = False
         self.followers: list[Callable[[bool], None]] = []
         self.asked: list[Asked] = []
+        self.has_room = True
 
     def give(self, data: bytes, deadline: Deadline) -> Any:
         if self.error is not None:
@@ -116,6 +117,7 @@ class Back:
 
     def ask(self, data: bytes, wake: Callable[[], None]) -> Any:
         self.asked.append(Asked(data, wake))
+        self.asked[-1].lane = "somebody's" if self.has_room else None
         return self.asked[-1]
 
     def go_on(self, request: Any) -> bytes | None:
@@ -131,7 +133,7 @@ class Scene:
     def __init__(self) -> None:
         self.front, self.back = Front(), Back()
         self.woken = 0
-        self.questions = Questions(self.front, self.back, Replies(0), self._wake)
+        self.questions = Questions(self.front, self.back, self._wake)
         self.relay = Relay(self.front, self.back, self.questions)
 
     def _wake(self) -> None:
@@ -248,12 +250,82 @@ def test_a_request_that_is_too_long_is_answered_with_why(scene: Scene) -> None:
     assert scene.front.answers.given == [(b"a request of 21 bytes, and the proxy passes on 20", True)]
 
 
-def test_a_reply_for_which_there_is_no_room_is_counted(scene: Scene) -> None:
-    scene.ask(b"what?")
+def test_a_reply_for_which_there_is_no_room_is_tried_again_and_others_do_not_wait(scene: Scene) -> None:
+    scene.ask(b"1", b"a" * 16)
+    scene.ask(b"2", b"a" * 16)
     scene.front.answers.error = SendTimeoutError("no room")
-    scene.back.asked[0].settle(b"that")
+    scene.back.asked[0].settle(b"one")
     scene.questions.go_on()
-    assert scene.front.lost == [(b"what?", "no room for the reply")] and not scene.questions.any
+    scene.questions.look()
+    scene.front.answers.error = None
+    scene.ask(b"3", b"b" * 16)
+    for asked in tuple(scene.back.asked):
+        asked.settle(b"two" if asked.data == b"2" else b"three")
+    scene.questions.go_on()
+    assert scene.front.answers.given == [(b"three", False)]  # the second one stays behind the first
+    scene.questions.look()
+    assert scene.front.answers.given == [(b"three", False), (b"one", False), (b"two", False)]
+    assert scene.front.lost == [] and not scene.questions.any
+
+
+def test_who_takes_none_of_his_replies_loses_them(scene: Scene) -> None:
+    for number in range(3):
+        scene.ask(b"%d" % number)
+    scene.front.answers.error = SendTimeoutError("no room")
+    for asked in tuple(scene.back.asked):
+        asked.settle(b"reply")
+    scene.questions.go_on()
+    for _ in range(relaying_module.MOST_TRIES):
+        scene.questions.look()
+    assert scene.front.lost == [] and scene.questions.any
+    scene.questions.look()
+    assert scene.front.lost == [(b"%d" % number, "no room for the reply") for number in range(3)]
+    assert not scene.questions.any
+
+
+def test_the_replies_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_UNSAID", 1500)
+    for number in range(3):
+        scene.ask(b"%d" % number)
+    scene.front.answers.error = SendTimeoutError("no room")
+    for asked in tuple(scene.back.asked):
+        asked.settle(bytes(600))
+    scene.questions.go_on()
+    assert scene.front.lost == [(b"2", "no room for the reply")]
+    scene.front.answers.error = None
+    scene.questions.look()
+    assert len(scene.front.answers.given) == 2
+    scene.ask(b"3")
+    scene.front.answers.error = SendTimeoutError("no room")
+    scene.back.asked[0].settle(bytes(1500))
+    scene.questions.go_on()
+    assert len(scene.front.lost) == 1, "what has been said does not count any more"
+
+
+def test_only_a_few_wait_for_room_at_the_sink(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of those are looked at whenever something happens there."""
+    monkeypatch.setattr(relaying_module, "MOST_UNPLACED", 3)
+    scene.back.has_room = False
+    for number in range(10):
+        scene.ask(b"%d" % number)
+    assert [asked.data for asked in scene.back.asked] == [b"0", b"1", b"2"] and not scene.questions.news
+    scene.back.has_room = True
+    for asked in tuple(scene.back.asked):
+        asked.lane = "somebody's"
+        asked.wake()
+    scene.questions.go_on()
+    assert len(scene.back.asked) == 10
+
+
+def test_whoever_is_to_be_looked_at_is_noted_once(scene: Scene) -> None:
+    scene.ask(b"?")
+    before = scene.woken
+    for _ in range(1000):
+        scene.back.asked[0].wake()
+    assert scene.woken == before + 1
+    scene.questions.go_on()
+    scene.back.asked[0].wake()
+    assert scene.woken == before + 2 and scene.questions.news
 
 
 def test_a_reply_that_is_too_long_for_the_front_is_told(scene: Scene) -> None:
@@ -268,7 +340,7 @@ def test_the_requests_of_those_who_have_gone_are_forgotten(scene: Scene) -> None
     scene.ask(b"1", b"a" * 16)
     scene.ask(b"2", b"b" * 16)
     scene.front.gone.add(b"a" * 16)
-    scene.questions.tidy()
+    scene.questions.look()
     assert [asked.data for asked in scene.back.asked] == [b"2"] and scene.questions.any
 
 
@@ -280,14 +352,6 @@ def test_of_too_many_requests_the_oldest_is_given_up(scene: Scene, monkeypatch: 
     assert scene.front.answers.given == [(b"given up by the proxy: too many requests wait for a reply", True)] * 2
 
 
-def test_while_nobody_asks_no_more_are_gathered_than_that(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relaying_module, "MOST_QUESTIONS", 3)
-    for number in range(20):
-        scene.front.request(b"%d" % number)
-        assert scene.relay.step(NOW)
-    assert len(scene.questions.news) == 7 and len(scene.front.answers.given) == 13
-
-
 def test_at_the_end_all_who_have_asked_are_told(scene: Scene) -> None:
     scene.ask(b"1")
     scene.front.request(b"2")
@@ -295,3 +359,17 @@ def test_at_the_end_all_who_have_asked_are_told(scene: Scene) -> None:
     scene.questions.end()
     assert scene.front.answers.given == [(b"the proxy has ended", True)] * 2
     assert scene.back.asked == [] and not scene.questions.any and not scene.questions.news
+    scene.front.request(b"late")
+    assert scene.relay.step(NOW)
+    assert scene.front.answers.given == [(b"the proxy has ended", True)] * 3 and not scene.questions.any
+
+
+def test_a_request_in_hand_at_the_end_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.front.request(b"1")
+    scene.questions.end()
+    monkeypatch.setattr(scene.questions, "ask", lambda delivery: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        scene.relay.step(NOW)
+    monkeypatch.undo()
+    scene.relay.end()
+    assert scene.front.answers.given == [(b"the proxy has ended", True)]

@@ -14,9 +14,10 @@ import time
 from collections import Counter
 from typing import Final, NamedTuple
 
-from .plan import Plan, draw
+from .plan import Plan
 from .security import contexts
 from .shrinking import shrink
+from .talk import draw_any
 from .world import World, run
 
 TELL_EVERY: Final = 10.0
@@ -34,7 +35,7 @@ class Found(NamedTuple):
 
 
 def explore(seed: int) -> Found:
-    world = World(draw(seed), contexts)
+    world = World(draw_any(seed), contexts)
     try:
         broken = [str(one) for one in run(world)]
     except Exception as error:  # of the world's own
@@ -58,7 +59,7 @@ def tell_story(seed: int, broken: str) -> None:
         except Exception:
             return False
 
-    plan = shrink(draw(seed), fails)
+    plan = shrink(draw_any(seed), fails)
     print(f"\nThe least of it that still does so ({len(plan.tenants)} Søckets, {len(plan.sends)} sends, "
           f"{len(plan.faults)} faults):")
     for tenant in plan.tenants:

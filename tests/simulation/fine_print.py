@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from netmsg import OnFull
 
 from .plan import NAMES
-from .program import identity_of
+from .program import identity_of, name_of
 from .promises import promise, why
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def only_the_invited_are_there(world: World) -> None:
                 user.name, len(peers))
         if user.tenant.admits is not None:
             for peer in peers:
-                name = peer.identity.rstrip(b".").decode("latin-1")
+                name = name_of(peer.identity)
                 promise("only the invited are there", name in NAMES, "%s has let in %r", user.name, name)
 
 
@@ -119,8 +119,8 @@ def events_tell_everything(world: World) -> None:
 
 def everybody_has_his_turn(world: World) -> None:
     """Round-robin: among those who are there, in a stable order, each one gets the next message."""
-    if not (_is_calm(world) and _is_roomy(world)):
-        return
+    if not (_is_calm(world) and _is_roomy(world)) or world.plan.proxies or world.plan.asks:
+        return  # a request takes a turn, and behind a proxy it is its turns that count
     for (name, _), sends in world.journal.by_life.items():
         if world.plan.tenant(name).publishes:
             continue
@@ -138,7 +138,7 @@ def everybody_has_his_turn(world: World) -> None:
 
 def what_is_published_comes_to_all(world: World) -> None:
     """Once, to everybody who is there."""
-    if not _is_calm(world):
+    if not _is_calm(world) or world.plan.proxies:
         return
     for user in _open(world):
         stats = user.socket.stats()
@@ -147,8 +147,18 @@ def what_is_published_comes_to_all(world: World) -> None:
         for sent in world.journal.by_life.get((user.name, user.life), ()):
             if sent.to is None and not sent.refused:
                 whom = {identity_of(delivered.to) for delivered in sent.deliveries}
-                promise("what is published comes to all", whom.issuperset(sent.there), "%s came to %s, of %s", sent,
-                        whom, sent.there)
+                wanting = {identity for identity in sent.there if _wants(world, identity, sent)}
+                promise("what is published comes to all", whom.issuperset(wanting), "%s came to %s, of %s", sent,
+                        whom, wanting)
+
+
+def _wants(world: World, identity: bytes, sent: Sent) -> bool:
+    """Whether whoever has that identity is to get it."""
+    name = name_of(identity)
+    if name not in world.plan.names:
+        return False  # an intruder
+    tenant = world.plan.tenant(name)
+    return not tenant.option("conflate") and (not tenant.wants or sent.label.startswith(tenant.wants))
 
 
 def nothing_is_sent_again_for_nothing(world: World) -> None:
@@ -156,8 +166,8 @@ def nothing_is_sent_again_for_nothing(world: World) -> None:
     plan = world.plan
     slow = (plan.latency + plan.jitter) * 4 + max(
         [tenant.taking.answers_late for tenant in plan.tenants], default=0.0)
-    if not (_is_calm(world) and _is_roomy(world)) or any(tenant.taking.refuses or tenant.admits is not None
-                                                         for tenant in plan.tenants):
+    if not (_is_calm(world) and _is_roomy(world)) or plan.proxies or any(
+            tenant.taking.refuses or tenant.admits is not None for tenant in plan.tenants):
         return  # who takes his time to let somebody in reads nothing meanwhile
     for user in _open(world):
         stats = user.socket.stats()
@@ -178,8 +188,10 @@ def nobody_is_at_the_door(world: World) -> None:
 
 def close_tells_what_it_gave_up(world: World) -> None:
     """It returns how many messages those were, and their receipts say so."""
+    if world.plan.asks:
+        return  # requests and replies are among it
     for user in world.users:
-        if not user.closed or user.closing_since is None:
+        if not user.closed or user.closing_since is None or user.stands_between or user.tenant.option("conflate"):
             continue
         given_up = user.socket.close()
         accepted = [sent for sent in world.journal.by_life.get((user.name, user.life), ()) if not sent.refused]
@@ -202,6 +214,8 @@ def close_tells_what_it_gave_up(world: World) -> None:
 
 def close_waits_for_what_is_on_its_way(world: World) -> None:
     """As long as it may linger, if somebody is there who takes it."""
+    if any(tenant.wants or tenant.option("conflate") for tenant in world.plan.tenants):
+        return
     for close in world.plan.closes:
         if close.linger < 2.0 or not _is_roomy(world) or world.plan.latency > 0.01 or world.plan.jitter > 0.01:
             continue

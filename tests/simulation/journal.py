@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from netmsg import Receipt
+    from netmsg.messaging.requests import Request
 
     from .program import User
 
-__all__ = ["Delivered", "Journal", "Sent"]
+__all__ = ["Asked", "Delivered", "Journal", "Sent"]
 
 
 class Delivered(NamedTuple):
@@ -51,6 +52,30 @@ class Sent:
         return f"{self.sender}.{self.life}.{self.number}"
 
 
+class Asked:
+    """A request of a user's, and what has become of it."""
+
+    __slots__ = ("asker", "at", "label", "life", "outcome", "patience", "request", "served", "to", "unsaid")
+
+    def __init__(self, asker: str, life: int, number: int, at: float, patience: float, to: str | None) -> None:
+        self.asker = asker
+        self.life = life
+        self.at = at
+        self.patience = patience
+        self.to = to
+        self.label = f"?{asker}.{life}.{number}.".encode()
+        self.request: Request | None = None
+        self.outcome: bytes | str | None = None
+        """The reply, or the name of what was raised instead; ``None`` while it is waited for."""
+        self.served: list[str] = []
+        """Who has got it."""
+        self.unsaid = 0
+        """How many replies to it found no room."""
+
+    def __str__(self) -> str:
+        return self.label.decode()
+
+
 class Journal:
     """All messages, by what is written in them."""
 
@@ -60,6 +85,10 @@ class Journal:
         """What was delivered and nobody has sent: to whom, and the first bytes."""
         self.by_life: dict[tuple[str, int], list[Sent]] = {}
         """What each life of each has wanted to send, in order."""
+        self.asked: dict[bytes, Asked] = {}
+        """Requests, by what is written in them."""
+        self.from_elders: dict[bytes, list[str]] = {}
+        """What peers of the old dialect have sent, and who has got it."""
         self._numbers: dict[str, int] = {}
         self.order: dict[tuple[str, int], list[Sent]] = {}
         """What each life of each has got, in order."""
@@ -71,6 +100,20 @@ class Journal:
         self.sent[sent.label] = sent
         self.by_life.setdefault((user.name, user.life), []).append(sent)
         return sent
+
+    def ask(self, user: User, patience: float, to: str | None) -> Asked:
+        number = self._numbers[user.name] = self._numbers.get(user.name, 0) + 1
+        asked = Asked(user.name, user.life, number, user.program.timeline.now, patience, to)
+        self.asked[asked.label] = asked
+        return asked
+
+    def served(self, user: User, data: bytes) -> Asked | None:
+        asked = self.asked.get(data)
+        if asked is None:
+            self.strays.append((user.name, data[:40]))
+        else:
+            asked.served.append(user.name)
+        return asked
 
     def failed(self, name: str, life: int) -> int:
         """How many receipts have, of those of one life."""
@@ -87,7 +130,10 @@ class Journal:
     def delivered(self, user: User, identity: bytes, data: bytes) -> Sent | None:
         sent = self.sent.get(self.label_of(data))
         if sent is None:
-            self.strays.append((user.name, data[:40]))
+            if data in self.from_elders:
+                self.from_elders[data].append(user.name)
+            else:
+                self.strays.append((user.name, data[:40]))
             return None
         sent.deliveries.append(Delivered(user.name, user.life, user.program.timeline.now, identity))
         self.order.setdefault((user.name, user.life), []).append(sent)

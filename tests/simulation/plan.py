@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import inspect
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from netmsg import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, SendMode, Søcket
 
-__all__ = ["Close", "Fault", "MARKS", "NAMES", "Plan", "Send", "Taking", "Tenant", "Way", "draw"]
+__all__ = ["Answering", "Ask", "Close", "Fault", "MARKS", "NAMES", "Plan", "Send", "Taking", "Tenant", "Way", "draw",
+           "draw_faults", "draw_options", "draw_sends", "make_plain", "proxies_among"]
 
 NAMES: Final = ("ada", "bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ivy", "jim", "kay", "lea")
 DEFAULTS: Final = {
     name: parameter.default for name, parameter in inspect.signature(Søcket.__init__).parameters.items()}
-KINDS: Final = ("tcp", "tls", "unix")
+KINDS: Final = ("tcp", "tls", "unix", "ws")
 MARKS: Final = {"send_hwm", "recv_hwm", "send_hwm_bytes", "recv_hwm_bytes", "max_unacked", "on_full"}
 
 
@@ -24,7 +26,7 @@ class Way:
     """Where a Søcket connects."""
 
     kind: str
-    """``tcp``, ``tls`` or ``unix``."""
+    """``tcp``, ``tls``, ``unix`` or ``ws``."""
     to: str
     by_name: bool = False
     """Whether it has to be resolved."""
@@ -44,8 +46,21 @@ class Taking:
     """With manual acknowledgement, after how many seconds."""
     in_batches: bool = False
     """By `recv_many`, which does not say from whom."""
+    by_delivery: bool = False
+    """By `recv_delivery`, so that requests can be answered."""
     replies: bool = False
     """Whether something is sent back to whoever has sent something to anybody."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How requests are answered."""
+
+    after: float = 0.0
+    fails: float = 0.0
+    """To how large a part of them it is said that there is no reply,"""
+    silent: float = 0.0
+    """and to how large a part nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,12 @@ class Tenant:
     """How many seconds ``authorize`` takes, if there is one."""
     waits: float | None = None
     """What ``reconnection_delay`` returns, if there is one."""
+    answering: Answering = Answering()
+    """How requests are answered, where they are taken by delivery."""
+    wants: tuple[bytes, ...] = ()
+    """What it has subscribed to."""
+    relays_to: str = ""
+    """Which Søcket of the same host whatever comes here is handed on to: a proxy."""
 
     def option(self, name: str) -> Any:
         """Of the Søcket, the default where nothing is said of it."""
@@ -95,6 +116,18 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """Requests, ``count`` in a row."""
+
+    at: float
+    who: str
+    count: int
+    patience: float
+    """For so many seconds the reply is waited for."""
+    to: str | None = None
+
+
+@dataclass(frozen=True)
 class Fault:
     """What goes wrong, from ``at`` to ``until``."""
 
@@ -119,6 +152,7 @@ class Fault:
     poor          a host has no descriptors left
     intruder      somebody connects to a host and says what he likes
     crowd         very many connect to a host and say nothing
+    elder         a peer of the dialect of 2019 connects to a host, and says and hears something
     ============= =====================================================================
     """
     host: str
@@ -161,6 +195,7 @@ class Plan:
     """Whether names stand for two addresses, of which the first leads nowhere."""
     linger: float = 5.0
     """With which all are closed in the end."""
+    asks: tuple[Ask, ...] = ()
 
     def without(self, **less: Any) -> Plan:
         return replace(self, **less)
@@ -168,16 +203,31 @@ class Plan:
     def tenant(self, name: str) -> Tenant:
         return next(tenant for tenant in self.tenants if tenant.name == name)
 
+    @property
+    def names(self) -> set[str]:
+        return {tenant.name for tenant in self.tenants}
+
+    @property
+    def proxies(self) -> set[str]:
+        """The Søckets that hand on, and those that are handed on to."""
+        return proxies_among(self.tenants)
+
     def hosts(self) -> list[str]:
         return list(dict.fromkeys(tenant.host for tenant in self.tenants))
 
 
+def proxies_among(tenants: Iterable[Tenant]) -> set[str]:
+    """The Søckets that hand on, and those that are handed on to."""
+    pairs = {tenant.name: tenant.relays_to for tenant in tenants}
+    return {name for front, back in pairs.items() if back in pairs for name in (front, back)}
+
+
 def draw(seed: int) -> Plan:
-    """The world of ``seed``."""
+    """The world of ``seed``, in which nobody does more than send and receive."""
     dice = random.Random(seed)
     length = dice.choice((3.0, 10.0, 10.0, 30.0, 100.0))
     tenants = _draw_tenants(dice, length)
-    sends = _draw_sends(dice, tenants, length)
+    sends = draw_sends(dice, tenants, length)
     crowded = dice.random() < 0.3
     sizes: tuple[int, ...] = (300, 4_096) if crowded else (65_536, 65_536, 4_096, 1_000_000, 300)
     if any(way.kind == "tls" for tenant in tenants for way in tenant.ways):
@@ -190,7 +240,7 @@ def draw(seed: int) -> Plan:
         tenants = tuple(replace(tenant, taking=replace(tenant.taking, every=0.1, most=20)) if dice.random() < 0.6
                         else tenant for tenant in tenants)
     plan = Plan(
-        seed, tenants, sends, _draw_faults(dice, tenants, sends, length), _draw_closes(dice, tenants, length), length,
+        seed, tenants, sends, draw_faults(dice, tenants, sends, length), _draw_closes(dice, tenants, length), length,
         latency=dice.choice((0.00005, 0.0005, 0.01, 0.1)),
         jitter=dice.choice((0.0, 0.0, 0.001, 0.05)),
         piece=dice.choice((1460, 1460, 16_384, 65_536, 100, 17)),
@@ -212,7 +262,7 @@ def _vary(plan: Plan, dice: random.Random) -> Plan:
     closes = plan.closes
     if dice.random() < 0.25:
         # Much can only be told from everything else where little happens.
-        tenants = tuple(_make_plain(tenant) for tenant in tenants)
+        tenants = tuple(make_plain(tenant) for tenant in tenants)
         plan = plan.without(send_buffer=65_536, receive_buffer=65_536, piece=1460)
         fate = dice.choice(("calm", "intruders", "as it comes"))
         if fate != "as it comes":
@@ -267,7 +317,7 @@ def _draw_tenants(dice: random.Random, length: float) -> tuple[Tenant, ...]:
     found = []
     for name in names:
         binds = tuple(kind for kind in KINDS if (name, kind) in bound)
-        options = _draw_options(dice, hasty, reliable_world)
+        options = draw_options(dice, hasty, reliable_world)
         taking = Taking()
         if dice.random() < 0.3:
             taking = Taking(every=dice.choice((0.01, 0.1, 1.0)), most=dice.choice((1, 3, 50)),
@@ -282,7 +332,7 @@ def _draw_tenants(dice: random.Random, length: float) -> tuple[Tenant, ...]:
     return tuple(found)
 
 
-def _draw_options(dice: random.Random, hasty: bool, reliable_world: float) -> dict[str, Any]:
+def draw_options(dice: random.Random, hasty: bool, reliable_world: float) -> dict[str, Any]:
     publishes = dice.random() < 0.2
     reliable = not publishes and dice.random() < reliable_world
     interval = dice.choice((0.5, 1.0)) if hasty else 5.0
@@ -315,7 +365,7 @@ def _draw_options(dice: random.Random, hasty: bool, reliable_world: float) -> di
     return options
 
 
-def _draw_sends(dice: random.Random, tenants: tuple[Tenant, ...], length: float) -> tuple[Send, ...]:
+def draw_sends(dice: random.Random, tenants: tuple[Tenant, ...], length: float) -> tuple[Send, ...]:
     names = [tenant.name for tenant in tenants]
     senders = [tenant for tenant in tenants if dice.random() < 0.6] or [dice.choice(tenants)]
     budget = dice.choice((20, 100, 300, 600))
@@ -335,8 +385,8 @@ def _draw_sends(dice: random.Random, tenants: tuple[Tenant, ...], length: float)
     return tuple(sorted(sends, key=lambda send: send.at))
 
 
-def _draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[Send, ...],
-                 length: float) -> tuple[Fault, ...]:
+def draw_faults(dice: random.Random, tenants: tuple[Tenant, ...], sends: tuple[Send, ...],
+                length: float) -> tuple[Fault, ...]:
     hosts = list(dict.fromkeys(tenant.host for tenant in tenants))
     faults = []
     if dice.random() < 0.15:
@@ -382,7 +432,7 @@ def _draw_habits(dice: random.Random, tenants: tuple[Tenant, ...]) -> tuple[Tena
     return tuple(found)
 
 
-def _make_plain(tenant: Tenant) -> Tenant:
+def make_plain(tenant: Tenant) -> Tenant:
     """As most are: no mark is ever met, and what comes is taken as it comes."""
     options = {name: value for name, value in tenant.options.items() if name not in MARKS}
     return replace(tenant, options=options, taking=Taking(in_batches=tenant.taking.in_batches))

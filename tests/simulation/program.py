@@ -8,17 +8,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from netmsg import AckMode, ClosedError, Delivery, Disconnected, Dropped, QueueFullError, SendTimeoutError, Søcket
+from netmsg import (
+    AckMode, ClosedError, Delivery, Disconnected, Dropped, NetmsgError, QueueFullError, SendTimeoutError, Søcket,
+)
+from netmsg.deadline import Deadline
+from netmsg.messaging.proxying import relay_between
+from netmsg.messaging.relaying import LOOK, Questions, Relay
 
-from .journal import Journal, Sent
+from .journal import Asked, Journal, Sent
 from .machine import SimulatedMachine
 from .network import Host
-from .plan import NAMES, Tenant
+from .plan import NAMES, Tenant, proxies_among
 from .timeline import Timeline
 
-__all__ = ["PORTS", "Program", "User", "identity_of"]
+__all__ = ["PORTS", "Program", "User", "identity_of", "name_of"]
 
-PORTS: Final = {"tcp": 25_000, "tls": 26_000}
+PORTS: Final = {"tcp": 25_000, "tls": 26_000, "ws": 27_000}
+FOREVER: Final = Deadline(None)
+AT_ONCE: Final = Deadline(0)
 REACTION: Final = 0.00005
 """Seconds that a user takes to notice."""
 
@@ -30,6 +37,10 @@ def identity_of(name: str) -> bytes:
     return name.encode().ljust(16, b".")
 
 
+def name_of(identity: bytes) -> str:
+    return identity.rstrip(b".").decode("latin-1")
+
+
 class User:
     """One Søcket, for one life, and who uses it: by calls that never block, as from a thread of its own."""
 
@@ -39,6 +50,8 @@ class User:
         self.name = tenant.name
         self.life = program.life
         self.taking = tenant.taking
+        self.stands_between = tenant.name in program.proxies
+        """Whether it belongs to a proxy: then nobody else takes what comes."""
         self.closing_since: float | None = None
         self.linger = 0.0
         self.taken = 0
@@ -51,6 +64,10 @@ class User:
         self._journal = journal
         self._held: list[tuple[float, Delivery]] = []
         self._refused: set[bytes] = set()
+        self._owed: list[tuple[float, Delivery]] = []
+        """Requests to be answered, and when."""
+        self.asking: list[Asked] = []
+        """What it has asked, and waits for."""
         self._due = 0.0
         options: dict[str, Any] = dict(tenant.options)
         if tenant.admits is not None:
@@ -61,6 +78,8 @@ class User:
         self.reliable = tenant.reliable
         self.socket: Søcket[Any] = Søcket(identity=identity_of(tenant.name), io_thread=program.machine.io_thread,
                                           linger=5.0, **options)
+        for prefix in tenant.wants:
+            self.socket.subscribe(prefix)
         self._events: Iterator[Any] = self.socket.events(timeout=0)
         self.heard: Counter[str] = Counter()
         """Of which events how many,"""
@@ -72,7 +91,7 @@ class User:
         """Receipts."""
 
     def _authorize(self, peer: Any) -> bool:
-        name = peer.identity.rstrip(b".").decode("latin-1")
+        name = name_of(peer.identity)
         return name in NAMES and name not in self.unwelcome
 
     @property
@@ -103,6 +122,8 @@ class User:
         for kind in self.tenant.binds:
             if kind == "unix":
                 self.socket.bind_unix(f"\0{self.name}")
+            elif kind == "ws":
+                self.socket.bind(f"ws://{host.address}:{self.program.port(kind, self.name)}/")
             else:
                 context = self.program.contexts[0] if kind == "tls" else None
                 self.socket.bind(host.address, self.program.port(kind, self.name), ssl_context=context)
@@ -114,6 +135,9 @@ class User:
                 continue
             home = self.program.home_of(way.to)
             place = f"{home.name}.test" if way.by_name else home.address
+            if way.kind == "ws":
+                self.socket.connect(f"ws://{place}:{self.program.port(way.kind, way.to)}/")
+                continue
             tls: dict[str, Any] = {}
             if way.kind == "tls":
                 tls = {"ssl_context": self.program.contexts[1], "server_hostname": "simulated.test"}
@@ -148,7 +172,10 @@ class User:
 
     @property
     def waiting(self) -> int:
-        """Messages received that nobody was handed."""
+        """Messages received that nobody was handed; where some are not to be delivered, those there are to be taken."""
+        if self.tenant.wants or self.tenant.option("conflate") or self.stands_between or self.taking.by_delivery:
+            inbox = self.socket._inbox
+            return len(inbox.last.queue) + sum(len(batch.queue) for batch in inbox._batches)
         stats = self.socket.stats()
         return stats.received - stats.duplicates - self.taken - self.refused
 
@@ -156,6 +183,10 @@ class User:
         """Take what is there, if it is time to."""
         taking = self.taking
         self.listen()
+        self._go_on_asking(now)
+        if self.stands_between:
+            return
+        self._answer_due(now)
         if now < taking.since or now < self._due or self.closing_since is not None:
             return
         inbox = self.socket._inbox
@@ -163,10 +194,10 @@ class User:
             if inbox.last.finished and not inbox._ready():
                 break  # see `listen`
             try:
-                if taking.in_batches and not self.manual:
+                if taking.in_batches and not self.manual and not taking.by_delivery:
                     for data in self.socket.recv_many(7, timeout=0):
                         self._got(b"", data)
-                elif self.manual:
+                elif self.manual or taking.by_delivery:
                     self._consider(self.socket.recv_delivery(timeout=0), now)
                 else:
                     identity, data = self.socket.recv_identity(timeout=0)
@@ -186,9 +217,16 @@ class User:
             self.send(0, sent.sender)
 
     def _consider(self, delivery: Delivery, now: float) -> None:
+        if delivery.is_request:
+            self.taken += 1
+            asked = self._journal.served(self, delivery.data)
+            self.program.tell(self.name, "is asked %s", asked)
+            self._owed.append((now + self.tenant.answering.after, delivery))
+            self._answer_due(now)
+            return
         label = self._journal.label_of(delivery.data)
         chance = self.program.machine.chance
-        if delivery.is_request is False and self.taking.refuses and label not in self._refused \
+        if self.manual and self.taking.refuses and label not in self._refused \
                 and self._journal.is_reliable(delivery.data) and chance() < self.taking.refuses:
             self._refused.add(label)
             self.refused += 1
@@ -201,11 +239,60 @@ class User:
         else:
             delivery.ack()
 
+    # Requests
+
+    def ask(self, patience: float, to: str | None) -> None:
+        asked = self._journal.ask(self, patience, to)
+        self.program.tell(self.name, "asks %s%s", asked, "" if to is None else f" of {to}")
+        asked.request = self.socket._engine.sender.requesting.begin(
+            asked.label, None if to is None else identity_of(to), lambda: None)  # it looks after each round
+        self.asking.append(asked)
+        self._go_on_asking(self.program.timeline.now)
+
+    def _go_on_asking(self, now: float) -> None:
+        for asked in tuple(self.asking):
+            asked.outcome = self._outcome(asked, now)
+            if asked.outcome is not None:
+                assert asked.request is not None
+                self.socket._engine.sender.requesting.end(asked.request)
+                self.asking.remove(asked)
+                self.program.tell(self.name, "hears of %s: %s", asked, asked.outcome)
+
+    def _outcome(self, asked: Asked, now: float) -> bytes | str | None:
+        requesting, request = self.socket._engine.sender.requesting, asked.request
+        assert request is not None
+        try:
+            requesting.go_on(request, FOREVER)
+            if request.settled:
+                return requesting.outcome(request)
+        except NetmsgError as error:
+            return type(error).__name__
+        if self.socket.closed:
+            return "ClosedError"
+        return "TimeoutError" if now >= asked.at + asked.patience else None
+
+    def _answer_due(self, now: float) -> None:
+        answering, chance = self.tenant.answering, self.program.machine.chance
+        while self._owed and self._owed[0][0] <= now:
+            _, delivery = self._owed.pop(0)
+            fate = chance()
+            if fate < answering.silent:
+                continue
+            try:
+                if fate < answering.silent + answering.fails:
+                    delivery.fail("it is not to be", timeout=0)
+                else:
+                    delivery.reply(b"re:" + delivery.data, timeout=0)
+            except (SendTimeoutError, QueueFullError):
+                self._journal.asked[delivery.data].unsaid += 1
+            except ClosedError:
+                pass
+
     def awake_at(self) -> float | None:
         """When there is something to do for it, whatever comes."""
         if self.closing_since is not None:
             return None
-        due = [at for at, _ in self._held[:1]]
+        due = [at for at, _ in self._held[:1] + self._owed[:1]]
         if self.taking.every:
             due.append(max(self._due, self.taking.since))
         return min(due) if due else None
@@ -232,6 +319,7 @@ class Program:
     def __init__(self, host: Host, tenants: list[Tenant], life: int, timeline: Timeline, seed: str, journal: Journal,
                  tell: Tell, home_of: Callable[[str], Host], contexts: Callable[[], Contexts]) -> None:
         self.host = host
+        self.proxies = proxies_among(tenants)
         self.life = life
         self.timeline = timeline
         self.tell = tell
@@ -244,11 +332,35 @@ class Program:
         machine.after_round = self._look
         self.users = [User(self, tenant, journal) for tenant in tenants]
         self._looking = False
+        self._relays: list[tuple[Relay, Questions]] = []
+        self._next_look = 0.0
+        self._begin_relays()
         for user in self.users:
             user.bind()
         for user in self.users:
             user.connect()
         self._wake_regularly()
+
+    def _begin_relays(self) -> None:
+        """Proxies, whose threads have no time of their own here: each goes on when something has happened."""
+        sockets = {user.name: user.socket for user in self.users}
+        for user in self.users:
+            to = user.tenant.relays_to
+            if to in sockets:
+                self._relays.append(relay_between(user.socket, sockets[to], self._look))
+                sockets[to]._engine.sender.begin_following(self)
+
+    def _hand_on(self) -> None:
+        for relay, questions in self._relays:
+            try:
+                while relay.step(AT_ONCE):
+                    pass
+            except (TimeoutError, ClosedError):
+                pass
+            questions.go_on()
+            if self.timeline.now >= self._next_look:
+                self._next_look = self.timeline.now + LOOK
+                questions.look()
 
     @property
     def contexts(self) -> Contexts:
@@ -268,6 +380,7 @@ class Program:
         if not self.machine.dead and not self.machine.stopped:
             for user in self.users:
                 user.take(self.timeline.now)
+            self._hand_on()
 
     def _wake_regularly(self) -> None:
         if self.machine.dead:

@@ -33,12 +33,15 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool], seconds: float = 30.0) -> 
 
 def _steps(plan: Plan) -> Iterator[Plan]:
     """Plans that are a little less, the boldest first."""
-    for part in ("faults", "closes", "sends"):
+    for part in ("faults", "closes", "asks", "sends"):
         for fewer in _fewer(getattr(plan, part)):
             yield plan.without(**{part: fewer})
     for tenant in plan.tenants:
         if len(plan.tenants) > 2:
             yield _without_tenant(plan, tenant.name)
+    for ask in plan.asks:
+        if ask.count > 1:
+            yield _with_other(plan, "asks", ask, replace(ask, count=ask.count // 2))
     for send in plan.sends:
         if send.count > 1:
             yield _with_other(plan, "sends", send, replace(send, count=send.count // 2))
@@ -84,6 +87,7 @@ def _without_tenant(plan: Plan, name: str) -> Plan:
     return plan.without(
         tenants=tenants,
         sends=tuple(send for send in plan.sends if name not in (send.who, send.to)),
+        asks=tuple(ask for ask in plan.asks if name not in (ask.who, ask.to)),
         faults=tuple(fault for fault in plan.faults
                      if fault.host in hosts and (not fault.other or fault.other in hosts)),
         closes=tuple(close for close in plan.closes if close.who != name))

@@ -17,6 +17,7 @@ from netmsg.messaging.credit import Credit
 from netmsg.messaging.delivery import Arrivals, Due, Ledger, Sorted
 from netmsg.messaging.events import Connected, EventQueue
 from netmsg.messaging.greeting import Greeting
+from netmsg.messaging.inbox import Inbox
 from netmsg.messaging.kept import Kept
 from netmsg.messaging.lane import Lane
 from netmsg.messaging.losses import Losses
@@ -25,16 +26,20 @@ from netmsg.messaging.peers import Peer
 from netmsg.messaging.population import Population
 from netmsg.messaging.receiving import Receiver
 from netmsg.messaging.reconnecting import Endpoint
+from netmsg.messaging.requests import Requests
 from netmsg.messaging.room import Room
 from netmsg.messaging.routing import Router
 from netmsg.messaging.sending import Sender
 from netmsg.messaging.squeezing import Squeezed
+from netmsg.messaging.subscribing import Subscriptions
 from netmsg.messaging.sweeping import Sweep
 from netmsg.reactor.channel import Channel
+from netmsg.wire.legacy import LegacyDecoder
 
-from . import fine_print, promises, world
-from .plan import draw
+from . import fine_print, promises, talk_promises, world
 from .security import contexts
+from .talk import FIRST as TALK
+from .talk import draw_any
 from .world import World, run
 
 Patch = pytest.MonkeyPatch
@@ -55,13 +60,13 @@ FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
     "resends come too early": (206,),
 }
 """Where to look first, of those that few worlds find."""
-MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None]]]] = {}
-"""By name: the promise that it breaks, and how the engine is broken."""
+MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None], int]]] = {}
+"""By name: the promise that it breaks, how the engine is broken, and the first seed to look at."""
 
 
-def mutant(promise: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+def mutant(promise: str, first: int = 0) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     def add(function: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTANTS[function.__name__.replace("_", " ")] = promise, function
+        MUTANTS[function.__name__.replace("_", " ")] = promise, function, first
         return function
 
     return add
@@ -270,18 +275,72 @@ def closing_does_not_linger(patch: Patch) -> None:
     patch.setattr(Closing, "_begin", lambda self, linger: begin(self, 0.0))
 
 
+# Talk
+
+@mutant("each gets its own answer", TALK)
+def replies_go_to_whoever_has_asked_first(patch: Patch) -> None:
+    patch.setattr(Requests, "_asked", lambda self, identity, correlation_id: next(
+        (one for one in self._waiting.values() if not one.settled and one.lane is not None), None))
+
+
+@mutant("who may answer does", TALK)
+def replies_are_not_sent(patch: Patch) -> None:
+    patch.setattr(Sender, "answer", lambda self, *arguments, **options: None)
+
+
+@mutant("a request is served once", TALK)
+def a_request_that_is_lost_is_asked_of_another(patch: Patch) -> None:
+    patch.setattr(Requests, "lost", lambda self, lane: self.returned(
+        [one.message for one in self._waiting.values() if one.lane is lane]))
+
+
+@mutant("nothing is remembered of requests", TALK)
+def what_is_over_is_kept(patch: Patch) -> None:
+    patch.setattr(Requests, "over", lambda self, request: None)
+
+
+@mutant("nothing comes unwanted", TALK)
+def what_comes_is_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Subscriptions, "wants", lambda self, payload: True)
+
+
+@mutant("the newest comes", TALK)
+def what_waits_to_be_taken_is_kept_for_the_newest(patch: Patch) -> None:
+    patch.setattr(Inbox, "replace", staticmethod(lambda batch, message, size: bool(batch.queue and batch.count)))
+
+
+@mutant("the newest comes", TALK)
+def what_waits_to_be_sent_is_kept_for_the_newest(patch: Patch) -> None:
+    newest = Sender._send_newest
+    patch.setattr(Sender, "_send_newest", lambda self, data, identity: (
+        None if any(lane.queue for lane in self.router.ring) else newest(self, data, identity)))
+
+
+@mutant("the old are understood", TALK)
+def an_old_message_is_overheard(patch: Patch) -> None:
+    sort = LegacyDecoder._sort
+    patch.setattr(LegacyDecoder, "_sort", lambda self, body, runs: (
+        0 if body.endswith(b".3.") else sort(self, body, runs)))
+
+
+@mutant("receipts are true", TALK)
+def a_proxy_acknowledges_what_is_on_its_way(patch: Patch) -> None:
+    patch.setattr(Sender, "follow", lambda self, receipt, tell: tell(True))
+
+
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
-    promise, break_it = MUTANTS[name]
+    promise, break_it, first = MUTANTS[name]
     break_it(monkeypatch)
     monkeypatch.setattr(world, "SETTLED_WITHIN", 60.0)  # what does not come then does not come later
-    for seed in (*FOUND_BY.get(name, ()), *range(SEEDS)):
-        if any(broken.name == promise for broken in run(World(draw(seed), contexts))):
+    for seed in (*FOUND_BY.get(name, ()), *range(first, first + SEEDS)):
+        if any(broken.name == promise for broken in run(World(draw_any(seed), contexts))):
             return
     pytest.fail(f"in {SEEDS} worlds nobody has noticed that {name}")
 
 
 def test_each_promise_has_a_mutant() -> None:
-    source = "".join(Path(file).read_text(encoding="utf-8") for file in (promises.__file__, fine_print.__file__))
-    assert {promise for promise, _ in MUTANTS.values()} == set(re.findall(r'promise\("([a-z ]+)"', source))
+    source = "".join(Path(file).read_text(encoding="utf-8")
+                     for file in (promises.__file__, fine_print.__file__, talk_promises.__file__))
+    assert {promise for promise, _, _ in MUTANTS.values()} == set(re.findall(r'promise\("([a-z ]+)"', source))

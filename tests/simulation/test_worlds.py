@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .plan import draw
 from .security import contexts
 from .shrinking import shrink
+from .talk import draw_any
 from .world import World, run
 
 WORLDS = sorted({*range(64)} - {3, 9, 19, 25, 34})
@@ -45,21 +45,21 @@ LONG = (
 @pytest.mark.parametrize("first", range(0, len(WORLDS), AT_A_TIME))
 def test_all_promises_hold(first: int) -> None:
     for seed in WORLDS[first:first + AT_A_TIME]:
-        assert not run(World(draw(seed), contexts)), f"make simulate SEEDS=1 FROM={seed}"
+        assert not run(World(draw_any(seed), contexts)), f"make simulate SEEDS=1 FROM={seed}"
 
 
 @pytest.mark.parametrize("seed", KEPT + (LONG if os.environ.get("NETMSG_SOAK") else ()))
 def test_what_has_failed_once_holds(seed: int) -> None:
-    assert not run(World(draw(seed), contexts))
+    assert not run(World(draw_any(seed), contexts))
 
 
 TELL = """
 import sys
-from simulation.plan import draw
+from simulation.talk import draw_any
 from simulation.security import contexts
 from simulation.world import World, run
 for seed in map(int, sys.argv[1:]):
-    world = World(draw(seed), contexts, story=True)
+    world = World(draw_any(seed), contexts, story=True)
     run(world)
     print(seed, *world.story, sep="\\n")
 """
@@ -83,7 +83,7 @@ def test_another_seed_tells_another_story() -> None:
 
 
 def test_a_world_is_shrunk_to_what_matters() -> None:
-    plan = draw(5)
+    plan = draw_any(5)
     culprit = plan.sends[len(plan.sends) // 2]
     least = shrink(plan, lambda plan: any(send.at == culprit.at for send in plan.sends))
     assert [send.at for send in least.sends] == [culprit.at] and not least.faults and len(least.tenants) == 2

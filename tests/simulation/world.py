@@ -15,12 +15,13 @@ from typing import Final
 
 from netmsg import speaking
 
-from . import fine_print, promises
+from . import fine_print, promises, talk_promises
+from .elder import Elder
 from .intruder import Intruder
 from .journal import Journal
 from .network import Conditions, Host, Network
-from .plan import Close, Fault, Plan, Send, Taking
-from .program import Contexts, Program, User
+from .plan import NAMES, Ask, Close, Fault, Plan, Send, Taking
+from .program import PORTS, Contexts, Program, User
 from .promises import BrokenPromise
 from .timeline import Timeline
 
@@ -56,6 +57,7 @@ class World:
         self.faults: list[Fault] = []
         """Those that came to pass."""
         self.intruders: list[Intruder] = []
+        self.elders: list[Elder] = []
         self.at_rest = False
         self.burying = False
         """Whether a program is let go of that has died."""
@@ -109,6 +111,8 @@ class World:
             self._begin(name, 0)
         for send in self.plan.sends:
             self.timeline.at(send.at, partial(self._send, send))
+        for ask in self.plan.asks:
+            self.timeline.at(ask.at, partial(self._ask, ask))
         for fault in self.plan.faults:
             self.timeline.at(fault.at, partial(self._happens, fault))
         for close in self.plan.closes:
@@ -126,6 +130,12 @@ class World:
             if user.name == send.who and user.closing_since is None and not user.program.machine.stopped:
                 for _ in range(send.count):
                     user.send(send.size, send.to)
+
+    def _ask(self, ask: Ask) -> None:
+        for user in self.users:
+            if user.name == ask.who and user.closing_since is None and not user.program.machine.stopped:
+                for _ in range(ask.count):
+                    user.ask(ask.patience, ask.to)
 
     def _close(self, close: Close) -> None:
         for user in self.users:
@@ -297,6 +307,17 @@ class World:
         self.intruders.append(intruder)
         return intruder.leave if self._dice.random() < 0.7 else None
 
+    def _elder(self, fault: Fault) -> Callable[[], None] | None:
+        place = next((address for (family, address) in self.network.hosts[fault.host].listeners
+                      if family == socket.AF_INET), None)
+        if place is None:
+            return None
+        whom = NAMES[place[1] - PORTS["tcp"]] if place[1] - PORTS["tcp"] in range(len(NAMES)) else ""
+        elder = Elder(self.mallory, place, whom, random.Random(
+            f"{self.plan.seed}/{fault.amount}"), self.journal, self.tell)
+        self.elders.append(elder)
+        return elder.leave
+
     def _watch(self) -> None:
         """What has to hold all along."""
         if self.at_rest:
@@ -329,7 +350,7 @@ class World:
         else:
             self.check(promises.nothing_is_under_way)
         self.at_rest = True
-        self.check(*promises.AT_REST)
+        self.check(*promises.AT_REST, *talk_promises.AT_REST)
         self.idle()
         self.check(*promises.AT_REST, *fine_print.AT_REST, fine_print.nobody_is_at_the_door)
         self.close_all()
@@ -338,7 +359,7 @@ class World:
     def be_quiet(self) -> None:
         self.tell("fate", "be quiet")
         for user in self.users:
-            user.taking = Taking()
+            user.taking = Taking(by_delivery=user.taking.by_delivery)
 
     def _carrying(self) -> float:
         """Seconds that it takes a single connection to carry all that is sent, a buffer in a round trip."""
@@ -377,6 +398,8 @@ class World:
             "connections": self.network.connected.total(),
             "messages sent": sum(not sent.refused for sent in self.journal.sent.values()),
             "messages delivered": sum(len(sent.deliveries) for sent in self.journal.sent.values()),
+            "requests": len(self.journal.asked),
+            "replies": sum(isinstance(asked.outcome, bytes) for asked in self.journal.asked.values()),
             "rounds of network threads": sum(program.machine.rounds
                                              for program in (*self.past, *self.programs.values())),
         })
