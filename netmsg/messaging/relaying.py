@@ -36,6 +36,8 @@ MOST_QUESTIONS: Final = 10_000
 """Requests that wait for a reply at a time: with one more the oldest is given up."""
 MOST_UNPLACED: Final = 64
 """So many of them at a time wait for somebody who has room; the others wait behind these."""
+AT_A_TIME: Final = 100
+"""So many are seen to before it is looked at whether there is something else to do."""
 MOST_UNSAID: Final = 64 * 2**20
 """Bytes of replies that wait for room."""
 LOOK: Final = 0.1
@@ -219,13 +221,13 @@ class Questions:
             self._wake()
 
     def go_on(self) -> None:
-        """Ask what has come, and hand on the replies that there are."""
-        while self._news:
+        """Ask what has come, and hand on the replies that there are; some of them, if there are many."""
+        for _ in range(min(AT_A_TIME, len(self._news))):
             question = self._news.popleft()
             question.noted = False
             if not question.over:
                 self._go_on(question)
-        while self._coming and len(self._unplaced) < MOST_UNPLACED:
+        for _ in range(min(AT_A_TIME, len(self._coming), MOST_UNPLACED - len(self._unplaced))):
             self._begin(self._coming.popleft())
         while len(self._open) + len(self._coming) > MOST_QUESTIONS:
             self._close(next(iter(self._open)) if self._open else self._coming.popleft(), TOO_MANY)

@@ -313,7 +313,8 @@ def test_only_a_few_wait_for_room_at_the_sink(scene: Scene, monkeypatch: pytest.
     for asked in tuple(scene.back.asked):
         asked.lane = "somebody's"
         asked.wake()
-    scene.questions.go_on()
+    while scene.questions.news:
+        scene.questions.go_on()
     assert len(scene.back.asked) == 10
 
 

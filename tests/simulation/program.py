@@ -357,7 +357,8 @@ class Program:
                     pass
             except (TimeoutError, ClosedError):
                 pass
-            questions.go_on()
+            while questions.news:
+                questions.go_on()
             if self.timeline.now >= self._next_look:
                 self._next_look = self.timeline.now + LOOK
                 questions.look()
