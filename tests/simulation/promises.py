@@ -212,14 +212,12 @@ def ids_once_a_receiver(world: World) -> None:
 def in_order(world: World) -> None:
     """Two ends that have nobody else exchange messages in order, whatever becomes of their connections; and so do all
     whose connections last. What is sent by identity may overtake what waits for anybody."""
-    if len(world.plan.proxies) > 2:
-        return  # one may be faster than another
+    if len(world.plan.proxies) > 2 or any(tenant.taking.refuses for tenant in world.plan.tenants):
+        return  # one may be faster than another; and what one refuses another one gets later
     calm = _is_undisturbed(world)
     alone = len(world.plan.tenants) == 2 and not _strangers(world)
     for (name, life), got in world.journal.order.items():
         last: dict[str, Sent] = {}
-        if world.plan.tenant(name).taking.refuses:
-            continue
         for sent in got:
             if sent.to is not None or not (calm or alone):
                 continue
@@ -249,10 +247,13 @@ def _may_be_lost_behind(world: World, sent: Sent) -> bool:
     """Whether somebody has acknowledged it on arrival, and ended before its user had it; or an intruder has."""
     if _strangers(world):
         return True
-    hasty = {tenant.name for tenant in world.plan.tenants if tenant.option("ack_mode") is AckMode.ON_ARRIVAL}
+    backs = {tenant.relays_to for tenant in world.plan.tenants if tenant.relays_to}
+    takers = [tenant for tenant in world.plan.tenants if not backs or {way.to for way in tenant.ways} & backs]
+    hasty = {tenant.name for tenant in takers if tenant.option("ack_mode") is AckMode.ON_ARRIVAL}
     once = {tenant.relays_to for tenant in world.plan.tenants
             if tenant.relays_to and not world.plan.tenant(tenant.relays_to).reliable}
-    return bool(hasty | once) and bool(world.past or world.plan.closes)
+    chooses = any(tenant.wants or tenant.option("conflate") for tenant in world.plan.tenants)
+    return bool(hasty | once) and bool(world.past or world.plan.closes) or bool(once) and chooses
 
 
 def receipts_are_true(world: World) -> None:
@@ -312,7 +313,8 @@ def everything_is_accounted_for(world: World) -> None:
     if world.faults or world.plan.closes or any(tenant.option("on_full") is OnFull.DISCONNECT
                                                 for tenant in world.plan.tenants):
         return  # who is disconnected may have been sent what he never got
-    if any(tenant.wants or tenant.option("conflate") for tenant in world.plan.tenants):
+    if any(tenant.wants or tenant.option("conflate") for tenant in world.plan.tenants) or any(
+            user.stands_between and user.socket.stats().dropped for user in world.users):
         return  # not all of it is to be delivered
     sent_to_anybody = {tenant.name for tenant in world.plan.tenants if not tenant.publishes}
     for sent in world.journal.sent.values():

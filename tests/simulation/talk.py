@@ -84,6 +84,8 @@ def _with_only_the_newest(dice: random.Random, plan: Plan) -> Plan:
         if dice.random() < 0.5:
             options["conflate"] = True
             options.pop("on_full", None)
+            if dice.random() < 0.5:
+                tenant = replace(tenant, taking=replace(tenant.taking, every=dice.choice((0.1, 1.0)), most=1))
         if dice.random() < 0.3:
             options["on_no_peer"] = OnNoPeer.DROP
         return replace(tenant, options=options)
@@ -98,6 +100,8 @@ def _with_elders(dice: random.Random, plan: Plan) -> Plan:
         at = dice.random() * plan.quiet_at * 0.5
         faults.append(Fault(at, at + (plan.quiet_at - at) * dice.random(), "elder", dice.choice(hosts),
                             amount=dice.random()))
+    plan = _each(plan, lambda tenant: replace(tenant, options={
+        name: value for name, value in tenant.options.items() if name != "max_connections"}))  # they may come besides
     return plan.without(faults=tuple(sorted(faults, key=lambda fault: fault.at)))
 
 
@@ -137,6 +141,8 @@ def _with_proxies(dice: random.Random, plan: Plan) -> Plan:
         behind = options_of(delivery_guarantee=reliable, **refuses)
         if reliable is DeliveryGuarantee.AT_MOST_ONCE:
             behind.pop("max_unacked", None)
+        elif dice.random() < 0.3:
+            behind["max_unacked"] = dice.choice((1, 5))  # then much is kept by the proxy
         tenants.append(Tenant(back, front, behind, ("tcp",)))
     for name in creators:
         options = options_of()
@@ -146,10 +152,16 @@ def _with_proxies(dice: random.Random, plan: Plan) -> Plan:
     for name in workers:
         options = options_of()
         taking = Taking()
+        if dice.random() < 0.4:
+            taking = Taking(every=dice.choice((0.1, 1.0)), most=dice.choice((1, 3)))
         if options["ack_mode"] is AckMode.MANUAL:
-            taking = Taking(refuses=dice.choice((0.0, 0.1)), answers_late=dice.choice((0.0, 0.01, 1.0)))
+            taking = replace(taking, refuses=dice.choice((0.0, 0.1)), answers_late=dice.choice((0.0, 0.01, 1.0)))
         tenants.append(Tenant(name, name, options, (), tuple(Way("tcp", back) for _, back in proxies), taking))
     sends = tuple(replace(send, to=None) for send in draw_sends(
         dice, tuple(tenant for tenant in tenants if tenant.name in creators), plan.quiet_at))
+    faults = [*draw_faults(dice, tuple(tenants), sends, plan.quiet_at)]
+    for _ in range(dice.choice((0, 1, 3)) if faults and sends else 0):  # they die while much is on its way
+        at = min(dice.choice(sends).at + dice.choice((0.0001, 0.003, 0.1)) * dice.random(), 0.95 * plan.quiet_at)
+        faults.append(Fault(at, min(at + dice.choice((0.3, 2.0)), plan.quiet_at), "kill", dice.choice(proxies)[0]))
     return plan.without(tenants=tuple(tenants), sends=sends, closes=(),
-                        faults=draw_faults(dice, tuple(tenants), sends, plan.quiet_at))
+                        faults=tuple(sorted(faults, key=lambda fault: fault.at)))

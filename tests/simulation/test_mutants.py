@@ -58,6 +58,9 @@ FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
     "a handshake has no deadline": (51,),
     "closing does not linger": (14,),
     "resends come too early": (206,),
+    "replies are not sent": (100_056,),
+    "what waits to be taken is kept for the newest": (100_132,),
+    "a proxy acknowledges what is on its way": (100_136,),
 }
 """Where to look first, of those that few worlds find."""
 MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None], int]]] = {}
