@@ -11,6 +11,7 @@ from typing import Any, Final
 from ..aside import aside
 from ..deadline import Deadline, Revocable
 from ..errors import ClosedError, LocalProtocolError
+from ..locks import new_lock
 from ..waiting import Waiters
 from . import exiting
 from .deliveries import Delivery
@@ -137,6 +138,9 @@ class _Proxy:
         self._waiters = Waiters()  # for whoever has called
         self._asking = Waiters()  # for the threads that see to requests
         self._running: list[threading.Thread] = []
+        self._starting = new_lock()  # guards whether they are started, once it has been told to stop; a leaf
+        self._ended: list[None] = []
+        """As many as have come to their end."""
         self._failure: BaseException | None = None
         self._steps: list[Callable[[], None]] = []
         ways = [(frontend, backend), (backend, frontend)]
@@ -160,13 +164,17 @@ class _Proxy:
             raise self._failure
 
     def _start(self) -> None:
-        for end in self._ends:
-            end.attach(self._stop)
-        number = next(_numbers)
-        for step in self._steps:
-            thread = threading.Thread(target=self._work, args=(step,), name=f"netmsg-proxy-{number}", daemon=True)
-            thread.start()
-            self._running.append(thread)
+        """Done wholly, or not at all; perhaps not before whoever waited for it has been interrupted: see `aside`."""
+        with self._starting:
+            if self._until.expired:
+                return
+            for end in self._ends:
+                end.attach(self._stop)
+            number = next(_numbers)
+            for step in self._steps:
+                thread = threading.Thread(target=self._work, args=(step,), name=f"netmsg-proxy-{number}", daemon=True)
+                thread.start()
+                self._running.append(thread)
 
     def _stop(self) -> None:
         """From any thread, and a signal handler. Takes no lock."""
@@ -177,19 +185,22 @@ class _Proxy:
         self._waiters.notify_all()
 
     def _end(self) -> None:
-        """All of its threads are over when this is."""
+        """All of its threads are over when this is. May be repeated."""
         self._stop()
+        with self._starting:
+            running = tuple(self._running)
+        self._waiters.wait(lambda: len(self._ended) == len(running), FOREVER)
         for end in self._ends:
             end.detach(self._stop)
-        while self._running:
-            self._running[-1].join()
-            self._running.pop()
+        for thread in running:
+            thread.join()  # for no time: some versions take a thread for ended whose joining was interrupted
 
     def _work(self, step: Callable[[], None]) -> None:
         try:
             step()
         except BaseException as error:
             self._failure = error
+        self._ended.append(None)
         self._stop()
 
     def _hand_on(self, relay: Relay) -> None:
