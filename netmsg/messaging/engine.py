@@ -46,6 +46,7 @@ elsewhere is posted to it with `Reactor.call`, which takes no lock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..deadline import Deadline
 from ..forking import close_in_child
@@ -153,7 +154,7 @@ class Engine:
 
     def unfollow_closing(self, tell: Callable[[], None]) -> None:
         """May be repeated."""
-        if tell in self._closing.followers:
+        with suppress(ValueError):
             self._closing.followers.remove(tell)
 
     def begin_close(self, linger: float) -> None:

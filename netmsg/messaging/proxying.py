@@ -190,8 +190,7 @@ class _Proxy:
         with self._starting:
             running = tuple(self._running)
         self._waiters.wait(lambda: len(self._ended) == len(running), FOREVER)
-        for end in self._ends:
-            end.detach(self._stop)
+        self._detach()
         for thread in running:
             thread.join()  # for no time: some versions take a thread for ended whose joining was interrupted
 
@@ -201,7 +200,13 @@ class _Proxy:
         except BaseException as error:
             self._failure = error
         self._ended.append(None)
+        if len(self._ended) == len(self._steps):
+            self._detach()  # here no interrupt comes, and whoever is interrupted over and over may leave it out
         self._stop()
+
+    def _detach(self) -> None:
+        for end in self._ends:
+            end.detach(self._stop)
 
     def _hand_on(self, relay: Relay) -> None:
         going_on = True
