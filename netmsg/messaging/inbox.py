@@ -265,6 +265,7 @@ class Inbox:
                     return batch, message
                 if self._closed:
                     return None
+                del batch, queue  # not an "if" at the end: see `netmsg.streams.turns.Turn`
         except BaseException:
             self.waiters.notify()  # interrupted, perhaps, after it was woken: somebody else has to have the message
             raise

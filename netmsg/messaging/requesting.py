@@ -53,14 +53,16 @@ class Requesting:
         waiters = Waiters()
         request = self.begin(data, identity, waiters.notify_all)
         try:  # whoever is interrupted in here has asked for nothing
-            while True:
+            woken = True
+            while True:  # with no "if" at its end: see `netmsg.streams.turns.Turn`
+                if not woken and deadline.expired:
+                    raise self._too_late(request, timeout)
                 until = self.go_on(request, deadline)
                 if self._life.over and request.reply is None:
                     break  # which may be why it is lost
                 if request.settled:
                     return self.outcome(request)
-                if not waiters.wait(lambda: self._has_news(request), until) and deadline.expired:
-                    raise self._too_late(request, timeout)
+                woken = waiters.wait(lambda: self._has_news(request), until)
         finally:
             try:
                 self.end(request)
