@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from support.interrupts import Interrupted, handling
-from support.pairs import TIMEOUT, Background, until, until_waiting
+from support.pairs import TIMEOUT, Background, until, until_waiting, wait_for_event
 
 from netmsg import (
-    AckMode, ClosedError, DeliveryGuarantee, OnFull, RequestFailedError, SendMode, Søcket, UndeliveredError, proxy,
+    AckMode, ClosedError, DeliveryGuarantee, Full, OnFull, RequestFailedError, SendMode, Søcket, UndeliveredError, proxy,
 )
 
 RELIABLE: dict[str, Any] = {"delivery_guarantee": DeliveryGuarantee.AT_LEAST_ONCE}
@@ -342,7 +342,7 @@ def test_it_ends_while_there_is_no_room_too(which: int) -> None:
         call = Background(proxy, front, back)
         for _ in range(2):
             creator.send(b"one waits, and there is no room for the other")
-        until(lambda: any(event.__class__.__name__ == "Full" for event in back._engine.events._events))
+        wait_for_event(back, Full)
         (front, back)[which].close()
         assert call.result() is None
         assert front.stats().dropped.get("not passed on: the proxy has ended") == 1
@@ -354,7 +354,7 @@ def test_what_is_in_hand_when_the_back_closes_stays_with_its_sender() -> None:
         call = Background(proxy, front, back)
         receipts = [creator.send(b"%d" % number) for number in range(2)]
         receipts[0].wait(timeout=TIMEOUT)
-        until(lambda: any(event.__class__.__name__ == "Full" for event in back._engine.events._events))
+        wait_for_event(back, Full)
         back.close()
         call.result()
         assert not receipts[1].acked and not receipts[1].failed

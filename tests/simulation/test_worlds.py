@@ -32,6 +32,13 @@ KEPT = (
     31320,  # an introduction in pieces
     35510,  # who gives up a handshake before the other end has done with probing dials until he is told by chance
     5080,  # intruders who wait outside until the one before has gone
+    100250,  # what is published to several proxies comes by each
+    100325,  # the newest of what goes through a proxy
+    100496,  # what one has refused, another one gets later
+    100657,  # what a proxy sends at most once, to those who take a part of it
+    100742,  # an old message that proxies send at least once
+    101207,  # who dials goes past the limit of those who may come
+    101270,  # what a proxy drops, because its back refuses at the mark
 )
 """Seeds that failed once, here or in the library."""
 LONG = (
