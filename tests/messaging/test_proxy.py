@@ -15,7 +15,8 @@ from support.interrupts import Interrupted, handling
 from support.pairs import TIMEOUT, Background, until, until_waiting, wait_for_event
 
 from netmsg import (
-    AckMode, ClosedError, DeliveryGuarantee, Full, OnFull, RequestFailedError, SendMode, Søcket, UndeliveredError, proxy,
+    AckMode, ClosedError, DeliveryGuarantee, Full, OnFull, RequestFailedError, SendMode, Søcket, UndeliveredError,
+    proxy,
 )
 
 RELIABLE: dict[str, Any] = {"delivery_guarantee": DeliveryGuarantee.AT_LEAST_ONCE}
