@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 from support.lines_dialect import BEGINNING, Lines
-from support.pairs import TIMEOUT
+from support.pairs import TIMEOUT, wait_for_event
 from support.wire_peer import DATA, dial
 
-from netmsg import DeliveryGuarantee, SendMode, Søcket
+from netmsg import DeliveryGuarantee, Disconnected, SendMode, Søcket
 from netmsg.wire import sniffing
 from netmsg.wire.sniffing import Sniffed
 
@@ -122,6 +122,7 @@ def test_what_one_was_not_sent_goes_to_another_in_its_own_dialect(guarantee: Del
             for number in range(3000):
                 sock.send(b"%04d" % number + bytes(5000).replace(b"\0", b"."))
             assert first.read()[-5004:-5000] == b"0000"
+        wait_for_event(sock, Disconnected)  # or the second is given what waits for either
         with dial(sock.bound_port) as second:
             second.shake_hands()
             kind, body = second.read_kind(0x04 if guarantee is RELIABLE else DATA)
