@@ -134,10 +134,14 @@ class Relay:
         level, self._level = self._level, logging.DEBUG
         say(log, level, "proxy: a message of %d bytes from peer %s is not passed on: %s", len(delivery.data),
             delivery.identity.hex(), why)
+        self._give_back(delivery, "not passed on")
+
+    def _give_back(self, delivery: Delivery, why: str) -> None:
+        """To whoever keeps it; otherwise it is lost."""
         if delivery._is_kept:
             self._source.settle(delivery, False)
         else:
-            self._source.lose(delivery, "not passed on")
+            self._source.lose(delivery, why)
 
     def end(self) -> None:
         """There will be no more steps. What is in hand goes back."""
@@ -146,10 +150,8 @@ class Relay:
             return
         if delivery.is_request:
             self._questions.ask(delivery)
-        elif delivery._is_kept:
-            self._source.settle(delivery, False)
         else:
-            self._source.lose(delivery, NOT_PASSED_ON)
+            self._give_back(delivery, NOT_PASSED_ON)
 
 
 class _Question:

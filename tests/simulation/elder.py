@@ -33,12 +33,10 @@ class Elder:
         self.whom = whom
         self._timeline = host.network.timeline
         self._journal = journal
-        self._tell = tell
         self.identity = chance.randbytes(16)
         self.sends = [b"%s.elder.%d." % (self.identity.hex().encode(), number)
                       for number in range(chance.randint(1, MOST))]
         """In order."""
-        self.heard: list[bytes] = []
         self.greeted = False
         """Whether the other end has said who it is."""
         self._unsent = _frame(self.identity)
@@ -110,13 +108,8 @@ class Elder:
     def _hear(self, body: bytes) -> None:
         if not self.greeted:
             self.greeted = True
-        elif body[16:] == b"\0REP\0":
-            pass  # an acknowledgement: it has sent nothing that it waits for one of
-        elif body[16:21] == b"\0REQ\0":
+        elif body[16:21] == b"\0REQ\0":  # nothing else is to be answered
             self._unsent += _frame(body[:16] + b"\0REP\0")
-            self.heard.append(body[21:])
-        elif body != HEARTBEAT:
-            self.heard.append(body)
 
     @property
     def has_said_all(self) -> bool:
