@@ -128,18 +128,19 @@ class ConnectionServer(Server):
     # Accepting, on the loop
 
     def _admit(self, listener: Listener, sock: socket.socket, address: Any) -> None:
-        self._accepted += 1
         try:
             connection = self._accept(listener, sock, address)
-        except OSError as error:  # it is gone already
+        except BaseException as error:
+            self._accepted += 1
             sock.close()
-            say_soon(log, logging.DEBUG, "%r: %s", address, error)
+            if isinstance(error, OSError):  # it is gone already
+                say_soon(log, logging.DEBUG, "%r: %s", address, error)
+            else:  # a codec of the user's, which may even exit
+                self._handler_failed(address, error, expected=False)
             return
-        except BaseException as error:  # such as a codec of the user's, which may even exit
-            sock.close()
-            self._handler_failed(address, error, expected=False)
-            return
-        self._connections.add(connection)
+        with self._counting:  # or it would seem to have come and gone
+            self._accepted += 1
+            self._connections.add(connection)
         try:
             connection._start()
         except Exception as error:  # which is not to end the listener

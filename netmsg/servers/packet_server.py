@@ -141,10 +141,10 @@ class PacketServer(ConnectionServer, Generic[S, R]):
 
     def stats(self) -> ServerStats:
         with self._counting:  # or one that goes meanwhile would count twice
-            connections = tuple(self._connections)
+            accepted, connections = self._accepted, tuple(self._connections)
             packets_received, packets_sent = self._packets_received, self._packets_sent
         return ServerStats(
-            connections=len(connections), accepted=self._accepted,
+            connections=len(connections), accepted=accepted,
             handshakes=len(self._handshakes),
             handshakes_failed=self._handshakes_failed, waiting=len(self._pool.tasks), workers=self._pool.workers,
             packets_received=packets_received + sum(one.packets_received for one in connections),

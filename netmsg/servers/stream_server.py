@@ -151,8 +151,10 @@ class StreamServer(ConnectionServer):
         return _Call(self, sock, stream, other_end, listener._handshake_timeout)
 
     def stats(self) -> ServerStats:
+        with self._counting:
+            accepted, connections = self._accepted, len(self._connections)
         return ServerStats(
-            connections=len(self._connections), accepted=self._accepted,
+            connections=connections, accepted=accepted,
             handshakes=len(self._handshakes), handshakes_failed=self._handshakes_failed,
             waiting=len(self._pool.tasks) + len(self._silent), workers=self._pool.workers,
             handler_errors=self._handler_errors, accept_pauses=self._accept_pauses, accept_errors=self._accept_errors,

@@ -29,7 +29,7 @@ from netmsg import (
     ClosedError, Codec, ConnectionBrokenError, Decoder, DelimitedCodec, EndOfStream, ForkedError, IncompleteReadError,
     IOThread, JSONCodec, LengthPrefixedCodec, LineCodec, Listener, LocalProtocolError, NetstringCodec, PacketClient,
     PacketConnection, PacketDecodeError, PacketEncodeError, PacketServer, RemoteProtocolError, SendTimeoutError,
-    TLSHandshakeError, create_tcp_server, create_unix_server, memory_stream_pair,
+    ServerStats, TLSHandshakeError, create_tcp_server, create_unix_server, memory_stream_pair,
 )
 from netmsg.reactor.handshaking import PendingHandshakes
 from netmsg.sockets.lingering import all_acknowledged
@@ -1682,6 +1682,20 @@ def test_max_connections_holds_after_a_want_of_descriptors(serve: Serve) -> None
         finally:
             for sock in sockets:
                 sock.close()
+
+
+def test_a_client_that_is_being_let_in_does_not_seem_to_have_come_and_gone(serve: Serve) -> None:
+    class Looking(LineCodec):
+        def decoder(self) -> Any:
+            looks.append(server.stats())
+            return super().decoder()
+
+    looks: list[ServerStats] = []
+    with serve(echo, codec=Looking()) as server, client_of(server) as client:
+        client.send_packet("hello")
+        assert client.recv_packet(timeout=TIMEOUT) == "hello"
+        looks.append(server.stats())
+    assert [(look.accepted, look.connections) for look in looks] == [(0, 0), (1, 1)]
 
 
 def test_a_codec_that_fails_closes_that_connection_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
