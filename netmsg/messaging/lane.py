@@ -71,9 +71,9 @@ class Lane:
     """
 
     __slots__ = ("acknowledged", "backlog", "backlog_bytes", "control", "control_bytes", "dead", "dialled", "encode",
-                 "features", "finishing", "given", "held", "identity", "large_bytes", "lock", "owner", "progress",
-                 "progress_at", "queue", "queued_since", "sent_bytes", "sent_log", "sent_messages", "since", "unacked",
-                 "unacked_large", "visits", "window", "writing")
+                 "features", "finishing", "given", "held", "identity", "large_bytes", "lock", "newest", "owner",
+                 "progress", "progress_at", "queue", "queued_since", "sent_bytes", "sent_log", "sent_messages",
+                 "since", "unacked", "unacked_large", "visits", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -124,6 +124,8 @@ class Lane:
         """What `sent_messages` will be when it has been sent all that was kept for it before it came;"""
         self.backlog_bytes = 0
         """and how many bytes the large ones of those had."""
+        self.newest = b""
+        """Where only the newest message is kept: the id of the newest that was queued here."""
         self.progress = -1
         """How far the peer had come at `progress_at`, where that is looked at: for `OnFull.DISCONNECT`."""
         self.progress_at = 0.0

@@ -33,17 +33,19 @@ from .writing import Writing
 __all__ = ["Peer"]
 
 WRITES_A_ROUND: Final = 4
+TOLD_AT_ONCE: Final = 1 << 18
+"""So many bytes of subscriptions may wait to be sent: far less than keeps us from reading."""
 DEFAULT_INTERVAL: Final = 5.0
 
 
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_clock", "_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_work", "_writing", "address",
-                 "announced", "announced_interval", "bursting", "challenger", "channel", "closing", "connected_since",
-                 "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness", "read_now",
-                 "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received", "resume",
-                 "resume_safely", "retired", "session", "sock", "succession", "take_back", "write_burst")
+    __slots__ = ("_clock", "_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_untold", "_work", "_writing",
+                 "address", "announced", "announced_interval", "bursting", "challenger", "channel", "closing",
+                 "connected_since", "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness",
+                 "read_now", "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received",
+                 "resume", "resume_safely", "retired", "session", "sock", "succession", "take_back", "write_burst")
 
     direct: bool
     """Whether threads other than the network thread may write."""
@@ -96,6 +98,7 @@ class Peer:
         self.closing = False
         self.known = False
         self.retired = ""
+        self._untold: dict[bytes, bool] = {}  # prefixes, and whether they are wanted
         size_buffers(sock, settings.send_buffer, settings.recv_buffer)
         transport = carrier.transport(sock, dialled=endpoint is not None)
         lock = new_lock()
@@ -249,12 +252,14 @@ class Peer:
             except OSError as error:
                 self._broken(error)
                 return
+        if self._untold:
+            self._tell()
         with lane.lock:
             writing.write(WRITES_A_ROUND)
         if writing.failure is not None:
             self._cannot_send(writing.failure)
             return
-        if not writing.stopped and not lane.idle:
+        if not writing.stopped and (self._untold or not lane.idle):
             self._work[self] = None  # after the others had their turn
         if (writing.blocked or transport.unsent) != (channel.watched & WRITE != 0):
             channel.watch()
@@ -293,10 +298,17 @@ class Peer:
     def subscribe(self, prefixes: Iterable[bytes], wanted: bool) -> None:
         """Tell a publisher that what begins with these is wanted, or not any more; not where it has been said goodbye
         to, and is told by another connection."""
-        if self.closing or self.retired:
-            return
-        self.lane.add_control(self.session.dialect.subscriptions(prefixes, wanted))
+        self._untold.update(dict.fromkeys(prefixes, wanted))
         self._work[self] = None
+
+    def _tell(self) -> None:
+        """No more of that at once than leaves us reading: a peer that has as much to tell us waits for that."""
+        if self.closing or self.retired:
+            self._untold.clear()
+        while self._untold and self.lane.control_bytes < TOLD_AT_ONCE:
+            prefix, wanted = next(iter(self._untold.items()))
+            self.lane.add_control(self.session.dialect.subscriptions((prefix,), wanted))
+            del self._untold[prefix]
 
     def heartbeat(self) -> None:
         if self.lane.idle and not self.closing and not self.retired:

@@ -65,6 +65,8 @@ class Router:
         self.reliable = reliable
         self.keeps = keeps
         self.topics = Topics()
+        self.newest = b""
+        """Where only the newest message is kept: its id, to whomever of the peers it went."""
         self._by_identity: dict[bytes, Lane] = {}
         self._published = 0
         self._alone_since = 0  # how many had been published when the last peer went
@@ -90,6 +92,8 @@ class Router:
         self.copies.comes(lane, self._published)
         if self.waiting:
             lane.queued_since = self._alone_since
+        if self.mode is not SendMode.PUBLISH:
+            lane.newest = self.newest  # which it may have been sent when it was there before
         self._by_identity[lane.identity] = lane
         for message in self.copies.take(lane.dialled, lane):
             lane.give(message)
@@ -109,6 +113,7 @@ class Router:
         new.dead = False
         new.since, new.queued_since, new.visits = old.since, old.queued_since, old.visits
         new.features = old.features
+        new.newest = old.newest
         self._by_identity[new.identity] = new
         self.ring = tuple(new if lane is old else lane for lane in self.ring)
         self._surely = 0

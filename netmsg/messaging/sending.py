@@ -152,7 +152,7 @@ class Sender:
                 if self._life.over:
                     self._life.check_open()
                 _, message = self._message(data, identity, None, False)
-                placed, lanes = place_newest(self.router, message, identity, dropped)
+                placed, lanes = place_newest(self.router, message, identity, self.ledger.new_id(), dropped)
         finally:
             self._tell_conflated(dropped)
         self._told_of(placed, lanes, identity)
@@ -427,7 +427,7 @@ class Sender:
             lane = (self.router.find(peer.identity) if peer.retired else None) or peer.lane
             lanes, hopeless = self._acks.handed_back(lane, message_ids)
         self._acks.tell_given_up(peer, hopeless)
-        self._work_for(lanes)
+        self._work_for([*lanes, peer.lane] if hopeless else lanes)
         if self._room.asked:
             self._room.made(peer)
 
@@ -480,4 +480,4 @@ class Sender:
         self._acks.tell_given_up(peer, hopeless)
         if hopeless and self._room.asked:
             self._room.made(peer)
-        self._work_for(lanes)
+        self._work_for([*lanes, peer.lane] if hopeless else lanes)  # closing, it may have been the last to wait for

@@ -292,6 +292,26 @@ def test_a_message_is_given_up_after_so_many_resends() -> None:
             assert sock.stats().undelivered == 1 and sock.stats().unacked == 0
 
 
+@pytest.mark.parametrize("hands_back", [False, True])
+def test_close_waits_for_no_message_that_is_given_up_meanwhile(hands_back: bool) -> None:
+    with Søcket(delivery_guarantee=RELIABLE, resend_after=60.0 if hands_back else 0.05, max_resends=0, linger=0,
+                heartbeat_interval=60.0, heartbeat_timeout=180.0) as sock:
+        sock.bind(port=0)
+        with dial(sock.bound_port) as one, dial(sock.bound_port) as other:
+            one.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            other.shake_hands()
+            sock.wait_for_peers(2, timeout=TIMEOUT)
+            receipt = sock.send(b"x")
+            message_id, _ = read_request(one)
+            closing = Background(sock.close, linger=10 * TIMEOUT)
+            if hands_back:
+                one.send(frame(NACK, message_id))
+            one.wait_for_end()
+        assert closing.result() == 0
+        assert receipt.failed
+
+
 def test_connections_that_break_count_as_resends() -> None:
     with listening() as listener, Søcket(delivery_guarantee=RELIABLE, max_resends=1, linger=0) as sock:
         sock.connect(port=listener.getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,19 @@ def test_it_is_told_again_at_every_connection_and_nothing_else_comes() -> None:
             publish_until_told(second, 1, b"a2", b"b2")
             got = everything(subscriber, b"a2")
             assert set(got) == {b"a1", b"a2"}
+
+
+def test_two_that_tell_each_other_more_than_the_kernel_holds_both_come_to_an_end(tmp_path: Path) -> None:
+    options: dict[str, Any] = {**PUBLISHER, "send_buffer": 4096, "recv_buffer": 4096, "linger": 0}
+    with Søcket(**options) as a, Søcket(**options) as b:
+        for sock in a, b:
+            for number in range(9000):
+                sock.subscribe(b"%250d" % number)
+        a.bind_unix(tmp_path / "a")
+        b.connect_unix(tmp_path / "a")
+        a.wait_for_peers(timeout=TIMEOUT)
+        for sock in a, b:
+            publish_until_told(sock, 1, b"x", b"%250d" % 8999)
 
 
 def test_what_others_send_is_looked_at_when_it_comes() -> None:

@@ -211,7 +211,8 @@ def ids_once_a_receiver(world: World) -> None:
 
 def in_order(world: World) -> None:
     """Two ends that have nobody else exchange messages in order, whatever becomes of their connections; and so do all
-    whose connections last. What is sent by identity may overtake what waits for anybody."""
+    whose connections last, or of whom one sends only the newest. What is sent by identity may overtake what waits for
+    anybody."""
     if len(world.plan.proxies) > 2 or any(tenant.taking.refuses for tenant in world.plan.tenants):
         return  # one may be faster than another; and what one refuses another one gets later
     calm = _is_undisturbed(world)
@@ -219,9 +220,11 @@ def in_order(world: World) -> None:
     for (name, life), got in world.journal.order.items():
         last: dict[str, Sent] = {}
         for sent in got:
-            if sent.to is not None or not (calm or alone):
+            user = world.user(sent.sender)
+            newest_only = user.tenant.option("conflate")
+            if sent.to is not None or not (calm or alone or newest_only):
                 continue
-            if not alone and world.user(sent.sender).socket.stats().disconnections:
+            if not (alone or newest_only) and user.socket.stats().disconnections:
                 continue  # what another one was given and has left comes later than what came after it
             before = last.get(sent.sender)
             promise("in order", before is None or (before.life, before.number) < (sent.life, sent.number),
