@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from ..deadline import Deadline
 from ..reactor.reactor import Reactor
 from ..waiting import Waiters
-from ..wire.messages import message_id_of
+from ..wire.messages import Message, message_id_of
 from . import exiting
 from .delivery import Ledger
 from .events import EventQueue, Undelivered
 from .expecting import Expecting
-from .homeless import Homeless
 from .lane import Lane
 from .life import Life
 from .losses import Losses
@@ -44,8 +43,7 @@ class Acknowledgements:
         self._expecting = expecting
         self._in_vain = f"not acknowledged after {settings.max_resends} resends"
         self._waiters = Waiters()
-        self.homeless = Homeless()
-        """What was handed back while nobody else had room."""
+        self._looked_at = -1.0  # when it was last looked whose time has come of what nobody wanted
 
     # Waiting for them
 
@@ -77,7 +75,13 @@ class Acknowledgements:
         """A peer has acknowledged: the lanes that have got something to send, for there is room now, and the ids of
         what is given up on, to be told of. Under the lock."""
         self.ledger.acknowledge(lane.acknowledge(message_ids))
-        lanes, hopeless = self.take_in(lane) if self.homeless and not lane.dead else ([], [])
+        if self._router.homeless.messages:
+            self.ledger.acknowledge(self._router.homeless.acknowledge(lane.identity, message_ids))
+        return self.fill(lane)
+
+    def fill(self, lane: Lane) -> tuple[list[Lane], list[bytes]]:
+        """There may be room at a peer: it gets what nobody else wanted, and what waits. The same."""
+        lanes, hopeless = self.take_in(lane)
         return [*lanes, *self._router.refill(lane)], hopeless
 
     # Sending again
@@ -85,31 +89,18 @@ class Acknowledgements:
     def send_due(self, lane: Lane, now: float) -> tuple[list[Lane], list[bytes]]:
         """Queue once more what has been unacknowledged for too long: the lanes that have got something to send, and
         the ids of what is given up on instead, to be told of. Under the lock."""
+        lanes, hopeless = self._offer_anew(now)
         due = self.ledger.due(lane, now)
-        if not due:
-            return [], []
-        lanes = []
         for message in due:
             if message.give_up:
                 self._give_up(lane, message.message_id)
+                hopeless.append(message.message_id)
             else:
-                lanes.append(self._send_again(lane, message.message_id))
-        return [*lanes, *self._router.refill(lane)], [message.message_id for message in due if message.give_up]
+                lane.send_again(message.message_id)
+                lanes.append(lane)
+        return [*lanes, *self._router.refill(lane)] if due else lanes, hopeless
 
-    def _send_again(self, lane: Lane, message_id: bytes) -> Lane:
-        """To the same peer, if there is nobody else for what it has handed back: whose lane it is."""
-        self.homeless.remove(message_id)
-        refused_by = self.ledger.begin_anew(message_id)
-        other = self._router.next_but(refused_by) if refused_by and self._router.may_pass_on(lane, message_id) else None
-        if other is None:
-            lane.send_again(message_id)
-            return lane
-        self._pass_on(lane, message_id, other)
-        return other
-
-    def _pass_on(self, lane: Lane, message_id: bytes, other: Lane) -> None:
-        self._router.pass_on(lane, message_id, other)
-        self.ledger.taken_back((message_id,))  # its time begins when that one has been sent it
+    # Handing back
 
     def handed_back(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[Lane], list[bytes]]:
         """A peer wants others to have these. They get them as soon as they have room, but for those who have handed
@@ -117,47 +108,73 @@ class Acknowledgements:
         that have got something to send, and the ids of what is given up on, to be told of. Under the lock."""
         now = self._clock()
         lanes: list[Lane] = []
-        hopeless = []
+        hopeless: list[bytes] = []
         for message_id in message_ids:
-            if not self._router.may_pass_on(lane, message_id):
+            message = self._router.take_from(lane, message_id)
+            if message is None:
                 continue
-            refused_by = self.ledger.refused(message_id, lane.identity)
+            refused_by = self.ledger.refused(message_id, lane.identity, now)
             other = self._router.next_but(refused_by)
             if other is None:
-                self.homeless.add(message_id, lane, refused_by)
-            elif self._hand_on(lane, message_id, other, now):
+                self._router.homeless.add(message, refused_by)
+            elif self._hand_to(other, message, now, hopeless):
                 lanes.append(other)
-            else:
-                hopeless.append(message_id)
-        return [*lanes, *self._router.refill(lane)], hopeless
+        filled, in_vain = self.fill(lane)
+        return [*lanes, *filled], [*hopeless, *in_vain]
 
-    def _hand_on(self, lane: Lane, message_id: bytes, other: Lane, now: float) -> bool:
+    def _hand_to(self, other: Lane, message: Message, now: float, hopeless: list[bytes]) -> bool:
         """Give to ``other`` what was handed back; or give it up, if it was sent again as often as it may."""
+        message_id = message.message_id
         if not self.ledger.may_resend(message_id, now):
-            self._give_up(lane, message_id)
+            self.ledger.give_up(message_id, self._in_vain)
+            hopeless.append(message_id)
             return False
-        self._pass_on(lane, message_id, other)
+        other.give(message)
+        self.ledger.taken_back((message_id,))  # its time begins when that one has been sent it
         return True
+
+    def welcome(self, lane: Lane) -> tuple[list[Lane], list[bytes]]:
+        """A peer has come, perhaps not for the first time: then it may want now what it did not want before. The same.
+        """
+        homeless = self._router.homeless
+        if homeless.messages:
+            self.ledger.forgive(homeless.forget(lane.identity), lane.identity)
+        return self.take_in(lane)
 
     def take_in(self, other: Lane) -> tuple[list[Lane], list[bytes]]:
         """There is room at a peer: it gets what was handed back to nobody in particular. The same."""
-        now = self._clock()
         lanes: list[Lane] = []
-        hopeless = []
-        taking = self.homeless.take_for(other.identity)
-        while self._router.has_room(other):
-            found = next(taking, None)
-            if found is None:
-                break
-            message_id, lane = found
-            if not self._router.may_pass_on(lane, message_id):
-                continue  # something else has become of it
-            if self._hand_on(lane, message_id, other, now):
-                lanes.append(other)
-            else:
-                hopeless.append(message_id)
-            lanes += self._router.refill(lane)
+        hopeless: list[bytes] = []
+        router = self._router
+        if router.homeless.messages and not other.dead:
+            now = self._clock()
+            taking = router.homeless.take_for(other.identity)
+            while router.has_room(other):
+                message = next(taking, None)
+                if message is None:
+                    break
+                if self._hand_to(other, message, now, hopeless):
+                    lanes.append(other)
         return lanes, hopeless
+
+    def _offer_anew(self, now: float) -> tuple[list[Lane], list[bytes]]:
+        """What all who are there have handed back has its time, too, after which anybody may have it. The same."""
+        lanes: list[Lane] = []
+        hopeless: list[bytes] = []
+        router = self._router
+        if router.homeless.messages and self._looked_at != now:  # or everything would be looked at for each peer
+            self._looked_at = now
+            refused = router.homeless.refused_by_all(lane.identity for lane in router.ring)
+            due = [message_id for message_id in refused if self.ledger.begin_anew(message_id, now)]
+            for message_id in due:
+                router.homeless.forgive(message_id)
+            for lane in router.ring if due else ():
+                taken, in_vain = self.take_in(lane)
+                lanes += taken
+                hopeless += in_vain
+        return lanes, hopeless
+
+    # The end of a connection, and of a message
 
     def count_resends(self, lane: Lane) -> list[bytes]:
         """What a departing peer was sent and did not acknowledge is going to be sent again: count that, and give up

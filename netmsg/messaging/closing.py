@@ -188,7 +188,7 @@ class Closing:
     def has_for(self, identity: bytes, way: object) -> bool:
         """Whether something waits for the peer of that identity, which this or another way leads to."""
         router = self._sender.router
-        if router.waiting or router.parked.of(identity):
+        if router.waiting or router.homeless.messages or router.parked.of(identity):
             return True
         there = router.find(identity)
         return any(router.copies.has_for(one, identity, there)
@@ -229,7 +229,7 @@ class Closing:
 
     def left(self, peer: Peer) -> None:
         """A connection has ended."""
-        if self._sender.router.waiting:
+        if self._sender.router.waiting or self._sender.router.homeless.messages:
             for endpoint in self._places.endpoints:
                 endpoint.revive()  # who has been said goodbye to may take what this one has left
         self.check_closed()

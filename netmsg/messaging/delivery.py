@@ -156,20 +156,28 @@ class Ledger(Generic[R]):
         self.resent += 1
         return True
 
-    def refused(self, message_id: bytes, identity: bytes) -> Set[bytes]:
+    def refused(self, message_id: bytes, identity: bytes, now: float) -> Set[bytes]:
         """A peer has handed it back: all who have since its time last came, and are not to have it before that."""
         again = self._resends.get(message_id)
         if again is None:
             again = self._resends[message_id] = _Resends()
             again.delay = self._resend_after
         again.refused_by.add(identity)
+        again.due_at = now + again.delay
         return again.refused_by
 
-    def begin_anew(self, message_id: bytes) -> Set[bytes]:
-        """Its time has come: those who had handed it back, which does not count from now on."""
+    def forgive(self, message_ids: Iterable[bytes], identity: bytes) -> None:
+        """It does not count any more that this peer has handed them back."""
+        for message_id in message_ids:
+            self._resends[message_id].refused_by.discard(identity)
+
+    def begin_anew(self, message_id: bytes, now: float) -> bool:
+        """Whether the time has come of one that was handed back: from now on it does not count by whom."""
         again = self._resends[message_id]
-        refused_by, again.refused_by = again.refused_by, set()
-        return refused_by
+        if again.due_at is None or again.due_at > now:
+            return False
+        again.refused_by = set()
+        return True
 
     def taken_back(self, message_ids: Iterable[bytes]) -> None:
         """The connection has gone that had these: their time begins when another one has sent them."""

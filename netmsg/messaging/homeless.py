@@ -1,48 +1,80 @@
-"""Messages that were handed back while nobody else had room: whose turn it is when somebody has. Pure."""
+"""Messages that were handed back while nobody else had room: no peer has them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 
-from .lane import Lane
+from ..wire.messages import Message
 
 __all__ = ["Homeless"]
 
 
 class Homeless:
-    """Each with the lane that still has it, and by those who have refused it: there are few such circles, so that
-    whoever has room need not be compared with every message."""
+    """Each with those who have refused it: there are few such circles, so that whoever has room need not be compared
+    with every message."""
 
     def __init__(self) -> None:
-        self._lanes: dict[bytes, Lane] = {}
+        self.messages: dict[bytes, Message] = {}
+        """By their ids, in the order in which they came."""
+        self.large = 0
+        """Bytes of the large ones."""
         self._circles: dict[frozenset[bytes], dict[bytes, None]] = {}
         """By the identities of those who are not to have them, oldest first in each."""
         self._circle_of: dict[bytes, frozenset[bytes]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._lanes)
+    def __len__(self) -> int:
+        return len(self.messages)
 
-    def add(self, message_id: bytes, lane: Lane, refused_by: Set[bytes]) -> None:
-        self.remove(message_id)
+    def add(self, message: Message, refused_by: Set[bytes]) -> None:
         circle = frozenset(refused_by)
-        self._lanes[message_id] = lane
+        message_id = message.message_id
+        self.messages[message_id] = message
+        self.large += message.large
         self._circle_of[message_id] = circle
         self._circles.setdefault(circle, {})[message_id] = None
 
-    def remove(self, message_id: bytes) -> None:
-        """If it is here."""
-        if self._lanes.pop(message_id, None) is not None:
-            circle = self._circle_of.pop(message_id)
-            members = self._circles[circle]
-            del members[message_id]
-            if not members:
-                del self._circles[circle]
+    def remove(self, message_id: bytes) -> Message:
+        """It is here."""
+        message = self.messages.pop(message_id)
+        self.large -= message.large
+        circle = self._circle_of.pop(message_id)
+        members = self._circles[circle]
+        del members[message_id]
+        if not members:
+            del self._circles[circle]
+        return message
 
-    def take_for(self, identity: bytes) -> Iterator[tuple[bytes, Lane]]:
+    def acknowledge(self, identity: bytes, message_ids: Iterable[bytes]) -> list[bytes]:
+        """A peer has acknowledged these: those that it had handed back before, and has got once more all the same. They
+        are not here any more."""
+        known = [message_id for message_id in message_ids if identity in self._circle_of.get(message_id, ())]
+        for message_id in known:
+            self.remove(message_id)
+        return known
+
+    def take_for(self, identity: bytes) -> Iterator[Message]:
         """One after the other, those that this peer has not refused, which are not here any more then."""
         for circle in tuple(self._circles):
             while identity not in circle and circle in self._circles:
-                message_id = next(iter(self._circles[circle]))
-                lane = self._lanes[message_id]
-                self.remove(message_id)
-                yield message_id, lane
+                yield self.remove(next(iter(self._circles[circle])))
+
+    def forget(self, identity: bytes) -> list[bytes]:
+        """This peer has come anew, and what it had refused before does not count: the ids."""
+        its = [message_id for circle, members in self._circles.items() if identity in circle for message_id in members]
+        for message_id in its:
+            circle = self._circle_of[message_id] - {identity}
+            self.add(self.remove(message_id), circle)
+        return its
+
+    def refused_by_all(self, identities: Iterable[bytes]) -> list[bytes]:
+        """The ids of those that none of these peers is to have."""
+        there = frozenset(identities)
+        return [message_id for circle, members in self._circles.items() if there <= circle for message_id in members]
+
+    def forgive(self, message_id: bytes) -> None:
+        """It does not count any more who has refused this one."""
+        self.add(self.remove(message_id), frozenset())
+
+    def drop_oldest(self) -> Message:
+        """There is one."""
+        return self.remove(next(iter(self.messages)))

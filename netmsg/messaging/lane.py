@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..wire.messages import Features, Frame, Kind, Message, Queued, frame_of, frame_size, large_size
 
-__all__ = ["Lane", "Write", "total_large"]
+__all__ = ["Lane", "WITHDRAWN", "Write", "total_large"]
 
 FRAMES_A_WRITE: Final = 512
 LARGE_FRAMES_A_WRITE: Final = 64

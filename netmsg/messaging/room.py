@@ -101,7 +101,8 @@ class Room:
         ring = router.ring
         if ring and self._publishing:
             return all(map(router.has_room, ring if draft is None else router.topics.audience(draft.data, ring)))
-        if ring and not router.waiting and any(map(router.has_room, ring)):
+        if ring and not router.waiting and any(map(router.has_room, ring)) and (
+                not router.homeless.messages or router.waiting_has_room()):
             return True
         return (router.reliable or not ring or bool(router.waiting)) and router.waiting_has_room()
 

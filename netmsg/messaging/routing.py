@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 from ..wire.envelope import LARGE_FRAME, payload_of
 from ..wire.messages import Features, Kind, Message, Queued, large_size, message_id_of
 from .choices import SendMode
+from .homeless import Homeless
 from .kept import Copies, Kept, Limits, Parked
-from .lane import Lane, total_large
+from .lane import WITHDRAWN, Lane, total_large
 from .topics import Topics
 
 __all__ = ["Departure", "Placed", "Router"]
@@ -58,6 +59,8 @@ class Router:
         self._turn_to_answer = 0
         self.waiting = Kept()
         """Messages for any peer, oldest first: for none has come, or every window is full."""
+        self.homeless = Homeless()
+        """At-least-once messages that peers have handed back, and nobody else has had room for."""
         self.parked = Parked(limits)
         self.copies = Copies()
         self.mode = mode
@@ -194,7 +197,7 @@ class Router:
             kind = self.kind_of(message)
             if kind is Kind.REQUEST:
                 requests.append(message)
-            elif kind is not _RELIABLE:  # of which `unacked` has all
+            elif kind is not _RELIABLE and message is not WITHDRAWN:  # of the former `unacked` has all
                 messages.append(message)
         if self.reliable:
             messages += lane.take_unacked()
@@ -253,7 +256,7 @@ class Router:
             if not self.topics:
                 self._surely = self.limits.messages - max(len(lane.queue) for lane in ring)
             return Placed.QUEUED, lanes
-        if ring and not self.waiting:
+        if ring and not self.waiting and (not self.homeless.messages or self.waiting_has_room()):
             next_one = self.next_with_room()
             if next_one is not None:
                 next_one.give(message)
@@ -355,23 +358,24 @@ class Router:
         self._fill(lane)
         return [lane] if lane.given > before else []
 
-    @staticmethod
-    def may_pass_on(lane: Lane, message_id: bytes) -> bool:
-        """Whether a peer has a message that others may have as well, and is not about to be sent it again."""
+    def take_from(self, lane: Lane, message_id: bytes) -> Message | None:
+        """A peer hands a message back: which it is, if others may have it as well, and it is not about to be sent it
+        again."""
         message = lane.unacked.get(message_id)
-        return message is not None and message.addressee is None and message.number <= lane.sent_messages
-
-    @staticmethod
-    def pass_on(lane: Lane, message_id: bytes, other: Lane) -> None:
-        """Have another peer acknowledge it."""
-        message = lane.forget(message_id)
-        assert message is not None
-        other.give(message)
+        if message is None or message.addressee is not None:
+            return None
+        with lane.lock:
+            on_its_way = message.number > lane.sent_messages + lane.held_messages
+        if on_its_way:
+            return None
+        lane.forget(message_id)
+        return message
 
     def take_all(self) -> list[Queued]:
         """Every message that has no peer, at the end."""
-        messages = [*self.waiting, *self.parked.take_all(), *self.copies.take_all()]
+        messages = [*self.waiting, *self.homeless.messages.values(), *self.parked.take_all(), *self.copies.take_all()]
         self.waiting = Kept()
+        self.homeless = Homeless()
         return messages
 
     # Room
@@ -389,7 +393,7 @@ class Router:
                 and lane.large_bytes - lane.backlog_bytes < self.limits.bytes)
 
     def waiting_has_room(self) -> bool:
-        waiting = len(self.waiting)
+        waiting = len(self.waiting) + len(self.homeless)
         if self.copies and not self.ring:
             # A peer that we dial is going to get what waits for it behind the copies that are kept for it.
             waiting += self.copies.longest
@@ -398,7 +402,8 @@ class Router:
     @property
     def unplaced_large(self) -> int:
         """How many bytes the large ones have of what waits for a peer, as far as one peer may get it."""
-        return self.waiting.large if self.ring or not self.copies else self.waiting.large + self.copies.largest
+        large = self.waiting.large + self.homeless.large
+        return large if self.ring or not self.copies else large + self.copies.largest
 
     def next_in_turn(self) -> Lane | None:
         if not self.ring:
@@ -434,7 +439,7 @@ class Router:
     @property
     def unplaced(self) -> int:
         """How many messages have no peer."""
-        return len(self.waiting) + self.parked.count + self.copies.count
+        return len(self.waiting) + len(self.homeless) + self.parked.count + self.copies.count
 
     # How messages move
 

@@ -292,7 +292,7 @@ class Sender:
         peer.lane.window = self._window(UNKNOWN_WINDOW)
         with self.route:
             self.router.join(peer.lane)
-            lanes, hopeless = self._acks.take_in(peer.lane) if self._acks.homeless else ([], [])
+            lanes, hopeless = self._acks.welcome(peer.lane)
             self._refresh()
         self._acks.tell_given_up(peer, hopeless)
         self._work_for(lanes)
@@ -399,7 +399,8 @@ class Sender:
         with self.route:
             peer.lane.features = capabilities.features
             peer.lane.window = self._window(capabilities.window)
-            lanes = self.router.refill(peer.lane) if self.reliable else []
+            lanes, hopeless = self._acks.fill(peer.lane) if self.reliable else ([], [])
+        self._acks.tell_given_up(peer, hopeless)
         self._work_for(lanes)
         self._requests.look_again()
         if Features.SUBSCRIPTIONS in capabilities.features and not again:
@@ -427,7 +428,7 @@ class Sender:
             lane = (self.router.find(peer.identity) if peer.retired else None) or peer.lane
             lanes, hopeless = self._acks.handed_back(lane, message_ids)
         self._acks.tell_given_up(peer, hopeless)
-        self._work_for([*lanes, peer.lane] if hopeless else lanes)
+        self._work_for([*lanes, *self.router.ring] if hopeless else lanes)
         if self._room.asked:
             self._room.made(peer)
 
@@ -480,4 +481,4 @@ class Sender:
         self._acks.tell_given_up(peer, hopeless)
         if hopeless and self._room.asked:
             self._room.made(peer)
-        self._work_for([*lanes, peer.lane] if hopeless else lanes)  # closing, it may have been the last to wait for
+        self._work_for([*lanes, *self.router.ring] if hopeless else lanes)  # closing, it may be what all waited for

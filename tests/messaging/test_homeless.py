@@ -2,45 +2,91 @@
 
 from __future__ import annotations
 
-from support.lanes import lane as lane_of
+from collections.abc import Iterable
+
+from support.routers import message_id, reliable_message
 
 from netmsg.messaging.homeless import Homeless
+from netmsg.wire.messages import Message, message_id_of
+
+
+def message(number: int, size: int = 0) -> Message:
+    queued = reliable_message(number, size)
+    assert isinstance(queued, Message)
+    return queued
+
+
+def ids(*numbers: int) -> list[bytes]:
+    return [message_id(number) for number in numbers]
+
+
+def of(messages: Iterable[Message]) -> list[bytes]:
+    return [message_id_of(one) for one in messages]
+
+
+def refused(*numbers: int, by: set[bytes]) -> Homeless:
+    homeless = Homeless()
+    for number in numbers:
+        homeless.add(message(number), by)
+    return homeless
 
 
 def test_whoever_has_not_refused_them_gets_them_oldest_first() -> None:
-    homeless, lane = Homeless(), lane_of(b"a")
-    for number in range(5):
-        homeless.add(b"%d" % number, lane, {b"a"})
-    assert list(homeless.take_for(b"a")) == [] and homeless
-    assert [message_id for message_id, _ in homeless.take_for(b"b")] == [b"0", b"1", b"2", b"3", b"4"]
+    homeless = refused(0, 1, 2, 3, 4, by={b"a"})
+    assert of(homeless.take_for(b"a")) == [] and len(homeless) == 5
+    assert of(homeless.take_for(b"b")) == ids(0, 1, 2, 3, 4)
     assert not homeless
 
 
 def test_who_has_room_for_one_takes_one() -> None:
-    homeless, lane = Homeless(), lane_of(b"a")
-    homeless.add(b"1", lane, {b"a"})
-    homeless.add(b"2", lane, {b"a"})
-    assert next(homeless.take_for(b"b")) == (b"1", lane)
-    assert [message_id for message_id, _ in homeless.take_for(b"b")] == [b"2"]
+    homeless = refused(1, 2, by={b"a"})
+    assert next(homeless.take_for(b"b")) is message(1)
+    assert of(homeless.take_for(b"b")) == ids(2)
 
 
-def test_a_message_belongs_to_one_circle_and_may_leave_it() -> None:
-    homeless, lane = Homeless(), lane_of(b"a")
-    homeless.add(b"1", lane, {b"a"})
-    homeless.add(b"1", lane, {b"a", b"b"})
-    assert list(homeless.take_for(b"b")) == []
-    homeless.remove(b"1")
-    homeless.remove(b"1")
-    assert not homeless and list(homeless.take_for(b"c")) == []
+def test_what_has_been_refused_by_all_is_nobodys_until_that_is_forgiven() -> None:
+    homeless = refused(1, 2, by={b"a", b"b"})
+    homeless.add(message(3), {b"a"})
+    assert of(homeless.take_for(b"b")) == ids(3)
+    homeless.add(message(3), {b"a"})
+    assert homeless.refused_by_all([b"b", b"a"]) == ids(1, 2)
+    assert homeless.refused_by_all([b"a"]) == ids(1, 2, 3)
+    assert homeless.refused_by_all([b"a", b"b", b"c"]) == []
+    homeless.forgive(message_id(2))
+    assert of(homeless.take_for(b"a")) == ids(2) and len(homeless) == 2
+
+
+def test_who_comes_anew_may_have_what_it_had_refused() -> None:
+    homeless = refused(1, 2, by={b"a", b"b"})
+    homeless.add(message(3), {b"b"})
+    assert homeless.forget(b"a") == ids(1, 2)
+    assert of(homeless.take_for(b"b")) == []
+    assert of(homeless.take_for(b"a")) == ids(3, 1, 2)
 
 
 def test_what_is_added_while_they_are_taken_is_no_harm() -> None:
-    homeless, lane = Homeless(), lane_of(b"a")
-    homeless.add(b"1", lane, {b"a"})
+    homeless = refused(1, by={b"a"})
     taking = homeless.take_for(b"b")
-    assert next(taking)[0] == b"1"
-    homeless.add(b"2", lane, {b"a", b"c"})
-    assert list(taking) == [] and homeless
+    assert next(taking) is message(1)
+    homeless.add(message(2), {b"a", b"c"})
+    assert of(taking) == [] and len(homeless) == 1
+
+
+def test_who_has_refused_one_may_acknowledge_it_all_the_same() -> None:
+    homeless = refused(1, 2, by={b"a"})
+    assert homeless.acknowledge(b"b", ids(1, 2, 3)) == []
+    assert homeless.acknowledge(b"a", ids(3, 2)) == ids(2)
+    assert of(homeless.messages.values()) == ids(1)
+
+
+def test_large_ones_count_in_bytes_until_they_go() -> None:
+    homeless = Homeless()
+    for number in (1, 2, 3):
+        homeless.add(message(number, 2000), {b"a"})
+    large = message(1, 2000).large
+    assert large > 2000 and homeless.large == 3 * large
+    assert homeless.drop_oldest() is message(1, 2000) and homeless.large == 2 * large
+    assert len(list(homeless.take_for(b"b"))) == 2 and homeless.large == 0
 
 
 def test_they_need_not_be_compared_with_whoever_has_refused_them_all() -> None:
@@ -52,9 +98,7 @@ def test_they_need_not_be_compared_with_whoever_has_refused_them_all() -> None:
             Watched.looks += 1
             return super().__iter__()
 
-    homeless, lane = Homeless(), lane_of(b"a")
-    for number in range(1000):
-        homeless.add(b"%d" % number, lane, {b"a"})
+    homeless = refused(*range(1000), by={b"a"})
     for circle, members in homeless._circles.items():
         homeless._circles[circle] = Watched(members)
     for _ in range(100):

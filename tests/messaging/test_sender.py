@@ -885,15 +885,16 @@ def test_it_goes_back_to_nobody_who_has_handed_it_back_before_its_time_comes(rel
     (receipt,) = reliable.send(b"0")
     hands_back(reliable, a, receipt)
     hands_back(reliable, b, receipt)
-    assert a.queued == b.queued == [] and [*b.lane.unacked] == [receipt.message_id]
+    assert a.queued == b.queued == [] and not a.lane.unacked and not b.lane.unacked
+    assert reliable.sender.router.unplaced == 1 and not receipt.failed
     assert reliable.sender.ledger.resent == 1, "nothing was sent again the second time"
     now = reliable.loop.clock.now
     reliable.sender.resend(b, now)
     assert a.queued == b.queued == [], "its pause is still to come"
     reliable.sender.resend(b, now + 1000.0)
-    assert b.queued == [b"0"] and a.queued == [], "to the one who has it, if there is nobody else"
-    hands_back(reliable, b, receipt)
-    assert a.queued == [b"0"], "from here on it counts anew who hands it back"
+    assert a.queued == [b"0"] and b.queued == [], "to either of them"
+    hands_back(reliable, a, receipt)
+    assert b.queued == [b"0"], "from here on it counts anew who hands it back"
 
 
 def test_who_comes_gets_what_all_others_have_handed_back(reliable: Scene) -> None:
@@ -921,7 +922,81 @@ def test_who_has_no_room_is_not_handed_it(reliable: Scene) -> None:
     a, b = reliable.joins(A), reliable.joins(B)
     receipts = reliable.send(*numbered(0, 1, 2, 3, 4, 5))
     hands_back(reliable, a, receipts[0])
-    assert len(b.lane.unacked) == 3 and receipts[0].message_id in a.lane.unacked
+    assert len(b.lane.unacked) == 3 and receipts[0].message_id not in b.lane.unacked
+    b.takes()
+    reliable.acknowledges(b, receipts[1])
+    assert b.queued == [b"0"]
+
+
+def test_two_with_no_room_that_hand_back_what_the_other_wants_have_it_at_once(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1)
+    a, b = scene.joins(A), scene.joins(B)
+    receipts = scene.send(*numbered(0, 1))
+    hands_back(scene, a, receipts[0])
+    hands_back(scene, b, receipts[1])
+    assert (a.queued, b.queued) == ([b"1"], [b"0"])
+
+
+def test_what_nobody_wants_leaves_room_for_the_rest_and_keeps_to_the_marks(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1, send_hwm=3, on_full=OnFull.RAISE)
+    a = scene.joins(A)
+    for number in range(3):
+        (receipt,) = scene.send(b"%d" % number)
+        hands_back(scene, a, receipt)
+    with pytest.raises(QueueFullError):
+        scene.send(b"no room")
+    scene.joins(B)
+    scene.send(b"3")
+
+
+def test_while_nobody_is_there_who_wants_it_it_is_not_sent_again(reliable: Scene) -> None:
+    """The one who wants it is busy; the one who does not is not asked again, and it is not given up."""
+    a, b = reliable.joins(A), reliable.joins(B)
+    receipts = reliable.send(*numbered(0, 1, 2, 3, 4, 5))
+    b.takes()
+    hands_back(reliable, a, receipts[0])
+    reliable.sender.resend(a, reliable.loop.clock.now + 3.0)
+    for seconds in (1000.0, 2000.0):
+        reliable.sender.resend(b, reliable.loop.clock.now + seconds)
+    assert a.queued == [] and reliable.sender.router.unplaced == 1
+    reliable.leaves(b)
+    reliable.sender.resend(a, reliable.loop.clock.now + 3000.0)
+    assert b"0" not in a.queued, "nor has it room"
+    reliable.acknowledges(a, receipts[2])
+    assert b"0" in a.queued
+
+
+def test_who_has_handed_it_back_gets_it_at_once_when_he_comes_again(reliable: Scene) -> None:
+    a = reliable.joins(A)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    reliable.leaves(a)
+    assert reliable.sender.router.unplaced == 1
+    again = reliable.joins(A)
+    assert again.queued == [b"0"] and reliable.sender.router.unplaced == 0
+    hands_back(reliable, again, receipt)
+    assert reliable.joins(B).queued == [b"0"]
+
+
+def test_who_has_handed_it_back_may_acknowledge_it_after_all(reliable: Scene) -> None:
+    """It was sent again meanwhile."""
+    a = reliable.joins(A)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    reliable.acknowledges(a, receipt)
+    assert receipt.acked and reliable.sender.router.unplaced == 0
+
+
+@pytest.mark.parametrize("half_sent", [False, True])
+def test_what_has_come_may_be_handed_back_while_the_rest_of_its_write_is_on_its_way(reliable: Scene,
+                                                                                  half_sent: bool) -> None:
+    a = reliable.joins(A)
+    receipts = reliable.send(*numbered(0, 1))
+    b = reliable.joins(B)
+    if half_sent:
+        assert a.lane.begin_write() is not None
+    reliable.sender.handed_back(a, [receipts[0].message_id])
+    assert b.queued == ([b"0"] if half_sent else [])
 
 
 def test_the_room_it_leaves_is_for_what_waits(reliable: Scene) -> None:
@@ -943,13 +1018,13 @@ def test_while_all_are_busy_it_goes_to_the_first_who_has_room_before_what_waits(
     receipts = scene.send(*numbered(0, 1, 2, 3))
     hands_back(scene, a, receipts[0])
     b.takes()
-    assert a.queued == [] and [*a.lane.unacked] == [receipts[0].message_id]
+    assert a.queued == [b"2"], "the refuser has room for another"
     scene.acknowledges(b, receipts[1])
-    assert b.queued == [b"0"] and a.queued == [b"2"], "and the refuser has room for another"
+    assert b.queued == [b"0"]
     hands_back(scene, b, receipts[0])
     a.takes()
     scene.acknowledges(a, receipts[2])
-    assert b.queued == [] and a.queued == [b"3"], "both have handed it back"
+    assert a.queued == [] and b.queued == [b"3"], "both have handed it back"
     c = scene.joins(C)
     assert c.queued == [b"0"] and scene.sender.ledger.resent == 2
 
