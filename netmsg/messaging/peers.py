@@ -433,8 +433,9 @@ class Peer:
     @property
     def phase(self) -> str:
         """How far a connection has come that is not open."""
-        if self.channel.transport.handshaking:
-            return "WebSocket" if isinstance(self.channel.transport, WebSocketTransport) else "TLS"
+        transport = self.channel.transport
+        if transport.handshaking:
+            return "WebSocket" if isinstance(transport, WebSocketTransport) and not transport.waits_below else "TLS"
         return "authorizing" if self.identity else "HELLO"
 
     @property

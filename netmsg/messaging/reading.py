@@ -111,6 +111,7 @@ class Reading(Generic[P]):
             self._inlet.one_arrived(peer, message)
         else:
             self._take(decoder.decode(chunk, room if plenty else self.room()))
+            self._rest()
         writing = self._writing
         if writing.stopped and not writing.blocked:
             self._io.loop.work[peer] = None  # perhaps it was for this that it had to wait
@@ -141,7 +142,7 @@ class Reading(Generic[P]):
                     if kind == SUBSCRIPTIONS:
                         self._outlet.subscribed(peer, bodies)
                     else:
-                        self._outlet.capable(peer, self._session.dialect.capabilities(bodies[-1]))
+                        self._outlet.capable(peer, [*map(self._session.dialect.capabilities, bodies)][-1])
                 except RemoteProtocolError as error:
                     peer.close(f"protocol error: {error}", error)
                     return
@@ -152,11 +153,21 @@ class Reading(Generic[P]):
             self.listened = True
         if decoder.error is not None:
             peer.close(f"protocol error: {decoder.error}", decoder.error)
-        elif decoder.stopped or peer.credit.room() <= 0 or self._lane.control_bytes > CONTROL_MARK:
+
+    def _rest(self) -> None:
+        """Behind `_take`: read no further at the marks, or before the others have had their turn."""
+        stopped = self._session.decoder.stopped
+        if stopped or self._peer.credit.room() <= 0 or self._lane.control_bytes > CONTROL_MARK:
             if self.room() <= 0:
                 self._pause()
-            elif decoder.stopped:
-                self._io.call(self.go_on)
+            elif stopped:
+                self._stop()
+                self._io.call(self._take_turn)
+
+    def _take_turn(self) -> None:
+        if not (self._peer.paused or self.held):
+            self._channel.reading = True
+            self.go_on()
 
     def _take_with_ids(self, kind: int, message_ids: list[bytes], bodies: list[bytes]) -> None:
         if kind == RELIABLE_MESSAGES:
@@ -173,8 +184,10 @@ class Reading(Generic[P]):
         is dropped."""
         if self._begun:
             decoder = self._session.decoder
-            if decoder.error is None and (decoder.buffered or decoder.stopped):
+            while decoder.error is None and (decoder.buffered or decoder.stopped):
                 self._take(decoder.decode(b"", UNBOUNDED))
+                if not decoder.stopped:
+                    break
 
     def discard(self) -> None:
         """Deliver nothing more of what has been received: to do so has failed."""
@@ -255,6 +268,7 @@ class Reading(Generic[P]):
         decoder = self._session.decoder
         if decoder.buffered or decoder.stopped:
             self._take(decoder.decode(b"", self.room()))
+            self._rest()
         if channel.reading:
             channel.watch()
             channel.go_on()

@@ -46,8 +46,9 @@ def squeeze_in(router: Router, message: Queued, identity: bytes | None, dropped:
     lane = router.next_in_turn() if identity is None else router.find(identity)
     if router.reliable:
         return _refused(message, identity, dropped)  # a reply: what a peer has been given already stays
-    if lane is None or not _make_room_in(lane, router, message, dropped):
+    if lane is None:
         return _refused(message, identity, dropped)
+    _make_room_in(lane, router, message, dropped)
     lane.give(message)
     if identity is None:
         router.turn = router.turn + 1 if router.turn < len(router.ring) else 1
@@ -85,20 +86,20 @@ def _into_parked(router: Router, message: Queued, identity: bytes, dropped: list
 
 
 def _into_all(router: Router, message: Queued, dropped: list[Drop]) -> Squeezed:
-    lanes = []
-    for lane in router.audience(message):
-        if not router.has_room(lane) and not _make_room_in(lane, router, message, dropped):
-            dropped.append((message, lane.identity))  # all of its queue is being written
-        else:
-            lanes.append(lane)
+    lanes = router.audience(message)
+    for lane in lanes:
+        if not router.has_room(lane):
+            _make_room_in(lane, router, message, dropped)
     router.publish(message, lanes)
-    return Squeezed(lanes, not lanes)
+    return Squeezed(lanes, False)
 
 
-def _make_room_in(lane: Lane, router: Router, message: Queued, dropped: list[Drop]) -> bool:
+def _make_room_in(lane: Lane, router: Router, message: Queued, dropped: list[Drop]) -> None:
+    """Where all of its queue is being written, one message comes on top of that, which is the next to go: the newest
+    one is not what is dropped."""
     with lane.lock:
-        return _make_room(router, message, lambda: lane.can_drop and _drop(lane, lane.identity, dropped),
-                          lambda: lane.large_bytes, dropped)
+        _make_room(router, message, lambda: lane.can_drop and _drop(lane, lane.identity, dropped),
+                   lambda: lane.large_bytes, dropped)
 
 
 def _make_room(router: Router, message: Queued, drop: Callable[[], bool], large: Callable[[], int],

@@ -108,6 +108,11 @@ class WebSocketTransport:
             opening.rest = b""
         self.handshaking = False
 
+    @property
+    def waits_below(self) -> bool:
+        """Whether it is the handshake below that is going on."""
+        return self._below.handshaking
+
     # Receiving
 
     def receive(self, max_bytes: int, /) -> bytes:

@@ -25,7 +25,7 @@ class RunDecoder(ABC):
     envelopes: int = 0
     """How much has been decoded that is no message; with the messages, the measure of a peer's being alive."""
     stopped: bool = False
-    """Whether the last `decode` ended for want of room, with more to decode."""
+    """Whether the last `decode` ended for want of room, or of time, with more to decode."""
 
     @property
     @abstractmethod
@@ -43,7 +43,8 @@ class RunDecoder(ABC):
 
     @abstractmethod
     def decode(self, chunk: bytes, room: int) -> list[Run]:
-        """Add ``chunk`` and decode what is complete, but at most ``room`` messages; the rest is kept for later."""
+        """Add ``chunk`` and decode what is complete, but at most ``room`` messages, and for a few milliseconds, which
+        others wait for; the rest is kept for later."""
 
     def only_message(self, chunk: bytes) -> bytes | None:
         """The payload of the one message, sent at most once, that ``chunk`` is exactly, if there is a short way to

@@ -21,6 +21,10 @@ HEADER_SIZE: Final = 5
 HANDSHAKE_BOUND: Final = 256
 """No frame before the end of the handshake is longer."""
 
+RUNS_AT_ONCE: Final = 256
+"""So many runs take a few milliseconds, however short they are: of the shortest envelopes two hundred times as many fit
+into what is received at once."""
+
 UNKNOWN: Final = Layout("", may_be_large=True)
 """A type that this version does not know, and skips."""
 LONGEST_CONTROL: Final = max(1 + layout.id_size + layout.longest for layout in LAYOUTS.values())
@@ -49,7 +53,7 @@ class EnvelopeDecoder(RunDecoder):
         self.envelopes = 0
         """Envelopes decoded so far that do not count as messages; with those, the measure of a peer's being alive."""
         self.stopped = False
-        """Whether the last `decode` ended for want of room, with more to decode."""
+        """Whether the last `decode` ended for want of room, or of time, with more to decode."""
         self._bound = max_message_size + 1
         self._buffer = b""
         self._position = 0
@@ -108,7 +112,8 @@ class EnvelopeDecoder(RunDecoder):
         return len(self._buffer) - self._position
 
     def decode(self, chunk: bytes, room: int) -> list[Run]:
-        """Add ``chunk`` and decode what is complete, but at most ``room`` messages; the rest is kept for later."""
+        """Add ``chunk`` and decode what is complete, but at most ``room`` messages, and for a few milliseconds; the
+        rest is kept for later."""
         runs: list[Run] = []
         if self.error is not None:
             return runs
@@ -127,7 +132,9 @@ class EnvelopeDecoder(RunDecoder):
         last = end - HEADER_SIZE
         bound = self._bound
         unpack = _unpack_header
-        while position <= last and room > 0:
+        left = RUNS_AT_ONCE
+        while position <= last and room > 0 and left > 0:
+            left -= 1
             size, kind = unpack(chunk, position)
             before = position
             if kind == DATA:
@@ -159,7 +166,7 @@ class EnvelopeDecoder(RunDecoder):
             position = self._any_envelope(chunk, position, size, kind, runs)
             if position == before:
                 break
-        self.stopped = room <= 0 and position < end
+        self.stopped = (room <= 0 or left <= 0) and position < end
         self._keep(chunk, position, end)
         return runs
 

@@ -46,6 +46,8 @@ LARGE: Final = 65_536
 """A partial frame of at least this many bytes is gathered in pieces, and its bytes are asked for exactly."""
 LARGE_PIECE: Final = 1 << 20
 """How many at most at a time."""
+CONTROL_AT_ONCE: Final = 2048
+"""So many frames that are no messages take a few milliseconds."""
 
 _pack_length = struct.Struct("!I").pack
 _unpack_length = struct.Struct("!I").unpack_from
@@ -102,22 +104,23 @@ class LegacyDecoder(RunDecoder):
             self.read_size = READ_SIZE
         chunk = self._buffer + chunk
         position, end = 0, len(chunk)
-        while end - position >= PREFIX_SIZE and room > 0:
+        last = self.envelopes + CONTROL_AT_ONCE
+        while end - position >= PREFIX_SIZE and room > 0 and self.envelopes < last and self.error is None:
             (size,) = _unpack_length(chunk, position)
             after = position + PREFIX_SIZE + size
-            if after > end or not self._plausible(size):
+            if after > end or not self._is_plausible(size, self._bound):
                 break
             room -= self._sort(chunk[position + PREFIX_SIZE:after], runs)
             position = after
-        self.stopped = room <= 0 and position < end
+        self.stopped = (room <= 0 or self.envelopes >= last) and position < end
         self._keep(chunk[position:])
         return runs
 
-    def _plausible(self, size: int) -> bool:
-        """Whether a frame may be so long; sets `error` if not."""
+    def _is_plausible(self, size: int, bound: int) -> bool:
+        """Whether a frame, or what is no request, may be so long; sets `error` if not."""
         if not size:
             self.error = RemoteProtocolError("an empty frame")
-        elif size > self._bound:
+        elif size > bound:
             self.error = RemoteProtocolError(f"a frame of {size} bytes, more than the largest message allowed")
         return self.error is None
 
@@ -129,7 +132,8 @@ class LegacyDecoder(RunDecoder):
             self._append(RELIABLE_MESSAGES, body[HEADER_SIZE:], message_id, runs)
             return 1
         if body != HEARTBEAT and not (header == REPLY and len(body) == HEADER_SIZE):
-            self._append(MESSAGES, body, None, runs)
+            if self._is_plausible(len(body), self._bound - HEADER_SIZE):
+                self._append(MESSAGES, body, None, runs)
             return 1
         if body != HEARTBEAT:
             self._append(ACKNOWLEDGEMENTS, message_id, None, runs)
@@ -162,7 +166,7 @@ class LegacyDecoder(RunDecoder):
         if self.error is None and len(rest) >= PREFIX_SIZE:
             (size,) = _unpack_length(rest)
             missing = PREFIX_SIZE + size - len(rest)
-            if self._plausible(size) and size >= LARGE and missing > 0:
+            if self._is_plausible(size, self._bound) and size >= LARGE and missing > 0:
                 self._pieces = [rest[PREFIX_SIZE:]]
                 self._missing = missing
                 self.read_size = min(missing, LARGE_PIECE)

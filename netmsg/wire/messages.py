@@ -70,7 +70,7 @@ class Message:
         self.large = large
         """How many bytes it counts for: those of its frame, if that is kept in two, or none."""
         self.message_id = message_id
-        """16 bytes: by which a RELIABLE one is acknowledged, a REQUEST and its REPLY belong together, and any other one,
+        """16 bytes: by which a RELIABLE one is acknowledged, a REQUEST and its REPLY belong together, and any other,
         where only the newest is kept, is older or newer; otherwise none."""
         self.addressee = addressee
         """The identity of the one who is to get it; ``None`` if anybody may, or everybody."""

@@ -10,7 +10,7 @@ import pytest
 from support.channels import Outlet, Script, User, as_any
 from support.lanes import lane
 from support.stand_ins import Loop, ScriptedSocket, events_of
-from support.wire_peer import ACK, DATA, DATA_REQ, capabilities, frame, hello
+from support.wire_peer import ACK, CAPABILITIES, DATA, DATA_REQ, HEARTBEAT, capabilities, frame, hello
 
 from netmsg.messaging.credit import Credit
 from netmsg.messaging.inbox import Batch
@@ -21,6 +21,9 @@ from netmsg.reactor.polling import READ
 from netmsg.wire.messages import READ_SIZE, Capabilities
 from netmsg.wire.session import Session
 from netmsg.wire.version_1 import Version1
+
+
+UNKNOWN = 0x7F
 
 
 class Peer(User):
@@ -281,6 +284,53 @@ def test_unless_that_has_failed() -> None:
     scene.reading.discard()
     scene.reading.finish()
     assert scene.home.messages == [b"1"]
+
+
+# Many short ones
+
+FLOOD = [frame(HEARTBEAT), frame(UNKNOWN), frame(DATA, b"x") + frame(HEARTBEAT), frame(ACK, b"a" * 16) + frame(UNKNOWN)]
+
+
+@pytest.mark.parametrize("short", FLOOD)
+def test_however_many_short_ones_come_the_others_have_their_turn(short: bytes) -> None:
+    scene = Scene(hwm=100_000)
+    scene.transport.incoming.extend([short * 5000 + data(b"last"), data(b"next")])
+    scene.channel._on_event(READ)
+    assert b"last" not in scene.home.messages and scene.session.decoder.envelopes < 1000
+    assert scene.watched == "", "nothing more is received meanwhile"
+    before = scene.session.decoder.envelopes
+    scene.loop.turn()
+    assert 0 < scene.session.decoder.envelopes - before < 1000
+    scene.loop.settle()
+    assert scene.home.messages[-1] == b"last" and scene.watched == "read"
+    scene.loop.happens(scene.sock, READ)
+    assert scene.home.messages[-1] == b"next"
+
+
+def test_while_it_waits_for_its_turn_it_may_be_another_ones() -> None:
+    scene = Scene()
+    scene.transport.incoming.append(frame(HEARTBEAT) * 5000 + data(b"last"))
+    scene.channel._on_event(READ)
+    scene.reading.hold()
+    scene.loop.settle()
+    assert scene.home.messages == [] and scene.watched == ""
+    scene.reading.release()
+    scene.loop.settle()
+    assert scene.home.messages == [b"last"] and scene.watched == "read"
+
+
+def test_at_the_end_all_of_them_count() -> None:
+    scene = Scene()
+    scene.transport.incoming.append(frame(HEARTBEAT) * 5000 + data(b"last"))
+    scene.channel._on_event(READ)
+    scene.reading.finish()
+    assert scene.home.messages == [b"last"]
+
+
+def test_each_of_several_capabilities_is_looked_at() -> None:
+    scene = Scene()
+    scene.receives(frame(CAPABILITIES, b"abc") + capabilities())
+    assert len(scene.peer.closed) == 1 and "capabilities" not in scene.home.told
 
 
 # One after the other

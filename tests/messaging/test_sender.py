@@ -988,8 +988,8 @@ def test_who_has_handed_it_back_may_acknowledge_it_after_all(reliable: Scene) ->
 
 
 @pytest.mark.parametrize("half_sent", [False, True])
-def test_what_has_come_may_be_handed_back_while_the_rest_of_its_write_is_on_its_way(reliable: Scene,
-                                                                                  half_sent: bool) -> None:
+def test_what_has_come_may_be_handed_back_while_the_rest_of_its_write_is_on_its_way(
+        reliable: Scene, half_sent: bool) -> None:
     a = reliable.joins(A)
     receipts = reliable.send(*numbered(0, 1))
     b = reliable.joins(B)

@@ -84,13 +84,14 @@ def test_large_messages_in_the_place_of_small_ones_keep_the_mark_in_bytes(mode: 
             assert sum(frame_size(kept) for kept in queue if isinstance(kept, tuple)) < 10_000 + 2100
 
 
-def test_what_is_being_written_is_not_dropped_for_a_newer_message() -> None:
+def test_what_is_being_written_is_not_dropped_and_the_newest_comes_on_top() -> None:
     router = roundrobin(Limits(2, 1 << 20))
     (a,) = joining(router, b"a")
     place(router, *messages(0, 1))
     a.begin_write()
-    assert squeeze_in(router, message(2)) == ((), [(message(2), None)], True)
-    assert a.queue == messages(0, 1)
+    assert squeeze_in(router, message(2)) == ((a,), [], False)
+    assert squeeze_in(router, message(3)) == ((a,), [(message(2), b"a")], False)
+    assert a.queue == messages(0, 1, 3)
 
 
 def test_at_least_once_the_oldest_dropped_is_one_that_no_peer_was_given() -> None:
@@ -127,8 +128,8 @@ def test_a_publication_takes_the_place_of_the_oldest_with_those_peers_that_are_f
     c.queue += messages(2, 3)
     c.begin_write()
     squeezed = squeeze_in(router, message(4))
-    assert squeezed.dropped == [(message(0), b"a"), (message(4), b"c")] and not squeezed.refused
-    assert (a.queue, b.queue, c.queue) == (messages(1, 4), messages(4), messages(2, 3))
+    assert squeezed.dropped == [(message(0), b"a")] and not squeezed.refused
+    assert (a.queue, b.queue, c.queue) == (messages(1, 4), messages(4), messages(2, 3, 4))
 
 
 def test_the_oldest_copy_for_a_peer_that_is_away_makes_room() -> None:

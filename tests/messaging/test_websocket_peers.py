@@ -247,6 +247,17 @@ def test_who_does_not_speak_it_is_told_from_who_does() -> None:
             assert "WebSocket" in wait_for_event(sock, Retrying).reason
 
 
+def test_what_fails_below_it_is_said_to_have_failed_there(
+        tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """Nobody trusts the certificate."""
+    server_tls, _ = tls_contexts
+    with Søcket(linger=0) as sock, Søcket(linger=0) as other:
+        sock.bind("wss://localhost:0", ssl_context=server_tls)
+        other.connect(f"wss://localhost:{sock.bound_port}")
+        assert wait_for_event(other, HandshakeFailed).phase == "TLS"
+        assert wait_for_event(sock, HandshakeFailed).phase == "TLS"
+
+
 @pytest.mark.parametrize("guarantee", DeliveryGuarantee)
 def test_between_two_of_netmsg_everything_goes_as_ever(guarantee: DeliveryGuarantee) -> None:
     with Søcket(delivery_guarantee=guarantee) as one, Søcket(delivery_guarantee=guarantee) as two:

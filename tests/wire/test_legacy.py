@@ -134,6 +134,30 @@ def test_what_is_wrong_is_noticed_at_once_and_what_came_before_it_is_good(wrong:
     assert decode(decoder, frame(b"too late")) == []
 
 
+@pytest.mark.parametrize("kind", [MESSAGES, RELIABLE_MESSAGES])
+def test_the_limit_is_on_the_payload(kind: int) -> None:
+    def coming(size: int) -> LegacyDecoder:
+        decoder = LegacyDecoder(100)
+        assert decode(decoder, (frame(bytes(size)) if kind == MESSAGES else request(ID, bytes(size)))
+                      + frame(b"next"))[:1] == ([(kind, bytes(size), ID if kind != MESSAGES else b"")]
+                                                if size <= 100 else [])
+        return decoder
+
+    assert coming(100).error is None
+    assert isinstance(coming(101).error, RemoteProtocolError)
+
+
+@pytest.mark.parametrize("short", [frame(HEARTBEAT), reply(ID)])
+def test_many_that_are_no_messages_are_decoded_some_at_a_time(short: bytes) -> None:
+    decoder = LegacyDecoder(100)
+    found = decode(decoder, short * 10_000 + frame(b"last"))
+    rounds = 1
+    while decoder.stopped:
+        found += decode(decoder, b"")
+        rounds += 1
+    assert found[-1] == (MESSAGES, b"last", b"") and decoder.envelopes == 10_000 and rounds > 3
+
+
 @given(st.lists(st.binary(max_size=80), max_size=12))
 def test_random_bytes_raise_nothing_and_no_more_is_held_than_came(chunks: list[bytes]) -> None:
     decoder = LegacyDecoder(100)
