@@ -303,6 +303,7 @@ def test_close_waits_for_no_message_that_is_given_up_meanwhile(hands_back: bool)
             other.shake_hands()
             sock.wait_for_peers(2, timeout=TIMEOUT)
             receipt = sock.send(b"x")
+            assert receipt is not None
             message_id, _ = read_request(one)
             closing = Background(sock.close, linger=10 * TIMEOUT)
             if hands_back:
