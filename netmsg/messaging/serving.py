@@ -62,7 +62,7 @@ class Serving:
         """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
         no thread."""
         try:
-            self._begin_one()
+            aside(self._begin_one)
             return self._waiters.wait(lambda: self._over, deadline)
         finally:
             try:

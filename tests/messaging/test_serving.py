@@ -51,6 +51,21 @@ def test_requests_are_answered_with_what_the_handler_returns(answers: dict[str, 
         assert b.request(b"anything like bytes") == b"anything like bytes"
 
 
+def test_no_thread_is_begun_where_an_interrupt_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun_by: list[threading.Thread] = []
+
+    class Watched(threading.Thread):
+        def start(self) -> None:
+            begun_by.append(threading.current_thread())
+            super().start()
+
+    with Søcket() as sock:
+        monkeypatch.setattr(serving_module.threading, "Thread", Watched)
+        with pytest.raises(TimeoutError):
+            sock.serve_requests(bytes.upper, timeout=0.01)
+    assert begun_by and threading.main_thread() not in begun_by
+
+
 def test_it_returns_when_the_socket_is_closed() -> None:
     with Søcket() as sock, serving(sock, bytes.upper) as server:
         until(threads_of_servers)
