@@ -177,6 +177,11 @@ class Sender:
         send = self._squeeze if self._drops_oldest else self._send
         send(data, identity, timeout, answers=correlation_id, fails=fails)
 
+    def has_room_for_answer(self, identity: bytes) -> bool:
+        """Whether a reply to that peer would find room now, if it is there."""
+        lane = self.find(identity)
+        return lane is None or self.router.has_room(lane, once=True)
+
     def _squeeze(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None,
                  **answer: Any) -> Receipt | None:
         """Where the oldest one is dropped without letting go of the lock."""

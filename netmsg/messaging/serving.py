@@ -41,11 +41,12 @@ class Serving:
     has been taken is answered also when the call is over."""
 
     def __init__(self, take: Source, wake: Callable[[], None], handler: Callable[[bytes], Buffer | None],
-                 max_workers: int, lose: Callable[[Delivery], None]) -> None:
-        """``wake()`` has all who wait in ``take`` look at their deadline; ``lose`` is told of a request for whose reply
-        there is no room."""
+                 max_workers: int, has_room: Callable[[bytes], bool], lose: Callable[[Delivery], None]) -> None:
+        """``wake()`` has all who wait in ``take`` look at their deadline; ``has_room`` says whether a reply to a peer
+        would find some now; ``lose`` is told of a request for whose reply there is none."""
         self._take = take
         self._wake = wake
+        self._has_room = has_room
         self._lose = lose
         self._handler = handler
         self._max_workers = max_workers
@@ -118,6 +119,9 @@ class Serving:
             pass  # there can be no more threads: those that there are go on
 
     def _serve(self, delivery: Delivery) -> None:
+        if delivery.is_request and delivery.identity in self._deaf and not self._has_room(delivery.identity):
+            self._lose(delivery)  # he may have asked thousands of times, and others wait behind that
+            return
         try:
             answer = self._handler(delivery.data)
         except BaseException as error:  # SystemExit too: the thread is not the handler's to end

@@ -541,7 +541,9 @@ class Søcket(Generic[R]):
         returning anything but bytes, is logged, and the request answered with `Delivery.fail`, in which the one who has
         asked is told the name of the exception's type and nothing more. Messages that are no requests are handed to
         ``handler`` too, and what it returns is dropped; with ``AckMode.MANUAL`` they are acknowledged when it has
-        returned, and refused (`Delivery.nack`) when it has raised.
+        returned, and refused (`Delivery.nack`) when it has raised. Who has asked and takes no replies is waited for
+        once, for a second; from then on, while there is no room for a reply to him, what he asks is dropped, counted
+        and an event.
 
         Returns when the socket is closed, by whomever, a handler too. After ``timeout`` seconds, if given, it raises
         ``TimeoutError``, and nothing more is taken; handlers that run then go on in their threads, and what they return
@@ -555,7 +557,7 @@ class Søcket(Generic[R]):
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
         serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
-                          lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
+                          self._sender.has_room_for_answer, lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
         if not serving.run(deadline):
             raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
         exiting.stay_blocked()

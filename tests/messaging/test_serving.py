@@ -269,9 +269,15 @@ def test_an_asker_that_takes_no_replies_does_not_keep_the_workers_from_others(
         monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(serving_module, "PATIENCE", 0.05)
     large = bytes(1_000_000)
+    handled: list[bytes] = []
+
+    def handle(data: bytes) -> bytes:
+        handled.append(data)
+        return large if data == b"much" else data
+
     with Søcket(linger=0, send_hwm=2) as sock, Søcket(linger=0) as asker:
         sock.bind(port=0)
-        with (serving(sock, lambda data: large if data == b"much" else data, max_workers=2),
+        with (serving(sock, handle, max_workers=2),
               dial(sock.bound_port) as deaf):
             deaf.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"much") for number in range(60)))
             until(lambda: sock.stats().received == 60)
@@ -279,6 +285,8 @@ def test_an_asker_that_takes_no_replies_does_not_keep_the_workers_from_others(
             assert asker.request(b"x", timeout=TIMEOUT) == b"x"
             until(lambda: "no room for the reply" in sock.stats().dropped)
             assert "failed" not in caplog.text, "no handler has"
+            until(lambda: sum(sock.stats().dropped.values()) + sock.stats().sent >= 50)
+            assert handled.count(b"much") < 50, "nor is it asked for what nobody can get"
 
 
 def test_two_that_ask_each_other_and_have_no_room_come_through() -> None:
