@@ -557,7 +557,8 @@ class Søcket(Generic[R]):
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
         serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
-                          self._sender.has_room_for_answer, lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
+                          self._sender.has_room_for_answer,
+                          lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
         if not serving.run(deadline):
             raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
         exiting.stay_blocked()

@@ -60,7 +60,7 @@ def test_no_thread_is_begun_where_an_interrupt_may_come(monkeypatch: pytest.Monk
             super().start()
 
     with Søcket() as sock:
-        monkeypatch.setattr(serving_module.threading, "Thread", Watched)
+        monkeypatch.setattr(threading, "Thread", Watched)
         with pytest.raises(TimeoutError):
             sock.serve_requests(bytes.upper, timeout=0.01)
     assert begun_by and threading.main_thread() not in begun_by
