@@ -73,7 +73,7 @@ class Lane:
     __slots__ = ("acknowledged", "backlog", "backlog_bytes", "control", "control_bytes", "dead", "dialled", "encode",
                  "features", "finishing", "given", "held", "identity", "large_bytes", "lock", "newest", "owner",
                  "progress", "progress_at", "queue", "queued_since", "sent_bytes", "sent_log", "sent_messages",
-                 "since", "unacked", "unacked_large", "visits", "window", "writing")
+                 "since", "unacked", "unacked_large", "uncounted", "visits", "window", "writing")
 
     def __init__(self, identity: bytes, lock: AbstractContextManager[Any], owner: Any = None, *,
                  window: int = 0, dialled: object = None) -> None:
@@ -94,6 +94,8 @@ class Lane:
         self.large_bytes = 0
         """Bytes of the large messages queued; small ones cannot reach the mark in bytes before that in messages."""
         self.writing: Write | None = None
+        self.uncounted = 0
+        """So many bytes of a write in progress, at most, may be on their way and not be counted yet."""
         self.dead = False
         """Set by the engine before it takes the queue back; read by senders after they appended."""
         self.held = False
@@ -263,6 +265,27 @@ class Lane:
         """How many, from the head of the queue, the write in progress holds. Under the lock."""
         return self.writing.messages if self.writing is not None else 0
 
+    def let_go(self) -> None:
+        """Have the write in progress hold no longer those messages of which nothing has gone. Under the lock."""
+        write = self.writing
+        if write is None:
+            return
+        begun = sum(write.counts) + self.uncounted - write.control_bytes
+        sizes = write.sizes or [*map(frame_size, self.queue[:write.messages])]
+        kept = size = 0
+        while kept < len(sizes) and size < begun:
+            size += sizes[kept]
+            kept += 1
+        if kept == len(sizes):
+            return
+        size += write.control_bytes
+        shorter = None
+        if size:
+            shorter = Write(_cut(write.buffers, size), size, kept, write.control, write.control_bytes,
+                            total_large(self.queue[:kept]), sizes[:kept])
+            shorter.counts = write.counts
+        self.writing = shorter
+
     @property
     def can_drop(self) -> bool:
         """Whether there is a message that no write holds. Under the lock."""
@@ -329,6 +352,17 @@ class Lane:
 def total_large(messages: list[Queued]) -> int:
     """How many bytes the large ones have."""
     return sum(map(large_size, messages))
+
+
+def _cut(buffers: list[bytes | memoryview], size: int) -> list[bytes | memoryview]:
+    """Their first ``size`` bytes, uncopied."""
+    first: list[bytes | memoryview] = []
+    for buffer in buffers:
+        first.append(memoryview(buffer)[:size])
+        size -= len(first[-1])
+        if not size:
+            break
+    return first
 
 
 def _join(messages: list[Queued]) -> Write:

@@ -95,9 +95,11 @@ def _into_all(router: Router, message: Queued, dropped: list[Drop]) -> Squeezed:
 
 
 def _make_room_in(lane: Lane, router: Router, message: Queued, dropped: list[Drop]) -> None:
-    """Where all of its queue is being written, one message comes on top of that, which is the next to go: the newest
-    one is not what is dropped."""
+    """Of what is being written a part may still be dropped; where not even that is, one message comes on top, which is
+    the next to go: the newest one is not what is dropped."""
     with lane.lock:
+        if not lane.can_drop:
+            lane.let_go()
         _make_room(router, message, lambda: lane.can_drop and _drop(lane, lane.identity, dropped),
                    lambda: lane.large_bytes, dropped)
 

@@ -20,6 +20,8 @@ from .lane import Lane
 __all__ = ["Writing"]
 
 UNBOUNDED: Final = 1 << 62
+LARGEST_PIECE: Final = 65_536
+"""So many bytes are sealed or framed at a time, at most, and counted when all of them have gone."""
 
 
 class Writing:
@@ -48,6 +50,7 @@ class Writing:
     def go_over(self, transport: Transport) -> None:
         """Write by ``transport`` from now on: nothing has been written by another one, or all of it is through."""
         self._wrapped = transport if isinstance(transport, (TLSTransport, WebSocketTransport)) else None
+        self._lane.uncounted = LARGEST_PIECE if self._wrapped else 0
         self._send_one = transport.send_one
         self._send_many = transport.send_many
 

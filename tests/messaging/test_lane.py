@@ -196,6 +196,44 @@ def test_bytes_of_large_frames_are_no_longer_counted_once_written() -> None:
     assert out.large_bytes == 0
 
 
+# Letting go
+
+
+@pytest.mark.parametrize("controls", [0, 2])
+@pytest.mark.parametrize("uncounted", [0, 25])
+@given(lengths=st.lists(sizes, min_size=1, max_size=6))
+def test_a_write_lets_go_of_what_it_has_not_begun_at_every_byte(controls: int, uncounted: int,
+                                                                lengths: list[int]) -> None:
+    frames = messages(lengths)
+    whole = CONTROL * controls + b"".join(map(joined, frames))
+    ends = [sum(map(frame_size, frames[:count])) for count in range(len(frames) + 1)]
+    for handed_over in range(len(whole)):
+        out = lane()
+        out.uncounted = uncounted
+        for _ in range(controls):
+            out.add_control(CONTROL)
+        for one in frames:
+            out.give(one)
+        write = out.begin_write()
+        assert write is not None
+        sent = take(write, handed_over) if handed_over else b""
+        out.let_go()
+        begun = handed_over - controls * len(CONTROL) + uncounted
+        kept = sum(end < begun for end in ends[:-1])
+        assert out.held_messages == kept and out.can_drop == (kept < len(frames))
+        while out.can_drop:
+            out.drop_oldest()
+        assert sent + send_all(out) == whole[:controls * len(CONTROL) + ends[kept]]
+        assert out.empty and out.large_bytes == 0 and out.sent_messages == kept
+
+
+def test_without_a_write_there_is_nothing_to_let_go_of() -> None:
+    out = lane()
+    out.queue += messages([1, 2])
+    out.let_go()
+    assert len(out.queue) == 2 and out.writing is None
+
+
 # Taking back
 
 

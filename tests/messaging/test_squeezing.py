@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import pytest
-from support.lanes import addressed, lane
+from support.lanes import addressed, lane, take
 from support.routers import (
     joining, message, message_id, messages, place, publisher, reliable, reliable_message, reliable_messages, roundrobin,
 )
@@ -84,11 +84,24 @@ def test_large_messages_in_the_place_of_small_ones_keep_the_mark_in_bytes(mode: 
             assert sum(frame_size(kept) for kept in queue if isinstance(kept, tuple)) < 10_000 + 2100
 
 
-def test_what_is_being_written_is_not_dropped_and_the_newest_comes_on_top() -> None:
+def test_what_is_being_written_and_has_not_begun_may_be_dropped() -> None:
+    router = roundrobin(Limits(3, 1 << 20))
+    (a,) = joining(router, b"a")
+    place(router, *messages(0, 1, 2))
+    write = a.begin_write()
+    assert write is not None
+    take(write, 1)
+    assert squeeze_in(router, message(3)) == ((a,), [(message(1), b"a")], False)
+    assert a.queue == messages(0, 2, 3)
+
+
+def test_what_has_begun_to_go_is_not_dropped_and_the_newest_comes_on_top() -> None:
     router = roundrobin(Limits(2, 1 << 20))
     (a,) = joining(router, b"a")
     place(router, *messages(0, 1))
-    a.begin_write()
+    write = a.begin_write()
+    assert write is not None
+    take(write, frame_size(message(0)) + 1)
     assert squeeze_in(router, message(2)) == ((a,), [], False)
     assert squeeze_in(router, message(3)) == ((a,), [(message(2), b"a")], False)
     assert a.queue == messages(0, 1, 3)
@@ -126,7 +139,9 @@ def test_a_publication_takes_the_place_of_the_oldest_with_those_peers_that_are_f
     a, b, c = joining(router, b"a", b"b", b"c")
     a.queue += messages(0, 1)
     c.queue += messages(2, 3)
-    c.begin_write()
+    write = c.begin_write()
+    assert write is not None
+    take(write, frame_size(message(2)) + 1)
     squeezed = squeeze_in(router, message(4))
     assert squeezed.dropped == [(message(0), b"a")] and not squeezed.refused
     assert (a.queue, b.queue, c.queue) == (messages(1, 4), messages(4), messages(2, 3, 4))

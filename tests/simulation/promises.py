@@ -221,7 +221,7 @@ def in_order(world: World) -> None:
         last: dict[str, Sent] = {}
         for sent in got:
             user = world.user(sent.sender)
-            newest_only = user.tenant.option("conflate")
+            newest_only = user.tenant.option("conflate") and not world.plan.proxies
             if sent.to is not None or not (calm or alone or newest_only):
                 continue
             if not (alone or newest_only) and user.socket.stats().disconnections:

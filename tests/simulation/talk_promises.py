@@ -71,9 +71,9 @@ def the_newest_comes(world: World) -> None:
         return
     for user in world.users:
         accepted = [sent for sent in world.journal.by_life.get((user.name, user.life), ())
-                    if not sent.refused and sent.to is None]
-        if not user.tenant.option("conflate") or not accepted or len(accepted[-1].there) != 1:
-            continue
+                    if not sent.refused]
+        if not user.tenant.option("conflate") or not accepted or len(accepted[-1].there) != 1 or accepted[-1].to:
+            continue  # one that is sent by identity takes their place, too
         newest = accepted[-1]
         wants = world.plan.tenant(name_of(newest.there[0])).wants
         promise("the newest comes", newest.deliveries or wants and not newest.label.startswith(wants),
