@@ -47,7 +47,7 @@ of the package is what its command line, like any other user, may import; nobody
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in (
     "backoff", "delivery", "drafts", "homeless", "kept", "lane", "relaying", "requests", "routing", "squeezing",
-    "urls")} | {
+    "telling", "urls")} | {
     "netmsg.checks", "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers",
     "netmsg.servers.steps"}
 

@@ -117,28 +117,26 @@ class Acknowledgements:
             other = self._router.next_but(refused_by)
             if other is None:
                 self._router.homeless.add(message, refused_by)
-            elif self._hand_to(other, message, now, hopeless):
+            elif self._hand_to(other, message, hopeless):
                 lanes.append(other)
         filled, in_vain = self.fill(lane)
         return [*lanes, *filled], [*hopeless, *in_vain]
 
-    def _hand_to(self, other: Lane, message: Message, now: float, hopeless: list[bytes]) -> bool:
+    def _hand_to(self, other: Lane, message: Message, hopeless: list[bytes]) -> bool:
         """Give to ``other`` what was handed back; or give it up, if it was sent again as often as it may."""
         message_id = message.message_id
-        if not self.ledger.may_resend(message_id, now):
+        if not self.ledger.may_hand_on(message_id):
             self.ledger.give_up(message_id, self._in_vain)
             hopeless.append(message_id)
             return False
         other.give(message)
-        self.ledger.taken_back((message_id,))  # its time begins when that one has been sent it
         return True
 
     def welcome(self, lane: Lane) -> tuple[list[Lane], list[bytes]]:
         """A peer has come, perhaps not for the first time: then it may want now what it did not want before. The same.
         """
-        homeless = self._router.homeless
-        if homeless.messages:
-            self.ledger.forgive(homeless.forget(lane.identity), lane.identity)
+        self.ledger.forgive(lane.identity)
+        self._router.homeless.forget(lane.identity)
         return self.take_in(lane)
 
     def take_in(self, other: Lane) -> tuple[list[Lane], list[bytes]]:
@@ -147,31 +145,32 @@ class Acknowledgements:
         hopeless: list[bytes] = []
         router = self._router
         if router.homeless.messages and not other.dead:
-            now = self._clock()
             taking = router.homeless.take_for(other.identity)
             while router.has_room(other):
                 message = next(taking, None)
                 if message is None:
                     break
-                if self._hand_to(other, message, now, hopeless):
+                if self._hand_to(other, message, hopeless):
                     lanes.append(other)
         return lanes, hopeless
 
     def _offer_anew(self, now: float) -> tuple[list[Lane], list[bytes]]:
-        """What all who are there have handed back has its time, too, after which anybody may have it. The same."""
+        """What was handed back has its time, too, after which anybody may have it who has room. The same."""
         lanes: list[Lane] = []
         hopeless: list[bytes] = []
         router = self._router
         if router.homeless.messages and self._looked_at != now:  # or everything would be looked at for each peer
             self._looked_at = now
-            refused = router.homeless.refused_by_all(lane.identity for lane in router.ring)
-            due = [message_id for message_id in refused if self.ledger.begin_anew(message_id, now)]
+            due = [message_id for message_id in router.homeless.messages if self.ledger.begin_anew(message_id, now)]
             for message_id in due:
                 router.homeless.forgive(message_id)
-            for lane in router.ring if due else ():
-                taken, in_vain = self.take_in(lane)
-                lanes += taken
-                hopeless += in_vain
+            for _ in due:
+                lane = router.next_with_room()
+                if lane is None:
+                    break
+                message = next(router.homeless.take_for(lane.identity))  # each of them would do
+                if self._hand_to(lane, message, hopeless):
+                    lanes.append(lane)
         return lanes, hopeless
 
     # The end of a connection, and of a message

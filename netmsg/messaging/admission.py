@@ -12,8 +12,9 @@ __all__ = ["AT_ONCE", "CROSSED", "Claim", "Decision", "RECONNECTED", "Verdict", 
 MOST_OF_ONE: Final = 128
 """Connections of one identity, those included that are only read to their end."""
 AT_ONCE: Final = 0.5
-"""Seconds since when one connection is open, at most, if both ends have dialled at once. But neither end knows how long
-the other one takes to let somebody in: as long as that has not shown itself, it may have dialled at once."""
+"""Seconds for which one connection was open when the other one began, at most, if both ends have dialled at once. But
+neither end knows how long the other one takes to let somebody in: as long as that has not shown itself, it may have
+dialled at once."""
 RECONNECTED: Final = "the old connection has been closed by its peer, which has connected again"
 CROSSED: Final = "both ends dialled: the other connection stays"
 
@@ -30,7 +31,7 @@ class Claim(NamedTuple):
     old_dialled: bool
     """Whether it has dialled the old connection."""
     old_for: float
-    """Seconds since that is open."""
+    """Seconds for which that was open when the newcomer began; below 0 if the newcomer was first."""
     old_is_agreed: bool
     """Whether it is known that the other end has let it in, too."""
     old_is_gone: bool

@@ -225,14 +225,19 @@ class Closing:
                 and peer.lane.empty and not peer.lane.unacked and not self.has_for(peer.identity, peer.endpoint)):
             if peer.endpoint is not None:
                 peer.endpoint.took_leave = True
+            peer.lane.window = 0  # nothing can be handed on to it any more
             peer.finish()
 
     def left(self, peer: Peer) -> None:
         """A connection has ended."""
+        self.look_for_others()
+        self.check_closed()
+
+    def look_for_others(self) -> None:
+        """Who has been said goodbye to may take what somebody has left, or handed back."""
         if self._sender.router.waiting or self._sender.router.homeless.messages:
             for endpoint in self._places.endpoints:
-                endpoint.revive()  # who has been said goodbye to may take what this one has left
-        self.check_closed()
+                endpoint.revive()
 
     def check_closed(self) -> None:
         """The end, if nothing is left to wait for."""

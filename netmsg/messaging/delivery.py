@@ -36,13 +36,15 @@ R = TypeVar("R", bound=Pending)
 class _Resends:
     """Of one message that was sent again."""
 
-    __slots__ = ("delay", "due_at", "refused_by", "times")
+    __slots__ = ("delay", "due_at", "refused_by", "rounds", "times")
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float) -> None:
         self.refused_by: set[bytes] = set()
         """The identities of those who have handed it back since its time last came."""
         self.times = 0
-        self.delay = 0.0
+        self.rounds = 0
+        """The same, but for those times when it went on to somebody else because it was handed back."""
+        self.delay = delay
         """Seconds from the last time that it was handed to the kernel to the next one."""
         self.due_at: float | None = None
         """When that is; ``None`` while it has no connection."""
@@ -144,39 +146,56 @@ class Ledger(Generic[R]):
 
     def may_resend(self, message_id: bytes, now: float) -> bool:
         """Count one more time of sending ``message_id``; false if it was sent again as often as it may."""
+        again = self._may_resend(message_id)
+        if again is not None:
+            self._begin_round(again, now)
+        return again is not None
+
+    def may_hand_on(self, message_id: bytes) -> bool:
+        """The same, of one that was handed back: its time begins when it has been sent, and takes no longer for that.
+        """
+        again = self._may_resend(message_id)
+        if again is not None:
+            again.due_at = None
+        return again is not None
+
+    def _may_resend(self, message_id: bytes) -> _Resends | None:
         again = self._resends.get(message_id)
         if again is None:
-            again = _Resends()
+            again = _Resends(self._resend_after)
         if self._max_resends is not None and again.times >= self._max_resends:
-            return False
+            return None
         self._resends[message_id] = again
         again.times += 1
-        again.delay = min(LONGEST_RESEND_DELAY, self._resend_after * (1.5 + self._jitter()) ** again.times)
-        again.due_at = now + again.delay
         self.resent += 1
-        return True
+        return again
+
+    def _begin_round(self, again: _Resends, now: float) -> None:
+        again.rounds += 1
+        again.refused_by = set()
+        again.delay = min(LONGEST_RESEND_DELAY, self._resend_after * (1.5 + self._jitter()) ** again.rounds)
+        again.due_at = now + again.delay
 
     def refused(self, message_id: bytes, identity: bytes, now: float) -> Set[bytes]:
         """A peer has handed it back: all who have since its time last came, and are not to have it before that."""
         again = self._resends.get(message_id)
         if again is None:
-            again = self._resends[message_id] = _Resends()
-            again.delay = self._resend_after
+            again = self._resends[message_id] = _Resends(self._resend_after)
         again.refused_by.add(identity)
         again.due_at = now + again.delay
         return again.refused_by
 
-    def forgive(self, message_ids: Iterable[bytes], identity: bytes) -> None:
-        """It does not count any more that this peer has handed them back."""
-        for message_id in message_ids:
-            self._resends[message_id].refused_by.discard(identity)
+    def forgive(self, identity: bytes) -> None:
+        """It does not count any more what this peer has handed back."""
+        for again in self._resends.values():
+            again.refused_by.discard(identity)
 
     def begin_anew(self, message_id: bytes, now: float) -> bool:
         """Whether the time has come of one that was handed back: from now on it does not count by whom."""
         again = self._resends[message_id]
-        if again.due_at is None or again.due_at > now:
+        if again.due_at is not None and again.due_at > now:
             return False
-        again.refused_by = set()
+        self._begin_round(again, now)
         return True
 
     def taken_back(self, message_ids: Iterable[bytes]) -> None:

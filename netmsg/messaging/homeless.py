@@ -58,18 +58,12 @@ class Homeless:
             while identity not in circle and circle in self._circles:
                 yield self.remove(next(iter(self._circles[circle])))
 
-    def forget(self, identity: bytes) -> list[bytes]:
-        """This peer has come anew, and what it had refused before does not count: the ids."""
+    def forget(self, identity: bytes) -> None:
+        """This peer has come anew, and what it had refused before does not count."""
         its = [message_id for circle, members in self._circles.items() if identity in circle for message_id in members]
         for message_id in its:
             circle = self._circle_of[message_id] - {identity}
             self.add(self.remove(message_id), circle)
-        return its
-
-    def refused_by_all(self, identities: Iterable[bytes]) -> list[bytes]:
-        """The ids of those that none of these peers is to have."""
-        there = frozenset(identities)
-        return [message_id for circle, members in self._circles.items() if there <= circle for message_id in members]
 
     def forgive(self, message_id: bytes) -> None:
         """It does not count any more who has refused this one."""

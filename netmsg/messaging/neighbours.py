@@ -105,6 +105,9 @@ class Home(Protocol[P]):
     def acknowledged(self) -> None:
         """Messages have been acknowledged while the Søcket closes."""
 
+    def handed_back(self) -> None:
+        """Messages have been handed back while the Søcket closes."""
+
     def cannot_send(self, peer: P, reason: str, error: BaseException) -> None:
         """Nothing can be sent to it any more, though it is still read."""
 

@@ -28,6 +28,7 @@ from .neighbours import Neighbours, Way
 from .reading import Reading
 from .snapshots import PeerInfo
 from .succession import Succession
+from .telling import Telling
 from .writing import Writing
 
 __all__ = ["Peer"]
@@ -41,11 +42,12 @@ DEFAULT_INTERVAL: Final = 5.0
 class Peer:
     """A connection, from the first byte to the last."""
 
-    __slots__ = ("_clock", "_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_untold", "_work", "_writing",
-                 "address", "announced", "announced_interval", "bursting", "challenger", "channel", "closing",
-                 "connected_since", "credit", "direct", "endpoint", "hear", "identity", "known", "lane", "liveness",
-                 "read_now", "look_for_room", "open_since", "paused", "probe_until", "queue", "reading", "received",
-                 "resume", "resume_safely", "retired", "session", "sock", "succession", "take_back", "write_burst")
+    __slots__ = ("_began", "_clock", "_greeting", "_home", "_inlet", "_io", "_life", "_outlet", "_telling", "_work",
+                 "_writing", "address", "announced", "announced_interval", "bursting", "challenger", "channel",
+                 "closing", "connected_since", "credit", "direct", "endpoint", "hear", "identity", "known", "lane",
+                 "liveness", "look_for_room", "open_since", "paused", "probe_until", "queue", "read_now", "reading",
+                 "received", "resume", "resume_safely", "retired", "session", "sock", "succession", "take_back",
+                 "write_burst")
 
     direct: bool
     """Whether threads other than the network thread may write."""
@@ -88,6 +90,7 @@ class Peer:
         self.identity = b""
         self.liveness = Liveness(settings.heartbeat_interval, settings.heartbeat_timeout, self._clock())
         self.connected_since = 0.0
+        self._began = self._clock()
         self.open_since: float | None = None
         self.credit = Credit(b"", 0, 0)
         self.paused = False
@@ -98,7 +101,7 @@ class Peer:
         self.closing = False
         self.known = False
         self.retired = ""
-        self._untold: dict[bytes, bool] = {}  # prefixes, and whether they are wanted
+        self._telling: Telling | None = None  # what it is told of our subscriptions, once there are some
         size_buffers(sock, settings.send_buffer, settings.recv_buffer)
         transport = carrier.transport(sock, dialled=endpoint is not None)
         lock = new_lock()
@@ -252,14 +255,14 @@ class Peer:
             except OSError as error:
                 self._broken(error)
                 return
-        if self._untold:
-            self._tell()
+        if self._telling:
+            self._tell(self._telling)
         with lane.lock:
             writing.write(WRITES_A_ROUND)
         if writing.failure is not None:
             self._cannot_send(writing.failure)
             return
-        if not writing.stopped and (self._untold or not lane.idle):
+        if not writing.stopped and (self._telling or not lane.idle):
             self._work[self] = None  # after the others had their turn
         if (writing.blocked or transport.unsent) != (channel.watched & WRITE != 0):
             channel.watch()
@@ -298,17 +301,19 @@ class Peer:
     def subscribe(self, prefixes: Iterable[bytes], wanted: bool) -> None:
         """Tell a publisher that what begins with these is wanted, or not any more; not where it has been said goodbye
         to, and is told by another connection."""
-        self._untold.update(dict.fromkeys(prefixes, wanted))
+        if self._telling is None:
+            self._telling = Telling()
+        self._telling.change(prefixes, wanted)
         self._work[self] = None
 
-    def _tell(self) -> None:
+    def _tell(self, telling: Telling) -> None:
         """No more of that at once than leaves us reading: a peer that has as much to tell us waits for that."""
         if self.closing or self.retired:
-            self._untold.clear()
-        while self._untold and self.lane.control_bytes < TOLD_AT_ONCE:
-            prefix, wanted = next(iter(self._untold.items()))
+            self._telling = None
+            return
+        while telling and self.lane.control_bytes < TOLD_AT_ONCE:
+            prefix, wanted = telling.next()
             self.lane.add_control(self.session.dialect.subscriptions((prefix,), wanted))
-            del self._untold[prefix]
 
     def heartbeat(self) -> None:
         if self.lane.idle and not self.closing and not self.retired:
@@ -467,6 +472,11 @@ class Peer:
     def has_been_heard(self) -> bool:
         """Whether what it had to say first has been taken in: it has said what it understands, or does not."""
         return self.reading.listened or self.received_messages > 0
+
+    @property
+    def known_for(self) -> float:
+        """Seconds since the connection."""
+        return self._clock() - self._began
 
     @property
     def open_for(self) -> float:

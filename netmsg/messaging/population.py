@@ -150,8 +150,9 @@ class Population:
 
     def _claim(self, peer: Peer, old: Peer) -> Claim:
         hung_up = self._machine.hung_up
-        return Claim(self._identity, peer.identity, peer.endpoint is not None, old.endpoint is not None, old.open_for,
-                     old.endpoint is not None or old.has_spoken, hung_up(old.sock), hung_up(peer.sock),
+        return Claim(self._identity, peer.identity, peer.endpoint is not None, old.endpoint is not None,
+                     old.open_for - peer.known_for, old.endpoint is not None or old.has_spoken,
+                     hung_up(old.sock), hung_up(peer.sock),
                      peer.certificate is not None and peer.certificate == old.certificate,
                      self._accounts.connections_of(peer.identity))
 
@@ -419,3 +420,7 @@ class Population:
     def acknowledged(self) -> None:
         """Somebody has acknowledged something."""
         self._closing.finish_peers()
+
+    def handed_back(self) -> None:
+        """Somebody has handed something back."""
+        self._closing.look_for_others()

@@ -135,6 +135,8 @@ class Reading(Generic[P]):
                     self._home.acknowledged()
             elif kind == REFUSALS:
                 self._outlet.handed_back(peer, bodies)
+                if self._life.closing:
+                    self._home.handed_back()
             elif kind == UNSUBSCRIPTIONS:
                 self._outlet.unsubscribed(peer, bodies)
             elif kind == CAPABILITIES or kind == SUBSCRIPTIONS:

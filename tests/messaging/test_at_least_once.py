@@ -313,6 +313,29 @@ def test_close_waits_for_no_message_that_is_given_up_meanwhile(hands_back: bool)
         assert receipt.failed
 
 
+def test_what_is_handed_back_while_closing_goes_to_whom_we_had_said_goodbye() -> None:
+    with listening() as one_listener, listening() as other_listener, \
+            Søcket(delivery_guarantee=RELIABLE, linger=0, max_unacked=1) as sock:
+        sock.connect(port=one_listener.getsockname()[1])
+        with accept(one_listener) as one:
+            one.shake_hands()
+            sock.wait_for_peers(timeout=TIMEOUT)
+            sock.connect(port=other_listener.getsockname()[1])
+            with accept(other_listener) as other:
+                other.shake_hands()
+                sock.wait_for_peers(2, timeout=TIMEOUT)
+                sock.send(b"x")
+                message_id, _ = read_request(one)
+                closing = Background(sock.close, linger=10 * TIMEOUT)
+                other.wait_for_end()
+            one.send(frame(NACK, message_id))
+            with accept(other_listener) as other:
+                other.shake_hands()
+                assert read_request(other) == (message_id, b"x")
+                other.send(frame(ACK, message_id))
+        assert closing.result() == 0
+
+
 def test_connections_that_break_count_as_resends() -> None:
     with listening() as listener, Søcket(delivery_guarantee=RELIABLE, max_resends=1, linger=0) as sock:
         sock.connect(port=listener.getsockname()[1])

@@ -157,6 +157,9 @@ class Home:
     def acknowledged(self) -> None:
         self.said.append(("acknowledged",))
 
+    def handed_back(self) -> None:
+        self.said.append(("handed back",))
+
     def cannot_send(self, peer: Peer, reason: str, error: BaseException) -> None:
         self.said.append(("cannot send", reason))
         peer.retire(reason)
@@ -666,6 +669,42 @@ def test_what_it_subscribes_to_is_told_and_too_much_is_the_end(scene: Scene) -> 
     assert scene.lost == ["protocol error: too much"]
 
 
+def test_subscriptions_are_told_in_their_order_and_no_more_at_once_than_leaves_it_reading(scene: Scene) -> None:
+    peer = scene.open()
+    scene.sock.room = 0
+    wanted = [b"%0250d" % number for number in range(5000)]
+    peer.subscribe(wanted, True)
+    peer.subscribe(wanted[:1], False)
+    peer.subscribe([b"last", wanted[0]], True)
+    scene.loop.settle()
+    assert peer.lane.control_bytes < 300_000
+    scene.sock.room = 1 << 62
+    scene.loop.happens(scene.sock, WRITE)
+    assert scene.sock.sent == b"".join([*(frame(SUBSCRIBE, prefix) for prefix in wanted), frame(UNSUBSCRIBE, wanted[0]),
+                                        frame(SUBSCRIBE, b"last"), frame(SUBSCRIBE, wanted[0])])
+
+
+def test_who_does_not_hear_of_them_is_told_what_they_came_to(scene: Scene) -> None:
+    """And never of more at a time than there may be."""
+    peer = scene.open()
+    peer.lane.control_bytes = 1 << 20
+    for number in range(50_000):
+        peer.subscribe([b"%d" % number], True)
+        peer.subscribe([b"%d" % (number - 1)], False)
+    assert peer._telling is not None and len(peer._telling) < 100_000
+    peer.lane.control_bytes = 0
+    scene.loop.settle()
+    told = scene.sock.sent
+    assert told.endswith(frame(SUBSCRIBE, b"49999") + frame(UNSUBSCRIBE, b"49998"))
+    there: set[bytes] = set()
+    while told:
+        size = int.from_bytes(told[:4], "big")
+        kind, prefix, told = told[4], told[5:4 + size], told[4 + size:]
+        there = there | {prefix} if kind == SUBSCRIBE else there - {prefix}
+        assert len(there) <= 2
+    assert there == {b"49999"}
+
+
 def test_who_is_only_read_is_told_of_no_subscription(scene: Scene) -> None:
     """It would be written behind the end, and what is still to be read be lost to the error."""
     peer = scene.open()
@@ -688,7 +727,7 @@ def test_a_prefix_that_is_too_long_is_the_end(scene: Scene, kind: int) -> None:
 
 def test_acknowledgements_are_told_at_home_while_closing(scene: Scene) -> None:
     scene.open()
-    scene.receives(frame(ACK, b"a" * 16))
+    scene.receives(frame(ACK, b"a" * 16) + frame(NACK, b"n" * 16))
     assert scene.home.said == []
     scene.life.begin_closing()
     scene.receives(frame(ACK, b"b" * 16))

@@ -43,7 +43,7 @@ class Peer:
         self.phase = "HELLO"
         self.lane = Lane(b"", nullcontext(), self, dialled=endpoint)
         self.credit: Credit | None = None
-        self.open_for = 0.0
+        self.open_for = self.known_for = 0.0
         self.has_spoken = self.announced = True
         self.certificate: bytes | None = None
         self.challenger: Peer | None = None
@@ -650,6 +650,18 @@ def test_of_two_that_have_crossed_the_one_dialled_by_the_greater_identity_stays(
     assert any(step[0] == "retire" for step in theirs.done)
     assert ("follow", theirs, ours_first) in mine.done, "in its place it sends only when all of the other is read"
     assert mine.endpoint is not None and mine.endpoint.done == [("opened", A)]
+
+
+@pytest.mark.parametrize("policy", OnDuplicate)
+def test_so_have_those_of_which_one_took_long_to_be_let_in(scenes: Callable[..., Scene], policy: OnDuplicate) -> None:
+    """It began before the other one was there."""
+    scene = scenes(on_duplicate=policy)
+    theirs = scene.comes(B)
+    theirs.open_for = 60.0
+    mine = scene.dials()
+    mine.known_for = 59.9
+    scene.greets(mine, B)
+    assert scene.there == [theirs] and any(step[0] == "retire" for step in mine.done)
 
 
 @pytest.mark.parametrize("ours_first", [True, False])

@@ -949,21 +949,34 @@ def test_what_nobody_wants_leaves_room_for_the_rest_and_keeps_to_the_marks(scene
     scene.send(b"3")
 
 
-def test_while_nobody_is_there_who_wants_it_it_is_not_sent_again(reliable: Scene) -> None:
-    """The one who wants it is busy; the one who does not is not asked again, and it is not given up."""
+def test_while_those_are_busy_who_may_want_it_it_comes_again_when_its_time_has_come(reliable: Scene) -> None:
+    """They may be busy for ever."""
     a, b = reliable.joins(A), reliable.joins(B)
     receipts = reliable.send(*numbered(0, 1, 2, 3, 4, 5))
     b.takes()
     hands_back(reliable, a, receipts[0])
-    reliable.sender.resend(a, reliable.loop.clock.now + 3.0)
-    for seconds in (1000.0, 2000.0):
-        reliable.sender.resend(b, reliable.loop.clock.now + seconds)
+    now = reliable.loop.clock.now
+    reliable.sender.resend(b, now + 0.5 * reliable.settings.resend_after)
     assert a.queued == [] and reliable.sender.router.unplaced == 1
-    reliable.leaves(b)
-    reliable.sender.resend(a, reliable.loop.clock.now + 3000.0)
-    assert b"0" not in a.queued, "nor has it room"
-    reliable.acknowledges(a, receipts[2])
-    assert b"0" in a.queued
+    reliable.sender.resend(b, now + 1.5 * reliable.settings.resend_after)
+    assert a.queued == [b"0"]
+
+
+def test_to_be_handed_on_at_once_makes_no_pause_longer(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, resend_after=1.0)
+    peers = [scene.joins(b"%016d" % number) for number in range(8)]
+    (receipt,) = scene.send(b"0")
+    for _ in range(2):
+        for _ in peers:
+            (there,) = [peer for peer in peers if peer.queued]
+            hands_back(scene, there, receipt)
+        assert not any(peer.queued for peer in peers)
+        waited = scene.loop.clock.now
+        while not any(peer.queued for peer in peers):
+            scene.loop.clock.now += 0.1
+            scene.sender.resend(peers[0], scene.loop.clock.now)
+        assert 0.9 < scene.loop.clock.now - waited < 2.6
+    assert scene.sender.ledger.resent == 16
 
 
 def test_who_has_handed_it_back_gets_it_at_once_when_he_comes_again(reliable: Scene) -> None:
@@ -976,6 +989,28 @@ def test_who_has_handed_it_back_gets_it_at_once_when_he_comes_again(reliable: Sc
     assert again.queued == [b"0"] and reliable.sender.router.unplaced == 0
     hands_back(reliable, again, receipt)
     assert reliable.joins(B).queued == [b"0"]
+
+
+def test_who_comes_anew_may_have_what_another_one_has_now_and_hands_back(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    reliable.leaves(a)
+    again = reliable.joins(A)
+    hands_back(reliable, b, receipt)
+    assert again.queued == [b"0"]
+
+
+def test_what_all_have_handed_back_is_offered_to_one_after_the_other(reliable: Scene) -> None:
+    peers = [reliable.joins(identity) for identity in (A, B, C)]
+    receipts = reliable.send(*numbered(0, 1, 2))
+    for _ in peers:
+        for peer in peers:
+            there = [receipt for receipt in receipts if receipt.message_id in peer.lane.unacked]
+            hands_back(reliable, peer, *there)
+    assert reliable.sender.router.unplaced == 3
+    reliable.sender.resend(peers[0], reliable.loop.clock.now + 1000.0)
+    assert [len(peer.queued) for peer in peers] == [1, 1, 1]
 
 
 def test_who_has_handed_it_back_may_acknowledge_it_after_all(reliable: Scene) -> None:

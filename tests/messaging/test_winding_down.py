@@ -548,6 +548,21 @@ def test_whoever_was_said_goodbye_to_is_not_dialled_again_unless_there_is_someth
     assert scene.closing.wants(way)  # type: ignore[arg-type]
 
 
+def test_who_was_said_goodbye_to_may_take_what_another_hands_back(scene: Scene) -> None:
+    way = Endpoint()
+    a, b = scene.peer(A, endpoint=way), scene.peer(B, FRAME)
+    scene.begin()
+    assert a.closing and not b.closing
+    scene.router.homeless.add(reliable_frame(b"i" * 16, b"message"), {B})
+    scene.closing.look_for_others()
+    assert way.done[-1] == "revive" and scene.closing.wants(way)  # type: ignore[arg-type]
+    b.takes_all()
+    assert not b.closing, "if nobody comes it gets it once more"
+    scene.router.homeless.remove(b"i" * 16)
+    scene.closing.finish_peers()
+    assert b.closing
+
+
 def test_who_was_said_goodbye_to_may_take_what_another_has_left(scene: Scene) -> None:
     way = Endpoint()
     a, b = scene.peer(A, endpoint=way), scene.peer(B, FRAME)

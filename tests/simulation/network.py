@@ -367,9 +367,11 @@ class Pipe:
             self._ended = True
             self._timeline.after(self._link.latency, self._source.was_reset)
             return
-        count = min(len(self._buffer), self.conditions.receive_buffer - len(sink.arrived), self.conditions.piece)
-        if count > 1 and not self.conditions.whole and not self.corked:
-            count = self._chance.randint(1, count)
+        count = min(len(self._buffer), self.conditions.receive_buffer - len(sink.arrived))
+        if not self.corked:  # or it is one segment, with the end
+            count = min(count, self.conditions.piece)
+            if count > 1 and not self.conditions.whole:
+                count = self._chance.randint(1, count)
         if count > 0:
             sink.arrived += self._buffer[:count]
             self.arrived += count
