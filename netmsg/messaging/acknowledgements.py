@@ -98,7 +98,8 @@ class Acknowledgements:
             else:
                 lane.send_again(message.message_id)
                 lanes.append(lane)
-        return [*lanes, *self._router.refill(lane)] if due else lanes, hopeless
+        filled, in_vain = self.fill(lane) if due else ([], [])
+        return [*lanes, *filled], [*hopeless, *in_vain]
 
     # Handing back
 
@@ -107,6 +108,7 @@ class Acknowledgements:
         them back, too: if there is nobody, their time to be sent again has to come, as that of any other. The lanes
         that have got something to send, and the ids of what is given up on, to be told of. Under the lock."""
         now = self._clock()
+        homeless = self._router.homeless
         lanes: list[Lane] = []
         hopeless: list[bytes] = []
         for message_id in message_ids:
@@ -115,8 +117,11 @@ class Acknowledgements:
                 continue
             refused_by = self.ledger.refused(message_id, lane.identity, now)
             other = self._router.next_but(refused_by)
-            if other is None:
-                self._router.homeless.add(message, refused_by)
+            if other is None and self.ledger.is_spent(message_id):
+                self._give_up(lane, message_id)
+                hopeless.append(message_id)
+            elif other is None:
+                homeless.add(message, refused_by)
             elif self._hand_to(other, message, hopeless):
                 lanes.append(other)
         filled, in_vain = self.fill(lane)

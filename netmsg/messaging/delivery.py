@@ -159,13 +159,17 @@ class Ledger(Generic[R]):
             again.due_at = None
         return again is not None
 
+    def is_spent(self, message_id: bytes) -> bool:
+        """Whether it was sent again as often as it may."""
+        again = self._resends.get(message_id)
+        return self._max_resends is not None and (0 if again is None else again.times) >= self._max_resends
+
     def _may_resend(self, message_id: bytes) -> _Resends | None:
+        if self.is_spent(message_id):
+            return None
         again = self._resends.get(message_id)
         if again is None:
-            again = _Resends(self._resend_after)
-        if self._max_resends is not None and again.times >= self._max_resends:
-            return None
-        self._resends[message_id] = again
+            again = self._resends[message_id] = _Resends(self._resend_after)
         again.times += 1
         self.resent += 1
         return again

@@ -52,6 +52,11 @@ class Homeless:
             self.remove(message_id)
         return known
 
+    @property
+    def refusers(self) -> frozenset[bytes]:
+        """Those who have refused one that is here: nobody else can have room, or he would have taken it."""
+        return next(iter(self._circles))
+
     def take_for(self, identity: bytes) -> Iterator[Message]:
         """One after the other, those that this peer has not refused, which are not here any more then."""
         for circle in tuple(self._circles):

@@ -426,7 +426,10 @@ class Router:
         return None
 
     def next_but(self, identities: Set[bytes]) -> Lane | None:
-        """The same among all but those."""
+        """The same among all but those. What it takes does not grow with the number of peers while all are busy."""
+        if self.homeless.messages:
+            lanes = map(self._by_identity.get, self.homeless.refusers - identities)
+            return next((lane for lane in lanes if lane is not None and self.has_room(lane)), None)
         ring = self.ring
         for number in range(len(ring)):
             index = (self.turn + number) % len(ring)

@@ -334,9 +334,11 @@ class Sender:
             self._requests.returned(self.router.succeed(old.lane, new.lane, finish=finish))
             if same:
                 self._requests.moved(old.lane, new.lane)
+            lanes, in_vain = self._acks.welcome(new.lane) if self.reliable and not finish else ([], [])
             self._refresh()
+        self._work_for(lanes)
         self._conflate([new.lane])
-        self._acks.tell_given_up(old, hopeless)
+        self._acks.tell_given_up(old, [*hopeless, *in_vain])
 
     def bring(self, endpoint: object, peer: Peer) -> None:
         """An endpoint has turned out to lead to a peer that is there by another way."""

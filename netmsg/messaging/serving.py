@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -24,6 +25,9 @@ log = logging.getLogger("netmsg.messaging")
 PATIENCE: Final = 1.0
 """Seconds that a worker waits for room for a reply."""
 MOST_DEAF: Final = 10_000
+MOST_BEHIND: Final = 10_000
+MOST_BYTES_BEHIND: Final = 16 << 20
+"""So many replies, of so many bytes together, wait behind another one to the same asker."""
 
 _numbers = itertools.count(1)
 
@@ -56,7 +60,9 @@ class Serving:
         self._number = next(_numbers)
         self._begun = 0
         self._idle = 0
-        self._lock = new_lock()  # guards these two; a leaf
+        self._behind: dict[bytes, _Behind] = {}
+        """For each asker for whom a worker waits, what there is to reply behind that."""
+        self._lock = new_lock()  # guards these three; a leaf
         self._deaf: set[bytes] = set()
 
     def run(self, deadline: Deadline) -> bool:
@@ -127,6 +133,10 @@ class Serving:
         except BaseException as error:  # SystemExit too: the thread is not the handler's to end
             self._refuse(delivery, error)
             return
+        if not (delivery.is_request and self._is_left_to_who_waits(delivery, answer)):
+            self._finish(delivery, answer)
+
+    def _finish(self, delivery: Delivery, answer: Buffer | None) -> None:
         try:
             if delivery.is_request:
                 self._reply(delivery, answer)
@@ -138,18 +148,51 @@ class Serving:
         except BaseException as error:
             self._refuse(delivery, error)
 
+    # Whoever does not take his replies is waited for once, by one worker, and not again before he has taken some:
+    # otherwise he would keep them all from the others.
+
     def _reply(self, delivery: Delivery, answer: Buffer | None) -> None:
-        """Whoever does not take his replies is waited for once, and not again before he has taken some: otherwise he
-        would keep all workers from the others."""
-        asker = delivery.identity
         try:
-            delivery.reply(answer, timeout=0 if asker in self._deaf else PATIENCE)  # type: ignore[arg-type]
+            delivery.reply(answer, timeout=0)  # type: ignore[arg-type]
+        except SendTimeoutError:
+            if delivery.identity in self._deaf:
+                raise
+            self._wait_to_reply(delivery, answer)
+        self._deaf.discard(delivery.identity)
+
+    def _wait_to_reply(self, delivery: Delivery, answer: Buffer | None) -> None:
+        asker = delivery.identity
+        with self._lock:
+            first = asker not in self._behind
+            behind = self._behind.setdefault(asker, _Behind())
+        try:
+            delivery.reply(answer, timeout=PATIENCE)  # type: ignore[arg-type]
         except SendTimeoutError:
             if len(self._deaf) >= MOST_DEAF:
                 self._deaf.clear()
             self._deaf.add(asker)
             raise
-        self._deaf.discard(asker)
+        finally:
+            if first:
+                self._go_on_behind(asker, behind)
+
+    def _is_left_to_who_waits(self, delivery: Delivery, answer: Buffer | None) -> bool:
+        """Whether a worker waits for room for a reply to the same asker, and sends this one behind it."""
+        with self._lock:
+            behind = self._behind.get(delivery.identity)
+            if behind is None or behind.is_full:
+                return False
+            behind.add(delivery, answer)
+            return True
+
+    def _go_on_behind(self, asker: bytes, behind: _Behind) -> None:
+        while True:
+            with self._lock:
+                if not behind.replies:
+                    del self._behind[asker]
+                    return
+                delivery, answer = behind.take()
+            self._finish(delivery, answer)
 
     @staticmethod
     def _refuse(delivery: Delivery, error: BaseException) -> None:
@@ -161,6 +204,32 @@ class Serving:
                 delivery.nack()
         except (NetmsgError, TimeoutError):
             pass  # it cannot be told
+
+
+class _Behind:
+    """Under the lock."""
+
+    def __init__(self) -> None:
+        self.replies: deque[tuple[Delivery, Buffer | None]] = deque()
+        self._bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.replies) >= MOST_BEHIND or self._bytes >= MOST_BYTES_BEHIND
+
+    def add(self, delivery: Delivery, answer: Buffer | None) -> None:
+        self.replies.append((delivery, answer))
+        self._bytes += _size(answer)
+
+    def take(self) -> tuple[Delivery, Buffer | None]:
+        reply = self.replies.popleft()
+        self._bytes -= _size(reply[1])
+        return reply
+
+
+def _size(answer: Buffer | None) -> int:
+    return answer.nbytes if isinstance(answer, memoryview) else len(answer) if isinstance(answer, (bytes, bytearray)) \
+        else 0  # and an error, when it is to be sent
 
 
 def _what(delivery: Delivery) -> str:

@@ -51,6 +51,14 @@ def test_what_all_have_refused_is_nobodys_until_that_is_forgiven() -> None:
     assert of(homeless.take_for(b"a")) == ids(2) and len(homeless) == 1
 
 
+def test_while_one_waits_those_alone_can_have_room_who_have_refused_it() -> None:
+    homeless = refused(1, by={b"a"})
+    homeless.add(message(2), {b"b", b"c"})
+    assert homeless.refusers == {b"a"}
+    homeless.remove(message_id(1))
+    assert homeless.refusers == {b"b", b"c"}
+
+
 def test_who_comes_anew_may_have_what_it_had_refused() -> None:
     homeless = refused(1, 2, by={b"a", b"b"})
     homeless.add(message(3), {b"b"})

@@ -22,7 +22,6 @@ from netmsg.wire.messages import READ_SIZE, Capabilities
 from netmsg.wire.session import Session
 from netmsg.wire.version_1 import Version1
 
-
 UNKNOWN = 0x7F
 
 

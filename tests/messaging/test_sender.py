@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -937,6 +938,24 @@ def test_two_with_no_room_that_hand_back_what_the_other_wants_have_it_at_once(sc
     assert (a.queued, b.queued) == ([b"1"], [b"0"])
 
 
+def test_while_something_waits_only_those_are_looked_at_who_have_refused_it(scenes: Callable[..., Scene]) -> None:
+    """There may be many others, and none of them has room."""
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1)
+    peers = [scene.joins(b"%016d" % number) for number in range(100)]
+    receipts = scene.send(*(b"%d" % number for number in range(100)))
+    hands_back(scene, peers[0], receipts[0])
+    looks: list[Any] = []
+    has_room = scene.sender.router.has_room
+
+    def look(lane: Any, *, once: bool = False) -> bool:
+        looks.append(lane)
+        return has_room(lane, once=once)
+
+    scene.sender.router.has_room = look  # type: ignore[method-assign]
+    hands_back(scene, peers[1], receipts[1])
+    assert peers[0].queued == [b"1"] and peers[1].queued == [b"0"] and len(looks) < 10
+
+
 def test_what_nobody_wants_leaves_room_for_the_rest_and_keeps_to_the_marks(scenes: Callable[..., Scene]) -> None:
     scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1, send_hwm=3, on_full=OnFull.RAISE)
     a = scene.joins(A)
@@ -989,6 +1008,38 @@ def test_who_has_handed_it_back_gets_it_at_once_when_he_comes_again(reliable: Sc
     assert again.queued == [b"0"] and reliable.sender.router.unplaced == 0
     hands_back(reliable, again, receipt)
     assert reliable.joins(B).queued == [b"0"]
+
+
+def test_who_takes_over_from_himself_may_have_it_at_once(reliable: Scene) -> None:
+    a = reliable.joins(A)
+    (receipt,) = reliable.send(b"0")
+    hands_back(reliable, a, receipt)
+    again: Any = Peer(A)
+    reliable.connections.open[again] = None
+    reliable.sender.succeed(a, again, finish=False, same=False)
+    assert again.queued == [b"0"] and again in reliable.at_work
+
+
+def test_the_room_of_one_that_is_given_up_is_for_what_was_handed_back(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1, max_resends=1, resend_after=1.0)
+    b = scene.joins(B)
+    (hopeless,) = scene.send(b"0")
+    b.takes()
+    scene.sender.resend(b, scene.loop.clock.now)
+    while not b.queued:
+        scene.loop.clock.now += 0.1
+        scene.sender.resend(b, scene.loop.clock.now)
+    b.takes()
+    a = scene.joins(A)
+    (receipt,) = scene.send(b"1")
+    scene.loop.clock.now += 0.5
+    hands_back(scene, a, receipt)
+    scene.sender.send(b"2", None, 0)
+    scene.loop.clock.now += 100.0
+    scene.sender.ledger._resends[receipt.message_id].due_at = math.inf
+    scene.sender.resend(b, scene.loop.clock.now)
+    scene.sender.resend(b, scene.loop.clock.now + 100.0)
+    assert hopeless.failed and b.queued == [b"1"]
 
 
 def test_who_comes_anew_may_have_what_another_one_has_now_and_hands_back(reliable: Scene) -> None:

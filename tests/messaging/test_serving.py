@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -285,8 +285,39 @@ def test_an_asker_that_takes_no_replies_does_not_keep_the_workers_from_others(
             assert asker.request(b"x", timeout=TIMEOUT) == b"x"
             until(lambda: "no room for the reply" in sock.stats().dropped)
             assert "failed" not in caplog.text, "no handler has"
-            until(lambda: sum(sock.stats().dropped.values()) + sock.stats().sent >= 50)
-            assert handled.count(b"much") < 50, "nor is it asked for what nobody can get"
+            until(lambda: sock.stats().dropped["no room for the reply"] >= 50)
+            before = handled.count(b"much"), sock.stats().dropped["no room for the reply"]
+            deaf.send(*(frame(REQUEST, bytes((100 + number,)) * 16 + b"much") for number in range(20)))
+            until(lambda: sock.stats().dropped["no room for the reply"] >= before[1] + 20)
+            assert handled.count(b"much") == before[0], "nor is it asked for what nobody can get"
+
+
+def test_as_many_such_askers_as_there_are_workers_keep_them_no_longer_than_one(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is waited for by one worker."""
+    monkeypatch.setattr(serving_module, "PATIENCE", 1.0)
+    large = bytes(1_000_000)
+    with Søcket(linger=0, send_hwm=2) as sock, Søcket(linger=0) as asker, ExitStack() as stack:
+        sock.bind(port=0)
+        for _ in range(12):
+            deaf = stack.enter_context(dial(sock.bound_port))
+            deaf.shake_hands(*(frame(REQUEST, bytes((asked,)) * 16 + b"much") for asked in range(20)))
+        until(lambda: sock.stats().received == 240)
+        stack.enter_context(serving(sock, lambda data: large if data == b"much" else data, max_workers=12))
+        asker.connect(port=sock.bound_port)
+        assert asker.request(b"x", timeout=0.75 * 12) == b"x"
+
+
+def test_what_is_replied_behind_somebody_who_waits_comes_in_its_turn() -> None:
+    """To one who takes his time."""
+    large = bytes(500_000)
+    with Søcket(linger=0, send_hwm=2) as sock:
+        sock.bind(port=0)
+        with serving(sock, lambda data: data + large, max_workers=4), dial(sock.bound_port) as slow:
+            slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(40)))
+            time.sleep(0.3)
+            got = sorted(slow.read_kind(REPLY)[1][0] for _ in range(40))
+            assert got == list(range(40)) and not sock.stats().dropped
 
 
 def test_two_that_ask_each_other_and_have_no_room_come_through() -> None:
