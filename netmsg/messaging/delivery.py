@@ -11,6 +11,8 @@ __all__ = ["Arrivals", "Due", "Ledger"]
 
 
 LONGEST_RESEND_DELAY: Final = 60.0
+LONGEST_GROWTH: Final = 100
+"""So many rounds let a delay grow; more would be too much for a float."""
 LOOKS: Final = 16
 """How many times in ``resend_after`` it is noted how much has been sent."""
 
@@ -177,7 +179,8 @@ class Ledger(Generic[R]):
     def _begin_round(self, again: _Resends, now: float) -> None:
         again.rounds += 1
         again.refused_by = set()
-        again.delay = min(LONGEST_RESEND_DELAY, self._resend_after * (1.5 + self._jitter()) ** again.rounds)
+        growth = (1.5 + self._jitter()) ** min(again.rounds, LONGEST_GROWTH)
+        again.delay = min(LONGEST_RESEND_DELAY, self._resend_after * growth)
         again.due_at = now + again.delay
 
     def refused(self, message_id: bytes, identity: bytes, now: float) -> Set[bytes]:

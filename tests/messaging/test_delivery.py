@@ -135,6 +135,13 @@ def test_the_delay_doubles_up_to_a_minute() -> None:
     assert book.resent == len(again)
 
 
+def test_it_may_be_sent_again_for_weeks() -> None:
+    book = ledger(jitter=lambda: 1.0)
+    for number in range(20_000):
+        assert book.may_resend(message_id(1), 60.0 * number)
+    assert book._resends[message_id(1)].delay == 60.0
+
+
 @pytest.mark.parametrize(("drawn", "factor"), [(0.0, 1.5), (1.0, 2.5)])
 def test_jitter_spreads_the_delay_around_its_double(drawn: float, factor: float) -> None:
     book, out = ledger(jitter=lambda: drawn), in_flight(1)
