@@ -25,8 +25,8 @@ log = logging.getLogger("netmsg.messaging")
 PATIENCE: Final = 1.0
 """Seconds that a worker waits for room for a reply."""
 MOST_DEAF: Final = 10_000
-MOST_BEHIND: Final = 10_000
-MOST_BYTES_BEHIND: Final = 16 << 20
+MOST_IN_LINE: Final = 10_000
+MOST_BYTES_IN_LINE: Final = 16 << 20
 """So many replies, of so many bytes together, wait behind another one to the same asker."""
 
 _numbers = itertools.count(1)
@@ -60,8 +60,8 @@ class Serving:
         self._number = next(_numbers)
         self._begun = 0
         self._idle = 0
-        self._behind: dict[bytes, _Behind] = {}
-        """For each asker for whom a worker waits, what there is to reply behind that."""
+        self._lines: dict[bytes, _Line] = {}
+        """For each asker for whom a worker waits."""
         self._lock = new_lock()  # guards these three; a leaf
         self._deaf: set[bytes] = set()
 
@@ -133,13 +133,18 @@ class Serving:
         except BaseException as error:  # SystemExit too: the thread is not the handler's to end
             self._refuse(delivery, error)
             return
-        if not (delivery.is_request and self._is_left_to_who_waits(delivery, answer)):
+        try:
+            left = delivery.is_request and self._is_left_to_who_waits(delivery, answer)
+        except BaseException as error:  # such as of a memoryview that was released
+            self._refuse(delivery, error)
+            return
+        if not left:
             self._finish(delivery, answer)
 
-    def _finish(self, delivery: Delivery, answer: Buffer | None) -> None:
+    def _finish(self, delivery: Delivery, answer: Buffer | None, line: _Line | None = None) -> None:
         try:
             if delivery.is_request:
-                self._reply(delivery, answer)
+                self._reply(delivery, answer, line)
             delivery.ack()
         except ClosedError:
             pass  # this Søcket is: nobody is there to be answered
@@ -151,48 +156,73 @@ class Serving:
     # Whoever does not take his replies is waited for once, by one worker, and not again before he has taken some:
     # otherwise he would keep them all from the others.
 
-    def _reply(self, delivery: Delivery, answer: Buffer | None) -> None:
+    def _reply(self, delivery: Delivery, answer: Buffer | None, line: _Line | None) -> None:
+        """By the worker who waits for this asker already, if that has a ``line``."""
         try:
             delivery.reply(answer, timeout=0)  # type: ignore[arg-type]
         except SendTimeoutError:
             if delivery.identity in self._deaf:
                 raise
-            self._wait_to_reply(delivery, answer)
+            if line is None:
+                self._stand_in_line(delivery, answer)
+            else:
+                self._wait_to_reply(delivery, answer, line)
         self._deaf.discard(delivery.identity)
-
-    def _wait_to_reply(self, delivery: Delivery, answer: Buffer | None) -> None:
-        asker = delivery.identity
-        with self._lock:
-            first = asker not in self._behind
-            behind = self._behind.setdefault(asker, _Behind())
-        try:
-            delivery.reply(answer, timeout=PATIENCE)  # type: ignore[arg-type]
-        except SendTimeoutError:
-            if len(self._deaf) >= MOST_DEAF:
-                self._deaf.clear()
-            self._deaf.add(asker)
-            raise
-        finally:
-            if first:
-                self._go_on_behind(asker, behind)
 
     def _is_left_to_who_waits(self, delivery: Delivery, answer: Buffer | None) -> bool:
         """Whether a worker waits for room for a reply to the same asker, and sends this one behind it."""
+        if delivery.identity not in self._lines or not isinstance(answer, (bytes, bytearray, memoryview)):
+            return False
+        reply = bytes(answer)  # as it is now
         with self._lock:
-            behind = self._behind.get(delivery.identity)
-            if behind is None or behind.is_full:
+            line = self._lines.get(delivery.identity)
+            if line is None or line.is_full:
                 return False
-            behind.add(delivery, answer)
+            line.add(delivery, reply)
             return True
 
-    def _go_on_behind(self, asker: bytes, behind: _Behind) -> None:
+    def _stand_in_line(self, delivery: Delivery, answer: Buffer | None) -> None:
+        """As the first, or where the line is full, as one of not too many."""
+        asker = delivery.identity
+        with self._lock:
+            line = self._lines.get(asker)
+            first = line is None
+            if line is None:
+                line = self._lines[asker] = _Line()
+            elif line.waiting >= self._max_workers // 2:
+                raise SendTimeoutError("others wait for the same asker")
+            line.waiting += 1
+        try:
+            self._wait_to_reply(delivery, answer, line)
+        finally:
+            with self._lock:
+                line.waiting -= 1
+            if first:
+                self._go_on_in_line(asker, line)
+
+    def _wait_to_reply(self, delivery: Delivery, answer: Buffer | None, line: _Line) -> None:
+        waiting = True
+        while waiting:
+            before = line.taken
+            try:
+                delivery.reply(answer, timeout=PATIENCE)  # type: ignore[arg-type]
+                line.taken += 1
+                waiting = False
+            except SendTimeoutError:
+                if line.taken == before:  # and not somebody else's reply instead
+                    if len(self._deaf) >= MOST_DEAF:
+                        self._deaf.clear()
+                    self._deaf.add(delivery.identity)
+                    raise
+
+    def _go_on_in_line(self, asker: bytes, line: _Line) -> None:
         while True:
             with self._lock:
-                if not behind.replies:
-                    del self._behind[asker]
+                if not line.replies:
+                    del self._lines[asker]
                     return
-                delivery, answer = behind.take()
-            self._finish(delivery, answer)
+                delivery, reply = line.take()
+            self._finish(delivery, reply, line)
 
     @staticmethod
     def _refuse(delivery: Delivery, error: BaseException) -> None:
@@ -206,30 +236,29 @@ class Serving:
             pass  # it cannot be told
 
 
-class _Behind:
-    """Under the lock."""
+class _Line:
+    """What there is to reply to one asker, behind a reply for which a worker waits for room. Under the lock."""
 
     def __init__(self) -> None:
-        self.replies: deque[tuple[Delivery, Buffer | None]] = deque()
+        self.replies: deque[tuple[Delivery, bytes]] = deque()
+        self.waiting = 0
+        """Workers that wait side by side."""
+        self.taken = 0
+        """Replies that were waited with, and found room."""
         self._bytes = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.replies) >= MOST_BEHIND or self._bytes >= MOST_BYTES_BEHIND
+        return len(self.replies) >= MOST_IN_LINE or self._bytes >= MOST_BYTES_IN_LINE
 
-    def add(self, delivery: Delivery, answer: Buffer | None) -> None:
-        self.replies.append((delivery, answer))
-        self._bytes += _size(answer)
+    def add(self, delivery: Delivery, reply: bytes) -> None:
+        self.replies.append((delivery, reply))
+        self._bytes += len(reply)
 
-    def take(self) -> tuple[Delivery, Buffer | None]:
-        reply = self.replies.popleft()
-        self._bytes -= _size(reply[1])
-        return reply
-
-
-def _size(answer: Buffer | None) -> int:
-    return answer.nbytes if isinstance(answer, memoryview) else len(answer) if isinstance(answer, (bytes, bytearray)) \
-        else 0  # and an error, when it is to be sent
+    def take(self) -> tuple[Delivery, bytes]:
+        delivery, reply = self.replies.popleft()
+        self._bytes -= len(reply)
+        return delivery, reply
 
 
 def _what(delivery: Delivery) -> str:

@@ -66,7 +66,10 @@ def _into_what_waits(router: Router, message: Queued, dropped: list[Drop]) -> Sq
         anybody."""
         longest = router.copies.longest_ones() if router.copies and not router.ring else []
         gone = [_drop(copies, None, dropped) for copies in longest]
-        return bool(gone) or any(_drop(queue, None, dropped) for queue in (router.homeless, router.waiting) if queue)
+        if gone:
+            return True
+        queue = router.homeless or router.waiting
+        return bool(queue) and _drop(queue, None, dropped)
 
     if not _make_room(router, message, drop_oldest, lambda: router.unplaced_large, dropped):
         return _refused(message, None, dropped)
