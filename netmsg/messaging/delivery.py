@@ -200,7 +200,7 @@ class Ledger(Generic[R]):
     def begin_anew(self, message_id: bytes, now: float) -> bool:
         """Whether the time has come of one that was handed back: from now on it does not count by whom."""
         again = self._resends[message_id]
-        if again.due_at is not None and again.due_at > now:
+        if not again.refused_by or (again.due_at is not None and again.due_at > now):
             return False
         self._begin_round(again, now)
         return True

@@ -65,10 +65,10 @@ class Homeless:
 
     def forget(self, identity: bytes) -> None:
         """This peer has come anew, and what it had refused before does not count."""
-        its = [message_id for circle, members in self._circles.items() if identity in circle for message_id in members]
-        for message_id in its:
-            circle = self._circle_of[message_id] - {identity}
-            self.add(self.remove(message_id), circle)
+        for circle in [circle for circle in self._circles if identity in circle]:
+            members, others = self._circles.pop(circle), circle - {identity}
+            self._circles.setdefault(others, {}).update(members)
+            self._circle_of.update(dict.fromkeys(members, others))
 
     def forgive(self, message_id: bytes) -> None:
         """It does not count any more who has refused this one."""

@@ -21,6 +21,7 @@ from .topics import Topics
 
 __all__ = ["Departure", "Placed", "Router"]
 
+FEW: Final = 8
 _RELIABLE: Final = Kind.RELIABLE  # looking it up in its class would be slow
 
 
@@ -428,8 +429,10 @@ class Router:
     def next_but(self, identities: Set[bytes]) -> Lane | None:
         """The same among all but those. What it takes does not grow with the number of peers while all are busy."""
         if self.homeless.messages:
-            lanes = map(self._by_identity.get, self.homeless.refusers - identities)
-            return next((lane for lane in lanes if lane is not None and self.has_room(lane)), None)
+            others = self.homeless.refusers - identities
+            if len(others) < FEW:
+                lanes = [lane for lane in map(self._by_identity.get, others) if lane is not None]
+                return min(filter(self.has_room, lanes), key=lambda lane: len(lane.unacked), default=None)
         ring = self.ring
         for number in range(len(ring)):
             index = (self.turn + number) % len(ring)

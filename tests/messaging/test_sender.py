@@ -956,6 +956,33 @@ def test_while_something_waits_only_those_are_looked_at_who_have_refused_it(scen
     assert peers[0].queued == [b"1"] and peers[1].queued == [b"0"] and len(looks) < 10
 
 
+def test_beside_what_nobody_wants_the_rest_goes_to_one_after_the_other(reliable: Scene) -> None:
+    peers = [reliable.joins(b"%016d" % number) for number in range(12)]
+    (poison,) = reliable.send(b"poison")
+    for peer in peers:
+        hands_back(reliable, peer, poison)
+    there = reliable.send(*(b"%d" % number for number in range(12)))
+    hands_back(reliable, peers[0], *there[::12])
+    before = [len(peer.lane.unacked) for peer in peers]
+    assert sum(before) == 12 and max(before) == 2
+    more = reliable.send(b"12")
+    hands_back(reliable, next(peer for peer in peers if more[0].message_id in peer.lane.unacked), more[0])
+    assert max(len(peer.lane.unacked) for peer in peers) == 2
+
+
+def test_no_pause_grows_while_nobody_is_offered_it(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1, resend_after=1.0)
+    a = scene.joins(A)
+    receipt, *_ = scene.send(*numbered(0, 1))
+    hands_back(scene, a, receipt)
+    a.takes()
+    for _ in range(100):
+        scene.loop.clock.now += 10.0
+        scene.sender.resend(a, scene.loop.clock.now)
+        a.takes()
+    assert scene.sender.ledger._resends[receipt.message_id].delay < 2.6
+
+
 def test_what_nobody_wants_leaves_room_for_the_rest_and_keeps_to_the_marks(scenes: Callable[..., Scene]) -> None:
     scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1, send_hwm=3, on_full=OnFull.RAISE)
     a = scene.joins(A)
