@@ -405,7 +405,8 @@ class Sender:
         peer.liveness.announced(capabilities.heartbeat_interval)
         with self.route:
             peer.lane.features = capabilities.features
-            peer.lane.window = self._window(capabilities.window)
+            if peer.lane.window:  # or it has been said goodbye to
+                peer.lane.window = self._window(capabilities.window)
             lanes, hopeless = self._acks.fill(peer.lane) if self.reliable else ([], [])
         self._acks.tell_given_up(peer, hopeless)
         self._work_for(lanes)

@@ -1037,6 +1037,15 @@ def test_who_has_handed_it_back_gets_it_at_once_when_he_comes_again(reliable: Sc
     assert reliable.joins(B).queued == [b"0"]
 
 
+def test_who_was_said_goodbye_to_is_handed_nothing_whatever_he_says(reliable: Scene) -> None:
+    a, b = reliable.joins(A), reliable.joins(B)
+    (receipt,) = reliable.send(b"0")
+    b.lane.window = 0
+    reliable.sender.capable(b, Capabilities(5.0, 1000))
+    hands_back(reliable, a, receipt)
+    assert b.queued == [] and reliable.sender.router.unplaced == 1
+
+
 def test_who_takes_over_from_himself_may_have_it_at_once(reliable: Scene) -> None:
     a = reliable.joins(A)
     (receipt,) = reliable.send(b"0")
