@@ -28,6 +28,7 @@ LEVELS = {
     "transports": 2,
     "sockets": 1,
     "tls": 1,
+    "storage": 1,
     "wire": 1,
     "packets": 1,
     "aside": 0,
@@ -234,7 +235,8 @@ def test_locks_are_found(source: str, found: set[str]) -> None:
 
 STAMPS = {"netmsg.messaging.events": "field(default_factory=time.time)",
           "netmsg.messaging.peers": "connected_since = time.time()",
-          "netmsg.messaging.reconnecting": "at=time.time()"}
+          "netmsg.messaging.reconnecting": "at=time.time()",
+          "netmsg.storage.committing": "at = time.time()"}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("netmsg.cli")])

@@ -1,0 +1,1 @@
+"""What outlives the process: files of SQLite, which the standard library brings along."""

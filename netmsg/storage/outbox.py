@@ -1,0 +1,134 @@
+"""The file of an outbox: messages that were accepted and are not acknowledged, and whose they are.
+
+Ids are in the order of sending, also over restarts: each begins with an epoch, which is greater every time the file is
+opened, and what is random, in case that a disk has lost that. So no id is given twice, and no new message taken for one
+that has been delivered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from .files import Layout, PathLike, errors_of, leave_alone, open_file, transaction
+
+__all__ = ["OutboxFile", "Stored", "StoredMessages"]
+
+LAYOUT: Final = Layout("an outbox", 0x6E6D6F78, 1, (
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE anybodys (id BLOB PRIMARY KEY, at REAL NOT NULL, payload BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE addressed (addressee BLOB, id BLOB, at REAL NOT NULL, payload BLOB NOT NULL,"
+    " PRIMARY KEY (addressee, id)) WITHOUT ROWID",
+))
+PREFIX_SIZE: Final = 8
+"""Bytes of the ids of one epoch that are the same."""
+NO_ID: Final = b""
+"""Before any other."""
+
+
+class Stored(NamedTuple):
+    """One message."""
+
+    message_id: bytes
+    """16 bytes."""
+    addressee: bytes | None
+    """The identity of the one who is to get it; ``None`` if anybody may."""
+    at: float
+    """When it was sent, in seconds since the epoch."""
+    payload: bytes
+
+
+class StoredMessages:
+    """What is in the file, for who wants to look: it is not changed. Used by one thread at a time."""
+
+    def __init__(self, path: PathLike, *, make: bool = False) -> None:
+        """Raises what `open_file` does."""
+        self.name = os.path.abspath(os.fsdecode(path))
+        self._connection = open_file(path, LAYOUT, make=make)
+
+    def __iter__(self) -> Iterator[Stored]:
+        """All, oldest first."""
+        with errors_of(self.name, LAYOUT.what):
+            yield from map(Stored._make, self._connection.execute(
+                "SELECT id, NULL AS addressee, at, payload FROM anybodys"
+                " UNION ALL SELECT id, addressee, at, payload FROM addressed ORDER BY id"))
+
+    def page(self, addressee: bytes | None, after: bytes = NO_ID, limit: int = 1000) -> list[Stored]:
+        """The oldest ones for anybody, or for one peer, behind a certain one."""
+        with errors_of(self.name, LAYOUT.what):
+            if addressee is None:
+                rows = self._connection.execute(
+                    "SELECT id, NULL, at, payload FROM anybodys WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+            else:
+                rows = self._connection.execute(
+                    "SELECT id, addressee, at, payload FROM addressed WHERE addressee = ? AND id > ?"
+                    " ORDER BY id LIMIT ?", (addressee, after, limit))
+            return [*map(Stored._make, rows)]
+
+    def counts(self) -> dict[bytes | None, tuple[int, int]]:
+        """How many messages there are, and of how many bytes together, by addressee."""
+        with errors_of(self.name, LAYOUT.what):
+            return {addressee: (count, int(size)) for addressee, count, size in self._connection.execute(
+                "SELECT NULL, count(*), total(length(payload)) FROM anybodys HAVING count(*) > 0"
+                " UNION ALL SELECT addressee, count(*), total(length(payload)) FROM addressed GROUP BY addressee")}
+
+    def close(self) -> None:
+        """Also of one that is closed."""
+        self._connection.close()
+
+    def abandon(self) -> None:
+        """In a forked child."""
+        leave_alone(self._connection)
+
+
+class OutboxFile(StoredMessages):
+    """The file of an outbox that is in use. What raises has changed nothing."""
+
+    def __init__(self, path: PathLike, identity: bytes | None = None, *, wait_for_disk: bool = True) -> None:
+        """``identity`` is that of a new file; of another one it has to be the same, or ``None``: else ``ValueError``.
+        Unless it is to ``wait_for_disk``, a crash of the machine may undo what was written last."""
+        super().__init__(path, make=True)
+        try:
+            self.identity: bytes = self._begin(identity)
+            if not wait_for_disk:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, identity: bytes | None) -> bytes:
+        with errors_of(self.name, LAYOUT.what), transaction(self._connection):
+            facts = dict(self._connection.execute("SELECT name, value FROM facts"))
+            its = facts.get("identity")
+            if its is not None and identity is not None and its != identity:
+                raise ValueError(f"identity: {identity.hex()} was given, and {self.name!r} is of {its.hex()}")
+            its = its or identity or os.urandom(16)
+            epoch = int.from_bytes(facts.get("epoch", b""), "big") + 1
+            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)",
+                                         [("identity", its), ("epoch", epoch.to_bytes(4, "big"))])
+        self.prefix = epoch.to_bytes(4, "big") + os.urandom(PREFIX_SIZE - 4)
+        """The first 8 bytes of the ids of this epoch."""
+        return its
+
+    def write(self, new: Iterable[Stored], gone: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """In one transaction: these messages have been sent, and those (by id and addressee) need not be kept."""
+        anybodys, addressed, anybodys_gone, addressed_gone = [], [], [], []
+        for message_id, addressee, at, payload in new:
+            if addressee is None:
+                anybodys.append((message_id, at, payload))
+            else:
+                addressed.append((addressee, message_id, at, payload))
+        for message_id, addressee in gone:
+            if addressee is None:
+                anybodys_gone.append((message_id,))
+            else:
+                addressed_gone.append((addressee, message_id))
+        statements = (
+            ("INSERT INTO anybodys VALUES (?, ?, ?)", anybodys),
+            ("INSERT INTO addressed VALUES (?, ?, ?, ?)", addressed),
+            ("DELETE FROM anybodys WHERE id = ?", anybodys_gone),
+            ("DELETE FROM addressed WHERE addressee = ? AND id = ?", addressed_gone))
+        with errors_of(self.name, LAYOUT.what), transaction(self._connection):
+            for statement, rows in statements:
+                self._connection.executemany(statement, rows)
