@@ -57,11 +57,16 @@ def conflate(router: Router, lanes: Iterable[Lane], dropped: list[Drop]) -> None
     _leave_newest(router, dropped)
     for lane in lanes:
         with lane.lock:
-            news = [index for index, message in enumerate(lane.queue) if router.kind_of(message) in NEWS]
-            lane.newest = max([lane.newest, *[message_id_of(lane.queue[index]) for index in news]])
-            for index in reversed(news):  # from behind, for the others keep their places
-                if index >= lane.held_messages and message_id_of(lane.queue[index]) < lane.newest:
-                    keep(dropped, _take_out, lane, index)
+            _thin_out(router, lane, dropped)
+
+
+def _thin_out(router: Router, lane: Lane, dropped: list[Drop]) -> None:
+    """Under the lock of the lane."""
+    news = [index for index, message in enumerate(lane.queue) if router.kind_of(message) in NEWS]
+    lane.newest = max([lane.newest, *[message_id_of(lane.queue[index]) for index in news]])
+    for index in reversed(news):  # from behind, for the others keep their places
+        if index >= lane.held_messages and message_id_of(lane.queue[index]) < lane.newest:
+            keep(dropped, _take_out, lane, index)
 
 
 def _leave_newest(router: Router, dropped: list[Drop]) -> None:
