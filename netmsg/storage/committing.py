@@ -89,10 +89,7 @@ class Committer:
         `close`."""
         at = time.time()
         with self._lock:
-            prefix, first = self._file.prefix, self._count + 1
-            group = _Group([Stored(prefix + number.to_bytes(8, "big"), addressee, at, payload)
-                            for number, payload in enumerate(payloads, first)])
-            self._count += len(group.messages)
+            group = self._group(payloads, addressee, at)
             self._groups.append(group)
         self._waiters.notify()
         if not group.waiters.wait(lambda: group.outcome, deadline):
@@ -101,6 +98,13 @@ class Committer:
         if error is not None:
             raise OSError(error.errno, error.strerror, error.filename) from error
         return [*group.messages]
+
+    def _group(self, payloads: Sequence[bytes], addressee: bytes | None, at: float) -> _Group:
+        """Under the lock."""
+        prefix, first = self._file.prefix, self._count + 1
+        self._count += len(payloads)
+        return _Group([Stored(prefix + number.to_bytes(8, "big"), addressee, at, payload)
+                       for number, payload in enumerate(payloads, first)])
 
     def gone(self, keys: Sequence[Key]) -> None:
         """These need not be kept any more; soon they are not."""
@@ -134,13 +138,16 @@ class Committer:
 
     def _work(self) -> None:
         try:
-            while not self._closing or self._groups or self._gone or self._pages:
-                self._waiters.wait(lambda: self._gone or self._is_urgent(), FOREVER)
-                self._waiters.wait(self._is_urgent, Deadline(GONE_WITHIN))
-                self._write()
-                self._read()
+            self._go_on()
         finally:
             self._file.close()
+
+    def _go_on(self) -> None:
+        while not self._closing or self._groups or self._gone or self._pages:
+            self._waiters.wait(lambda: self._gone or self._is_urgent(), FOREVER)
+            self._waiters.wait(self._is_urgent, Deadline(GONE_WITHIN))
+            self._write()
+            self._read()
 
     def _is_urgent(self) -> bool:
         return bool(self._groups or self._pages or self._closing)
@@ -150,33 +157,35 @@ class Committer:
         gone = [self._gone.popleft() for _ in range(len(self._gone))]
         if not (groups or gone):
             return
-        try:
-            self._file.write([message for group in groups for message in group.messages], gone)
-        except OSError as error:
-            self._write_one_by_one(groups, gone, error)
-        else:
-            for group in groups:
-                group.decided(None)
-
-    def _write_one_by_one(self, groups: list[_Group], gone: list[Key], error: OSError) -> None:
-        """It may be the fault of one of them. What is not taken out will be sent once more after a restart."""
-        if gone:
-            try:
-                self._file.write((), gone)
-            except OSError as failure:
-                error = failure
-                say(log, logging.ERROR, "%d messages that are delivered cannot be taken out of the outbox: %s",
-                    len(gone), failure)
+        error = self._write_together([message for group in groups for message in group.messages], gone)
+        if error is not None and len(groups) + bool(gone) > 1:
+            self._write_one_by_one(groups, gone)  # it may be the fault of one of them
+            return
+        if error is not None and gone:
+            self._cannot_take_out(gone, error)
         for group in groups:
-            if len(groups) > 1 or gone:
-                try:
-                    self._file.write(group.messages, ())
-                except OSError as failure:
-                    group.decided(failure)
-                else:
-                    group.decided(None)
-            else:
-                group.decided(error)
+            group.decided(error)
+
+    def _write_together(self, messages: Sequence[Stored], gone: Sequence[Key]) -> OSError | None:
+        """What has gone wrong, if anything has."""
+        try:
+            self._file.write(messages, gone)
+        except OSError as error:
+            return error
+        return None
+
+    def _write_one_by_one(self, groups: list[_Group], gone: list[Key]) -> None:
+        error = self._write_together((), gone) if gone else None
+        if error is not None:
+            self._cannot_take_out(gone, error)
+        for group in groups:
+            group.decided(self._write_together(group.messages, ()))
+
+    @staticmethod
+    def _cannot_take_out(gone: Sequence[Key], error: OSError) -> None:
+        """They will be sent once more after a restart."""
+        say(log, logging.ERROR, "%d messages that are delivered cannot be taken out of the outbox: %s", len(gone),
+            error)
 
     def _read(self) -> None:
         for _ in range(len(self._pages)):
