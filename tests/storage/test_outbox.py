@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netmsg.storage.outbox import OutboxFile, Stored, StoredMessages
@@ -103,6 +103,7 @@ def test_one_that_cannot_be_written_is_not_there_and_the_others_neither(tmp_path
     file.close()
 
 
+@settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 20), st.sampled_from([None, A, B]), st.booleans()), max_size=40))
 def test_it_holds_what_was_written_and_not_taken_out(tmp_path_factory: pytest.TempPathFactory,
                                                      steps: list[tuple[int, bytes | None, bool]]) -> None:
