@@ -80,7 +80,11 @@ class Delivery:
         what `Søcket.send` does.
         """
         check_timeout(timeout)
-        self._answer(message_of(data, self._settler.max_message_size), False, timeout)
+        self._answer(self._message_of(data), False, timeout)
+
+    def _message_of(self, data: Buffer) -> bytes:
+        """As it is sent. Raises what `reply` does for what is none."""
+        return message_of(data, self._settler.max_message_size)
 
     def fail(self, reason: str, *, timeout: float | None = None) -> None:
         """The same, to say that there is no reply, and why, in up to 256 bytes of UTF-8: there `Søcket.request` raises

@@ -7,7 +7,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..aside import aside
 from ..deadline import Deadline, Revocable
@@ -129,136 +130,133 @@ class Serving:
             self._lose(delivery)  # he may have asked thousands of times, and others wait behind that
             return
         try:
-            answer = self._handler(delivery.data)
+            answer: Any = self._handler(delivery.data)
+            reply = delivery._message_of(answer) if delivery.is_request else b""  # as it is now
         except BaseException as error:  # SystemExit too: the thread is not the handler's to end
-            self._refuse(delivery, error)
-            return
-        try:
-            left = delivery.is_request and self._is_left_to_who_waits(delivery, answer)
-        except BaseException as error:  # such as of a memoryview that was released
-            self._refuse(delivery, error)
-            return
-        if not left:
-            self._finish(delivery, answer)
-
-    def _finish(self, delivery: Delivery, answer: Buffer | None, line: _Line | None = None) -> None:
-        try:
+            say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
             if delivery.is_request:
-                self._reply(delivery, answer, line)
-            delivery.ack()
-        except ClosedError:
-            pass  # this Søcket is: nobody is there to be answered
-        except (SendTimeoutError, QueueFullError):
-            self._lose(delivery)
-        except BaseException as error:
-            self._refuse(delivery, error)
-
-    # Whoever does not take his replies is waited for once, by one worker, and not again before he has taken some:
-    # otherwise he would keep them all from the others.
-
-    def _reply(self, delivery: Delivery, answer: Buffer | None, line: _Line | None) -> None:
-        """By the worker who waits for this asker already, if that has a ``line``."""
-        try:
-            delivery.reply(answer, timeout=0)  # type: ignore[arg-type]
-        except SendTimeoutError:
-            if delivery.identity in self._deaf:
-                raise
-            if line is None:
-                self._stand_in_line(delivery, answer)
+                self._answer(_Answer(delivery, partial(delivery.fail, type(error).__name__), 0))
             else:
-                self._wait_to_reply(delivery, answer, line)
-        self._deaf.discard(delivery.identity)
+                _settle(delivery.nack)
+            return
+        if delivery.is_request:
+            self._answer(_Answer(delivery, partial(delivery.reply, reply), len(reply)))
+        else:
+            _settle(delivery.ack)
 
-    def _is_left_to_who_waits(self, delivery: Delivery, answer: Buffer | None) -> bool:
-        """Whether a worker waits for room for a reply to the same asker, and sends this one behind it."""
-        if delivery.identity not in self._lines or not isinstance(answer, (bytes, bytearray, memoryview)):
-            return False
-        reply = bytes(answer)  # as it is now
+    # Whoever does not take his replies is waited for once, and not again before he has taken some: otherwise he would
+    # keep all workers from the others. While one of them waits for him the others leave theirs to that one.
+
+    def _answer(self, answer: _Answer) -> None:
+        if not self._is_left_to_who_waits(answer):
+            self._send(answer, None)
+
+    def _is_left_to_who_waits(self, answer: _Answer) -> bool:
         with self._lock:
-            line = self._lines.get(delivery.identity)
+            line = self._lines.get(answer.delivery.identity)
             if line is None or line.is_full:
                 return False
-            line.add(delivery, reply)
+            line.add(answer)
             return True
 
-    def _stand_in_line(self, delivery: Delivery, answer: Buffer | None) -> None:
-        """As the first, or where the line is full, as one of not too many."""
-        asker = delivery.identity
+    def _send(self, answer: _Answer, line: _Line | None) -> None:
+        """By the worker whose ``line`` it stands in, if it does."""
+        try:
+            self._send_or_wait(answer, line)
+        except (SendTimeoutError, QueueFullError):
+            self._lose(answer.delivery)
+        except NetmsgError:
+            pass  # this Søcket is closed: nobody is there to be answered
+
+    def _send_or_wait(self, answer: _Answer, line: _Line | None) -> None:
+        asker = answer.delivery.identity
+        try:
+            answer.send(timeout=0)
+        except SendTimeoutError:
+            if asker in self._deaf:
+                raise
+            if line is None:
+                self._stand_in_line(answer)
+            else:
+                self._wait(answer, line)
+        self._deaf.discard(asker)
+
+    def _stand_in_line(self, answer: _Answer) -> None:
+        """As the first, or beside it, where the line is full."""
+        asker = answer.delivery.identity
         with self._lock:
             line = self._lines.get(asker)
             first = line is None
             if line is None:
                 line = self._lines[asker] = _Line()
-            elif line.waiting >= self._max_workers // 2:
-                raise SendTimeoutError("others wait for the same asker")
-            line.waiting += 1
         try:
-            self._wait_to_reply(delivery, answer, line)
+            self._wait(answer, line)
         finally:
-            with self._lock:
-                line.waiting -= 1
             if first:
                 self._go_on_in_line(asker, line)
 
-    def _wait_to_reply(self, delivery: Delivery, answer: Buffer | None, line: _Line) -> None:
+    def _wait(self, answer: _Answer, line: _Line) -> None:
         waiting = True
         while waiting:
             before = line.taken
             try:
-                delivery.reply(answer, timeout=PATIENCE)  # type: ignore[arg-type]
+                answer.send(timeout=PATIENCE)
                 line.taken += 1
                 waiting = False
             except SendTimeoutError:
-                if line.taken == before:  # and not somebody else's reply instead
+                if line.taken == before:  # and not another one instead
                     if len(self._deaf) >= MOST_DEAF:
                         self._deaf.clear()
-                    self._deaf.add(delivery.identity)
+                    self._deaf.add(answer.delivery.identity)
                     raise
 
     def _go_on_in_line(self, asker: bytes, line: _Line) -> None:
         while True:
             with self._lock:
-                if not line.replies:
+                if not line.answers:
                     del self._lines[asker]
                     return
-                delivery, reply = line.take()
-            self._finish(delivery, reply, line)
+                answer = line.take()
+            self._send(answer, line)
 
-    @staticmethod
-    def _refuse(delivery: Delivery, error: BaseException) -> None:
-        say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
-        try:
-            if delivery.is_request:
-                delivery.fail(type(error).__name__, timeout=0)
-            else:
-                delivery.nack()
-        except (NetmsgError, TimeoutError):
-            pass  # it cannot be told
+
+class _Answer(NamedTuple):
+    """To a request."""
+
+    delivery: Delivery
+    send: Callable[..., None]
+    """Which takes a ``timeout``."""
+    size: int
 
 
 class _Line:
-    """What there is to reply to one asker, behind a reply for which a worker waits for room. Under the lock."""
+    """What there is to be sent to one asker, behind an answer for which a worker waits for room. Under the lock."""
 
     def __init__(self) -> None:
-        self.replies: deque[tuple[Delivery, bytes]] = deque()
-        self.waiting = 0
-        """Workers that wait side by side."""
+        self.answers: deque[_Answer] = deque()
         self.taken = 0
-        """Replies that were waited with, and found room."""
+        """How many were waited with, and found room."""
         self._bytes = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.replies) >= MOST_IN_LINE or self._bytes >= MOST_BYTES_IN_LINE
+        return len(self.answers) >= MOST_IN_LINE or self._bytes >= MOST_BYTES_IN_LINE
 
-    def add(self, delivery: Delivery, reply: bytes) -> None:
-        self.replies.append((delivery, reply))
-        self._bytes += len(reply)
+    def add(self, answer: _Answer) -> None:
+        self.answers.append(answer)
+        self._bytes += answer.size
 
-    def take(self) -> tuple[Delivery, bytes]:
-        delivery, reply = self.replies.popleft()
-        self._bytes -= len(reply)
-        return delivery, reply
+    def take(self) -> _Answer:
+        answer = self.answers.popleft()
+        self._bytes -= answer.size
+        return answer
+
+
+def _settle(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except NetmsgError:
+        pass  # the Søcket is closed
 
 
 def _what(delivery: Delivery) -> str:
