@@ -310,11 +310,12 @@ class Questions:
         self._tell_why(question.delivery, reason)
         self._forget(question)
 
-    @staticmethod
-    def _tell_why(delivery: Delivery, reason: str) -> None:
+    def _tell_why(self, delivery: Delivery, reason: str) -> None:
         try:
             delivery.fail(reason, timeout=0)
-        except (NetmsgError, TimeoutError):
+        except (SendTimeoutError, QueueFullError):
+            self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+        except NetmsgError:
             pass  # it cannot be told
 
     def _forget(self, question: _Question) -> None:

@@ -283,6 +283,14 @@ def test_who_takes_none_of_his_replies_loses_them(scene: Scene) -> None:
     assert not scene.questions.any
 
 
+def test_where_not_even_why_there_is_none_has_room_that_is_counted(scene: Scene) -> None:
+    scene.ask(b"0")
+    scene.front.answers.error = SendTimeoutError("no room")
+    scene.back.asked[0].settle(RequestFailedError("nobody knows"))
+    scene.questions.go_on()
+    assert scene.front.lost == [(b"0", "no room for the reply")]
+
+
 def test_the_replies_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying_module, "MOST_UNSAID", 1500)
     for number in range(3):
@@ -297,7 +305,7 @@ def test_the_replies_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.Mon
     assert len(scene.front.answers.given) == 2
     scene.ask(b"3")
     scene.front.answers.error = SendTimeoutError("no room")
-    scene.back.asked[0].settle(bytes(1500))
+    scene.back.asked[0].settle(bytes(1000))
     scene.questions.go_on()
     assert len(scene.front.lost) == 1, "what has been said does not count any more"
 
