@@ -41,6 +41,8 @@ __all__ = ["Population"]
 PROBE_MARGIN: Final = 1.0
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks at whether one that waits for a verdict has gone."""
+MOST_READS: Final = 64
+"""Of a connection that another one replaces."""
 GONE: Final = "the peer closed the connection"
 
 
@@ -195,7 +197,7 @@ class Population:
             self._hand_over(old, new, reason, alive=False, replaced=True)
             return
         self._dismiss_challenger(old, new)
-        old.read_now()
+        self._read_what_is_there(old)
         if self._sender.find(new.identity) is None:
             self._let_in(new)  # that was its end
         elif self._open(new):
@@ -203,6 +205,14 @@ class Population:
             self._gone(old, reason, None)
             old.close(reason, None)
             self._opened(new)
+
+    def _read_what_is_there(self, old: Peer) -> None:
+        """Within the marks; and no more than others can wait for."""
+        for _ in range(MOST_READS):
+            before = old.received_bytes
+            old.read_now()
+            if old.received_bytes == before:
+                break
 
     def _hand_over(self, old: Peer, new: Peer, reason: str, *, alive: bool, crossed: bool = False,
                    replaced: bool = False) -> None:

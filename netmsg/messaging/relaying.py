@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
 from ..errors import NetmsgError, QueueFullError, RequestFailedError, SendTimeoutError
@@ -167,11 +167,19 @@ class _Question:
         self.over = False
 
 
+class _Answer(NamedTuple):
+    """To a request: the reply, or why there is none."""
+
+    delivery: Delivery
+    data: bytes
+    fails: bool
+
+
 class _Unsaid:
-    """Replies for which an asker has no room yet."""
+    """Answers for which an asker has no room yet."""
 
     def __init__(self) -> None:
-        self.replies: deque[tuple[Delivery, bytes]] = deque()
+        self.answers: deque[_Answer] = deque()
         self.tries = 0
         """How often none of them has found room."""
 
@@ -253,31 +261,36 @@ class Questions:
             self._close(question, str(error))
         else:
             if reply is not None:
-                self._answer(question.delivery, reply)
+                self._answer(_Answer(question.delivery, reply, False))
                 self._forget(question)
             elif question.request.lane is None:
                 self._unplaced.add(question)
             else:
                 self._unplaced.discard(question)
 
-    def _answer(self, delivery: Delivery, reply: bytes) -> None:
-        unsaid = self._unsaid.get(delivery.identity)
-        if unsaid is None and self._say(delivery, reply):
+    def _answer(self, answer: _Answer) -> None:
+        asker = answer.delivery.identity
+        unsaid = self._unsaid.get(asker)
+        if unsaid is None and self._say(answer):
             return
-        if self._unsaid_bytes + len(reply) > MOST_UNSAID:
-            self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+        if self._unsaid_bytes + len(answer.data) > MOST_UNSAID:
+            self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
             return
-        self._unsaid_bytes += len(reply)
-        self._unsaid.setdefault(delivery.identity, _Unsaid()).replies.append((delivery, reply))
+        self._unsaid_bytes += len(answer.data)
+        self._unsaid.setdefault(asker, _Unsaid()).answers.append(answer)
 
-    def _say(self, delivery: Delivery, reply: bytes) -> bool:
+    def _say(self, answer: _Answer) -> bool:
         """Whether there was room, or no need for it."""
+        delivery, data, fails = answer
         try:
-            delivery.reply(reply, timeout=0)
+            if fails:
+                delivery.fail(data.decode("utf-8", "replace"), timeout=0)
+            else:
+                delivery.reply(data, timeout=0)
         except (SendTimeoutError, QueueFullError):
             return False
         except (NetmsgError, ValueError) as error:
-            self._tell_why(delivery, str(error))
+            return fails or self._say(_Answer(delivery, str(error).encode("utf-8", "replace"), True))
         return True
 
     def look(self) -> None:
@@ -286,17 +299,17 @@ class Questions:
         for asker, unsaid in tuple(self._unsaid.items()):
             unsaid.tries += 1
             gives_up = unsaid.tries > MOST_TRIES
-            while unsaid.replies:
-                delivery, reply = unsaid.replies[0]
-                if self._say(delivery, reply):
+            while unsaid.answers:
+                answer = unsaid.answers[0]
+                if self._say(answer):
                     unsaid.tries = 0
                 elif gives_up:
-                    self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+                    self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
                 else:
                     break
-                unsaid.replies.popleft()
-                self._unsaid_bytes -= len(reply)
-            if not unsaid.replies:
+                unsaid.answers.popleft()
+                self._unsaid_bytes -= len(answer.data)
+            if not unsaid.answers:
                 del self._unsaid[asker]
         for question in tuple(self._open):
             if not self._source.is_there(question.delivery.identity):
@@ -307,16 +320,8 @@ class Questions:
                 self._coming.append(question)
 
     def _close(self, question: _Question, reason: str) -> None:
-        self._tell_why(question.delivery, reason)
+        self._answer(_Answer(question.delivery, reason.encode("utf-8", "replace"), True))
         self._forget(question)
-
-    def _tell_why(self, delivery: Delivery, reason: str) -> None:
-        try:
-            delivery.fail(reason, timeout=0)
-        except (SendTimeoutError, QueueFullError):
-            self._source.lose(delivery, NO_ROOM_FOR_REPLY)
-        except NetmsgError:
-            pass  # it cannot be told
 
     def _forget(self, question: _Question) -> None:
         question.over = True
@@ -332,8 +337,8 @@ class Questions:
         for question in tuple(self._open):
             self._close(question, ENDED)
         for unsaid in tuple(self._unsaid.values()):
-            for delivery, _ in unsaid.replies:
-                self._source.lose(delivery, NO_ROOM_FOR_REPLY)
+            for answer in unsaid.answers:
+                self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
         self._unsaid.clear()
         while True:
             try:

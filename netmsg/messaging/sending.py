@@ -178,9 +178,11 @@ class Sender:
         send(data, identity, timeout, answers=correlation_id, fails=fails)
 
     def has_room_for_answer(self, identity: bytes) -> bool:
-        """Whether a reply to that peer would find room now, if it is there."""
+        """Whether a reply to that peer would find room now, if it is there; or is to be tried, for who has none may
+        have to be disconnected."""
         lane = self.find(identity)
-        return lane is None or self.router.has_room(lane, once=True)
+        return (lane is None or self.router.has_room(lane, once=True)
+                or self._settings.on_full is OnFull.DISCONNECT)
 
     def _squeeze(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None,
                  **answer: Any) -> Receipt | None:

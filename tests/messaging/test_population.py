@@ -562,6 +562,19 @@ def test_takeover_replaces_it(scenes: Callable[..., Scene]) -> None:
     assert [type(event) for event in scene.told] == [Connected, DuplicatePeer, Disconnected, Connected]
 
 
+def test_all_that_has_come_of_the_one_that_is_replaced_is_read(scenes: Callable[..., Scene]) -> None:
+    scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
+    old = scene.comes(A)
+    left = [100, 50, 20]
+
+    def read() -> None:
+        old.received_bytes += left.pop() if left else 0
+
+    old.on_look = read
+    scene.comes(A)
+    assert old.received_bytes == 170 and old.done.count("look") == 4 and old.closed == ["taken over"]
+
+
 def test_one_that_is_not_read_yet_is_replaced_and_read_in_turn(scenes: Callable[..., Scene]) -> None:
     scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
     old = scene.comes(A)

@@ -283,12 +283,15 @@ def test_who_takes_none_of_his_replies_loses_them(scene: Scene) -> None:
     assert not scene.questions.any
 
 
-def test_where_not_even_why_there_is_none_has_room_that_is_counted(scene: Scene) -> None:
+def test_why_there_is_no_reply_waits_for_room_too(scene: Scene) -> None:
     scene.ask(b"0")
     scene.front.answers.error = SendTimeoutError("no room")
     scene.back.asked[0].settle(RequestFailedError("nobody knows"))
     scene.questions.go_on()
-    assert scene.front.lost == [(b"0", "no room for the reply")]
+    assert scene.front.answers.given == [] and scene.front.lost == []
+    scene.front.answers.error = None
+    scene.questions.look()
+    assert scene.front.answers.given == [(b"nobody knows", True)] and not scene.questions.any
 
 
 def test_the_replies_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

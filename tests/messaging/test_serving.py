@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from support.interrupts import Interrupted, handling
 from support.pairs import TIMEOUT, Background, connected, until
 from support.wire_peer import dial, frame
 
-from netmsg import AckMode, ClosedError, DeliveryGuarantee, RequestFailedError, Søcket
+from netmsg import AckMode, ClosedError, DeliveryGuarantee, OnFull, RequestFailedError, Søcket
 from netmsg.messaging import serving as serving_module
 from netmsg.messaging.serving import Serving
 from netmsg.wire.envelope import FAILURE, REPLY, REQUEST
@@ -362,6 +362,23 @@ def test_a_reply_is_what_the_handler_returned_whatever_becomes_of_its_buffer() -
             for _ in range(20):
                 _, body = slow.read_kind(REPLY)
                 assert body[0] == body[16]
+
+
+def test_an_asker_that_takes_no_replies_is_disconnected_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_module, "PATIENCE", 0.05)
+    large = bytes(1_000_000)
+    with Søcket(linger=0, send_hwm=2, on_full=OnFull.DISCONNECT, heartbeat_interval=0.1,
+                heartbeat_timeout=60.0) as sock:
+        sock.bind(port=0)
+        with serving(sock, lambda data: large, max_workers=2), dial(sock.bound_port) as deaf:
+            deaf.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"much") for number in range(60)))
+            number = 60
+            while sock.stats().disconnections == 0:
+                with suppress(OSError):
+                    deaf.send(frame(REQUEST, number.to_bytes(16, "big") + b"much"))
+                number += 1
+                assert number < 2000
+                time.sleep(0.01)
 
 
 def test_two_that_ask_each_other_and_have_no_room_come_through() -> None:
