@@ -167,6 +167,8 @@ class Serving:
             self._lose(answer.delivery)
         except NetmsgError:
             pass  # this Søcket is closed: nobody is there to be answered
+        except BaseException as error:  # which is not to end the thread
+            say(log, logging.ERROR, "serve_requests: %s cannot be answered", _what(answer.delivery), exc_info=error)
 
     def _send_or_wait(self, answer: _Answer, line: _Line | None) -> None:
         asker = answer.delivery.identity

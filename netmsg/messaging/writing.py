@@ -12,15 +12,15 @@ from typing import Final
 from ..errors import bare
 from ..locks import Lock
 from ..reactor.reactor import Scope
-from ..transports.encrypted import TLSTransport
+from ..transports.encrypted import PLAINTEXT_PIECE, TLSTransport
 from ..transports.plain import Transport
-from ..transports.websocket import WebSocketTransport
+from ..transports.websocket import FRAME_SIZE, WebSocketTransport
 from .lane import Lane
 
 __all__ = ["Writing"]
 
 UNBOUNDED: Final = 1 << 62
-LARGEST_PIECE: Final = 65_536
+LARGEST_PIECE: Final = max(PLAINTEXT_PIECE, FRAME_SIZE)
 """So many bytes are sealed or framed at a time, at most, and counted when all of them have gone."""
 
 

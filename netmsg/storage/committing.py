@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from ..aside import aside
 from ..deadline import Deadline
+from ..errors import ClosedError
 from ..forking import close_in_child
 from ..locks import new_lock
 from ..speaking import say
@@ -55,11 +56,11 @@ class _Group:
 
     def __init__(self, messages: Sequence[Stored]) -> None:
         self.messages = messages
-        self.outcome: list[OSError | None] = []
+        self.outcome: list[Exception | None] = []
         """Once it is decided: what has gone wrong, or ``None``."""
         self.waiters = Waiters()
 
-    def decided(self, error: OSError | None) -> None:
+    def decided(self, error: Exception | None) -> None:
         self.outcome.append(error)
         self.waiters.notify_all()
 
@@ -77,26 +78,36 @@ class Committer:
         self._pages: deque[Callable[[], None]] = deque()
         self._waiters = Waiters()  # the thread's own
         self._closing = False
+        self._over = False  # nothing is written any more
         self._thread = threading.Thread(target=self._work, name=f"netmsg-outbox-{next(_numbers)}", daemon=True)
         close_in_child(self)
         aside(self._thread.start)
 
     # From any thread
 
+    @property
+    def waiting(self) -> int:
+        """How many calls of `store` wait for what is being written, to be written next."""
+        return len(self._groups)
+
     def store(self, payloads: Sequence[bytes], addressee: bytes | None, deadline: Deadline) -> list[Stored] | None:
         """Give ids to these messages, in their order, and return them once they are in the file, all of them, or
-        ``None`` at the deadline: then they are going to be, or not. Raises ``OSError``: then none is. Not after
-        `close`."""
+        ``None`` at the deadline: then they are going to be, or not. Raises ``OSError``: then none is; and `ClosedError`
+        after `close`."""
         at = time.time()
         with self._lock:
+            if self._over:
+                raise ClosedError("the outbox is closed")
             group = self._group(payloads, addressee, at)
             self._groups.append(group)
         self._waiters.notify()
         if not group.waiters.wait(lambda: group.outcome, deadline):
             return None
         error = group.outcome[0]
-        if error is not None:
+        if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, error.filename) from error
+        if error is not None:
+            raise error
         return [*group.messages]
 
     def _group(self, payloads: Sequence[bytes], addressee: bytes | None, at: float) -> _Group:
@@ -113,12 +124,12 @@ class Committer:
             self._waiters.notify()
 
     def load(self, addressee: bytes | None, after: bytes, limit: int,
-             done: Callable[[list[Stored] | OSError], None]) -> None:
+             done: Callable[[list[Stored] | Exception], None]) -> None:
         """Have ``done`` called, by the thread, with the oldest ones behind ``after`` for anybody, or for one peer."""
         def load() -> None:
             try:
-                page: list[Stored] | OSError = self._file.page(addressee, after, limit)
-            except OSError as error:
+                page: list[Stored] | Exception = self._file.page(addressee, after, limit)
+            except Exception as error:
                 page = error
             done(page)
 
@@ -143,11 +154,17 @@ class Committer:
             self._file.close()
 
     def _go_on(self) -> None:
-        while not self._closing or self._groups or self._gone or self._pages:
+        while not (self._closing and self._is_all_done()):
             self._waiters.wait(lambda: self._gone or self._is_urgent(), FOREVER)
             self._waiters.wait(self._is_urgent, Deadline(GONE_WITHIN))
             self._write()
             self._read()
+
+    def _is_all_done(self) -> bool:
+        """Then nothing more is begun."""
+        with self._lock:
+            self._over = not (self._groups or self._gone or self._pages)
+            return self._over
 
     def _is_urgent(self) -> bool:
         return bool(self._groups or self._pages or self._closing)
@@ -166,11 +183,11 @@ class Committer:
         for group in groups:
             group.decided(error)
 
-    def _write_together(self, messages: Sequence[Stored], gone: Sequence[Key]) -> OSError | None:
-        """What has gone wrong, if anything has."""
+    def _write_together(self, messages: Sequence[Stored], gone: Sequence[Key]) -> Exception | None:
+        """What has gone wrong, if anything has: whatever it is, nobody is to wait for ever."""
         try:
             self._file.write(messages, gone)
-        except OSError as error:
+        except Exception as error:
             return error
         return None
 
@@ -182,7 +199,7 @@ class Committer:
             group.decided(self._write_together(group.messages, ()))
 
     @staticmethod
-    def _cannot_take_out(gone: Sequence[Key], error: OSError) -> None:
+    def _cannot_take_out(gone: Sequence[Key], error: Exception) -> None:
         """They will be sent once more after a restart."""
         say(log, logging.ERROR, "%d messages that are delivered cannot be taken out of the outbox: %s", len(gone),
             error)

@@ -691,10 +691,10 @@ def test_who_does_not_hear_of_them_is_told_what_they_came_to(scene: Scene) -> No
     for number in range(50_000):
         peer.subscribe([b"%d" % number], True)
         peer.subscribe([b"%d" % (number - 1)], False)
-    assert peer._telling is not None and len(peer._telling) < 100_000
     peer.lane.control_bytes = 0
     scene.loop.settle()
     told = scene.sock.sent
+    assert len(told) < 50_000 * len(frame(SUBSCRIBE, b"49999")), "half of it is not told"
     assert told.endswith(frame(SUBSCRIBE, b"49999") + frame(UNSUBSCRIBE, b"49998"))
     there: set[bytes] = set()
     while told:

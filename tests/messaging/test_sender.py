@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -973,14 +972,18 @@ def test_beside_what_nobody_wants_the_rest_goes_to_one_after_the_other(reliable:
 def test_no_pause_grows_while_nobody_is_offered_it(scenes: Callable[..., Scene]) -> None:
     scene = scenes(delivery_guarantee=RELIABLE, max_unacked=1, resend_after=1.0)
     a = scene.joins(A)
-    receipt, *_ = scene.send(*numbered(0, 1))
+    receipt, *others = scene.send(*numbered(0, 1))
     hands_back(scene, a, receipt)
     a.takes()
     for _ in range(100):
         scene.loop.clock.now += 10.0
         scene.sender.resend(a, scene.loop.clock.now)
         a.takes()
-    assert scene.sender.ledger._resends[receipt.message_id].delay < 2.6
+    scene.acknowledges(a, *others)
+    assert a.queued == [b"0"]
+    hands_back(scene, a, receipt)
+    scene.sender.resend(a, scene.loop.clock.now + 2.6)
+    assert a.queued == [b"0"]
 
 
 def test_what_nobody_wants_leaves_room_for_the_rest_and_keeps_to_the_marks(scenes: Callable[..., Scene]) -> None:
@@ -1071,10 +1074,8 @@ def test_the_room_of_one_that_is_given_up_is_for_what_was_handed_back(scenes: Ca
     scene.loop.clock.now += 0.5
     hands_back(scene, a, receipt)
     scene.sender.send(b"2", None, 0)
-    scene.loop.clock.now += 100.0
-    scene.sender.ledger._resends[receipt.message_id].due_at = math.inf
-    scene.sender.resend(b, scene.loop.clock.now)
-    scene.sender.resend(b, scene.loop.clock.now + 100.0)
+    for seconds in (100.0, 200.0):
+        scene.sender.resend(b, scene.loop.clock.now + seconds)
     assert hopeless.failed and b.queued == [b"1"]
 
 

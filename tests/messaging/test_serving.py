@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from support.interrupts import Interrupted, handling
 from support.pairs import TIMEOUT, Background, connected, until
+from support.servers import said
 from support.wire_peer import dial, frame
 
-from netmsg import AckMode, ClosedError, DeliveryGuarantee, OnFull, RequestFailedError, Søcket
+from netmsg import AckMode, ClosedError, Delivery, DeliveryGuarantee, OnFull, RequestFailedError, Søcket
 from netmsg.messaging import serving as serving_module
 from netmsg.messaging.serving import Serving
 from netmsg.wire.envelope import FAILURE, REPLY, REQUEST
@@ -315,9 +316,24 @@ def test_what_is_replied_behind_somebody_who_waits_comes_in_its_turn() -> None:
         sock.bind(port=0)
         with serving(sock, lambda data: data + large, max_workers=4), dial(sock.bound_port) as slow:
             slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(40)))
-            time.sleep(0.3)
+            until(lambda: sock.stats().queued >= 2)
             got = sorted(slow.read_kind(REPLY)[1][0] for _ in range(40))
             assert got == list(range(40)) and not sock.stats().dropped
+
+
+def test_an_answer_that_fails_ends_no_worker(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = Delivery.reply
+
+    def fail_once(self: Delivery, data: Any, **options: Any) -> None:
+        monkeypatch.setattr(Delivery, "reply", reply)
+        raise MemoryError
+
+    monkeypatch.setattr(Delivery, "reply", fail_once)
+    with connected() as (a, b), serving(a, bytes.upper, max_workers=1):
+        with pytest.raises(TimeoutError):
+            b.request(b"x", timeout=0.2)
+        assert b.request(b"y", timeout=TIMEOUT) == b"Y"
+    assert "cannot be answered" in said(caplog)[0].getMessage()
 
 
 def test_huge_replies_reach_an_asker_who_takes_them() -> None:
@@ -342,7 +358,7 @@ def test_why_there_is_no_reply_waits_for_room_too() -> None:
         sock.bind(port=0)
         with serving(sock, handle, max_workers=4), dial(sock.bound_port) as slow:
             slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(40)))
-            time.sleep(0.3)
+            until(lambda: sock.stats().queued >= 2)
             got = sorted(slow.read_kind(REPLY, FAILURE)[1][0] for _ in range(40))
             assert got == list(range(40)) and not sock.stats().dropped
 
@@ -358,7 +374,7 @@ def test_a_reply_is_what_the_handler_returned_whatever_becomes_of_its_buffer() -
         sock.bind(port=0)
         with serving(sock, handle, max_workers=1), dial(sock.bound_port) as slow:
             slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(20)))
-            time.sleep(0.3)
+            until(lambda: sock.stats().queued >= 2)
             for _ in range(20):
                 _, body = slow.read_kind(REPLY)
                 assert body[0] == body[16]

@@ -12,6 +12,7 @@ import pytest
 from support.pairs import TIMEOUT, Background, until
 from support.servers import said
 
+from netmsg import ClosedError
 from netmsg.deadline import Deadline
 from netmsg.storage.committing import Committer
 from netmsg.storage.outbox import OutboxFile, Stored, StoredMessages
@@ -84,8 +85,8 @@ def test_while_one_is_written_the_others_gather_and_go_together_in_their_order(f
     calls = [Background(committer.store, [b"first"], None, FOREVER)]
     assert file.writing.wait(TIMEOUT)
     calls += [Background(committer.store, [b"%d" % number], None, FOREVER) for number in range(20)]
-    until(lambda: len(committer._groups) == 20)
-    assert not any(call._result for call in calls), "nothing returns before it is there"
+    until(lambda: committer.waiting == 20)
+    assert all(call.is_alive() for call in calls), "nothing returns before it is there"
     file.may_write.set()
     for call in calls:
         assert len(call.result()) == 1
@@ -100,7 +101,7 @@ def test_one_that_cannot_be_written_fails_alone(file: File, committer: Committer
     calls = [Background(committer.store, [b"first"], None, FOREVER)]
     assert file.writing.wait(TIMEOUT)
     calls += [Background(committer.store, [payload], None, FOREVER) for payload in (b"good", b"bad", b"good too")]
-    until(lambda: len(committer._groups) == 3)
+    until(lambda: committer.waiting == 3)
     file.may_write.set()
     outcomes = []
     for call in calls:
@@ -110,6 +111,19 @@ def test_one_that_cannot_be_written_fails_alone(file: File, committer: Committer
             outcomes.append(str(error))
     assert outcomes == ["first", "good", "[Errno 28] it is full: 'outbox'", "good too"]
     assert sorted(payload for write in file.writes for payload in payloads(write)) == [b"first", b"good", b"good too"]
+
+
+@pytest.mark.parametrize("error", [ValueError("a mistake"), MemoryError()])
+def test_whatever_goes_wrong_nobody_waits_for_ever(file: File, committer: Committer, error: Exception,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(new: Any, gone: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "write", fail)
+        with pytest.raises(type(error)):
+            committer.store([b"a"], None, Deadline(TIMEOUT))
+    assert committer.store([b"b"], None, Deadline(TIMEOUT))
 
 
 def test_of_several_sent_together_all_are_there_or_none(file: File, committer: Committer) -> None:
@@ -145,7 +159,7 @@ def test_what_cannot_be_taken_out_keeps_nobody_from_storing(file: File, committe
     assert file.writing.wait(TIMEOUT)
     committer.gone([(b"1", None)])
     other = Background(committer.store, [b"second"], None, FOREVER)
-    until(lambda: committer._groups)
+    until(lambda: committer.waiting)
     file.may_write.set()
     assert call.result() and other.result()
     assert "cannot be taken out of the outbox" in said(caplog)[0].getMessage()
@@ -165,7 +179,7 @@ def test_at_the_end_all_is_written(file: File) -> None:
     calls = [Background(committer.store, [b"first"], None, FOREVER)]
     assert file.writing.wait(TIMEOUT)
     calls += [Background(committer.store, [b"%d" % number], None, FOREVER) for number in range(4)]
-    until(lambda: len(committer._groups) == 4)
+    until(lambda: committer.waiting == 4)
     committer.gone([(b"1", None)])
     closing = Background(committer.close)
     file.may_write.set()
@@ -173,6 +187,8 @@ def test_at_the_end_all_is_written(file: File) -> None:
     assert all(call.result() for call in calls) and [key for _, keys in file.writes for key in keys] == [(b"1", None)]
     assert file.closed
     committer.close()
+    with pytest.raises(ClosedError):
+        committer.store([b"too late"], None, FOREVER)
 
 
 def test_many_threads_and_a_real_file(tmp_path: Path) -> None:
