@@ -42,7 +42,7 @@ PROBE_MARGIN: Final = 1.0
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks at whether one that waits for a verdict has gone."""
 MOST_READS: Final = 64
-"""Of a connection that another one replaces."""
+"""So many reads, at most, of a connection that another one replaces."""
 GONE: Final = "the peer closed the connection"
 
 

@@ -160,6 +160,8 @@ class Reading(Generic[P]):
         """Behind `_take`: read no further at the marks, or before the others have had their turn."""
         stopped = self._session.decoder.stopped
         if stopped or self._peer.credit.room() <= 0 or self._lane.control_bytes > CONTROL_MARK:
+            if self._channel.closed:
+                return  # what came has broken the protocol
             if self.room() <= 0:
                 self._pause()
             elif stopped:

@@ -306,6 +306,17 @@ def test_however_many_short_ones_come_the_others_have_their_turn(short: bytes) -
     assert scene.home.messages[-1] == b"next"
 
 
+def test_who_has_broken_the_protocol_waits_for_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+
+    def arrived(peer: Peer, payloads: list[bytes]) -> None:
+        peer.credit.arrived_bytes += 2 << 20
+
+    monkeypatch.setattr(scene.home, "arrived", arrived)
+    scene.receives(data(b"1", b"2") + frame(CAPABILITIES, b"abc"))
+    assert len(scene.peer.closed) == 1 and not scene.peer.paused and not scene.peer.credit.waits
+
+
 def test_while_it_waits_for_its_turn_it_may_be_another_ones() -> None:
     scene = Scene()
     scene.transport.incoming.append(frame(HEARTBEAT) * 5000 + data(b"last"))
