@@ -14,7 +14,7 @@ from _thread import allocate_lock
 from ..errors import ClosedError
 from .life import Life
 
-__all__ = ["begin", "check_open", "stay_blocked"]
+__all__ = ["begin", "check_open", "explains", "stay_blocked"]
 
 _has_begun = False
 
@@ -32,7 +32,8 @@ def _keep_quiet() -> None:
     tell = threading.excepthook
 
     def tell_unless_closed(args: threading.ExceptHookArgs) -> None:
-        if not (isinstance(args.exc_value, ClosedError) and args.thread is not None and args.thread.daemon):
+        if not (args.exc_value is not None and explains(args.exc_value) and args.thread is not None
+                and args.thread.daemon):
             tell(args)
 
     threading.excepthook = tell_unless_closed
@@ -47,6 +48,11 @@ def stay_blocked() -> None:
         for_ever.acquire()
         while True:
             for_ever.acquire()
+
+
+def explains(error: BaseException) -> bool:
+    """Whether somebody was told so only because the interpreter exits: it is not worth a word."""
+    return _has_begun and isinstance(error, ClosedError)
 
 
 def check_open(life: Life) -> None:

@@ -16,6 +16,7 @@ from ..errors import ClosedError, NetmsgError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
+from . import exiting
 from .arguments import Buffer
 from .deliveries import Delivery
 
@@ -79,6 +80,11 @@ class Serving:
                 aside(self._stop)
                 raise
 
+    def closed(self) -> None:
+        """Nobody takes anything any more, whatever handlers still run. Takes no lock, and may be repeated."""
+        self._over = True
+        self._waiters.notify_all()
+
     def _stop(self) -> None:
         self._until.revoke()
         self._wake()
@@ -107,8 +113,7 @@ class Serving:
             except ClosedError:
                 delivery = None
             if delivery is None:
-                self._over = True
-                self._waiters.notify_all()
+                self.closed()
                 return
             with self._lock:
                 self._idle -= 1
@@ -133,7 +138,8 @@ class Serving:
             answer: Any = self._handler(delivery.data)
             reply = delivery._message_of(answer) if delivery.is_request else b""  # as it is now
         except BaseException as error:  # SystemExit too: the thread is not the handler's to end
-            say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
+            if not exiting.explains(error):
+                say(log, logging.ERROR, "serve_requests: %s failed", _what(delivery), exc_info=error)
             if delivery.is_request:
                 self._answer(_Answer(delivery, partial(delivery.fail, type(error).__name__), 0))
             else:

@@ -559,8 +559,15 @@ class Søcket(Generic[R]):
         serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
                           self._sender.has_room_for_answer,
                           lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
-        if not serving.run(deadline):
-            raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
+        closed = serving.closed
+        try:
+            self._engine.follow_closing(closed)
+            if self._life.closing:
+                closed()  # meanwhile
+            if not serving.run(deadline):
+                raise TimeoutError(f"serve_requests: not closed within {timeout:g} s")
+        finally:
+            self._engine.unfollow_closing(closed)
         exiting.stay_blocked()
 
     def recv_string(self, *, timeout: float | None = None) -> str:

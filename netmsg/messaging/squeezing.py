@@ -73,6 +73,10 @@ def _into_what_waits(router: Router, message: Queued, dropped: list[Drop]) -> Sq
 
     if not _make_room(router, message, drop_oldest, lambda: router.unplaced_large, dropped):
         return _refused(message, None, dropped)
+    lane = router.next_with_room() if router.reliable and not router.waiting else None
+    if lane is not None:  # it was what nobody wanted that stood at the mark
+        lane.give(message)
+        return Squeezed((lane,), False)
     router.waiting.add(message)
     return Squeezed((), False)
 

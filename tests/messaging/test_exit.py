@@ -71,6 +71,23 @@ def test_a_daemonic_thread_that_is_blocked_stays_so_at_exit(call: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_a_handler_that_is_blocked_in_another_socket_is_not_told_of_at_exit() -> None:
+    result = run(program="""
+        import threading
+        from netmsg import Søcket
+        other, server, asker = Søcket(linger=0).bind(port=0), Søcket(linger=0).bind(port=0), Søcket(linger=0)
+        asker.connect(port=server.bound_port)
+        begun = threading.Event()
+        def handle(data):
+            begun.set()
+            return other.recv()
+        threading.Thread(target=server.serve_requests, args=(handle,), daemon=True).start()
+        threading.Thread(target=asker.request, args=(b"?",), kwargs={"timeout": None}, daemon=True).start()
+        assert begun.wait(10)
+    """)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
 def test_a_daemonic_thread_that_comes_to_the_socket_after_the_exit_has_begun_stays_there() -> None:
     result = run(program="""
         import atexit, threading

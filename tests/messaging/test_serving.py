@@ -16,7 +16,9 @@ from support.pairs import TIMEOUT, Background, connected, until
 from support.servers import said
 from support.wire_peer import dial, frame
 
-from netmsg import AckMode, ClosedError, Delivery, DeliveryGuarantee, OnFull, RequestFailedError, Søcket
+from netmsg import (
+    AckMode, ClosedError, ConnectionBrokenError, Delivery, DeliveryGuarantee, OnFull, RequestFailedError, Søcket,
+)
 from netmsg.messaging import serving as serving_module
 from netmsg.messaging.serving import Serving
 from netmsg.wire.envelope import FAILURE, REPLY, REQUEST
@@ -74,6 +76,21 @@ def test_it_returns_when_the_socket_is_closed() -> None:
         assert server.result() is None
     with pytest.raises(ClosedError):
         sock.serve_requests(bytes.upper)
+
+
+def test_it_returns_when_the_socket_is_closed_though_its_handlers_run_on() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    with connected({}, {}) as (a, b):
+        with serving(a, lambda data: [begun.set(), go_on.wait()] and b"", max_workers=1) as server:
+            asked = Background(b.request, b"?", timeout=TIMEOUT)
+            try:
+                assert begun.wait(TIMEOUT)
+                a.close(linger=0)
+                assert server.result() is None
+            finally:
+                go_on.set()
+            with pytest.raises(ConnectionBrokenError):
+                asked.result()
 
 
 def test_a_handler_may_close_the_socket() -> None:

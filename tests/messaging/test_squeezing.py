@@ -116,6 +116,16 @@ def test_at_least_once_the_oldest_dropped_is_one_that_no_peer_was_given() -> Non
     assert list(router.waiting) == reliable_messages(2, 3)
 
 
+def test_at_least_once_who_has_room_gets_it_where_it_was_refused_messages_that_stood_at_the_mark() -> None:
+    router = reliable(Limits(2, 1 << 20))
+    (a,) = joining(router, b"a", window=5)
+    for refused in (0, 1):
+        router.homeless.add(reliable_message(refused), {b"a"})
+    assert place(router, reliable_message(2)) == [Placed.FULL]
+    assert squeeze_in(router, reliable_message(2)) == ((a,), [(reliable_message(0), None)], False)
+    assert list(a.unacked) == [message_id(2)] and not router.waiting
+
+
 def test_at_least_once_the_oldest_parked_message_of_an_identity_is_dropped() -> None:
     router = reliable(Limits(2, 1000))
     first = addressed(reliable_message(0, 2000, router.large))
