@@ -55,6 +55,8 @@ class Verdict(Enum):
     """The old one stays, and the new one is read to its end, for it may have brought something."""
     HAND_OVER = "hand over"
     """The new one takes over, and the old one is read to its end, first."""
+    FOLLOW = "follow"
+    """Both have gone: they are read to their ends, the old one first."""
     REPLACE = "replace"
     """The new one takes over; the old one is dead, or closed for it."""
     PROBE = "probe"
@@ -79,6 +81,8 @@ def decide(claim: Claim, policy: OnDuplicate) -> Decision:
     if claim.is_gone:  # nothing is to be handed over to it
         if crossing:
             return Decision(Verdict.READ, CROSSED)
+        if claim.old_is_gone and policy is not OnDuplicate.REJECT:
+            return Decision(Verdict.FOLLOW, "its peer has closed it, and connected again")
         return Decision(Verdict.REFUSE_FOR_THE_OLD, "its peer has closed it")
     if claim.old_is_gone and (crossing or policy is not OnDuplicate.REJECT):
         # Its goodbye waits behind messages that nobody has taken: they are not lost. Where both ends have dialled, it

@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..reactor.reactor import Reactor
@@ -30,7 +31,7 @@ class Expecting:
         """How many threads wait for some."""
         self.followers: set[object] = set()
         """Who else waits for some, with no thread."""
-        self.room_for_replies: dict[object, bytes] = {}
+        self.room_for_replies: dict[object, Collection[bytes]] = {}
         """The identities of those whom threads wait to send a reply, for each of these threads."""
         self._steps = io.scope(life.crash)
         self._connections = connections
@@ -61,4 +62,5 @@ class Expecting:
             there = self._router.find(peer.identity)
             if there is not None and not there.owner.announced:
                 return True  # whether it can answer
-        return self._requests.awaited(peer.identity) or peer.identity in self.room_for_replies.copy().values()
+        return (self._requests.awaited(peer.identity)
+                or any(peer.identity in askers for askers in self.room_for_replies.copy().values()))

@@ -108,7 +108,7 @@ class Home(Protocol[P]):
     def handed_back(self) -> None:
         """Messages have been handed back while the Søcket closes."""
 
-    def cannot_send(self, peer: P, reason: str, error: BaseException) -> None:
+    def cannot_send(self, peer: P, reason: str, error: BaseException | None) -> None:
         """Nothing can be sent to it any more, though it is still read."""
 
     def lost(self, peer: P, reason: str, error: BaseException | None) -> None:

@@ -172,6 +172,9 @@ class Population:
         elif verdict is Verdict.HAND_OVER:
             self._tell(old, f"the old connection is closed: {reason}" if alive else reason)
             self._hand_over(old, peer, reason if alive else GONE, alive=alive, crossed=crossed)
+        elif verdict is Verdict.FOLLOW:
+            self.cannot_send(old, reason, None)
+            self._authorized(peer)
         elif verdict is Verdict.REPLACE:
             self._replace(old, peer, reason)
         else:
@@ -364,7 +367,7 @@ class Population:
         if endpoint is not None:
             endpoint.ended(peer.open_for, reason, error)
 
-    def cannot_send(self, peer: Peer, reason: str, error: BaseException) -> None:
+    def cannot_send(self, peer: Peer, reason: str, error: BaseException | None) -> None:
         """``peer`` can be sent nothing any more: its messages go to the others, or wait, while it is read to its
         end; and what leads to it is dialled again."""
         self._connections.retired[peer.identity] = peer

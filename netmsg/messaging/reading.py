@@ -146,6 +146,7 @@ class Reading(Generic[P]):
                     else:
                         self._outlet.capable(peer, [*map(self._session.dialect.capabilities, bodies)][-1])
                 except RemoteProtocolError as error:
+                    decoder.discard()  # what came behind it is nothing
                     peer.close(f"protocol error: {error}", error)
                     return
             elif kind == ANSWERS:

@@ -39,7 +39,9 @@ MOST_UNPLACED: Final = 64
 AT_A_TIME: Final = 100
 """So many are seen to before it is looked at whether there is something else to do."""
 MOST_UNSAID: Final = 64 * 2**20
-"""Bytes of replies that wait for room."""
+"""Bytes of replies that wait for room, and of what was asked: beyond these, the asker loses some who has most."""
+SMALLEST: Final = 1024
+"""Bytes that an answer counts as at least."""
 LOOK: Final = 0.1
 """Seconds between two calls of `Questions.look`."""
 MOST_TRIES: Final = 10
@@ -174,14 +176,31 @@ class _Answer(NamedTuple):
     data: bytes
     fails: bool
 
+    @property
+    def size(self) -> int:
+        """What it keeps in memory."""
+        return max(SMALLEST, len(self.data) + len(self.delivery.data))
+
 
 class _Unsaid:
     """Answers for which an asker has no room yet."""
 
     def __init__(self) -> None:
         self.answers: deque[_Answer] = deque()
+        self.size = 0
+        """How many bytes these are."""
         self.tries = 0
         """How often none of them has found room."""
+
+    def add(self, answer: _Answer) -> None:
+        self.answers.append(answer)
+        self.size += answer.size
+
+    def take(self, index: int) -> _Answer:
+        answer = self.answers[index]
+        del self.answers[index]
+        self.size -= answer.size
+        return answer
 
 
 class Questions:
@@ -273,11 +292,19 @@ class Questions:
         unsaid = self._unsaid.get(asker)
         if unsaid is None and self._say(answer):
             return
-        if self._unsaid_bytes + len(answer.data) > MOST_UNSAID:
-            self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
-            return
-        self._unsaid_bytes += len(answer.data)
-        self._unsaid.setdefault(asker, _Unsaid()).answers.append(answer)
+        self._unsaid.setdefault(asker, _Unsaid()).add(answer)
+        self._unsaid_bytes += answer.size
+        while self._unsaid_bytes > MOST_UNSAID:
+            self._lose_one()
+
+    def _lose_one(self) -> None:
+        """Of who has most."""
+        asker, most = max(self._unsaid.items(), key=lambda item: item[1].size)
+        answer = most.take(-1)
+        self._unsaid_bytes -= answer.size
+        self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
+        if not most.answers:
+            del self._unsaid[asker]
 
     def _say(self, answer: _Answer) -> bool:
         """Whether there was room, or no need for it."""
@@ -307,8 +334,7 @@ class Questions:
                     self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
                 else:
                     break
-                unsaid.answers.popleft()
-                self._unsaid_bytes -= len(answer.data)
+                self._unsaid_bytes -= unsaid.take(0).size
             if not unsaid.answers:
                 del self._unsaid[asker]
         for question in tuple(self._open):
@@ -340,6 +366,7 @@ class Questions:
             for answer in unsaid.answers:
                 self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
         self._unsaid.clear()
+        self._unsaid_bytes = 0
         while True:
             try:
                 question = self._coming.popleft()

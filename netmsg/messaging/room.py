@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from ..deadline import Deadline
@@ -66,7 +66,7 @@ class Room:
             self.asked.add(asking)
             if draft.is_answer:
                 assert draft.identity is not None
-                expecting.room_for_replies[asking] = draft.identity
+                expecting.room_for_replies[asking] = (draft.identity,)
             if draft.is_answer or self._router.reliable:
                 expecting.read_on()
             if not waiters.wait(lambda: self._life.over or self.is_there(draft), deadline):
@@ -77,6 +77,21 @@ class Room:
             self.asked.discard(asking)
         if self._life.closing:
             exiting.stay_blocked()
+
+    def wait_for_answers(self, identities: Collection[bytes], ready: Callable[[], object], deadline: Deadline) -> None:
+        """Block until there may be room for a reply to one of these, or ``ready()``, or until the deadline. Woken by
+        the same."""
+        expecting, asking = self._expecting, object()
+        drafts = [Draft(b"", identity, b"") for identity in identities]
+        try:
+            self.asked.add(asking)
+            expecting.room_for_replies[asking] = tuple(identities)
+            expecting.read_on()
+            self._addressing_senders.wait(lambda: self._life.over or ready() or any(map(self.is_there, drafts)),
+                                          deadline)
+        finally:
+            expecting.room_for_replies.pop(asking, None)
+            self.asked.discard(asking)
 
     def too_late(self, what: str, identity: bytes | None) -> SendTimeoutError:
         """Time is up: the error says what for, and what is wrong with those whom the message would have gone to."""

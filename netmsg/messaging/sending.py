@@ -35,7 +35,7 @@ Messages that the usual way does not take (by identity, published, at least once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..aside import aside
@@ -56,7 +56,7 @@ from .expecting import Expecting
 from .kept import Limits
 from .lane import Lane
 from .life import Life
-from .losses import CONFLATED, NO_PEER, Losses
+from .losses import CONFLATED, NO_PEER, NO_ROOM_FOR_REPLY, Losses
 from .overflow import Overflow
 from .receipts import Receipt
 from .requesting import Requesting
@@ -183,6 +183,17 @@ class Sender:
         lane = self.find(identity)
         return (lane is None or self.router.has_room(lane, once=True)
                 or self._settings.on_full is OnFull.DISCONNECT)
+
+    def wait_for_room_for_answers(self, identities: Collection[bytes], ready: Callable[[], object],
+                                  deadline: Deadline) -> None:
+        """See `netmsg.messaging.answering.RoomForReplies`, as what is said of the next two."""
+        self._room.wait_for_answers(identities, ready, deadline)
+
+    def look_again(self) -> None:
+        self._room.wake_all()
+
+    def no_room_for_answer(self, identity: bytes) -> None:
+        self.dropped(NO_ROOM_FOR_REPLY, 1, identity)
 
     def _squeeze(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None,
                  **answer: Any) -> Receipt | None:

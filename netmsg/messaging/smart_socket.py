@@ -31,7 +31,6 @@ from .engine import Engine
 from .events import Event
 from .inbox import Batch
 from .iterating import UntilClosed
-from .losses import NO_ROOM_FOR_REPLY
 from .receipts import Receipt
 from .serving import Serving
 from .settings import Settings, checked, default_policy
@@ -541,8 +540,9 @@ class Søcket(Generic[R]):
         returning anything but bytes, is logged, and the request answered with `Delivery.fail`, in which the one who has
         asked is told the name of the exception's type and nothing more. Messages that are no requests are handed to
         ``handler`` too, and what it returns is dropped; with ``AckMode.MANUAL`` they are acknowledged when it has
-        returned, and refused (`Delivery.nack`) when it has raised. Who has asked and takes no replies is waited for
-        once, for a second; from then on, while there is no room for a reply to him, what he asks is dropped, counted
+        returned, and refused (`Delivery.nack`) when it has raised. Who has asked and takes his replies slowly keeps
+        nobody else waiting: up to 16 MiB of them stand in line, and then what he asks. If he takes none for a second,
+        these are lost; and from then on, while there is no room for a reply to him, what he asks is dropped, counted
         and an event.
 
         Returns when the socket is closed, by whomever, a handler too. After ``timeout`` seconds, if given, it raises
@@ -557,8 +557,7 @@ class Søcket(Generic[R]):
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
         serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
-                          self._sender.has_room_for_answer,
-                          lambda request: self._sender.dropped(NO_ROOM_FOR_REPLY, 1, request.identity))
+                          self._sender)
         closed = serving.closed
         try:
             self._engine.follow_closing(closed)

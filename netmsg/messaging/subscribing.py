@@ -68,6 +68,7 @@ class Subscriptions:
 
     def tell_all(self, peer: Any) -> None:
         """A publisher has come that understands it."""
-        prefixes = [prefix for its_like in tuple(self._prefixes.values()) for prefix in tuple(its_like)]
+        with self._lock:  # or one might be among them, and what has taken its place, too
+            prefixes = [prefix for its_like in self._prefixes.values() for prefix in its_like]
         if prefixes:
             peer.subscribe(prefixes, True)

@@ -122,6 +122,18 @@ BAD_HELLO = {
 }
 
 
+@pytest.mark.parametrize("bad", [frame(CAPABILITIES, b"short"), frame(CAPABILITIES), frame(0x05, b"ab")])
+def test_nothing_is_delivered_that_came_behind_what_breaks_the_protocol(bad: bytes) -> None:
+    many = (frame(0x70) + frame(HEARTBEAT)) * 300  # more than is decoded at once
+    with Søcket(linger=0) as sock, dial(sock.bind(port=0).bound_port) as peer:
+        peer.shake_hands()
+        peer.send(frame(DATA, b"a"), bad, frame(DATA, b"b"), many, frame(DATA, b"c"), frame(DATA, b"d"))
+        assert "protocol error" in wait_for_event(sock, Disconnected).reason
+        assert sock.recv_many(10, timeout=TIMEOUT) == [b"a"]
+        with pytest.raises(TimeoutError):
+            sock.recv(timeout=0)
+
+
 @pytest.mark.parametrize("first, reason", BAD_HELLO.values(), ids=BAD_HELLO.keys())
 def test_what_is_no_hello_is_refused_with_an_event_that_says_why(first: bytes, reason: str) -> None:
     with Søcket(linger=0) as sock:

@@ -189,6 +189,25 @@ def test_a_peer_that_went_away_unread_may_come_back_and_loses_nothing() -> None:
         until(lambda: not sock.peers())
 
 
+def test_who_comes_again_and_has_gone_before_it_is_let_in_loses_nothing_though_its_last_connection_is_unread() -> None:
+    may_come_in = threading.Event()
+    with Søcket(recv_hwm=3, linger=0, authorize=lambda peer: may_come_in.wait(TIMEOUT)) as sock:
+        sock.bind(port=0)
+        for visit in range(3):
+            with dial(sock.bound_port, LESSER) as peer:
+                peer.send(hello(LESSER), *(frame(DATA, b"%d" % (800 * visit + number)) for number in range(800)))
+                if visit == 0:
+                    may_come_in.set()
+                    peer.read_frame()
+                    may_come_in.clear()
+                peer.sock.shutdown(socket.SHUT_WR)
+                may_come_in.set()
+                until(lambda: sock.stats().connections == visit + 1)
+                may_come_in.clear()
+        assert receive(sock, 2400) == numbered(2400)
+        until(lambda: not sock.peers())
+
+
 def test_a_ghost_that_is_not_read_is_replaced_when_its_system_no_longer_answers() -> None:
     """Its connection is reset while it lies unread, as by a host that has been started anew."""
     with Søcket(recv_hwm=10, linger=0) as sock:

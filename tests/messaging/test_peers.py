@@ -160,7 +160,7 @@ class Home:
     def handed_back(self) -> None:
         self.said.append(("handed back",))
 
-    def cannot_send(self, peer: Peer, reason: str, error: BaseException) -> None:
+    def cannot_send(self, peer: Peer, reason: str, error: BaseException | None) -> None:
         self.said.append(("cannot send", reason))
         peer.retire(reason)
 

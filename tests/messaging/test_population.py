@@ -629,6 +629,17 @@ def test_a_newcomer_that_has_hung_up_is_refused(scene: Scene) -> None:
     assert scene.there == [old] and new.closed == ["its peer has closed it"]
 
 
+def test_two_that_have_hung_up_are_read_one_after_the_other(scene: Scene) -> None:
+    old = scene.comes(A)
+    new = scene.comes()
+    scene.hangs_up(old)
+    scene.hangs_up(new)
+    new.says_hello(A)
+    assert scene.there == [] and old.closed == new.closed == []
+    assert ("follow", old, True) in new.done and scene.connections.retired == {A: new}
+    assert [type(event) for event in scene.told] == [Connected, Disconnected, Connected]
+
+
 def test_where_that_was_dialled_there_is_no_need_to_do_so_again(scene: Scene) -> None:
     old = scene.dials(A)
     way = Endpoint()

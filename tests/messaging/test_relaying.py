@@ -295,12 +295,12 @@ def test_why_there_is_no_reply_waits_for_room_too(scene: Scene) -> None:
 
 
 def test_the_replies_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relaying_module, "MOST_UNSAID", 1500)
+    monkeypatch.setattr(relaying_module, "MOST_UNSAID", 3000)
     for number in range(3):
         scene.ask(b"%d" % number)
     scene.front.answers.error = SendTimeoutError("no room")
     for asked in tuple(scene.back.asked):
-        asked.settle(bytes(600))
+        asked.settle(bytes(900))
     scene.questions.go_on()
     assert scene.front.lost == [(b"2", "no room for the reply")]
     scene.front.answers.error = None
@@ -311,6 +311,36 @@ def test_the_replies_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.Mon
     scene.back.asked[0].settle(bytes(1000))
     scene.questions.go_on()
     assert len(scene.front.lost) == 1, "what has been said does not count any more"
+
+
+def test_who_has_most_replies_that_wait_loses_some_and_nobody_else(scene: Scene,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_UNSAID", 3000)
+    scene.back.max_message_size = 5000
+    scene.front.answers.error = SendTimeoutError("no room")
+    for number in range(2):
+        scene.ask(b"%d" % number)
+        scene.back.asked[-1].settle(bytes(900))
+        scene.questions.go_on()
+    scene.ask(b"q" * 500, b"q" * 16)
+    scene.back.asked[-1].settle(bytes(100))
+    scene.questions.go_on()
+    assert scene.front.lost == [(b"1", "no room for the reply")]
+    scene.front.answers.error = None
+    scene.questions.look()
+    assert sorted(len(data) for data, _ in scene.front.answers.given) == [100, 900]
+
+
+def test_what_was_asked_counts_for_a_reply_that_waits_and_small_ones_are_not_free(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_UNSAID", 4500)
+    scene.back.max_message_size = 5000
+    scene.front.answers.error = SendTimeoutError("no room")
+    for data in (bytes(2400), b"1", b"2", b"3"):
+        scene.ask(data)
+        scene.back.asked[-1].settle(b"")
+        scene.questions.go_on()
+    assert scene.front.lost == [(b"3", "no room for the reply")]
 
 
 def test_only_a_few_wait_for_room_at_the_sink(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

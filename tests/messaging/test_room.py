@@ -23,7 +23,7 @@ from netmsg.messaging.requests import Requests
 from netmsg.messaging.room import Room
 from netmsg.messaging.routing import Router
 
-NOW = Deadline(0)
+NOW, LATER = Deadline(0), Deadline(20.0)
 
 
 class Scene:
@@ -176,10 +176,28 @@ def test_who_waits_to_reply_is_known_and_has_the_asker_read_on() -> None:
     scene = Scene()
     scene.fill()
     whom, others = scene.lanes[0].identity, object()
-    scene.expecting.room_for_replies[others] = whom  # another thread, which answers the same one
-    known: list[list[bytes]] = []
+    scene.expecting.room_for_replies[others] = (whom,)  # another thread, which answers the same one
+    known: list[list[tuple[bytes, ...]]] = []
     meanwhile(lambda: known.append([*scene.expecting.room_for_replies.values()]))
     with pytest.raises(SendTimeoutError):
         scene.room.wait(Draft(b"", whom, b"c" * 16), NOW)
-    assert known == [[whom, whom]] and scene.expecting.asked == 1
-    assert scene.expecting.room_for_replies == {others: whom}, "its own wait is over, and nobody else's"
+    assert known == [[(whom,), (whom,)]] and scene.expecting.asked == 1
+    assert scene.expecting.room_for_replies == {others: (whom,)}, "its own wait is over, and nobody else's"
+
+
+def test_who_waits_to_reply_to_several_is_woken_by_room_for_one_of_them_or_by_what_comes() -> None:
+    scene = Scene(2)
+    scene.fill()
+    whom, other = (one.identity for one in scene.lanes)
+    scene.room.wait_for_answers((whom, other), lambda: False, NOW)
+    assert scene.expecting.asked == 1 and not scene.expecting.room_for_replies and not scene.room.asked
+    known: list[object] = []
+
+    def one_takes_something() -> None:
+        known.extend(scene.expecting.room_for_replies.values())
+        scene.takes(scene.lanes[1], 4)
+
+    meanwhile(one_takes_something)
+    scene.room.wait_for_answers((whom, other), lambda: False, LATER)
+    assert known == [(whom, other)]
+    scene.room.wait_for_answers((whom,), lambda: True, LATER)

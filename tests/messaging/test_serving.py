@@ -19,11 +19,19 @@ from support.wire_peer import dial, frame
 from netmsg import (
     AckMode, ClosedError, ConnectionBrokenError, Delivery, DeliveryGuarantee, OnFull, RequestFailedError, Søcket,
 )
-from netmsg.messaging import serving as serving_module
+from netmsg.messaging import answering
 from netmsg.messaging.serving import Serving
 from netmsg.wire.envelope import FAILURE, REPLY, REQUEST
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
+
+
+def left_in(sock: Søcket) -> list[Delivery]:
+    left: list[Delivery] = []
+    with suppress(TimeoutError):
+        while True:
+            left.append(sock.recv_delivery(timeout=0))
+    return left
 
 
 def threads_of_servers() -> list[threading.Thread]:
@@ -80,8 +88,14 @@ def test_it_returns_when_the_socket_is_closed() -> None:
 
 def test_it_returns_when_the_socket_is_closed_though_its_handlers_run_on() -> None:
     begun, go_on = threading.Event(), threading.Event()
+
+    def handle(data: bytes) -> bytes:
+        begun.set()
+        go_on.wait(TIMEOUT)
+        return data
+
     with connected({}, {}) as (a, b):
-        with serving(a, lambda data: [begun.set(), go_on.wait()] and b"", max_workers=1) as server:
+        with serving(a, handle, max_workers=1) as server:
             asked = Background(b.request, b"?", timeout=TIMEOUT)
             try:
                 assert begun.wait(TIMEOUT)
@@ -285,7 +299,7 @@ def test_what_has_not_been_taken_when_it_is_over_is_left_to_others() -> None:
 
 def test_an_asker_that_takes_no_replies_does_not_keep_the_workers_from_others(
         monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(serving_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(answering, "PATIENCE", 0.05)
     large = bytes(1_000_000)
     handled: list[bytes] = []
 
@@ -310,10 +324,8 @@ def test_an_asker_that_takes_no_replies_does_not_keep_the_workers_from_others(
             assert handled.count(b"much") == before[0], "nor is it asked for what nobody can get"
 
 
-def test_as_many_such_askers_as_there_are_workers_keep_them_no_longer_than_one(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them is waited for by one worker."""
-    monkeypatch.setattr(serving_module, "PATIENCE", 1.0)
+def test_as_many_such_askers_as_there_are_workers_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
     large = bytes(1_000_000)
     with Søcket(linger=0, send_hwm=2) as sock, Søcket(linger=0) as asker, ExitStack() as stack:
         sock.bind(port=0)
@@ -321,9 +333,82 @@ def test_as_many_such_askers_as_there_are_workers_keep_them_no_longer_than_one(
             deaf = stack.enter_context(dial(sock.bound_port))
             deaf.shake_hands(*(frame(REQUEST, bytes((asked,)) * 16 + b"much") for asked in range(20)))
         until(lambda: sock.stats().received == 240)
-        stack.enter_context(serving(sock, lambda data: large if data == b"much" else data, max_workers=12))
+        stack.enter_context(serving(sock, lambda data: large if data == b"much" else data, max_workers=2))
         asker.connect(port=sock.bound_port)
-        assert asker.request(b"x", timeout=0.75 * 12) == b"x"
+        assert asker.request(b"x", timeout=TIMEOUT) == b"x"
+        assert not sock.stats().dropped
+        sock.close()
+
+
+def test_what_one_asks_who_takes_his_replies_slowly_waits_and_is_answered_in_the_end(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "MOST_BYTES_IN_LINE", 4_000_000)
+    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
+    large, handled = bytes(1_000_000), []
+
+    def handle(data: bytes) -> bytes:
+        handled.append(data)
+        return data + large
+
+    with Søcket(linger=0, send_hwm=2) as sock, Søcket(linger=0) as asker:
+        sock.bind(port=0)
+        with serving(sock, handle, max_workers=2), dial(sock.bound_port) as slow:
+            slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(100)))
+            until(lambda: sock.stats().received == 100)
+            asker.connect(port=sock.bound_port)
+            assert asker.request(b"xx", timeout=TIMEOUT)[:2] == b"xx", "others need not wait"
+            assert len(handled) < 50, "nor is he asked for more than there is room for"
+            got = sorted(slow.read_kind(REPLY)[1][0] for _ in range(100))
+            assert got == list(range(100)) and not sock.stats().dropped
+            until(lambda: not any("answers" in thread.name for thread in threads_of_servers()))
+
+
+def test_what_is_held_back_when_it_is_over_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "MOST_BYTES_IN_LINE", 2_000_000)
+    large = bytes(1_000_000)
+    with Søcket(linger=0, send_hwm=2) as sock, dial(sock.bind(port=0).bound_port) as slow:
+        slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(40)))
+        until(lambda: sock.stats().received == 40)
+        with pytest.raises(TimeoutError):
+            sock.serve_requests(lambda data: data + large, max_workers=2, timeout=0.5)
+        taken = 40 - len(left_in(sock))
+        got = sorted(slow.read_kind(REPLY)[1][0] for _ in range(taken))
+        assert got == list(range(taken)) and not sock.stats().dropped
+
+
+def test_what_was_asked_counts_for_a_reply_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "MOST_BYTES_IN_LINE", 2_000_000)
+    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
+    large = bytes(200_000)
+    handled: list[bytes] = []
+
+    def handle(data: bytes) -> bytes:
+        handled.append(data)
+        return data[:20_000]
+
+    with Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as slow:
+        with serving(sock, handle, max_workers=1):
+            slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + large) for number in range(200)))
+            until(lambda: sock.stats().received == 200 and sock.stats().dropped)
+            assert len(handled) < 100
+
+
+def test_what_is_held_back_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "MOST_IN_LINE", 4)
+    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
+    large = bytes(1_000_000)
+    with Søcket(linger=0, send_hwm=2) as sock, dial(sock.bind(port=0).bound_port) as slow:
+        slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(60)))
+        until(lambda: sock.stats().received == 60)
+        with serving(sock, lambda data: data + large, max_workers=1):
+            until(lambda: sock.stats().dropped)
+            lost = 0
+            while sock.stats().dropped["no room for the reply"] != lost:
+                lost = sock.stats().dropped["no room for the reply"]
+                time.sleep(0.2)
+            for _ in range(60 - lost):
+                slow.read_kind(REPLY)
+        assert 30 < lost < 60
 
 
 def test_what_is_replied_behind_somebody_who_waits_comes_in_its_turn() -> None:
@@ -398,7 +483,7 @@ def test_a_reply_is_what_the_handler_returned_whatever_becomes_of_its_buffer() -
 
 
 def test_an_asker_that_takes_no_replies_is_disconnected_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(answering, "PATIENCE", 0.05)
     large = bytes(1_000_000)
     with Søcket(linger=0, send_hwm=2, on_full=OnFull.DISCONNECT, heartbeat_interval=0.1,
                 heartbeat_timeout=60.0) as sock:

@@ -18,7 +18,7 @@ from netmsg.messaging.routing import Placed, Router
 from netmsg.messaging.squeezing import Drop
 from netmsg.messaging.squeezing import squeeze_in as squeeze_in_noting
 from netmsg.wire.envelope import data_frame
-from netmsg.wire.messages import Queued, frame_size
+from netmsg.wire.messages import Message, Queued, frame_size
 
 
 class Squeezed(NamedTuple):
@@ -120,7 +120,9 @@ def test_at_least_once_who_has_room_gets_it_where_it_was_refused_messages_that_s
     router = reliable(Limits(2, 1 << 20))
     (a,) = joining(router, b"a", window=5)
     for refused in (0, 1):
-        router.homeless.add(reliable_message(refused), {b"a"})
+        one = reliable_message(refused)
+        assert isinstance(one, Message)
+        router.homeless.add(one, {b"a"})
     assert place(router, reliable_message(2)) == [Placed.FULL]
     assert squeeze_in(router, reliable_message(2)) == ((a,), [(reliable_message(0), None)], False)
     assert list(a.unacked) == [message_id(2)] and not router.waiting

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,6 +164,37 @@ def test_ten_thousand_of_ones_own() -> None:
             subscriber.subscribe(b"x")
         publish_until_told(publisher, 1, b"x", b"09999")
         assert set(everything(subscriber, b"09999")) == {b"09999"}
+
+
+def test_who_is_told_while_they_change_is_never_told_more_than_there_are() -> None:
+    told: list[bytes] = []
+    peer: Any = SimpleNamespace(subscribe=lambda prefixes, wanted: told.extend(prefixes))
+    with Søcket() as sock:
+        for length in (*range(1, 200), 250):
+            sock.subscribe(bytes(length))
+        subscriptions = sock._engine.receiver.subscriptions
+        over = threading.Event()
+
+        def change() -> None:
+            here, there = b"x", b"x" * 250
+            sock.subscribe(here)
+            while not over.is_set():
+                sock.unsubscribe(here)
+                sock.subscribe(there)
+                here, there = there, here
+
+        changing = Background(change)
+        interval = sys.getswitchinterval()
+        try:
+            sys.setswitchinterval(1e-6)
+            for _ in range(3000):
+                told.clear()
+                subscriptions.tell_all(peer)
+                assert len(told) <= 201
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+            changing.result()
 
 
 def test_who_tells_its_capabilities_twice_is_told_once() -> None:
