@@ -1,13 +1,12 @@
-"""Replies for which their askers have no room: they stand in line, one line for each asker, and no worker waits with
-them.
-"""
+"""Replies to those who have no room for them: they stand in line, and no worker waits for that."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
@@ -16,19 +15,21 @@ from ..locks import new_lock
 from ..speaking import say
 from .deliveries import Delivery
 
-__all__ = ["Answer", "Answering", "RoomForReplies", "what"]
+__all__ = ["Answer", "Answering", "Askers", "RoomForReplies", "what"]
 
 log = logging.getLogger("netmsg.messaging")
 
 PATIENCE: Final = 1.0
 """Seconds in which an asker has to take something."""
+LOOKS: Final = 4
+"""How many times in these it is looked whether he has."""
 MOST_DEAF: Final = 10_000
-MOST_IN_LINE: Final = 10_000
-MOST_BYTES_IN_LINE: Final = 16 << 20
-"""Of replies that one asker has not taken, and what he had asked; and of requests of his that are held back behind so
-many."""
+LONG: Final = 4 << 20
+"""Bytes that stand in line for an asker when nothing more of him is taken; and half of them, when it is again."""
+LEAST: Final = 512
+"""Bytes that a small reply takes in memory."""
 AT_ONCE: Final = 64
-"""So many replies go to one asker before the others have their turn, and so many of his requests go on."""
+"""So many replies go to one asker before the others have their turn."""
 
 
 class Answer(NamedTuple):
@@ -41,8 +42,18 @@ class Answer(NamedTuple):
 
     @property
     def size(self) -> int:
-        """What it keeps in memory."""
-        return self.reply_bytes + len(self.delivery.data)
+        """How many bytes it keeps in memory."""
+        return LEAST + self.reply_bytes + len(self.delivery.data)
+
+
+class Askers(Protocol):
+    """The receiving half, as far as it concerns those who ask."""
+
+    def hold(self, identity: bytes, who: object) -> None:
+        """Hand over nothing of that peer for now. Takes a lock, which is a leaf, as what follows."""
+
+    def let_go(self, identity: bytes, who: object) -> None:
+        """The end of that. May be repeated."""
 
 
 class RoomForReplies(Protocol):
@@ -50,6 +61,9 @@ class RoomForReplies(Protocol):
 
     def has_room_for_answer(self, identity: bytes) -> bool:
         """Whether a reply to that peer would find some now."""
+
+    def taken_by(self, identity: bytes) -> int:
+        """How many bytes that peer has taken; 0 if it is not there."""
 
     def wait_for_room_for_answers(self, identities: Collection[bytes], ready: Callable[[], object],
                                   deadline: Deadline) -> None:
@@ -63,78 +77,48 @@ class RoomForReplies(Protocol):
 
 
 class _Line:
-    """What there is for one asker. Under the lock."""
+    """What there is for one asker, oldest first; never empty. Under the lock."""
 
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
-        self.requests: deque[Delivery] = deque()
-        """That are held back until he has taken some of it."""
-        self.patience = Deadline(PATIENCE)
-        self._answer_bytes = 0
-        self._request_bytes = 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.answers) >= MOST_IN_LINE or self._answer_bytes >= MOST_BYTES_IN_LINE
-
-    @property
-    def can_hold_back(self) -> bool:
-        return len(self.requests) < MOST_IN_LINE and self._request_bytes < MOST_BYTES_IN_LINE
+        self.size = 0
+        self.is_held = False
+        """Whether nothing more of the asker is taken."""
+        self.taken = -1
+        """What the asker had taken when that was last looked at, and had changed:"""
+        self.changed_at = 0.0
+        """then."""
 
     def add(self, answer: Answer) -> None:
         self.answers.append(answer)
-        self._answer_bytes += answer.size
+        self.size += answer.size
 
-    def is_sent(self) -> None:
-        """The first has been."""
-        self._answer_bytes -= self.answers.popleft().size
-        self.patience = Deadline(PATIENCE)
-
-    def hold_back(self, request: Delivery) -> None:
-        self.requests.append(request)
-        self._request_bytes += len(request.data)
-
-    def let_go(self) -> list[Delivery]:
-        """As many requests as need not be held back any more."""
-        if len(self.answers) > MOST_IN_LINE // 2 or self._answer_bytes > MOST_BYTES_IN_LINE // 2:
-            return []
-        count = min(AT_ONCE, len(self.requests)) if self.answers else len(self.requests)
-        requests = [self.requests.popleft() for _ in range(count)]
-        self._request_bytes -= sum(len(request.data) for request in requests)
-        return requests
+    def take(self) -> None:
+        self.size -= self.answers.popleft().size
 
 
 class Answering:
-    """For one `Serving`, whose workers call it. Whoever takes none of his replies for too long is *deaf*: they are
-    dropped, and what he asks then is not even looked at while there is no room for a reply to him."""
+    """For one `Serving`, whose workers call it. Who takes his replies slowly is asked for no more than he takes; who
+    takes nothing at all for too long is *deaf*: what stands in line for him is lost, and what he asks then is not even
+    looked at while there is no room for a reply to him."""
 
-    def __init__(self, room: RoomForReplies, go_on: Callable[[Sequence[Delivery]], None], name: str) -> None:
-        """``go_on`` is handed requests that were held back and need be no longer, by a thread of that name, which is
-        there for as long as anything stands in line."""
+    def __init__(self, askers: Askers, room: RoomForReplies, name: str) -> None:
+        """A thread of that name is there for as long as anything stands in line."""
+        self._askers = askers
         self._room = room
-        self._go_on = go_on
         self._name = name
-        self._lock = new_lock()  # guards the lines, and whether they are attended to; a leaf
         self._lines: dict[bytes, _Line] = {}
         self._attended = False
+        self._stopped = False
+        self._lock = new_lock()  # guards these three, and who is held; before the lock of `Askers`
         self._deaf: set[bytes] = set()
 
     # The workers
 
-    def holds_back(self, request: Delivery) -> bool:
-        """Whether this one is not to be looked at now, for its asker takes no replies. Then it will be, or is lost."""
+    def is_in_vain(self, request: Delivery) -> bool:
+        """Whether a reply to it would be lost: then it need not be looked at, and counts as such."""
         asker = request.identity
-        with self._lock:
-            line = self._lines.get(asker)
-            if line is None:
-                if asker not in self._deaf:
-                    return False
-            elif not (line.requests or line.is_full):
-                return False
-            elif line.can_hold_back:
-                line.hold_back(request)
-                return True
-        if line is None and self._room.has_room_for_answer(asker):
+        if asker not in self._deaf or self._room.has_room_for_answer(asker):
             return False
         self._room.no_room_for_answer(asker)
         return True
@@ -142,7 +126,7 @@ class Answering:
     def answer(self, answer: Answer) -> None:
         """Send it, or have it stand in line."""
         asker = answer.delivery.identity
-        if self._is_behind(asker, answer):
+        if self._stands_behind(asker, answer):
             return
         if self._is_sent(answer):
             self._deaf.discard(asker)
@@ -151,16 +135,23 @@ class Answering:
         else:
             self._begin_line(asker, answer)
 
-    def _is_behind(self, asker: bytes, answer: Answer) -> bool:
+    def _stands_behind(self, asker: bytes, answer: Answer) -> bool:
         with self._lock:
             line = self._lines.get(asker)
             if line is not None:
-                line.add(answer)
+                self._add(asker, line, answer)
             return line is not None
+
+    def _add(self, asker: bytes, line: _Line, answer: Answer) -> None:
+        """Under the lock."""
+        line.add(answer)
+        if line.size > LONG and not line.is_held and not self._stopped:
+            line.is_held = True
+            self._askers.hold(asker, self)
 
     def _begin_line(self, asker: bytes, answer: Answer) -> None:
         with self._lock:
-            self._lines.setdefault(asker, _Line()).add(answer)
+            self._add(asker, self._lines.setdefault(asker, _Line()), answer)
             attended, self._attended = self._attended, True
         if attended:
             self._room.look_again()
@@ -184,6 +175,18 @@ class Answering:
             say(log, logging.ERROR, "serve_requests: %s cannot be answered", what(answer.delivery), exc_info=error)
         return True
 
+    def stop(self) -> None:
+        """Nobody is held any more: others may take what has come. What stands in line goes out. May be repeated."""
+        with self._lock:
+            self._stopped = True
+            for asker, line in self._lines.items():
+                self._let_go(asker, line)
+
+    def _let_go(self, asker: bytes, line: _Line) -> None:
+        """Under the lock."""
+        line.is_held = False
+        self._askers.let_go(asker, self)
+
     # The thread that attends to the lines
 
     def _attend(self) -> None:
@@ -196,42 +199,44 @@ class Answering:
             if not any([self._attend_to(asker, line) for asker, line in lines.items()]):
                 self._wait(lines)
 
-    def _wait(self, lines: dict[bytes, _Line]) -> None:
-        """For room, for another line, or until somebody's time is up."""
-        patience = min(line.patience.lock_timeout() for line in lines.values())
-        self._room.wait_for_room_for_answers(lines, lambda: len(self._lines) > len(lines), Deadline(patience))
+    def _wait(self, lines: Collection[bytes]) -> None:
+        self._room.wait_for_room_for_answers(lines, lambda: len(self._lines) > len(lines), Deadline(PATIENCE / LOOKS))
 
     def _attend_to(self, asker: bytes, line: _Line) -> bool:
-        """Whether anything has come of it."""
-        sent = 0
-        while sent < AT_ONCE and self._is_sent(line.answers[0]):
-            sent += 1
-            if self._has_ended(asker, line):
-                return True
-        if not sent and line.patience.expired:
-            self._give_up(asker, line)
-            return True
-        return sent > 0
+        """Whether anything has come of it. Nobody else takes anything out of a line."""
+        for sent in range(AT_ONCE):
+            if not self._is_sent(line.answers[0]):
+                return sent > 0 or self._is_given_up(asker, line)
+            if self._is_at_its_end(asker, line):
+                break
+        return True
 
-    def _has_ended(self, asker: bytes, line: _Line) -> bool:
-        """Its first answer has been sent."""
+    def _is_at_its_end(self, asker: bytes, line: _Line) -> bool:
+        """Its first answer has been sent: whether it was the last."""
         with self._lock:
-            line.is_sent()
-            requests = line.let_go()
-            ended = not line.answers
-            if ended:
+            line.take()
+            if line.is_held and line.size <= LONG // 2:
+                self._let_go(asker, line)
+            if not line.answers:
                 del self._lines[asker]
-        self._go_on(requests)
-        return ended
+            return not line.answers
 
-    def _give_up(self, asker: bytes, line: _Line) -> None:
+    def _is_given_up(self, asker: bytes, line: _Line) -> bool:
+        taken, now = self._room.taken_by(asker), time.monotonic()
+        if taken != line.taken:
+            line.taken, line.changed_at = taken, now
+            return False
+        if now - line.changed_at < PATIENCE:
+            return False
+        if len(self._deaf) >= MOST_DEAF:
+            self._deaf.clear()
+        self._deaf.add(asker)
         with self._lock:
             del self._lines[asker]
-            if len(self._deaf) >= MOST_DEAF:
-                self._deaf.clear()
-            self._deaf.add(asker)
-        for _ in range(len(line.answers) + len(line.requests)):
+            self._let_go(asker, line)
+        for _ in line.answers:
             self._room.no_room_for_answer(asker)
+        return True
 
 
 def what(delivery: Delivery) -> str:

@@ -103,6 +103,18 @@ class ReliableBatch(Batch):
         return ids
 
 
+class _Held:
+    """What is not handed over for now, of one peer."""
+
+    __slots__ = ("batches", "by")
+
+    def __init__(self) -> None:
+        self.batches: deque[Batch] = deque()
+        """Oldest first; those that have come since may still be among the others."""
+        self.by: set[object] = set()
+        """Who wants that."""
+
+
 NOTHING = Batch(Credit(b"", 0, 0), ())
 """The batch that is current while none may be taken from without asking."""
 NOTHING.finished = True
@@ -130,6 +142,7 @@ class Inbox:
         self._batches: deque[Batch] = deque()
         self.append_batch = self._batches.append
         """The essence of `deliver`: one call into C, which an interrupt cannot split. `delivered` is to follow."""
+        self._held: dict[bytes, _Held] = {}  # by identity
         self.by_hand = False
         """Whether what would be acknowledged as it is taken, is acknowledged by hand instead."""
         self._closed = False
@@ -184,6 +197,40 @@ class Inbox:
                 self.last.watched = False
             self.current = NOTHING
 
+    def hold(self, identity: bytes, who: object) -> None:
+        """Hand over nothing of that peer, until `let_go` by the same ``who``: it waits here, and counts."""
+        with self._lock:
+            held = self._held.get(identity)
+            if held is None:
+                held = self._held[identity] = _Held()
+            held.by.add(who)
+            batch = self.last
+            if batch.identity == identity and batch.queue:
+                held.batches.append(batch)
+                self.last = self.current = NOTHING
+
+    def let_go(self, identity: bytes, who: object) -> None:
+        """What was held comes behind what others have sent meanwhile. May be repeated."""
+        with self._lock:
+            held = self._held.get(identity)
+            if held is None:
+                return
+            held.by.discard(who)
+            if held.by:
+                return
+            del self._held[identity]
+            self._put_behind(identity, held.batches)
+            if self._ready():
+                self._set_signal()
+        self.waiters.notify_all()
+
+    def _put_behind(self, identity: bytes, batches: deque[Batch]) -> None:
+        """Those of one peer behind those that others have sent, and before those that it has sent since."""
+        waiting = [self._batches.popleft() for _ in range(len(self._batches))]
+        others = [batch for batch in waiting if batch.identity != identity]
+        its_own = [batch for batch in waiting if batch.identity == identity]
+        self._batches.extendleft(reversed([*others, *batches, *its_own]))
+
     def refill(self) -> Batch:
         """The batch to take from next, made current; `NOTHING` if there is none."""
         with self._lock:
@@ -198,6 +245,9 @@ class Inbox:
                     return NOTHING
                 batch = self.last = self._batches[0]
                 del self._batches[0]
+                if self._held and batch.identity in self._held:
+                    self._held[batch.identity].batches.append(batch)
+                    batch = self.last = NOTHING
             if self._closed:
                 return NOTHING
             if not batch.watched:
@@ -411,6 +461,8 @@ class Inbox:
 
     def release(self) -> tuple[Batch, ...]:
         """What was never taken, at the very end."""
-        left = (self.last, *self._batches)
+        held = [batch for one in self._held.values() for batch in one.batches]
+        left = (self.last, *held, *self._batches)
         self._batches.clear()
+        self._held.clear()
         return left

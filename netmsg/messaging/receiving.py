@@ -78,6 +78,8 @@ class Receiver:
         self.append_batch = self.inbox.append_batch
         self.appended = self.inbox.delivered
         self.count_taken = self.inbox.count_taken
+        self.hold = self.inbox.hold
+        self.let_go = self.inbox.let_go
         self.stop_lending = self.conversation.end
 
     # What arrives

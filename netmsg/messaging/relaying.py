@@ -362,14 +362,14 @@ class Questions:
         self._over = True
         for question in tuple(self._open):
             self._close(question, ENDED)
-        for unsaid in tuple(self._unsaid.values()):
-            for answer in unsaid.answers:
-                self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
-        self._unsaid.clear()
-        self._unsaid_bytes = 0
         while True:
             try:
                 question = self._coming.popleft()
             except IndexError:
                 break
             self._close(question, ENDED)
+        for unsaid in tuple(self._unsaid.values()):
+            for answer in unsaid.answers:
+                self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
+        self._unsaid.clear()
+        self._unsaid_bytes = 0

@@ -186,8 +186,12 @@ class Sender:
 
     def wait_for_room_for_answers(self, identities: Collection[bytes], ready: Callable[[], object],
                                   deadline: Deadline) -> None:
-        """See `netmsg.messaging.answering.RoomForReplies`, as what is said of the next two."""
+        """See `netmsg.messaging.answering.RoomForReplies`, as what is said of the next three."""
         self._room.wait_for_answers(identities, ready, deadline)
+
+    def taken_by(self, identity: bytes) -> int:
+        lane = self.find(identity)
+        return 0 if lane is None else lane.taken_bytes
 
     def look_again(self) -> None:
         self._room.wake_all()

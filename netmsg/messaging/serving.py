@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
 from . import exiting
-from .answering import Answer, Answering, RoomForReplies, what
+from .answering import Answer, Answering, Askers, RoomForReplies, what
 from .arguments import Buffer
 from .deliveries import Delivery
 
@@ -41,24 +40,20 @@ class Serving:
     has been taken is answered also when the call is over."""
 
     def __init__(self, take: Source, wake: Callable[[], None], handler: Callable[[bytes], Buffer | None],
-                 max_workers: int, room: RoomForReplies) -> None:
+                 max_workers: int, askers: Askers, room: RoomForReplies) -> None:
         """``wake()`` has all who wait in ``take`` look at their deadline."""
         self._take = take
         self._wake = wake
         self._handler = handler
         self._max_workers = max_workers
+        self._until = Revocable()
         self._over = False
         self._waiters = Waiters()
         self._number = next(_numbers)
-        self._answering = Answering(room, self._go_on, f"netmsg-serve-{self._number}-answers")
+        self._answering = Answering(askers, room, f"netmsg-serve-{self._number}-answers")
         self._begun = 0
         self._idle = 0
-        self._stopped = False
-        self._put_off: deque[Delivery] = deque()
-        """Requests that were taken before, and are to be looked at now."""
-        self._until = Revocable()
-        """Up to when those wait who have nothing to do. Replaced when it is revoked for another reason than the end."""
-        self._lock = new_lock()  # guards these five; a leaf
+        self._lock = new_lock()  # guards these two; a leaf
 
     def run(self, deadline: Deadline) -> bool:
         """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
@@ -79,24 +74,9 @@ class Serving:
         self._waiters.notify_all()
 
     def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
         self._until.revoke()
         self._wake()
-
-    def _go_on(self, requests: Sequence[Delivery]) -> None:
-        """These were held back, and need be no longer."""
-        with self._lock:
-            stopped = self._stopped
-            if requests and not stopped:
-                self._put_off.extend(requests)
-                self._until.revoke()
-                self._until = Revocable()
-        if stopped:
-            for request in requests:  # nobody else does so any more
-                self._serve(request)
-        elif requests:
-            self._wake()
+        self._answering.stop()
 
     def _begin_one(self) -> None:
         with self._lock:
@@ -114,38 +94,23 @@ class Serving:
             raise
 
     def _work(self) -> None:
-        while True:
-            delivery = self._next()
+        while not self._until.expired:
+            try:
+                delivery = self._take(self._until)
+            except TimeoutError:
+                return  # the call is over
+            except ClosedError:
+                delivery = None
             if delivery is None:
+                self.closed()
                 return
+            with self._lock:
+                self._idle -= 1
             self._have_another()
             self._serve(delivery)
             del delivery  # it may be large, and the next one may be long in coming
             with self._lock:
                 self._idle += 1
-
-    def _next(self) -> Delivery | None:
-        """What to look at, and then the worker is not idle any more; ``None`` at the end."""
-        while True:
-            with self._lock:
-                until = self._until
-                if self._put_off:
-                    self._idle -= 1
-                    return self._put_off.popleft()
-                if self._stopped:
-                    return None
-            try:
-                delivery = self._take(until)
-            except TimeoutError:
-                continue
-            except ClosedError:
-                delivery = None
-            if delivery is None:
-                self.closed()
-                return None
-            with self._lock:
-                self._idle -= 1
-            return delivery
 
     def _have_another(self) -> None:
         """Somebody has to wait for the next one, if there may be somebody."""
@@ -155,7 +120,7 @@ class Serving:
             pass  # there can be no more threads: those that there are go on
 
     def _serve(self, delivery: Delivery) -> None:
-        if delivery.is_request and self._answering.holds_back(delivery):
+        if delivery.is_request and self._answering.is_in_vain(delivery):
             return  # he may have asked thousands of times, and others wait behind that
         try:
             answer: Any = self._handler(delivery.data)

@@ -541,9 +541,9 @@ class Søcket(Generic[R]):
         asked is told the name of the exception's type and nothing more. Messages that are no requests are handed to
         ``handler`` too, and what it returns is dropped; with ``AckMode.MANUAL`` they are acknowledged when it has
         returned, and refused (`Delivery.nack`) when it has raised. Who has asked and takes his replies slowly keeps
-        nobody else waiting: up to 16 MiB of them stand in line, and then what he asks. If he takes none for a second,
-        these are lost; and from then on, while there is no room for a reply to him, what he asks is dropped, counted
-        and an event.
+        nobody else waiting: they stand in line for him, and when these are 4 MiB, nothing more of his is taken. If he
+        takes nothing for a second they are lost; and from then on, while there is no room for a reply to him, what he
+        asks is dropped, counted and an event.
 
         Returns when the socket is closed, by whomever, a handler too. After ``timeout`` seconds, if given, it raises
         ``TimeoutError``, and nothing more is taken; handlers that run then go on in their threads, and what they return
@@ -557,7 +557,7 @@ class Søcket(Generic[R]):
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
         serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
-                          self._sender)
+                          self._engine.receiver, self._sender)
         closed = serving.closed
         try:
             self._engine.follow_closing(closed)

@@ -125,3 +125,75 @@ def test_what_counts_as_taken_is_replaced_no_more() -> None:
     batch.count = 1
     batch.queue.clear()
     assert not Inbox.replace(batch, b"newest", 6)
+
+
+def everything(box: Inbox) -> list[bytes]:
+    got: list[bytes] = []
+    while True:
+        try:
+            taken = box.take(Deadline(0))
+        except TimeoutError:
+            return got
+        assert taken is not None
+        got.append(taken[1])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_held_waits_counts_and_comes_behind_what_others_have_sent(begun: bool) -> None:
+    box, his, hers = inbox(), account(), Credit(b"other", 100, 1000)
+    deliver(box, his, b"1", b"2")
+    if begun:
+        assert box.take(Deadline(0)) is not None
+    box.hold(b"sender", "one")
+    box.hold(b"sender", "two")
+    deliver(box, his, b"3")
+    deliver(box, hers, b"a")
+    assert everything(box) == [b"a"]
+    assert his.pending == 3
+    deliver(box, his, b"4")
+    deliver(box, hers, b"b")
+    box.let_go(b"sender", "one")
+    box.let_go(b"sender", "one")
+    assert everything(box) == [b"b"], "somebody else still holds it"
+    deliver(box, his, b"5")
+    deliver(box, hers, b"c")
+    box.let_go(b"sender", "two")
+    box.let_go(b"sender", "two")
+    assert everything(box) == [b"c", *([] if begun else [b"1"]), b"2", b"3", b"4", b"5"]
+    assert his.pending == hers.pending == 0
+
+
+def test_what_is_held_wakes_nobody_and_what_is_let_go_does() -> None:
+    box, credit = inbox(), account()
+    box.hold(b"sender", "one")
+    taker = Background(box.take_as, lambda batch, message: message, Deadline(TIMEOUT))
+    until(lambda: len(box.waiters.waiting) == 1)
+    deliver(box, credit, b"1")
+    box.waiters.notify()
+    until(lambda: not box._batches and len(box.waiters.waiting) == 1)
+    box.let_go(b"sender", "one")
+    assert taker.result() == b"1"
+
+
+def test_a_descriptor_is_readable_for_what_is_not_held() -> None:
+    box, credit = inbox(), account()
+    descriptor = box.fileno()
+    box.hold(b"sender", "one")
+    deliver(box, credit, b"1")
+    with pytest.raises(TimeoutError):
+        box.take(Deadline(0))
+    assert not select.select([descriptor], [], [], 0)[0]
+    box.let_go(b"sender", "one")
+    assert select.select([descriptor], [], [], TIMEOUT)[0]
+    taken = box.take(Deadline(0))
+    assert taken is not None and taken[1] == b"1"
+    assert not select.select([descriptor], [], [], 0)[0]
+
+
+def test_what_is_held_at_the_end_is_not_forgotten() -> None:
+    box, credit = inbox(), account()
+    deliver(box, credit, b"1")
+    deliver(box, credit, b"2")
+    box.hold(b"sender", "one")
+    assert everything(box) == []
+    assert [message for batch in box.release() for message in batch.queue] == [b"1", b"2"]

@@ -406,6 +406,17 @@ def test_at_the_end_all_who_have_asked_are_told(scene: Scene) -> None:
     assert scene.front.answers.given == [(b"the proxy has ended", True)] * 3 and not scene.questions.any
 
 
+def test_at_the_end_nobody_is_told_who_has_no_room_and_that_is_counted(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_UNPLACED", 2)
+    scene.back.has_room = False
+    for number in range(5):
+        scene.ask(b"%d" % number)
+    scene.front.answers.error = SendTimeoutError("no room")
+    scene.questions.end()
+    assert len(scene.front.lost) == 5 and not scene.questions.any
+
+
 def test_a_request_in_hand_at_the_end_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.front.request(b"1")
     scene.questions.end()

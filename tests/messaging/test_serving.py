@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from support.interrupts import Interrupted, handling
 from support.pairs import TIMEOUT, Background, connected, until
 from support.servers import said
-from support.wire_peer import dial, frame
+from support.wire_peer import WirePeer, dial, frame
 
 from netmsg import (
     AckMode, ClosedError, ConnectionBrokenError, Delivery, DeliveryGuarantee, OnFull, RequestFailedError, Søcket,
@@ -342,7 +343,7 @@ def test_as_many_such_askers_as_there_are_workers_keep_nobody_waiting(monkeypatc
 
 def test_what_one_asks_who_takes_his_replies_slowly_waits_and_is_answered_in_the_end(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_BYTES_IN_LINE", 4_000_000)
+    monkeypatch.setattr(answering, "LONG", 4_000_000)
     monkeypatch.setattr(answering, "PATIENCE", 3600.0)
     large, handled = bytes(1_000_000), []
 
@@ -363,52 +364,66 @@ def test_what_one_asks_who_takes_his_replies_slowly_waits_and_is_answered_in_the
             until(lambda: not any("answers" in thread.name for thread in threads_of_servers()))
 
 
-def test_what_is_held_back_when_it_is_over_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_BYTES_IN_LINE", 2_000_000)
+def test_what_is_held_when_it_is_over_is_left_to_others_and_what_stands_in_line_goes_out(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "LONG", 2_000_000)
     large = bytes(1_000_000)
+    handled: list[int] = []
+
+    def handle(data: bytes) -> bytes:
+        handled.append(data[0])
+        return data + large
+
     with Søcket(linger=0, send_hwm=2) as sock, dial(sock.bind(port=0).bound_port) as slow:
         slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(40)))
         until(lambda: sock.stats().received == 40)
         with pytest.raises(TimeoutError):
-            sock.serve_requests(lambda data: data + large, max_workers=2, timeout=0.5)
-        taken = 40 - len(left_in(sock))
-        got = sorted(slow.read_kind(REPLY)[1][0] for _ in range(taken))
-        assert got == list(range(taken)) and not sock.stats().dropped
+            sock.serve_requests(handle, max_workers=2, timeout=0.5)
+        left = [delivery.data[0] for delivery in left_in(sock)]
+        assert len(left) > 10 and sorted(left + handled) == list(range(40))
+        got = sorted(slow.read_kind(REPLY)[1][0] for _ in handled)
+        assert got == sorted(handled) and not sock.stats().dropped
 
 
 def test_what_was_asked_counts_for_a_reply_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_BYTES_IN_LINE", 2_000_000)
+    monkeypatch.setattr(answering, "LONG", 2_000_000)
     monkeypatch.setattr(answering, "PATIENCE", 3600.0)
-    large = bytes(200_000)
-    handled: list[bytes] = []
+    large, handled = bytes(200_000), [0]
 
     def handle(data: bytes) -> bytes:
-        handled.append(data)
+        handled[0] += len(data) > 1000
         return data[:20_000]
 
-    with Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as slow:
-        with serving(sock, handle, max_workers=1):
-            slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + large) for number in range(200)))
-            until(lambda: sock.stats().received == 200 and sock.stats().dropped)
-            assert len(handled) < 100
+    with (Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, Søcket(linger=0) as asker,
+          dial(sock.bind(port=0).bound_port) as slow, serving(sock, handle, max_workers=1)):
+        slow.shake_hands()
+        slow.send(*(frame(REQUEST, bytes((number,)) * 16 + large) for number in range(200)))
+        until(lambda: sock.stats().received == 200)
+        asker.connect(port=sock.bound_port)
+        before = -1
+        while handled[0] != before:
+            before = handled[0]
+            assert asker.request(b"x" * 100, timeout=TIMEOUT) == b"x" * 100
+            time.sleep(0.2)
+        assert 0 < handled[0] < 60 and not sock.stats().dropped
 
 
-def test_what_is_held_back_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_IN_LINE", 4)
-    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
-    large = bytes(1_000_000)
-    with Søcket(linger=0, send_hwm=2) as sock, dial(sock.bind(port=0).bound_port) as slow:
-        slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(60)))
-        until(lambda: sock.stats().received == 60)
-        with serving(sock, lambda data: data + large, max_workers=1):
-            until(lambda: sock.stats().dropped)
-            lost = 0
-            while sock.stats().dropped["no room for the reply"] != lost:
-                lost = sock.stats().dropped["no room for the reply"]
-                time.sleep(0.2)
-            for _ in range(60 - lost):
-                slow.read_kind(REPLY)
-        assert 30 < lost < 60
+def test_who_takes_a_long_time_for_one_reply_is_not_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "PATIENCE", 0.5)
+    large = bytes(2_000_000)
+    with Søcket(linger=0, send_hwm=1, send_buffer=200_000) as sock, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+        connection.connect(("127.0.0.1", sock.bind(port=0).bound_port))
+        slow = WirePeer(connection)
+        with serving(sock, lambda data: large, max_workers=1):
+            slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"?") for number in range(3)))
+            taken, begun = 0, time.monotonic()
+            while taken < 3 * len(large):
+                piece = connection.recv(20_000)
+                assert piece
+                taken += len(piece)
+                time.sleep(max(0.0, begun + taken / 2_000_000 - time.monotonic()))  # a reply a second
+            assert not sock.stats().dropped
 
 
 def test_what_is_replied_behind_somebody_who_waits_comes_in_its_turn() -> None:
