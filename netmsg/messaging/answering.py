@@ -110,6 +110,7 @@ class Answering:
         self._lines: dict[bytes, _Line] = {}
         self._attended = False
         self._stopped = False
+        self._closed = False  # the Søcket
         self._lock = new_lock()  # guards these three, and who is held; before the lock of `Askers`
         self._deaf: set[bytes] = set()
 
@@ -129,7 +130,7 @@ class Answering:
         if self._stands_behind(asker, answer):
             return
         if self._is_sent(answer):
-            self._deaf.discard(asker)
+            self._deaf.discard(asker)  # or this Søcket is closed: nobody is there to be answered
         elif asker in self._deaf:
             self._room.no_room_for_answer(asker)
         else:
@@ -170,7 +171,7 @@ class Answering:
         except QueueFullError:
             self._room.no_room_for_answer(answer.delivery.identity)
         except NetmsgError:
-            pass  # this Søcket is closed: nobody is there to be answered
+            self._closed = True
         except BaseException as error:  # which is not to end the thread
             say(log, logging.ERROR, "serve_requests: %s cannot be answered", what(answer.delivery), exc_info=error)
         return True
@@ -205,7 +206,11 @@ class Answering:
     def _attend_to(self, asker: bytes, line: _Line) -> bool:
         """Whether anything has come of it. Nobody else takes anything out of a line."""
         for sent in range(AT_ONCE):
-            if not self._is_sent(line.answers[0]):
+            is_sent = self._is_sent(line.answers[0])
+            if self._closed:
+                self._give_up(asker, line)
+                return True
+            if not is_sent:
                 return sent > 0 or self._is_given_up(asker, line)
             if self._is_at_its_end(asker, line):
                 break
@@ -231,12 +236,15 @@ class Answering:
         if len(self._deaf) >= MOST_DEAF:
             self._deaf.clear()
         self._deaf.add(asker)
+        self._give_up(asker, line)
+        return True
+
+    def _give_up(self, asker: bytes, line: _Line) -> None:
         with self._lock:
             del self._lines[asker]
             self._let_go(asker, line)
         for _ in line.answers:
             self._room.no_room_for_answer(asker)
-        return True
 
 
 def what(delivery: Delivery) -> str:

@@ -210,7 +210,8 @@ class Inbox:
                 self.last = self.current = NOTHING
 
     def let_go(self, identity: bytes, who: object) -> None:
-        """What was held comes behind what others have sent meanwhile. May be repeated."""
+        """What was held comes behind what others have sent meanwhile. May be repeated, and is called where no interrupt
+        can come."""
         with self._lock:
             held = self._held.get(identity)
             if held is None:

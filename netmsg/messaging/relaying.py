@@ -292,6 +292,9 @@ class Questions:
         unsaid = self._unsaid.get(asker)
         if unsaid is None and self._say(answer):
             return
+        if self._over:
+            self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
+            return
         self._unsaid.setdefault(asker, _Unsaid()).add(answer)
         self._unsaid_bytes += answer.size
         while self._unsaid_bytes > MOST_UNSAID:
@@ -368,8 +371,11 @@ class Questions:
             except IndexError:
                 break
             self._close(question, ENDED)
-        for unsaid in tuple(self._unsaid.values()):
+        while True:
+            try:
+                _, unsaid = self._unsaid.popitem()
+            except KeyError:
+                break
             for answer in unsaid.answers:
                 self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
-        self._unsaid.clear()
         self._unsaid_bytes = 0

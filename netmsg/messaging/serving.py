@@ -76,7 +76,7 @@ class Serving:
     def _stop(self) -> None:
         self._until.revoke()
         self._wake()
-        self._answering.stop()
+        aside(self._answering.stop)  # an interrupt in there might lose what is held
 
     def _begin_one(self) -> None:
         with self._lock:

@@ -417,6 +417,26 @@ def test_at_the_end_nobody_is_told_who_has_no_room_and_that_is_counted(
     assert len(scene.front.lost) == 5 and not scene.questions.any
 
 
+def test_what_is_said_of_the_end_twice_is_counted_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks when it is over says it, too, while its thread does."""
+    scene.front.answers.error = SendTimeoutError("no room")
+    for number in range(5):
+        scene.ask(b"%d" % number)
+    lose, lost = scene.front.lose, scene.front.lost
+
+    def lose_and_end(delivery: Delivery, reason: str) -> None:
+        lose(delivery, reason)
+        if len(lost) == 2:
+            scene.questions.end()
+
+    monkeypatch.setattr(scene.front, "lose", lose_and_end)
+    for asked in tuple(scene.back.asked):
+        asked.settle(b"reply")
+    scene.questions.go_on()
+    scene.questions.end()
+    assert sorted(data for data, _ in lost) == [b"0", b"1", b"2", b"3", b"4"]
+
+
 def test_a_request_in_hand_at_the_end_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.front.request(b"1")
     scene.questions.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -385,6 +386,48 @@ def test_what_is_held_when_it_is_over_is_left_to_others_and_what_stands_in_line_
         assert got == sorted(handled) and not sock.stats().dropped
 
 
+def test_an_interrupt_while_it_ends_loses_nothing_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the main thread, whose every line is one too many once."""
+    monkeypatch.setattr(answering, "LONG", 100_000)
+    large = bytes(300_000)
+
+    def handle(data: bytes) -> bytes:
+        return data[:1] + large
+
+    def interrupt(frame: Any, event: str, argument: Any) -> Any:
+        if event == "line" and frame.f_code.co_name in ("let_go", "_put_behind"):
+            raise Interrupted
+        return interrupt
+
+    with Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as slow:
+        slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(60)))
+        until(lambda: sock.stats().received == 60)
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(TimeoutError):
+                sock.serve_requests(handle, max_workers=2, timeout=0.5)
+        finally:
+            sys.settrace(None)
+        assert len(left_in(sock)) > 20
+
+
+def test_replies_that_stand_in_line_when_it_is_closed_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
+    large, handled = bytes(300_000), [0]
+
+    def handle(data: bytes) -> bytes:
+        handled[0] += 1
+        return large
+
+    with Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as slow:
+        with serving(sock, handle, max_workers=1):
+            slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"?") for number in range(12)))
+            until(lambda: handled[0] == 12)
+            sent = sock.stats().sent
+            sock.close()
+            until(lambda: sock.stats().dropped.get("no room for the reply", 0) >= 12 - sent - 2)
+
+
 def test_what_was_asked_counts_for_a_reply_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "LONG", 2_000_000)
     monkeypatch.setattr(answering, "PATIENCE", 3600.0)
@@ -417,7 +460,7 @@ def test_who_takes_a_long_time_for_one_reply_is_not_deaf(monkeypatch: pytest.Mon
         slow = WirePeer(connection)
         with serving(sock, lambda data: large, max_workers=1):
             slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"?") for number in range(3)))
-            taken, begun = 0, time.monotonic()
+            taken, begun = len(slow.buffer), time.monotonic()
             while taken < 3 * len(large):
                 piece = connection.recv(20_000)
                 assert piece

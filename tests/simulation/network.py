@@ -695,6 +695,11 @@ class Listening:
         return READ if self._waiting else 0
 
     @property
+    def waiting(self) -> int:
+        """How many are in the backlog."""
+        return len(self._waiting)
+
+    @property
     def is_full(self) -> bool:
         return len(self._waiting) >= self._backlog
 

@@ -77,6 +77,8 @@ def is_settled(world: World) -> bool:
     """Whether everybody is connected and has been sent everything."""
     if any(user.closing_since is not None and not user.closed for user in world.users):
         return False  # who lingers may still have much to say
+    if any(listener.waiting for program in world.programs.values() for listener in program.host.listeners.values()):
+        return False  # whoever that is
     try:
         nothing_is_under_way(world)
         everybody_is_connected(world)
@@ -255,7 +257,7 @@ def _may_be_lost_behind(world: World, sent: Sent) -> bool:
     hasty = {tenant.name for tenant in takers if tenant.option("ack_mode") is AckMode.ON_ARRIVAL}
     once = {tenant.relays_to for tenant in world.plan.tenants
             if tenant.relays_to and not world.plan.tenant(tenant.relays_to).reliable}
-    chooses = any(tenant.wants or tenant.option("conflate") for tenant in world.plan.tenants)
+    chooses = any(tenant.wants or tenant.option("conflate") or tenant.taking.refuses for tenant in world.plan.tenants)
     return bool(hasty | once) and bool(world.past or world.plan.closes) or bool(once) and chooses
 
 
