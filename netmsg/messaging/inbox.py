@@ -171,8 +171,14 @@ class Inbox:
         """A batch has been appended by `append_batch`."""
         if self._signal is not None:
             with self._lock:
+                if self._held and self._batches and self._batches[-1].identity in self._held:
+                    self._set_aside(self._batches.pop())
                 if self._ready():
                     self._set_signal()
+
+    def _set_aside(self, batch: Batch) -> None:
+        """One of somebody who is held. Under the lock."""
+        self._held[batch.identity].batches.append(batch)
 
     def count_taken(self) -> None:
         """Count a batch that is exhausted as taken, although who took the last message has not come back."""
@@ -206,8 +212,20 @@ class Inbox:
             held.by.add(who)
             batch = self.last
             if batch.identity == identity and batch.queue:
-                held.batches.append(batch)
+                self._set_aside(batch)
                 self.last = self.current = NOTHING
+            if self._signal is not None:
+                self._sift()
+                if not self._ready():
+                    self._clear_signal()
+
+    def _sift(self) -> None:
+        """Set aside what has come of those who are held, so that nobody is told of it. Under the lock."""
+        waiting = [self._batches.popleft() for _ in range(len(self._batches))]
+        for batch in waiting:
+            if batch.identity in self._held:
+                self._set_aside(batch)
+        self._batches.extendleft(batch for batch in reversed(waiting) if batch.identity not in self._held)
 
     def let_go(self, identity: bytes, who: object) -> None:
         """What was held comes behind what others have sent meanwhile. May be repeated, and is called where no interrupt
@@ -247,7 +265,7 @@ class Inbox:
                 batch = self.last = self._batches[0]
                 del self._batches[0]
                 if self._held and batch.identity in self._held:
-                    self._held[batch.identity].batches.append(batch)
+                    self._set_aside(batch)
                     batch = self.last = NOTHING
             if self._closed:
                 return NOTHING
@@ -462,6 +480,10 @@ class Inbox:
 
     def release(self) -> tuple[Batch, ...]:
         """What was never taken, at the very end."""
+        with self._lock:  # somebody may be let go of at the same time
+            return self._release()
+
+    def _release(self) -> tuple[Batch, ...]:
         held = [batch for one in self._held.values() for batch in one.batches]
         left = (self.last, *held, *self._batches)
         self._batches.clear()

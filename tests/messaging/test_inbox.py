@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import sys
 from typing import Any
 
 import pytest
@@ -178,15 +179,19 @@ def test_what_is_held_wakes_nobody_and_what_is_let_go_does() -> None:
 def test_a_descriptor_is_readable_for_what_is_not_held() -> None:
     box, credit = inbox(), account()
     descriptor = box.fileno()
-    box.hold(b"sender", "one")
     deliver(box, credit, b"1")
-    with pytest.raises(TimeoutError):
-        box.take(Deadline(0))
+    assert select.select([descriptor], [], [], TIMEOUT)[0]
+    box.hold(b"sender", "one")
+    assert not select.select([descriptor], [], [], 0)[0]
+    deliver(box, credit, b"2")
+    assert not select.select([descriptor], [], [], 0)[0]
+    deliver(box, Credit(b"other", 100, 1000), b"a")
+    assert select.select([descriptor], [], [], TIMEOUT)[0]
+    assert everything(box) == [b"a"]
     assert not select.select([descriptor], [], [], 0)[0]
     box.let_go(b"sender", "one")
     assert select.select([descriptor], [], [], TIMEOUT)[0]
-    taken = box.take(Deadline(0))
-    assert taken is not None and taken[1] == b"1"
+    assert everything(box) == [b"1", b"2"]
     assert not select.select([descriptor], [], [], 0)[0]
 
 
@@ -197,3 +202,26 @@ def test_what_is_held_at_the_end_is_not_forgotten() -> None:
     box.hold(b"sender", "one")
     assert everything(box) == []
     assert [message for batch in box.release() for message in batch.queue] == [b"1", b"2"]
+
+
+def let_go_of_all(box: Inbox, askers: list[bytes]) -> None:
+    for asker in askers:
+        box.let_go(asker, "one")
+
+
+def test_the_end_and_being_let_go_of_may_come_at_the_same_time() -> None:
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-5)
+        for _ in range(40):
+            box, askers = inbox(), [b"%d" % number for number in range(100)]
+            for asker in askers:
+                box.hold(asker, "one")
+                deliver(box, Credit(asker, 100, 1000), b"x")
+            assert everything(box) == []
+            letting_go = Background(let_go_of_all, box, askers)
+            left = box.release()
+            letting_go.result()
+            assert len([batch for batch in (*left, *box.release()) if batch.queue]) == 100
+    finally:
+        sys.setswitchinterval(interval)
