@@ -249,11 +249,12 @@ class Peer:
             return
         if self.retired and self.queue:  # another connection has taken over
             self._outlet.give_back(lane)
-        if transport.unsent:
+        if transport.unsent and writing.failure is None:
             try:
                 transport.flush()
             except OSError as error:
-                self._broken(error)
+                writing.failure = error
+                self._cannot_send(error)
                 return
         if self._telling:
             self._tell(self._telling)

@@ -568,7 +568,23 @@ def test_what_tls_has_to_say_by_itself_cannot_be_flushed(scene: Scene) -> None:
     transport.unsent = True
     scene.sock.broken = BrokenPipeError(errno.EPIPE, "broken")
     peer.on_work()
-    assert scene.lost == ["the connection broke: [Errno 32] broken"]
+    peer.on_work()
+    assert scene.home.said == [("cannot send", "the connection broke: [Errno 32] broken")]
+    assert transport.flushes == 1 and scene.lost == [], "what has come is still to be read"
+    scene.receives(data(b"last words"), b"")
+    scene.loop.settle()
+    assert scene.inlet.messages == [b"last words"] and len(scene.lost) == 1
+
+
+@pytest.mark.usefixtures("scripted_tls")
+def test_one_that_cannot_be_flushed_waits_for_its_turn_to_be_read(scene: Scene) -> None:
+    peer, transport = encrypted(scene)
+    old = scene.peer()
+    peer.follow(old, send=True)
+    transport.unsent = True
+    scene.sock.broken = BrokenPipeError(errno.EPIPE, "broken")
+    peer.on_work()
+    assert scene.lost == [] and peer.following
 
 
 @pytest.mark.usefixtures("scripted_tls")

@@ -329,7 +329,8 @@ def everything_is_accounted_for(world: World) -> None:
             if sent.receipt is not None and sent.receipt.failed:
                 continue  # whether it might be given up, `nothing_reliable_is_lost` looks at
             count = len(sent.deliveries)
-            promise("everything is accounted for", count == 1 or (count and sent.reliable),
+            promise("everything is accounted for",
+                    count == 1 or (sent.reliable and (count or _may_be_lost_behind(world, sent))),
                     "%s was delivered %d times, in a world without faults", sent, count)
 
 
