@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from . import __version__
-from .cli import demo
+from .cli import demo, outbox
 
-COMMANDS: Final = (demo,)
+COMMANDS: Final = (demo, outbox)
 
 DONE: Final = 0
 FAILED: Final = 1

@@ -17,7 +17,6 @@ __all__ = [
     "check_delimiter",
     "check_enum",
     "check_host",
-    "check_not_yet",
     "check_port",
     "check_range",
     "check_seconds",
@@ -110,12 +109,6 @@ def check_callable(name: str, function: object) -> None:
     """A function, or ``None``."""
     if function is not None and not callable(function):
         raise TypeError(f"{name} must be a function, not {type(function).__name__}")
-
-
-def check_not_yet(name: str, value: object) -> None:
-    """An argument that is part of the interface, and comes with a later version: ``NotImplementedError``."""
-    if value is not None:
-        raise NotImplementedError(f"{name} is not there yet")
 
 
 # Addresses

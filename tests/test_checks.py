@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from netmsg.checks import (
-    check_address, check_bool, check_callable, check_count, check_delimiter, check_enum, check_host, check_not_yet,
-    check_port, check_range, check_seconds, check_size, check_str, check_timeout,
+    check_address, check_bool, check_callable, check_count, check_delimiter, check_enum, check_host, check_port,
+    check_range, check_seconds, check_size, check_str, check_timeout,
 )
 
 
@@ -32,7 +32,7 @@ class Number(int):
     lambda: check_seconds("n", 0, zero=True), lambda: check_seconds("n", 0.0, zero=True), lambda: check_str("n", ""),
     lambda: check_enum("n", Colour.RED, Colour), lambda: check_callable("n", None), lambda: check_callable("n", print),
     lambda: check_bool("n", False),
-    lambda: check_not_yet("n", None), lambda: check_timeout(None), lambda: check_timeout(0),
+    lambda: check_timeout(None), lambda: check_timeout(0),
     lambda: check_timeout(float("inf")), lambda: check_timeout(True),
     lambda: check_timeout(Fraction(1, 2)),  # type: ignore[arg-type]
 ])
@@ -96,11 +96,6 @@ def test_a_wrong_type_is_a_type_error_that_says_so(check: Callable[[], None], te
 def test_a_timeout_that_is_no_number_is_a_type_error(timeout: Any) -> None:
     with pytest.raises(TypeError):
         check_timeout(timeout)
-
-
-def test_what_comes_with_a_later_version_is_not_implemented() -> None:
-    with pytest.raises(NotImplementedError, match="n is not there yet"):
-        check_not_yet("n", "something")
 
 
 def test_a_host_loses_the_brackets_of_a_url() -> None:

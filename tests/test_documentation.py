@@ -16,8 +16,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -241,6 +244,32 @@ def test_a_worker_that_is_killed_loses_no_job(stage: Stage) -> None:
     assert queue.finish() == 0, queue
     assert queue.lines[-1] == "all 10 jobs are done"
     assert not queue.complaints()
+
+
+@on_page("docs/howto/durable.md")
+@pytest.mark.parametrize("taker", ["station.py", "ledger.py"])
+def test_what_a_sensor_that_is_killed_has_stored_arrives(stage: Stage, taker: str) -> None:
+    killed = stage.start("sensor.py")
+    for _ in range(5):
+        killed.wait_for(r"^stored ")
+    killed.kill()
+    killed.finish()
+    there = subprocess.run([sys.executable, "-m", "netmsg", "outbox", stage.directory / "sensor.outbox"],
+                           capture_output=True, text=True, timeout=30)
+    assert len(there.stdout.splitlines()) in (len(killed.lines) + 2, len(killed.lines) + 3), there
+    station = stage.start(taker)
+    sensor = stage.start("sensor.py")
+    assert sensor.finish() == 0, sensor
+    stored = [line.split()[1] for line in (*killed.lines, *sensor.lines)]
+    station.interrupt()
+    station.finish()
+    if taker == "station.py":
+        got = [line.split()[1] for line in station.lines if line.startswith("got")]
+    else:
+        with closing(sqlite3.connect(stage.directory / "ledger.db")) as database:
+            got = [repr(at) for at, in database.execute("SELECT at FROM readings ORDER BY at")]
+    assert [at for at in got if at in stored] == stored and len(got) - len(stored) in (0, 1)
+    assert "Traceback" not in sensor.errors()
 
 
 @on_page("docs/howto/proxies.md")

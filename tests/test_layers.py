@@ -47,8 +47,8 @@ LEVELS = {
 of the package is what its command line, like any other user, may import; nobody below it may."""
 IMPURE = {"socket", "ssl", "select", "selectors", "threading", "_thread", "queue", "time", "random", "secrets"}
 PURE = {f"netmsg.messaging.{name}" for name in (
-    "backoff", "delivery", "drafts", "homeless", "kept", "lane", "relaying", "requests", "routing", "squeezing",
-    "telling", "urls")} | {
+    "backoff", "delivery", "drafts", "homeless", "kept", "lane", "relaying", "requests", "reservoir", "routing",
+    "squeezing", "telling", "urls")} | {
     "netmsg.checks", "netmsg.sockets.racing", "netmsg.streams.read_ahead", "netmsg.servers.handlers",
     "netmsg.servers.steps"}
 
@@ -236,7 +236,7 @@ def test_locks_are_found(source: str, found: set[str]) -> None:
 STAMPS = {"netmsg.messaging.events": "field(default_factory=time.time)",
           "netmsg.messaging.peers": "connected_since = time.time()",
           "netmsg.messaging.reconnecting": "at=time.time()",
-          "netmsg.storage.committing": "at = time.time()"}
+          "netmsg.messaging.storing": "at = time.time()"}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("netmsg.cli")])

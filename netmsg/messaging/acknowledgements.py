@@ -19,6 +19,7 @@ from .losses import Losses
 from .receipts import Receipt
 from .routing import Router
 from .settings import Settings
+from .storing import Storing
 
 if TYPE_CHECKING:
     from .peers import Peer
@@ -30,9 +31,10 @@ class Acknowledgements:
     """Those that are still to come. The `ledger` is guarded by the lock of the router, as what is marked so."""
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
-                 router: Router, expecting: Expecting, trouble: Callable[[], str]) -> None:
+                 router: Router, expecting: Expecting, trouble: Callable[[], str],
+                 storing: Storing | None = None) -> None:
         self.ledger: Ledger[Receipt] = Ledger(io.machine.token(8), settings.resend_after, settings.max_resends,
-                                              io.machine.chance)
+                                              io.machine.chance, None if storing is None else storing.receipts)
         self.trouble = trouble
         """What is wrong with the endpoints, for the text of an error."""
         self._life = life
@@ -41,6 +43,7 @@ class Acknowledgements:
         self._losses = losses
         self._router = router
         self._expecting = expecting
+        self._storing = storing
         self._in_vain = f"not acknowledged after {settings.max_resends} resends"
         self._waiters = Waiters()
         self._looked_at = -1.0  # when it was last looked whose time has come of what nobody wanted
@@ -74,15 +77,24 @@ class Acknowledgements:
     def acknowledged(self, lane: Lane, message_ids: list[bytes]) -> tuple[list[Lane], list[bytes]]:
         """A peer has acknowledged: the lanes that have got something to send, for there is room now, and the ids of
         what is given up on, to be told of. Under the lock."""
+        if self._storing is not None:
+            self._storing.gone(map(lane.unacked.get, dict.fromkeys(message_ids)))
         self.ledger.acknowledge(lane.acknowledge(message_ids))
-        if self._router.homeless.messages:
-            self.ledger.acknowledge(self._router.homeless.acknowledge(lane.identity, message_ids))
+        homeless = self._router.homeless
+        if homeless.messages:
+            there = {message_id: homeless.messages.get(message_id) for message_id in message_ids}
+            known = homeless.acknowledge(lane.identity, message_ids)
+            self.ledger.acknowledge(known)
+            self._is_over(map(there.get, known))
         return self.fill(lane)
 
     def fill(self, lane: Lane) -> tuple[list[Lane], list[bytes]]:
         """There may be room at a peer: it gets what nobody else wanted, and what waits. The same."""
         lanes, hopeless = self.take_in(lane)
-        return [*lanes, *self._router.refill(lane)], hopeless
+        lanes += self._router.refill(lane)
+        if self._storing is not None:
+            self._storing.look_for(lane.identity)
+        return lanes, hopeless
 
     # Sending again
 
@@ -93,12 +105,17 @@ class Acknowledgements:
         due = self.ledger.due(lane, now)
         for message in due:
             if message.give_up:
-                self._give_up(lane, message.message_id)
+                self._give_up(lane.forget(message.message_id))
                 hopeless.append(message.message_id)
             else:
                 lane.send_again(message.message_id)
                 lanes.append(lane)
-        filled, in_vain = self.fill(lane) if due else ([], [])
+        if due:
+            filled, in_vain = self.fill(lane)
+        else:
+            filled, in_vain = [], []
+            if self._storing is not None:
+                self._storing.look_for(lane.identity)
         return [*lanes, *filled], [*hopeless, *in_vain]
 
     # Handing back
@@ -118,7 +135,7 @@ class Acknowledgements:
             refused_by = self.ledger.refused(message_id, lane.identity, now)
             other = self._router.next_but(refused_by)
             if other is None and self.ledger.is_spent(message_id):
-                self._give_up(lane, message_id)
+                self._give_up(message)
                 hopeless.append(message_id)
             elif other is None:
                 homeless.add(message, refused_by)
@@ -131,7 +148,7 @@ class Acknowledgements:
         """Give to ``other`` what was handed back; or give it up, if it was sent again as often as it may."""
         message_id = message.message_id
         if not self.ledger.may_hand_on(message_id):
-            self.ledger.give_up(message_id, self._in_vain)
+            self._give_up(message)
             hopeless.append(message_id)
             return False
         other.give(message)
@@ -188,12 +205,18 @@ class Acknowledgements:
         hopeless = [message_id for message_id in lane.unacked
                     if message_id not in queued and not self.ledger.may_resend(message_id, now)]
         for message_id in hopeless:
-            self._give_up(lane, message_id)
+            self._give_up(lane.forget(message_id))
         return hopeless
 
-    def _give_up(self, lane: Lane, message_id: bytes) -> None:
-        lane.forget(message_id)
-        self.ledger.give_up(message_id, self._in_vain)
+    def _give_up(self, message: Message | None) -> None:
+        if message is not None:
+            self.ledger.give_up(message.message_id, self._in_vain)
+            self._is_over((message,))
+
+    def _is_over(self, messages: Iterable[Message | None]) -> None:
+        """These will not be sent any more."""
+        if self._storing is not None:
+            self._storing.gone(messages)
 
     def tell_given_up(self, peer: Peer, message_ids: Iterable[bytes]) -> None:
         """These have been sent as often as they may, in vain."""

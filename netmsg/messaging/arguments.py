@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Union
 
 from ..checks import check_str
+from ..deadline import Deadline
+from ..storage.files import PathLike
 from ..tls.contexts import check_server_context
 from ..wire.envelope import IDENTITY_SIZE, LONGEST_PREFIX
 from ..wire.websocket_opening import ANY_ORIGIN, ClientOpening
@@ -31,7 +32,11 @@ __all__ = [
     "message_of",
     "place_of",
     "prefix_of",
+    "taken_from",
 ]
+
+GATHERED_WITHIN: Final = 0.05
+"""Seconds for which those that come wait for others, to be stored with them."""
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -54,7 +59,7 @@ class Options(TypedDict, total=False):
     max_resends: int | None
     max_unacked: int | None
     dedupe: int
-    outbox: str | os.PathLike[str] | None
+    outbox: PathLike | None
     on_duplicate: OnDuplicate
     authorize: Callable[[PeerInfo], bool] | None
     linger: float
@@ -63,6 +68,8 @@ class Options(TypedDict, total=False):
     conflate: bool
     send_buffer: int | None
     recv_buffer: int | None
+    outbox_sync: str
+    dedupe_path: PathLike | None
 
 
 class _DefaultPort(int):
@@ -141,6 +148,23 @@ def message_of(data: Buffer, longest: int) -> bytes:
     if len(data) > longest:
         raise ValueError(f"a message of {len(data)} bytes is longer than max_message_size ({longest})")
     return data
+
+
+def taken_from(messages: Iterator[bytes], count: int, size: int) -> tuple[list[bytes], BaseException | None]:
+    """The next ones: no more than so many, no more when they have so many bytes together, and no more than come within
+    `GATHERED_WITHIN`; but one at least, if there is one. And what was raised instead of the next one, if anything was.
+    """
+    some: list[bytes] = []
+    deadline = Deadline(GATHERED_WITHIN)
+    try:
+        for data in messages:
+            some.append(data)
+            size -= len(data)
+            if len(some) >= count or size <= 0 or deadline.expired:
+                break
+    except BaseException as error:
+        return some, error
+    return some, None
 
 
 def _bytes_of(what: str, data: Buffer) -> bytes:

@@ -38,7 +38,9 @@ __all__ = ["Closing"]
 
 HERE: Final = os.path.dirname(__file__)
 BRIEFLY: Final = 0.1
-"""Seconds that `close` waits for a function of the user's to return."""
+"""Seconds that `close` waits for a function of the user's to return,"""
+BRIEFLY_STORED: Final = 5.0
+"""and for the disk."""
 
 
 class Closing:
@@ -73,6 +75,7 @@ class Closing:
         self._places_closed = False
         self._given_up = 0
         life.on_crash = self.fail
+        receiver.when_noted(self._all_is_noted)
         _not_closed.add(self)
 
     # From any thread
@@ -106,6 +109,8 @@ class Closing:
             raise
         for callbacks in self._callbacks:
             callbacks.join(BRIEFLY)
+        self._sender.join_file(BRIEFLY_STORED)
+        self._receiver.join_file(BRIEFLY_STORED)
         self._io.join(5.0)
         return self._given_up
 
@@ -188,7 +193,7 @@ class Closing:
     def has_for(self, identity: bytes, way: object) -> bool:
         """Whether something waits for the peer of that identity, which this or another way leads to."""
         router = self._sender.router
-        if router.waiting or router.homeless.messages or router.parked.of(identity):
+        if router.waits_for(identity):
             return True
         there = router.find(identity)
         return any(router.copies.has_for(one, identity, there)
@@ -221,12 +226,17 @@ class Closing:
         """Say goodbye to a peer that has been sent everything and acknowledged everything, whatever is still kept for
         others: it would go on sending. Not before the winding down has begun, which first acknowledges what has been
         taken."""
-        if (self._winding_down and peer in self._connections.open and not peer.closing
+        if (self._winding_down and peer in self._connections.open and not peer.closing and not self._receiver.is_noting
                 and peer.lane.empty and not peer.lane.unacked and not self.has_for(peer.identity, peer.endpoint)):
             if peer.endpoint is not None:
                 peer.endpoint.took_leave = True
             peer.lane.window = 0  # nothing can be handed on to it any more
             peer.finish()
+
+    def _all_is_noted(self) -> None:
+        """What has been taken is acknowledged now: nobody need be kept for that."""
+        self.finish_peers()
+        self.check_closed()
 
     def left(self, peer: Peer) -> None:
         """A connection has ended."""
@@ -235,7 +245,7 @@ class Closing:
 
     def look_for_others(self) -> None:
         """Who has been said goodbye to may take what somebody has left, or handed back."""
-        if self._sender.router.waiting or self._sender.router.homeless.messages:
+        if self._sender.router.waits_for_anybody:
             for endpoint in self._places.endpoints:
                 endpoint.revive()
 
@@ -269,6 +279,8 @@ class Closing:
         each((*self._connections.open, *self._connections.handshaking), lambda peer: peer.close("closed", None))
         self._receiver.inbox.release()
         self._receiver.stop_lending()
+        self._sender.close_file()
+        self._receiver.close_file()
         self._events.close()
         self._reporter.close()
         _not_closed.discard(self)

@@ -10,6 +10,7 @@ from ..uninterrupted import undivided
 from .arguments import Buffer, message_of
 from .credit import Credit
 from .inbox import Batch
+from .remembering import Note
 
 __all__ = ["Delivery", "Settler"]
 
@@ -29,7 +30,8 @@ class Settler(Protocol):
 class Delivery:
     """One received message, and the means to answer for it."""
 
-    __slots__ = ("_answered", "_correlation_id", "_credit", "_message_id", "_settled", "_settler", "data", "identity")
+    __slots__ = ("_answered", "_correlation_id", "_credit", "_message_id", "_note", "_settled", "_settler", "data",
+                 "identity")
 
     def __init__(self, settler: Settler, batch: Batch, data: bytes, message_id: bytes | None,
                  correlation_id: bytes | None = None) -> None:
@@ -41,13 +43,16 @@ class Delivery:
         self._message_id = message_id
         self._correlation_id = correlation_id
         self._answered = False
+        self._note: Note | None = None
+        """Where acknowledgements are noted: how far that has come."""
         self._settled = False  # set by the network thread: who is interrupted on the way there can say it again
 
     def ack(self) -> None:
         """Acknowledge it: the sender need not keep it any longer. At once, idempotent, from any thread.
 
         Nothing to do for a message that was sent at most once, or unless acknowledgement is ``AckMode.MANUAL``.
-        Raises `ClosedError`.
+        With ``dedupe_path`` it blocks until that is noted in the file, and raises ``OSError`` if that is not possible:
+        then the message is not acknowledged, and it may be tried again. Raises `ClosedError`.
         """
         self._settler.settle(self, True)
 

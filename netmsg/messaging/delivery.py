@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, MutableMapping, Set
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from .lane import Lane
@@ -60,8 +60,9 @@ class Ledger(Generic[R]):
     """
 
     def __init__(self, prefix: bytes, resend_after: float, max_resends: int | None,
-                 jitter: Callable[[], float]) -> None:
-        self.outstanding: dict[bytes, R] = {}
+                 jitter: Callable[[], float], receipts: MutableMapping[bytes, R] | None = None) -> None:
+        """``receipts`` are to be kept there."""
+        self.outstanding: MutableMapping[bytes, R] = {} if receipts is None else receipts
         self.followers: dict[bytes, Callable[[bool], None]] = {}
         """Who is told, of some of them, whether it was acknowledged or given up on: by calls that take no lock."""
         self.resent = 0

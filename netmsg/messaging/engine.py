@@ -46,11 +46,12 @@ elsewhere is posted to it with `Reactor.call`, which takes no lock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from ..deadline import Deadline
 from ..forking import close_in_child
 from ..reactor.reactor import Reactor
+from ..wire.envelope import IDENTITY_SIZE
 from .accounts import Accounts
 from .asking import Asking
 from .closing import Closing
@@ -64,20 +65,23 @@ from .opening import Opening
 from .places import Places
 from .population import Population
 from .receiving import Receiver
+from .remembering import Memory
 from .reporting import Reporter
 from .sending import Sender
 from .settings import Settings
 from .snapshots import PeerInfo, SocketStats
+from .storing import Outbox
 from .sweeping import Sweep
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "engine_of"]
 
 
 class Engine:
     """The core of one Søcket. The user's object, `Søcket`, is a shell over it, so that it can be collected while the
     network thread still flushes what it left."""
 
-    def __init__(self, identity: bytes, settings: Settings, io: Reactor) -> None:
+    def __init__(self, identity: bytes, settings: Settings, io: Reactor, outbox: Outbox | None = None,
+                 memory: Memory | None = None) -> None:
         self.identity = identity
         self.io = io
         self.life = life = Life()
@@ -88,10 +92,11 @@ class Engine:
         self.events = EventQueue(reporter.tell)
         delaying = io.machine.callbacks("reconnection_delay", reporter.raised)
         authorizing = io.machine.callbacks("authorize", reporter.raised)
-        self.sender = Sender(settings, life, io, self.events, self._losses, self.connections, reporter.trouble)
+        self.sender = Sender(settings, life, io, self.events, self._losses, self.connections, reporter.trouble,
+                             outbox)
         doors = Doors(settings.max_connections, life, io, self.connections, self.places)
         accounts = Accounts(settings, doors.flooded)
-        self.receiver = Receiver(settings, life, io, accounts, self.sender, self.sender.subscriptions)
+        self.receiver = Receiver(settings, life, io, accounts, self.sender, self.sender.subscriptions, memory)
         self._closing = Closing(settings.linger, life, io, self.events, reporter, self.places, self.connections,
                                 self.sender, self.receiver, (authorizing, delaying))
         authorize = settings.authorize
@@ -125,7 +130,7 @@ class Engine:
         return SocketStats(
             sent, received, bytes_sent, bytes_received,
             queued=self.sender.router.unplaced + queued,
-            unacked=len(self.sender.ledger.outstanding),
+            unacked=self.sender.unacked,
             resent=self.sender.ledger.resent,
             duplicates=self.receiver.arrivals.duplicates,
             dropped=dict(self._losses.dropped),
@@ -172,3 +177,21 @@ class Engine:
             acceptor.abandon()
         for endpoint in self.places.endpoints:
             endpoint.abandon()
+
+
+def engine_of(identity: bytes | None, settings: Settings, io: Reactor) -> Engine:
+    """A new one, of this identity, or that of its outbox, or any. Raises ``OSError`` and ``ValueError`` for files that
+    cannot be used."""
+    machine = io.machine
+    with ExitStack() as opened:
+        outbox = memory = None
+        if settings.outbox is not None:
+            outbox = machine.open_outbox(settings.outbox, identity, wait_for_disk=settings.outbox_sync == "full")
+            opened.callback(outbox.close)
+            identity = outbox.identity
+        if settings.dedupe_path is not None:
+            memory = machine.open_memory(settings.dedupe_path, settings.dedupe)
+            opened.callback(memory.close)
+        engine = Engine(identity or machine.token(IDENTITY_SIZE), settings, io, outbox, memory)
+        opened.pop_all()
+        return engine

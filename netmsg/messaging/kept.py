@@ -126,6 +126,13 @@ class Parked:
             return next((one for one, messages in self._by_identity.items() if messages), None)
         return identity if kept else None
 
+    def take(self, identity: bytes) -> list[Queued]:
+        """All of those for one peer."""
+        kept = self._by_identity.pop(identity, Kept())
+        self.count -= len(kept)
+        self.large -= kept.large
+        return [*kept]
+
     def take_all(self) -> list[Queued]:
         """The end."""
         messages: list[Queued] = [message for kept in self._by_identity.values() for message in kept]

@@ -177,7 +177,7 @@ class Lane:
         self.acknowledged += len(known)
         return known
 
-    def forget(self, message_id: bytes) -> Queued | None:
+    def forget(self, message_id: bytes) -> Message | None:
         """Stop expecting an acknowledgement: the message given up on."""
         message = self.unacked.pop(message_id, None)
         if message is not None:

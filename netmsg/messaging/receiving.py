@@ -5,6 +5,8 @@ All of it belongs to the network thread, but for the two calls that the takers o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,6 +23,7 @@ from .inbox import Batch, Inbox, PairBatch, ReliableBatch, RequestBatch
 from .lane import Lane
 from .life import Life
 from .losses import CONFLATED
+from .remembering import Memory, Note, Remembering
 from .settings import Settings
 from .subscribing import Subscriptions
 
@@ -55,7 +58,8 @@ class Receiver:
     """What one Søcket receives."""
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, accounts: Accounts, answers: AnswerWay,
-                 subscriptions: Subscriptions) -> None:
+                 subscriptions: Subscriptions, memory: Memory | None = None) -> None:
+        """``memory`` is the file, if there is one, of what has been handed over."""
         self._life = life
         self._io = io
         self._steps = io.scope(life.crash)
@@ -74,7 +78,9 @@ class Receiver:
         self.inbox = Inbox(self._watch_batch, self._finish_batch)
         self.conversation = Conversation(io, self.inbox.waiters, answers.answering)
         self.inbox.special_ticket = self.conversation.ticket
-        self.arrivals = Arrivals(settings.dedupe)
+        self.arrivals = Arrivals(settings.dedupe if memory is None else 0)
+        self.remembering = None if memory is None else Remembering(memory, io.machine.committer(memory), life,
+                                                                   self._steps)
         self.append_batch = self.inbox.append_batch
         self.appended = self.inbox.delivered
         self.count_taken = self.inbox.count_taken
@@ -142,6 +148,32 @@ class Receiver:
         """At-least-once messages have been received."""
         if self._life.closing:
             return  # and not acknowledged, for nobody will take it
+        if self.remembering is None:
+            self._take_in(peer, message_ids, payloads)
+            return
+        size = self._count(peer, payloads)  # while it is looked for
+        self.remembering.look_for(peer.identity, message_ids,
+                                  partial(self._looked_for, peer, message_ids, payloads, size))
+
+    def _looked_for(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes], size: int,
+                    known: frozenset[bytes] | None) -> None:
+        """Those that are ``known`` were handed over before, perhaps by somebody who runs no more. Where that cannot be
+        found out they are left: they will be sent again."""
+        credit = peer.credit
+        credit.arrived -= len(payloads)
+        credit.arrived_bytes -= size
+        if known is not None and not self._life.closing:
+            if known:
+                self._send_acks(peer.identity, [message_id for message_id in message_ids if message_id in known])
+                new = [(message_id, payload) for message_id, payload in zip(message_ids, payloads)
+                       if message_id not in known]
+                self.arrivals.duplicates += len(payloads) - len(new)
+                message_ids, payloads = [message_id for message_id, _ in new], [payload for _, payload in new]
+            self._take_in(peer, message_ids, payloads)
+        if credit.waits:
+            self._accounts.taken_from(credit)
+
+    def _take_in(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes]) -> None:
         found = self.arrivals.sort(peer.identity, message_ids, payloads)
         if found.again:
             self._send_acks(peer.identity, found.again)
@@ -210,6 +242,12 @@ class Receiver:
             batch.ticking = False
 
     def _acknowledge(self, sender: bytes, message_ids: list[bytes]) -> None:
+        if self.remembering is None:
+            self._release(sender, message_ids)
+        else:
+            self.remembering.note(sender, message_ids, partial(self._release, sender, message_ids))
+
+    def _release(self, sender: bytes, message_ids: list[bytes]) -> None:
         released = self.arrivals.acknowledge(sender, message_ids)
         if released:
             self._send_acks(sender, released)
@@ -243,7 +281,12 @@ class Receiver:
     def settle(self, delivery: Delivery, accept: bool) -> None:
         """See `Delivery`. From any thread."""
         exiting.check_open(self._life)
-        self.settle_soon(delivery, accept)
+        if self.remembering is None or not accept or delivery._message_id is None:
+            self.settle_soon(delivery, accept)
+            return
+        note = Note()
+        self._steps.call(self._settle_by_note, delivery, note)
+        self.remembering.wait(note)
 
     def settle_soon(self, delivery: Delivery, accept: bool) -> None:
         """The same, while closing too. Takes no lock, and does not raise."""
@@ -262,12 +305,34 @@ class Receiver:
         if delivery._settled or message_id is None:
             return
         delivery._settled = True
+        if accept and self.remembering is not None:
+            self.remembering.note(delivery.identity, [message_id], partial(self._noted, delivery))
+            return
         if accept:
-            self._acknowledge(delivery.identity, [message_id])
+            self._release(delivery.identity, [message_id])
         elif self.arrivals.refuse(delivery.identity, message_id):
             lane = self._answers.find(delivery.identity)
             if lane is not None:
                 lane.owner.refuse(message_id)
+        self._count_settled(delivery)
+
+    def _settle_by_note(self, delivery: Delivery, note: Note) -> None:
+        """The same, of an acknowledgement that a thread waits to be noted: if that fails, it may be tried again."""
+        assert self.remembering is not None and delivery._message_id is not None
+        if delivery._settled:
+            self.remembering.follow(note, delivery._note)
+            return
+        delivery._settled = True
+        delivery._note = note
+        self.remembering.note_by_hand(delivery.identity, delivery._message_id, note, partial(self._noted, delivery),
+                                      partial(setattr, delivery, "_settled", False))
+
+    def _noted(self, delivery: Delivery) -> None:
+        assert delivery._message_id is not None
+        self._release(delivery.identity, [delivery._message_id])
+        self._count_settled(delivery)
+
+    def _count_settled(self, delivery: Delivery) -> None:
         credit = delivery._credit
         credit.arrived -= 1
         credit.arrived_bytes -= len(delivery.data)
@@ -280,3 +345,25 @@ class Receiver:
             taken = batch.taken_ids()
             if taken:
                 self._acknowledge(batch.identity, taken)
+
+    # The file of what has been handed over, if there is one
+
+    def when_noted(self, tell: Callable[[], None]) -> None:
+        """Have ``tell()`` called, once the Søcket closes, when all is noted and acknowledged that is to be."""
+        if self.remembering is not None:
+            self.remembering.when_idle = tell
+
+    @property
+    def is_noting(self) -> bool:
+        """Whether something is to be acknowledged that is still being noted."""
+        return self.remembering is not None and self.remembering.is_noting
+
+    def close_file(self) -> None:
+        """Write what there is, and let go of the file; returns at once."""
+        if self.remembering is not None:
+            self.remembering.close()
+
+    def join_file(self, timeout: float) -> None:
+        """Wait for that, so many seconds."""
+        if self.remembering is not None:
+            self.remembering.join(timeout)

@@ -103,6 +103,8 @@ class Room:
     def is_there(self, draft: Draft) -> bool:
         """Whether there is any for it."""
         router, identity = self._router, draft.identity
+        if router.stored is not None and not draft.is_answer:
+            return router.stored.has_room(identity)
         if identity is None:
             return self._is_there_for_anybody(draft)
         once = not router.reliable or draft.is_answer
@@ -127,7 +129,8 @@ class Room:
             self._requests.look_again()
         router = self._router
         if self._addressing_senders.waiting and (router.has_room(peer.lane) or router.has_room(peer.lane, once=True)
-                                                 or (router.reliable and router.parked.has_room(peer.identity))):
+                                                 or (router.reliable and router.parked.has_room(peer.identity))
+                                                 or router.stored is not None):
             self._addressing_senders.notify_all()
         if (self._senders.waiting or self in self.asked) and self._roomy():
             self.asked.discard(self)
@@ -136,6 +139,8 @@ class Room:
     def _roomy(self) -> bool:
         """Whether a queue that was full is down to half: waking for every single message would be slow."""
         router = self._router
+        if router.stored is not None:
+            return router.stored.is_roomy
         half = router.limits.messages // 2
         ring = router.ring
         if router.reliable or not ring:

@@ -17,6 +17,7 @@ from .choices import SendMode
 from .homeless import Homeless
 from .kept import Copies, Kept, Limits, Parked
 from .lane import WITHDRAWN, Lane, total_large
+from .reservoir import Reservoir
 from .topics import Topics
 
 __all__ = ["Departure", "Placed", "Router"]
@@ -50,10 +51,12 @@ class Router:
 
     ``reliable`` (at least once): what is given to a lane is kept in its ``unacked``, a lane is full when its window
     is, and messages beyond all windows wait here; otherwise a lane is full when its queue is. Requests and replies are
-    sent at most once in any case. ``keeps``: what there is nobody for waits for the first who comes.
+    sent at most once in any case. ``keeps``: what there is nobody for waits for the first who comes. ``stored``: of
+    what is sent at least once the rest waits there, and nothing here for peers that are not there.
     """
 
-    def __init__(self, mode: SendMode, limits: Limits, *, reliable: bool = False, keeps: bool = True) -> None:
+    def __init__(self, mode: SendMode, limits: Limits, *, reliable: bool = False, keeps: bool = True,
+                 stored: Reservoir | None = None) -> None:
         self.ring: tuple[Lane, ...] = ()
         """The peers, in the order they came: an immutable snapshot, replaced at every change."""
         self.turn = 0
@@ -64,6 +67,7 @@ class Router:
         """At-least-once messages that peers have handed back, and nobody else has had room for."""
         self.parked = Parked(limits)
         self.copies = Copies()
+        self.stored = stored
         self.mode = mode
         self.limits = limits
         self.reliable = reliable
@@ -272,6 +276,24 @@ class Router:
         self.waiting.add(message)
         return Placed.WAITING, ()
 
+    def place_stored(self, message: Message) -> Lane | None:
+        """Queue what is stored, and has been loaded because it is wanted: with somebody who has room, whose lane it is.
+        If there is nobody any more, it waits."""
+        identity = message.addressee
+        if identity is None:
+            lane = None if self.waiting else self.next_with_room()
+        else:
+            lane = self._by_identity.get(identity)
+            if lane is not None and (self.parked.of(identity) or not self.has_room(lane)):
+                lane = None
+        if lane is not None:
+            lane.give(message)
+        elif identity is None:
+            self.waiting.add(message)
+        else:
+            self.parked.add(identity, message)
+        return lane
+
     def audience(self, message: Queued) -> Sequence[Lane]:
         """Who is there and is to get what is published."""
         return self.topics.audience(payload_of(message), self.ring) if self.topics else self.ring
@@ -445,7 +467,19 @@ class Router:
     @property
     def unplaced(self) -> int:
         """How many messages have no peer."""
-        return len(self.waiting) + len(self.homeless) + self.parked.count + self.copies.count
+        in_memory = len(self.waiting) + len(self.homeless) + self.parked.count + self.copies.count
+        return in_memory if self.stored is None else in_memory + self.stored.beyond
+
+    @property
+    def waits_for_anybody(self) -> bool:
+        """Whether anything waits that anybody may get."""
+        return bool(self.waiting or self.homeless.messages
+                    or (self.stored is not None and self.stored.stream(None).beyond))
+
+    def waits_for(self, identity: bytes) -> bool:
+        """Whether anything waits that a peer may get, but for copies of what was published."""
+        return bool(self.waits_for_anybody or self.parked.of(identity)
+                    or (self.stored is not None and self.stored.has_for(identity)))
 
     # How messages move
 

@@ -35,12 +35,12 @@ Messages that the usual way does not take (by identity, published, at least once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..aside import aside
 from ..deadline import Deadline
-from ..errors import RemoteProtocolError
+from ..errors import QueueFullError, RemoteProtocolError, SendTimeoutError
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
 from ..wire.envelope import data_frame, failure_frame, reliable_frame, reply_frame
@@ -61,10 +61,14 @@ from .overflow import Overflow
 from .receipts import Receipt
 from .requesting import Requesting
 from .requests import Requests
+from .reservoir import Reservoir
 from .room import Room
 from .routing import Departure, Placed, Router
 from .settings import Settings
 from .squeezing import Drop, squeeze_in
+from .storing import Outbox
+from .storing import Sending as StoredSending
+from .storing import StoredReceipt, Storing
 from .subscribing import Subscriptions
 from .topics import MOST_SUBSCRIPTIONS
 
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sender"]
 
+AT_LEAST: Final = 1.0
+"""Seconds that the disk is given where the time was up before it was asked."""
 UNKNOWN_WINDOW: Final = 200
 """Unacknowledged messages to a peer that did not say how many it holds. Some drop acknowledgements beyond 256."""
 
@@ -81,7 +87,7 @@ class Sender:
     """What one Søcket sends: the router and the ledger, under one lock."""
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
-                 connections: Connections, trouble: Callable[[], str]) -> None:
+                 connections: Connections, trouble: Callable[[], str], outbox: Outbox | None = None) -> None:
         self._settings = settings
         self._life = life
         self._io = io
@@ -91,11 +97,17 @@ class Sender:
         self.reliable = settings.reliable
         self.conflates = settings.conflate
         self.route = new_lock()
-        self.router = router = Router(settings.send_mode, Limits(settings.send_hwm, settings.send_hwm_bytes),
-                                      reliable=self.reliable, keeps=settings.on_no_peer is OnNoPeer.KEEP)
+        limits = Limits(settings.send_hwm, settings.send_hwm_bytes)
+        self.router = router = Router(settings.send_mode, limits, reliable=self.reliable,
+                                      keeps=settings.on_no_peer is OnNoPeer.KEEP,
+                                      stored=None if outbox is None else Reservoir(limits, outbox.counts()))
+        self.storing = storing = None if outbox is None else Storing(
+            outbox, io.machine.committer(outbox), life, self.route, router,
+            lambda message_id: StoredReceipt(self._acks, message_id), self._work_for, lambda: self._room.wake_all())
         self._requests = requests = Requests()
         self._expecting = expecting = Expecting(life, io, connections, router, requests)
-        self._acks = acks = Acknowledgements(settings, life, io, events, losses, router, expecting, trouble)
+        self._acks = acks = Acknowledgements(settings, life, io, events, losses, router, expecting,
+                                             trouble, storing)
         self.ledger = acks.ledger
         self.fast_ring: tuple[Peer, ...] = ()
         """The peers among which plain round-robin messages may be dealt without the ``route`` lock; empty whenever
@@ -117,12 +129,61 @@ class Sender:
     def send(self, data: bytes, identity: bytes | None, timeout: float | Deadline | None) -> Receipt | None:
         """Send one message the long way. Raises what `Søcket.send` does. Whoever revokes a deadline calls `wake_all`.
         """
+        if self.storing is not None:
+            return self.store((data,), identity, timeout)[0]
         if self.conflates:
             self._send_newest(data, identity)
             return None
         if not self._drops_oldest or self.reliable:
             return self._send(data, identity, timeout, None)
         return self._squeeze(data, identity, timeout)
+
+    def store(self, payloads: Sequence[bytes], identity: bytes | None,
+              timeout: float | Deadline | None) -> list[Receipt]:
+        """The same, with an outbox, for several messages, which are written in one transaction if there is room for
+        all. What it raises says in ``sent`` how many of them are stored."""
+        deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
+        receipts: list[Receipt] = []
+        try:
+            while True:
+                if len(receipts) == len(payloads):
+                    return receipts
+                receipts += self._store_some(payloads[len(receipts):], identity, deadline)
+        except (QueueFullError, SendTimeoutError) as error:
+            error.sent = len(receipts)
+            raise
+
+    def room_for(self, identity: bytes | None) -> tuple[int, int]:
+        """How many messages, and bytes, the outbox has room for; none, perhaps."""
+        assert self.router.stored is not None
+        return self.router.stored.room(identity)
+
+    def _store_some(self, payloads: Sequence[bytes], identity: bytes | None, deadline: Deadline) -> list[Receipt]:
+        """As many as there is room for; none, where there may be some now."""
+        begun: list[StoredSending | None] = []
+        aside(lambda: begun.append(self._begin_storing(payloads, identity)))  # wholly, or not at all
+        sending = begun[0]
+        if sending is None:
+            rejected = StoredReceipt(self._acks, self.ledger.new_id())
+            settled = self._overflow.cope(Draft(payloads[0], identity), rejected, deadline)
+            return [] if settled is None else [rejected]
+        if not sending.wait(Deadline(AT_LEAST) if deadline.expired else deadline):
+            raise self._room.too_late("the message is being stored, and it is not known whether it will be", identity)
+        return sending.receipts
+
+    def _begin_storing(self, payloads: Sequence[bytes], identity: bytes | None) -> StoredSending | None:
+        assert self.storing is not None
+        if self._life.over:  # see `_send`
+            self._life.check_open()
+        with self.route:
+            if self._life.over:
+                self._life.check_open()
+            return self.storing.begin(payloads, identity)
+
+    @property
+    def unacked(self) -> int:
+        """How many messages are neither acknowledged nor given up on."""
+        return len(self.ledger.outstanding) if self.router.stored is None else self.router.stored.count
 
     def follow(self, receipt: Receipt, tell: Callable[[bool], None]) -> None:
         """Have ``tell(acknowledged)`` called, once, when it is decided what becomes of the message, perhaps at once,
@@ -294,6 +355,16 @@ class Sender:
             del listed[:count]
         self._events.add(Dropped(None, identity, reason, count=count))
 
+    def close_file(self) -> None:
+        """If there is one: write what is to be written, and let go of the file. Returns at once."""
+        if self.storing is not None:
+            self.storing.close()
+
+    def join_file(self, timeout: float) -> None:
+        """Wait for that, so many seconds."""
+        if self.storing is not None:
+            self.storing.join(timeout)
+
     def wake_all(self) -> None:
         """Peers have come or gone, or the Søcket closes: whoever waits has to look again. Takes no lock."""
         self._room.wake_all()
@@ -315,6 +386,8 @@ class Sender:
         with self.route:
             self.router.join(peer.lane)
             lanes, hopeless = self._acks.welcome(peer.lane)
+            if self.storing is not None:
+                self.storing.look_for(peer.identity)
             self._refresh()
         self._acks.tell_given_up(peer, hopeless)
         self._work_for(lanes)
@@ -330,6 +403,8 @@ class Sender:
             peer.lane.finishing = False
             departure = self.router.leave(peer.lane)
             self._requests.returned(departure.requests)
+            if self.storing is not None:
+                self.storing.left(peer.identity)
             self._refresh()
         self._departed(departure, peer.lane)
         self._acks.tell_given_up(peer, hopeless)
@@ -369,19 +444,26 @@ class Sender:
             self.fast_ring = ()
 
     def take_all(self, peers: Iterable[Peer]) -> int:
-        """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is."""
+        """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is. What
+        is in the outbox stays there."""
         with self.route:
-            given_up = len(self.router.take_all())
+            left = self.router.take_all()
             for peer in peers:
                 lane = peer.lane
                 lane.finishing = False
-                messages, _ = self.router.take_back(lane)
-                given_up += len(messages)
+                left += self.router.take_back(lane)[0]
+            given_up = len(left)
+            if self.storing is not None:
+                self.storing.keep_all()
+                given_up = sum(map(self._is_not_stored, left))
             self.ledger.give_up_all("unacknowledged when the Søcket was closed")
         if given_up:
             self.dropped("given up at close", given_up, None)
         self._acks.wake_all()
         return given_up
+
+    def _is_not_stored(self, message: Queued) -> bool:
+        return self.router.kind_of(message) is not Kind.RELIABLE
 
     def give_back(self, lane: Lane) -> None:
         """It was appended to the queue of a peer that is gone. From any thread; done where no interrupt can come, which

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..checks import check_bool, check_callable, check_count, check_enum, check_range, check_seconds, check_timeout
+from ..storage.files import PathLike
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .snapshots import PeerInfo
 
@@ -44,6 +45,9 @@ class Settings(NamedTuple):
     conflate: bool = False
     send_buffer: int | None = None
     recv_buffer: int | None = None
+    outbox: PathLike | None = None
+    outbox_sync: str = "full"
+    dedupe_path: PathLike | None = None
 
     @property
     def reliable(self) -> bool:
@@ -65,6 +69,18 @@ def checked(settings: Settings) -> Settings:
         raise ValueError("AT_LEAST_ONCE does not go with PUBLISH: whose acknowledgement would count?")
     if settings.reliable and settings.on_no_peer is OnNoPeer.DROP:
         raise ValueError("AT_LEAST_ONCE does not go with OnNoPeer.DROP: what is dropped arrives not even once")
+    if settings.outbox is not None:
+        if not settings.reliable:
+            raise ValueError("an outbox is for AT_LEAST_ONCE: what is sent at most once is not kept")
+        if settings.on_full is OnFull.DROP_OLDEST:
+            raise ValueError("an outbox does not go with OnFull.DROP_OLDEST: what is stored is not dropped")
+    if settings.outbox_sync not in ("full", "normal"):
+        raise ValueError(f"outbox_sync must be 'full' or 'normal', not {settings.outbox_sync!r:.100}")
+    if settings.dedupe_path is not None:
+        if settings.ack_mode is AckMode.ON_ARRIVAL:
+            raise ValueError("dedupe_path does not go with AckMode.ON_ARRIVAL: what is acknowledged before it is handed"
+                             " over is noted too soon, or too late")
+        check_count("dedupe", settings.dedupe, 1)
     check_bool("conflate", settings.conflate)
     if settings.reliable and settings.conflate:
         raise ValueError("AT_LEAST_ONCE does not go with conflate: what gives way to something newer never arrives")

@@ -10,24 +10,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, Union, overload
 
-from ..checks import check_callable, check_count, check_not_yet, check_port, check_seconds, check_str, check_timeout
+from ..checks import check_callable, check_count, check_port, check_seconds, check_str, check_timeout
 from ..deadline import Deadline
 from ..errors import ClosedError, LocalProtocolError, QueueFullError, SendTimeoutError
 from ..interrupts import is_of_a_signal_handler
 from ..reactor.io_thread import IOThread, reactor_of
 from ..sockets.addresses import host_and_port, unix_path
 from ..speaking import wait_until_said
+from ..storage.files import PathLike
 from ..tls.contexts import client_context
-from ..wire.envelope import DATA_HEADERS, IDENTITY_SIZE
+from ..wire.envelope import DATA_HEADERS
 from . import exiting
 from .arguments import (
     DEFAULT_PORT, Buffer, Options, carrier_of_bind, carrier_of_connect, check_identity, message_of, place_of, prefix_of,
+    taken_from,
 )
 from .carriers import Carrier
 from .choices import AckMode, DeliveryGuarantee, OnDuplicate, OnFull, OnNoPeer, SendMode
 from .deliveries import Delivery
 from .dispatching import BURST
-from .engine import Engine
+from .engine import engine_of
 from .events import Event
 from .inbox import Batch
 from .iterating import UntilClosed
@@ -113,7 +115,17 @@ class Søcket(Generic[R]):
     :param send_buffer: bytes that the kernel is to hold for each connection of what was sent (SO_SNDBUF), and
     :param recv_buffer: of what has come (SO_RCVBUF); ``None``: as it likes, which may be megabytes. Small ones keep
         what waits where the marks are, and where it can still be dropped; large ones help on long, fast ways.
-    :param outbox: not there yet (``NotImplementedError``).
+    :param outbox: the path of a file in which messages are kept until they are acknowledged, of this process and the
+        next ones, which send them again. AT_LEAST_ONCE only (``ValueError``), and not with ``DROP_OLDEST``. `send` then
+        returns once the message is there, and may raise ``OSError``, for a full disk for example: then it is not. The
+        file is made if there is none, and has an identity for good: another ``identity`` is a ``ValueError``. A file
+        that is in use, damaged, of a newer version or something else is an ``OSError``, and left as it is.
+    :param outbox_sync: ``"full"``: what is kept outlives a crash of the machine; ``"normal"``: one of the program, and
+        the disk is not waited for.
+    :param dedupe_path: the path of a file in which the ids are kept of the ``dedupe`` newest messages, of those sent at
+        least once, that have been handed over; with ``MANUAL``, that have been acknowledged. Each is there before its
+        acknowledgement leaves, and `Delivery.ack` returns when it is: so a receiver that is started again knows what it
+        has had. Not with ``ON_ARRIVAL`` (``ValueError``). For files that cannot be used as with ``outbox``.
 
     For type checkers it is generic in what `send` returns: ``Søcket[Receipt]`` sends at least once, ``Søcket[None]`` at
     most once, and a plain ``Søcket`` may be either.
@@ -164,7 +176,7 @@ class Søcket(Generic[R]):
         max_resends: int | None = None,
         max_unacked: int | None = None,
         dedupe: int = 100_000,
-        outbox: str | os.PathLike[str] | None = None,
+        outbox: PathLike | None = None,
         on_duplicate: OnDuplicate = OnDuplicate.PROBE,
         authorize: Callable[[PeerInfo], bool] | None = None,
         linger: float = 5.0,
@@ -173,17 +185,18 @@ class Søcket(Generic[R]):
         conflate: bool = False,
         send_buffer: int | None = None,
         recv_buffer: int | None = None,
+        outbox_sync: str = "full",
+        dedupe_path: PathLike | None = None,
     ) -> None:
         settings = checked(Settings(
             send_mode, delivery_guarantee, reconnection_delay, send_hwm, send_hwm_bytes, recv_hwm, recv_hwm_bytes,
             default_policy(send_mode) if on_full is None else on_full, max_message_size, max_connections,
             heartbeat_interval, heartbeat_timeout, handshake_timeout, ack_mode, resend_after, max_resends,
             max_unacked, dedupe, on_duplicate, authorize, linger, on_no_peer, conflate,
-            send_buffer, recv_buffer))
-        reactor = reactor_of(io_thread)
-        check_not_yet("outbox", outbox)
-        own = reactor.machine.token(IDENTITY_SIZE) if identity is None else check_identity(identity)
-        self._engine = engine = Engine(own, settings, reactor)
+            send_buffer, recv_buffer, outbox, outbox_sync, dedupe_path))
+        if identity is not None:
+            check_identity(identity)
+        self._engine = engine = engine_of(identity, settings, reactor_of(io_thread))
         self._life = engine.life
         self._io = engine.io
         self._sender = engine.sender
@@ -390,6 +403,8 @@ class Søcket(Generic[R]):
         if identity is not None:
             check_identity(identity)
         exiting.check_open(self._life)
+        if self._sender.storing is not None:
+            return self._store_many(iterable, identity, deadline)
         receipts: list[Receipt] = []
         sent = 0
         receipt: Receipt | None
@@ -406,6 +421,22 @@ class Søcket(Generic[R]):
             error.sent = sent
             raise
         return receipts if self._sender.reliable else None
+
+    def _store_many(self, iterable: Iterable[Buffer], identity: bytes | None, deadline: Deadline) -> list[Receipt]:
+        """As many in one transaction as there is room for."""
+        receipts: list[Receipt] = []
+        messages = (message_of(data, self._max_size) for data in iterable)
+        try:
+            while True:
+                some, refused = taken_from(messages, *self._sender.room_for(identity))
+                receipts += self._sender.store(some, identity, deadline)
+                if refused is not None:
+                    raise refused
+                if not some:
+                    return receipts
+        except (QueueFullError, SendTimeoutError) as error:
+            error.sent += len(receipts)
+            raise
 
     def send_string(self, text: str, identity: bytes | None = None, *, timeout: float | None = None) -> R:
         """`send` text as UTF-8."""

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from ..deadline import Deadline
 from ..sockets.addresses import Address
@@ -21,11 +21,17 @@ from ..sockets.listening import listen_tcp, listen_unix
 from ..sockets.liveness import acknowledged_within, hung_up
 from ..sockets.resolving import resolve_in_background, resolve_within
 from ..sockets.waiting import READ, ready_sockets
+from ..storage.committing import Committer, Committing, File
+from ..storage.files import PathLike
+from ..storage.outbox import OutboxFile
+from ..storage.seen import SeenFile
 from ..waiting import Waiters
 from .callbacks import Callbacks
 from .polling import Poller
 
 __all__ = ["MACHINE", "Joinable", "Machine"]
+
+C = TypeVar("C")
 
 
 class Joinable(Protocol):
@@ -120,6 +126,20 @@ class Machine:
     def unacknowledged(self, sock: socket.socket) -> int:
         """See `netmsg.sockets.lingering`."""
         return unacknowledged(sock)
+
+    # Files
+
+    def open_outbox(self, path: PathLike, identity: bytes | None, *, wait_for_disk: bool) -> OutboxFile:
+        """See `netmsg.storage.outbox`."""
+        return OutboxFile(path, identity, wait_for_disk=wait_for_disk)
+
+    def open_memory(self, path: PathLike, remember: int) -> SeenFile:
+        """See `netmsg.storage.seen`."""
+        return SeenFile(path, remember)
+
+    def committer(self, file: File[C]) -> Committing[C]:
+        """Who writes it: see `netmsg.storage.committing`."""
+        return Committer(file)
 
     # Threads
 

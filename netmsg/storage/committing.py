@@ -1,5 +1,5 @@
-"""Group commit: what many threads want to have stored is written together, by a thread of its own, as often as the disk
-allows.
+"""Group commit: what many threads want to have written is written together, in one transaction, by a thread of its own,
+as often as the disk allows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ..aside import aside
 from ..deadline import Deadline
@@ -19,191 +21,219 @@ from ..forking import close_in_child
 from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
-from .outbox import Stored
 
-__all__ = ["Committer", "File"]
+__all__ = ["CommitQueue", "Committer", "Committing", "Decided", "File"]
 
 log = logging.getLogger("netmsg.storage")
 
-GONE_WITHIN: Final = 0.05
-"""Seconds for which what need not be kept any more waits for something else to be written with."""
+LATER: Final = 0.05
+"""Seconds for which what is in no hurry waits for something else to be written with."""
+LONGEST_GATHERING: Final = 0.001
+"""Seconds for which those who have just been told are waited for."""
 FOREVER: Final = Deadline(None)
 
 _numbers = itertools.count(1)
 
-Key = tuple[bytes, "bytes | None"]
-"""The id of a message, and its addressee."""
+C = TypeVar("C")
+C_contra = TypeVar("C_contra", contravariant=True)
+R = TypeVar("R")
+
+Decided = Callable[[Sequence[Any], "Exception | None"], None]
+"""Told of several commits, each by what was said that it is about, and what has gone wrong with them, if anything has.
+"""
 
 
-class File(Protocol):
-    """What is used of an `OutboxFile`."""
+class File(Protocol[C_contra]):
+    """What is written to."""
 
-    prefix: bytes
+    def write(self, changes: Sequence[C_contra]) -> None:
+        """All of them, in one transaction; if it raises, none."""
 
-    def write(self, new: Sequence[Stored], gone: Sequence[Key]) -> None: ...
+    def close(self) -> None:
+        """The end."""
 
-    def page(self, addressee: bytes | None, after: bytes, limit: int) -> list[Stored]: ...
+    def abandon(self) -> None:
+        """In a forked child."""
+
+
+class Committing(Protocol[C_contra]):
+    """What any thread may ask of one who writes a file: see `CommitQueue` and `Committer`."""
+
+    def submit(self, change: C_contra, decided: Decided, about: Any) -> None: ...
+
+    def submit_later(self, change: C_contra, decided: Decided, about: Any) -> None: ...
+
+    def ask(self, question: Callable[[], R], answered: Callable[[R | Exception], None]) -> None: ...
 
     def close(self) -> None: ...
 
-    def abandon(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
 
 
-class _Group:
-    """What one call has to store."""
-
-    __slots__ = ("messages", "outcome", "waiters")
-
-    def __init__(self, messages: Sequence[Stored]) -> None:
-        self.messages = messages
-        self.outcome: list[Exception | None] = []
-        """Once it is decided: what has gone wrong, or ``None``."""
-        self.waiters = Waiters()
-
-    def decided(self, error: Exception | None) -> None:
-        self.outcome.append(error)
-        self.waiters.notify_all()
+class _Commit(NamedTuple):
+    change: Any
+    decided: Decided
+    about: Any
 
 
-class Committer:
-    """Used by any number of threads; the file belongs to ``netmsg-outbox-N`` alone."""
+class CommitQueue(Generic[C]):
+    """What is to be written, and asked, next. Any thread may add to it; `step` is for one."""
 
-    def __init__(self, file: File) -> None:
-        """Raises ``RuntimeError`` where no thread can be started."""
+    def __init__(self, file: File[C], wake: Callable[[], None]) -> None:
+        """``wake()`` is called when there is something to do."""
         self._file = file
-        self._count = 0
-        self._lock = new_lock()  # guards that ids are in the order of what is to be written; a leaf
-        self._groups: deque[_Group] = deque()
-        self._gone: deque[Key] = deque()
-        self._pages: deque[Callable[[], None]] = deque()
-        self._waiters = Waiters()  # the thread's own
+        self._wake = wake
+        self._lock = new_lock()  # guards whether more may come; a leaf
+        self._urgent: deque[_Commit] = deque()
+        self._in_no_hurry: deque[_Commit] = deque()
+        self._questions: deque[Callable[[], None]] = deque()
+        self._enough = 1
+        """With so many commits there is something to do."""
+        self._decided = 0
+        """How many commits there were in the last step that were in a hurry."""
         self._closing = False
-        self._over = False  # nothing is written any more
+        self.over = False
+        """Whether it has been closed, and all is done: nothing is written any more."""
+
+    # From any thread
+
+    def submit(self, change: C, decided: Decided, about: Any) -> None:
+        """Have this written, in the order of these calls, and ``decided`` called by the one who writes, with what this
+        is ``about`` and that of others. Raises `ClosedError`."""
+        self._add(self._urgent, _Commit(change, decided, about))
+
+    def submit_later(self, change: C, decided: Decided, about: Any) -> None:
+        """The same, soon, with something else if there is anything."""
+        self._add(self._in_no_hurry, _Commit(change, decided, about))
+
+    def ask(self, question: Callable[[], R], answered: Callable[[R | Exception], None]) -> None:
+        """Have the one who writes call ``answered`` with what ``question()`` returns or raises, when all that was
+        submitted before is written. Raises `ClosedError`."""
+        def ask() -> None:
+            try:
+                answer: R | Exception = question()
+            except Exception as error:
+                answer = error
+            answered(answer)
+
+        self._add(self._questions, ask)
+
+    def _add(self, queue: deque[Any], item: object) -> None:
+        with self._lock:
+            if self.over:
+                raise ClosedError("the file is closed")
+            queue.append(item)
+            wakes = queue is not self._urgent or len(queue) >= self._enough
+        if wakes:
+            self._wake()
+
+    def close(self) -> None:
+        """What is there is done, and then it is over. May be repeated."""
+        self._closing = True
+        self._wake()
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._in_no_hurry) or self.hurries
+
+    @property
+    def hurries(self) -> bool:
+        """Whether it has to be done now."""
+        return bool(self._urgent or self._questions or self._closing)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls of `submit` wait to be written next."""
+        return len(self._urgent)
+
+    # The one who writes
+
+    def step(self) -> None:
+        """Do what there is to do."""
+        questions = len(self._questions)  # what is asked from here on may be about what is not written yet
+        commits = [self._urgent.popleft() for _ in range(len(self._urgent))]
+        self._decided = len(commits)
+        commits += [self._in_no_hurry.popleft() for _ in range(len(self._in_no_hurry))]
+        self._commit(commits)
+        for _ in range(questions):
+            self._tell(self._questions.popleft())
+        if self._closing:
+            with self._lock:
+                self.over = not (self._urgent or self._in_no_hurry or self._questions)
+
+    def _commit(self, commits: list[_Commit]) -> None:
+        if not commits:
+            return
+        error = self._write(commits)
+        if error is not None and len(commits) > 1:  # it may be the fault of one of them
+            for commit in commits:
+                self._commit([commit])
+            return
+        for decided, some in groupby(commits, attrgetter("decided")):
+            self._tell(decided, [commit.about for commit in some], error)
+
+    @staticmethod
+    def _tell(tell: Callable[..., None], *arguments: Any) -> None:
+        """An error there is no reason not to go on."""
+        try:
+            tell(*arguments)
+        except Exception as error:
+            say(log, logging.ERROR, "what has been written could not be told", exc_info=error)
+
+    def _write(self, commits: list[_Commit]) -> Exception | None:
+        """What has gone wrong, if anything has: whatever it is, nobody is to wait for ever."""
+        try:
+            self._file.write([commit.change for commit in commits])
+        except Exception as error:
+            return error
+        return None
+
+
+class Committer(CommitQueue[C]):
+    """One that does its work by itself: the file belongs to its thread, ``netmsg-outbox-N``, alone."""
+
+    def __init__(self, file: File[C]) -> None:
+        """Raises ``RuntimeError`` where no thread can be started."""
+        self._waiters = Waiters()
+        self._joiners = Waiters()
+        self._ended = False
+        self._took = 0.0  # seconds, the last step
+        super().__init__(file, self._waiters.notify)
         self._thread = threading.Thread(target=self._work, name=f"netmsg-outbox-{next(_numbers)}", daemon=True)
         close_in_child(self)
         aside(self._thread.start)
 
-    # From any thread
-
-    @property
-    def waiting(self) -> int:
-        """How many calls of `store` wait for what is being written, to be written next."""
-        return len(self._groups)
-
-    def store(self, payloads: Sequence[bytes], addressee: bytes | None, deadline: Deadline) -> list[Stored] | None:
-        """Give ids to these messages, in their order, and return them once they are in the file, all of them, or
-        ``None`` at the deadline: then they are going to be, or not. Raises ``OSError``: then none is; and `ClosedError`
-        after `close`."""
-        at = time.time()
-        with self._lock:
-            if self._over:
-                raise ClosedError("the outbox is closed")
-            group = self._group(payloads, addressee, at)
-            self._groups.append(group)
-        self._waiters.notify()
-        if not group.waiters.wait(lambda: group.outcome, deadline):
-            return None
-        error = group.outcome[0]
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, error.filename) from error
-        if error is not None:
-            raise error
-        return [*group.messages]
-
-    def _group(self, payloads: Sequence[bytes], addressee: bytes | None, at: float) -> _Group:
-        """Under the lock."""
-        prefix, first = self._file.prefix, self._count + 1
-        self._count += len(payloads)
-        return _Group([Stored(prefix + number.to_bytes(8, "big"), addressee, at, payload)
-                       for number, payload in enumerate(payloads, first)])
-
-    def gone(self, keys: Sequence[Key]) -> None:
-        """These need not be kept any more; soon they are not."""
-        self._gone.extend(keys)
-        if len(self._gone) == len(keys):
-            self._waiters.notify()
-
-    def load(self, addressee: bytes | None, after: bytes, limit: int,
-             done: Callable[[list[Stored] | Exception], None]) -> None:
-        """Have ``done`` called, by the thread, with the oldest ones behind ``after`` for anybody, or for one peer."""
-        def load() -> None:
-            try:
-                page: list[Stored] | Exception = self._file.page(addressee, after, limit)
-            except Exception as error:
-                page = error
-            done(page)
-
-        self._pages.append(load)
-        self._waiters.notify()
-
-    def close(self) -> None:
-        """Write what there is, and let go of the file. May be repeated; returns when that is done."""
-        self._closing = True
-        self._waiters.notify()
-        self._thread.join()
-
-    def _forked(self) -> None:
-        self._file.abandon()
-
-    # The thread
+    def join(self, timeout: float | None = None) -> None:
+        """Behind `close`: wait until the file is closed, ``timeout`` seconds at most."""
+        self._joiners.wait(lambda: self._ended, Deadline(timeout))
 
     def _work(self) -> None:
         try:
             self._go_on()
         finally:
             self._file.close()
+            self._ended = True
+            self._joiners.notify_all()
 
     def _go_on(self) -> None:
-        while not (self._closing and self._is_all_done()):
-            self._waiters.wait(lambda: self._gone or self._is_urgent(), FOREVER)
-            self._waiters.wait(self._is_urgent, Deadline(GONE_WITHIN))
-            self._write()
-            self._read()
+        while not self.over:
+            self._waiters.wait(lambda: self.anything, FOREVER)
+            self._waiters.wait(lambda: self.hurries, Deadline(LATER))
+            self._gather()
+            begun = time.monotonic()
+            self.step()
+            self._took = time.monotonic() - begun
 
-    def _is_all_done(self) -> bool:
-        """Then nothing more is begun."""
-        with self._lock:
-            self._over = not (self._groups or self._gone or self._pages)
-            return self._over
+    def _gather(self) -> None:
+        """Threads that send one message after the other come back as soon as they are told: to wait for all of them
+        takes less than to write twice."""
+        expected = self._decided
+        if expected > 1 and self.waiting < expected:
+            self._enough = expected
+            self._waiters.wait(lambda: self.waiting >= expected or self._questions or self._closing,
+                               Deadline(min(LONGEST_GATHERING, self._took / 2)))
+            self._enough = 1
 
-    def _is_urgent(self) -> bool:
-        return bool(self._groups or self._pages or self._closing)
-
-    def _write(self) -> None:
-        groups = [self._groups.popleft() for _ in range(len(self._groups))]
-        gone = [self._gone.popleft() for _ in range(len(self._gone))]
-        if not (groups or gone):
-            return
-        error = self._write_together([message for group in groups for message in group.messages], gone)
-        if error is not None and len(groups) + bool(gone) > 1:
-            self._write_one_by_one(groups, gone)  # it may be the fault of one of them
-            return
-        if error is not None and gone:
-            self._cannot_take_out(gone, error)
-        for group in groups:
-            group.decided(error)
-
-    def _write_together(self, messages: Sequence[Stored], gone: Sequence[Key]) -> Exception | None:
-        """What has gone wrong, if anything has: whatever it is, nobody is to wait for ever."""
-        try:
-            self._file.write(messages, gone)
-        except Exception as error:
-            return error
-        return None
-
-    def _write_one_by_one(self, groups: list[_Group], gone: list[Key]) -> None:
-        error = self._write_together((), gone) if gone else None
-        if error is not None:
-            self._cannot_take_out(gone, error)
-        for group in groups:
-            group.decided(self._write_together(group.messages, ()))
-
-    @staticmethod
-    def _cannot_take_out(gone: Sequence[Key], error: Exception) -> None:
-        """They will be sent once more after a restart."""
-        say(log, logging.ERROR, "%d messages that are delivered cannot be taken out of the outbox: %s", len(gone),
-            error)
-
-    def _read(self) -> None:
-        for _ in range(len(self._pages)):
-            self._pages.popleft()()
+    def _forked(self) -> None:
+        self._file.abandon()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final, NamedTuple, Union
 
-__all__ = ["Layout", "PathLike", "errors_of", "leave_alone", "open_file", "transaction"]
+__all__ = ["Layout", "PathLike", "errors_of", "leave_alone", "make_room", "open_file", "transaction"]
 
 PathLike = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
@@ -27,6 +29,11 @@ ERRNO: Final = {
 """Any other one is an ``EIO``."""
 MOST_CHECKED: Final = 256 << 20
 """A larger file is not read from end to end before it is used: damage shows when one comes to it."""
+
+
+TRIES: Final = 4
+PAUSE: Final = 0.01, 0.05
+"""Seconds between two of them."""
 
 
 class Layout(NamedTuple):
@@ -45,13 +52,24 @@ def open_file(path: PathLike, layout: Layout, *, make: bool = True) -> sqlite3.C
     waits until the disk has it. Raises ``OSError``: with ``EBUSY`` if it is open already, by whomever, and with
     ``EILSEQ`` if it is something else, or damaged, or of a newer version."""
     name = os.path.abspath(os.fsdecode(path))  # no URI, no ``:memory:``, and no other file after a ``chdir``
+    for _ in range(TRIES):
+        try:
+            return _open(name, layout, make)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(random.uniform(*PAUSE))  # of two that open it at the same moment both may be refused
+    return _open(name, layout, make)
+
+
+def _open(name: str, layout: Layout, make: bool) -> sqlite3.Connection:
     _look(name, make)
     with errors_of(name, layout.what):
         connection = sqlite3.connect(name, timeout=0.0, isolation_level=None, check_same_thread=False)
     try:
         with errors_of(name, layout.what):
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            _recognise(connection, name, layout)
+            _recognise(connection, name, layout, make)
             _ask(connection, "PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
@@ -75,10 +93,10 @@ def _look(name: str, make: bool) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
 
 
-def _recognise(connection: sqlite3.Connection, name: str, layout: Layout) -> None:
+def _recognise(connection: sqlite3.Connection, name: str, layout: Layout, make: bool) -> None:
     with transaction(connection, "EXCLUSIVE"):  # this is what a second one fails at
         kind, version = _ask(connection, "PRAGMA application_id"), _ask(connection, "PRAGMA user_version")
-        if (kind, version, _ask(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0):
+        if make and (kind, version, _ask(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0):
             for statement in layout.tables:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {layout.application_id}")
@@ -87,6 +105,8 @@ def _recognise(connection: sqlite3.Connection, name: str, layout: Layout) -> Non
             raise OSError(errno.EILSEQ, f"it is not {layout.what} of netmsg's", name)
         elif version > layout.version:
             raise OSError(errno.EILSEQ, f"{layout.what} of version {version}, which is newer than this netmsg", name)
+        elif os.path.getsize(name) % _ask(connection, "PRAGMA page_size"):
+            raise OSError(errno.EILSEQ, f"{layout.what} that is damaged: its end is missing", name)
         elif os.path.getsize(name) <= MOST_CHECKED:
             found = _ask(connection, "PRAGMA quick_check(1)")
             if found != "ok":
@@ -121,6 +141,12 @@ def errors_of(name: str, what: str) -> Iterator[None]:
         number = ERRNO.get(code, errno.EIO)
         reason = f"{what} that is open already" if number == errno.EBUSY else f"{what}: {error}"
         raise OSError(number, reason, name) from error
+
+
+def make_room(connection: sqlite3.Connection) -> None:
+    """The disk is full: give back what the journal takes, as far as that goes. Raises nothing."""
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def leave_alone(connection: sqlite3.Connection) -> None:

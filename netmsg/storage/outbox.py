@@ -7,13 +7,15 @@ that has been delivered.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Final, NamedTuple
 
-from .files import Layout, PathLike, errors_of, leave_alone, open_file, transaction
+from .files import Layout, PathLike, errors_of, leave_alone, make_room, open_file, transaction
 
-__all__ = ["OutboxFile", "Stored", "StoredMessages"]
+__all__ = ["Change", "Key", "NO_ID", "OutboxFile", "Page", "Stored", "StoredMessages"]
 
 LAYOUT: Final = Layout("an outbox", 0x6E6D6F78, 1, (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
@@ -39,6 +41,27 @@ class Stored(NamedTuple):
     payload: bytes
 
 
+Key = tuple[bytes, "bytes | None"]
+"""The id of a message, and its addressee."""
+
+
+class Change(NamedTuple):
+    """Of what is in the file."""
+
+    new: Sequence[Stored]
+    """What has been sent."""
+    gone: Sequence[Key]
+    """What need not be kept any more."""
+
+
+class Page(NamedTuple):
+    """Some messages, oldest first."""
+
+    messages: list[Stored]
+    is_last: bool
+    """Whether there are no more."""
+
+
 class StoredMessages:
     """What is in the file, for who wants to look: it is not changed. Used by one thread at a time."""
 
@@ -54,17 +77,20 @@ class StoredMessages:
                 "SELECT id, NULL AS addressee, at, payload FROM anybodys"
                 " UNION ALL SELECT id, addressee, at, payload FROM addressed ORDER BY id"))
 
-    def page(self, addressee: bytes | None, after: bytes = NO_ID, limit: int = 1000) -> list[Stored]:
-        """The oldest ones for anybody, or for one peer, behind a certain one."""
+    def page(self, addressee: bytes | None, after: bytes = NO_ID, messages: int = 1000,
+             size: int = 1 << 20) -> Page:
+        """The oldest ones for anybody, or for one peer, behind a certain one: at most so many, and no more when they
+        have so many bytes together."""
         with errors_of(self.name, LAYOUT.what):
             if addressee is None:
                 rows = self._connection.execute(
-                    "SELECT id, NULL, at, payload FROM anybodys WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+                    "SELECT id, NULL, at, payload FROM anybodys WHERE id > ? ORDER BY id", (after,))
             else:
                 rows = self._connection.execute(
-                    "SELECT id, addressee, at, payload FROM addressed WHERE addressee = ? AND id > ?"
-                    " ORDER BY id LIMIT ?", (addressee, after, limit))
-            return [*map(Stored._make, rows)]
+                    "SELECT id, addressee, at, payload FROM addressed WHERE addressee = ? AND id > ? ORDER BY id",
+                    (addressee, after))
+            with closing(rows):
+                return _page_of(map(Stored._make, rows), messages, size)
 
     def counts(self) -> dict[bytes | None, tuple[int, int]]:
         """How many messages there are, and of how many bytes together, by addressee."""
@@ -101,6 +127,8 @@ class OutboxFile(StoredMessages):
         with errors_of(self.name, LAYOUT.what), transaction(self._connection):
             facts = dict(self._connection.execute("SELECT name, value FROM facts"))
             its = facts.get("identity")
+            if not (its is None or _is_of_bytes(its, 16)) or not _is_of_bytes(facts.get("epoch", bytes(4)), 4):
+                raise OSError(errno.EILSEQ, f"{LAYOUT.what} that is damaged: {facts!r:.200}", self.name)
             if its is not None and identity is not None and its != identity:
                 raise ValueError(f"identity: {identity.hex()} was given, and {self.name!r} is of {its.hex()}")
             its = its or identity or os.urandom(16)
@@ -111,19 +139,29 @@ class OutboxFile(StoredMessages):
         """The first 8 bytes of the ids of this epoch."""
         return its
 
-    def write(self, new: Iterable[Stored], gone: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """In one transaction: these messages have been sent, and those (by id and addressee) need not be kept."""
+    def write(self, changes: Sequence[Change]) -> None:
+        """In one transaction."""
+        try:
+            self._write(changes)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            make_room(self._connection)
+            self._write(changes)
+
+    def _write(self, changes: Sequence[Change]) -> None:
         anybodys, addressed, anybodys_gone, addressed_gone = [], [], [], []
-        for message_id, addressee, at, payload in new:
-            if addressee is None:
-                anybodys.append((message_id, at, payload))
-            else:
-                addressed.append((addressee, message_id, at, payload))
-        for message_id, addressee in gone:
-            if addressee is None:
-                anybodys_gone.append((message_id,))
-            else:
-                addressed_gone.append((addressee, message_id))
+        for change in changes:
+            for message_id, addressee, at, payload in change.new:
+                if addressee is None:
+                    anybodys.append((message_id, at, payload))
+                else:
+                    addressed.append((addressee, message_id, at, payload))
+            for message_id, addressee in change.gone:
+                if addressee is None:
+                    anybodys_gone.append((message_id,))
+                else:
+                    addressed_gone.append((addressee, message_id))
         statements = (
             ("INSERT INTO anybodys VALUES (?, ?, ?)", anybodys),
             ("INSERT INTO addressed VALUES (?, ?, ?, ?)", addressed),
@@ -132,3 +170,17 @@ class OutboxFile(StoredMessages):
         with errors_of(self.name, LAYOUT.what), transaction(self._connection):
             for statement, rows in statements:
                 self._connection.executemany(statement, rows)
+
+
+def _is_of_bytes(value: object, count: int) -> bool:
+    return isinstance(value, bytes) and len(value) == count and value != b"\xff" * count
+
+
+def _page_of(rows: Iterator[Stored], messages: int, size: int) -> Page:
+    page: list[Stored] = []
+    for row in rows:
+        if len(page) == messages or size <= 0:
+            return Page(page, False)
+        page.append(row)
+        size -= len(row.payload)
+    return Page(page, True)

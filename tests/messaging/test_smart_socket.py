@@ -40,6 +40,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "resend_after": 5.0, "max_resends": None, "max_unacked": None, "dedupe": 100_000, "outbox": None,
         "on_duplicate": netmsg.OnDuplicate.PROBE, "authorize": None, "linger": 5.0, "io_thread": None,
         "on_no_peer": netmsg.OnNoPeer.KEEP, "conflate": False, "send_buffer": None, "recv_buffer": None,
+        "outbox_sync": "full", "dedupe_path": None,
     }
     bind = {name: parameter.default for name, parameter in inspect.signature(Søcket.bind).parameters.items()}
     assert bind["hostname"] == "127.0.0.1" and bind["port"] == 25000 and bind["websocket_origins"] == ()
@@ -73,17 +74,6 @@ def test_bad_values_are_refused_at_construction(arguments: dict[str, Any]) -> No
 def test_bad_types_are_refused_at_construction(arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         Søcket(**arguments)
-
-
-def test_what_a_later_version_brings_is_named() -> None:
-    with pytest.raises(NotImplementedError, match="outbox"):
-        Søcket(outbox="x.db")
-
-
-@pytest.mark.parametrize("name", ["dedupe_path", "outbox_sync"])
-def test_an_argument_that_is_not_there_yet_is_no_argument(name: str) -> None:
-    with pytest.raises(TypeError, match=name):
-        Søcket(**{name: None})  # type: ignore[call-overload]
 
 
 def test_messages_go_both_ways() -> None:

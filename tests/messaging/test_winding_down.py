@@ -118,6 +118,8 @@ class Inbox:
 class Scene:
     """It is both halves, and the reporter, too."""
 
+    is_noting = False
+
     def __init__(self, linger: float = 5.0) -> None:
         self.loop = Loop()
         self.users: set[Any] = set()
@@ -133,6 +135,7 @@ class Scene:
         self.inbox = Inbox()
         self.callbacks = Callbacks()
         self.order: list[str] = []
+        self.files: list[str] = []
         self.reported = False
         self.given_up: list[Any] = []
         half: Any = self
@@ -146,6 +149,15 @@ class Scene:
     def detach(self, user: Any) -> None:
         self.detached += 1
         self.users.discard(user)
+
+    def when_noted(self, tell: Callable[[], None]) -> None:
+        self.noted = tell
+
+    def close_file(self) -> None:
+        self.files.append("close")
+
+    def join_file(self, timeout: float) -> None:
+        self.files.append("join")
 
     def close_reporter(self) -> None:
         self.reported = True

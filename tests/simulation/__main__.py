@@ -14,10 +14,10 @@ import time
 from collections import Counter
 from typing import Final, NamedTuple
 
+from .lasting import draw_any
 from .plan import Plan
 from .security import contexts
 from .shrinking import shrink
-from .talk import draw_any
 from .world import World, run
 
 TELL_EVERY: Final = 10.0

@@ -80,6 +80,8 @@ def a_full_queue_does_what_was_chosen(world: World) -> None:
     for user in _open(world):
         raised, drops = WHEN_FULL[_policy(user)]
         for sent in world.journal.by_life.get((user.name, user.life), ()):
+            if user.durable and sent.refused in ("OSError", "under way"):
+                continue  # the disk was full
             promise("a full queue does what was chosen", sent.refused in {"", *raised}, "%s was refused: %s, with %s",
                     sent, sent.refused, _policy(user))
         lost = user.socket.stats().dropped.get(QUEUE_FULL, 0)
@@ -205,6 +207,10 @@ def close_tells_what_it_gave_up(world: World) -> None:
         receipts = [sent.receipt for sent in accepted if sent.receipt is not None]
         promise("close tells what it gave up", all(one.acked or one.failed for one in receipts),
                 "%s has receipts that wait for ever", user.name)
+        if user.durable:
+            promise("close tells what it gave up", not given_up, "%s gave up %d, and has an outbox", user.name,
+                    given_up)
+            continue
         if user.tenant.option("max_resends") is not None:
             continue  # of those that fail meanwhile some are given up for that
         failed = sum(one.failed for one in receipts) - user.failed_before_closing

@@ -27,8 +27,8 @@ class Delivered(NamedTuple):
 class Sent:
     """A message that a user has wanted to send."""
 
-    __slots__ = ("at", "deliveries", "label", "life", "number", "receipt", "refused", "reliable", "sender", "there",
-                 "to", "turned_away")
+    __slots__ = ("at", "deliveries", "is_stored", "label", "life", "number", "receipt", "refused", "reliable", "sender",
+                 "there", "to", "turned_away")
 
     def __init__(self, sender: str, life: int, number: int, at: float, to: str | None, there: tuple[bytes, ...], *,
                  reliable: bool) -> None:
@@ -45,7 +45,9 @@ class Sent:
         self.turned_away = False
         """Whether its receipt had failed when `send` returned."""
         self.refused = ""
-        """What `send` raised."""
+        """What `send` raised; or that it has not returned yet, or never has."""
+        self.is_stored = False
+        """Whether `send` has returned, with an outbox."""
         self.deliveries: list[Delivered] = []
 
     def __str__(self) -> str:
@@ -89,6 +91,8 @@ class Journal:
         """Requests, by what is written in them."""
         self.from_elders: dict[bytes, list[str]] = {}
         """What peers of the old dialect have sent, and who has got it."""
+        self.again: list[tuple[str, str]] = []
+        """To whom what came that an earlier life of it had noted."""
         self._numbers: dict[str, int] = {}
         self.order: dict[tuple[str, int], list[Sent]] = {}
         """What each life of each has got, in order."""

@@ -22,6 +22,7 @@ from netmsg.reactor.polling import READ, HasFileno, Poller
 from netmsg.reactor.reactor import Reactor
 from netmsg.sockets.addresses import Address
 
+from .disk import SimulatedCommitter, SimulatedMemory, SimulatedOutbox
 from .network import HANG_UP, Connected, Host, Listening
 from .timeline import Timeline
 
@@ -231,6 +232,17 @@ class SimulatedMachine(Machine):
 
     def unacknowledged(self, sock: socket.socket) -> int:
         return cast(Connected, sock).unacknowledged
+
+    # Files
+
+    def open_outbox(self, path: Any, identity: bytes | None, *, wait_for_disk: bool) -> Any:
+        return SimulatedOutbox(self.host.disk, path, self, identity, syncs=wait_for_disk)
+
+    def open_memory(self, path: Any, remember: int) -> Any:
+        return SimulatedMemory(self.host.disk, path, self, remember)
+
+    def committer(self, file: Any) -> Any:
+        return SimulatedCommitter(file, self, self._dice.random)
 
     # Functions of the user's
 

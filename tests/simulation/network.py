@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from netmsg.reactor.polling import READ, WRITE
 from netmsg.sockets.addresses import Address
 
+from .disk import Disk
 from .timeline import Died, Timeline
 
 __all__ = ["Connected", "Conditions", "Host", "Listening", "Network"]
@@ -82,6 +83,7 @@ class Host:
         self.poke: Callable[[], None] = lambda: None
         """Called when something has become ready, perhaps."""
         self._next_port = 40_000
+        self.disk = Disk(random.Random(f"{network.seed}/{name}/disk"))
 
     def claim(self, sock: Connected | Listening) -> int:
         """The lowest free descriptor, as systems do: who uses one that it has closed meets a stranger's. Raises
@@ -122,6 +124,7 @@ class Host:
         """The machine is gone, and nobody is told."""
         self.dies_after = 0
         self.up = False
+        self.disk.loses_power()
         for sock in tuple(self.descriptors.values()):
             sock.vanish()
         self.descriptors.clear()
@@ -170,7 +173,7 @@ class Network:
         self.conditions: Callable[[Host, Host], Conditions] = lambda one, other: Conditions()
         self.connections: list[tuple[Connected, Connected]] = []
         """All that were ever made, both ends, and are not closed at both."""
-        self._seed = seed
+        self.seed = seed
         self._links: dict[tuple[Host, Host], Link] = {}
         self.connected: Counter[int] = Counter()
         """How many connections have been made, by family."""
@@ -200,7 +203,7 @@ class Network:
     def new_chance(self) -> random.Random:
         """Each connection has its own, so that those of others do not change it."""
         self._made += 1
-        return random.Random(f"{self._seed}/{self._made}")
+        return random.Random(f"{self.seed}/{self._made}")
 
     def connect(self, one: Connected, other: Host, listener: Listening) -> Connected:
         """A connection comes into being in the backlog of ``listener``."""

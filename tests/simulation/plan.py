@@ -151,6 +151,7 @@ class Fault:
     unwelcome     those of one host who ask ``authorize`` turn those of another away
     poor          a host has no descriptors left
     intruder      somebody connects to a host and says what he likes
+    full          a disk is
     crowd         very many connect to a host and say nothing
     elder         a peer of the dialect of 2019 connects to a host, and says and hears something
     ============= =====================================================================

@@ -41,6 +41,13 @@ def name_of(identity: bytes) -> str:
     return identity.rstrip(b".").decode("latin-1")
 
 
+class Returning:
+    """What a call that waits is told by: it returns."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.release = release
+
+
 class User:
     """One Søcket, for one life, and who uses it: by calls that never block, as from a thread of its own."""
 
@@ -76,8 +83,14 @@ class User:
             options["reconnection_delay"] = lambda: tenant.waits
         self.manual = tenant.option("ack_mode") is AckMode.MANUAL
         self.reliable = tenant.reliable
+        self.durable = "outbox" in options
+        for name in ("outbox", "dedupe_path"):
+            if name in options:
+                options[name] = f"{tenant.name}.{name}"
         self.socket: Søcket[Any] = Søcket(identity=identity_of(tenant.name), io_thread=program.machine.io_thread,
                                           linger=5.0, **options)
+        disk = program.host.disk
+        self._remembered = frozenset(disk.contents.get(f"{tenant.name}.dedupe_path", ()))
         for prefix in tenant.wants:
             self.socket.subscribe(prefix)
         self._events: Iterator[Any] = self.socket.events(timeout=0)
@@ -148,6 +161,8 @@ class User:
     def send(self, size: int, to: str | None) -> Sent:
         sent = self._journal.begin(self, to)
         data = sent.label.ljust(size, b"*")
+        if self.durable and self._has_begun_to_store(sent, data):
+            return sent
         try:
             if to is None and self._is_roomy(len(data)):
                 sent.receipt = self.socket.send(data)  # the usual way, which would wait for room
@@ -162,6 +177,31 @@ class User:
         self.program.tell(self.name, "sends %s%s%s", sent, "" if to is None else f" to {to}",
                           f": {sent.refused}" if sent.refused else "")
         return sent
+
+    def _has_begun_to_store(self, sent: Sent, data: bytes) -> bool:
+        """With an outbox `send` does not return at once; false where it has no room, and does not wait for any."""
+        sender = self.socket._engine.sender
+        try:
+            sending = sender._begin_storing((data,), None if sent.to is None else identity_of(sent.to))
+        except ClosedError:
+            return False
+        if sending is None:
+            return False
+        sent.refused = "under way"
+        sending.ticket = Returning(lambda: self._stored(sent, sending))  # type: ignore[assignment]
+        self.program.tell(self.name, "stores %s%s", sent, "" if sent.to is None else f" for {sent.to}")
+        return True
+
+    def _stored(self, sent: Sent, sending: Any) -> None:
+        if self.program.machine.dead:
+            return
+        if sending.error is not None:
+            sent.refused = type(sending.error).__name__
+        else:
+            sent.refused = ""
+            sent.is_stored = True
+            sent.receipt = sending.receipts[0]
+        self.program.tell(self.name, "has stored %s%s", sent, f": {sent.refused}" if sent.refused else "")
 
     def _is_roomy(self, size: int) -> bool:
         """Whether `send` does not wait."""
@@ -207,11 +247,14 @@ class User:
         if taking.every:
             self._due = now + taking.every
         while self._held and self._held[0][0] <= now:
-            self._held.pop(0)[1].ack()
+            self._acknowledge(self._held.pop(0)[1])
 
     def _got(self, identity: bytes, data: bytes) -> None:
         self.taken += 1
         sent = self._journal.delivered(self, identity, data)
+        if sent is not None and sent.receipt is not None and (
+                identity_of(sent.sender) + sent.receipt.message_id in self._remembered):
+            self._journal.again.append((self.name, str(sent)))
         self.program.tell(self.name, "gets %s", sent)
         if self.taking.replies and sent is not None and sent.to is None:
             self.send(0, sent.sender)
@@ -237,7 +280,12 @@ class User:
         if self.taking.answers_late:
             self._held.append((now + self.taking.answers_late, delivery))
         else:
-            delivery.ack()
+            self._acknowledge(delivery)
+
+    def _acknowledge(self, delivery: Delivery) -> None:
+        """Without waiting until it is noted."""
+        if not self.socket.closed:
+            self.socket._engine.receiver.settle_soon(delivery, True)
 
     # Requests
 

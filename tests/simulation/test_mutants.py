@@ -26,20 +26,24 @@ from netmsg.messaging.peers import Peer
 from netmsg.messaging.population import Population
 from netmsg.messaging.receiving import Receiver
 from netmsg.messaging.reconnecting import Endpoint
+from netmsg.messaging.remembering import Remembering
 from netmsg.messaging.requests import Requests
 from netmsg.messaging.room import Room
 from netmsg.messaging.routing import Router
 from netmsg.messaging.sending import Sender
 from netmsg.messaging.squeezing import Squeezed
+from netmsg.messaging.storing import Storing
 from netmsg.messaging.subscribing import Subscriptions
 from netmsg.messaging.sweeping import Sweep
 from netmsg.reactor.channel import Channel
+from netmsg.storage.outbox import Change
 from netmsg.wire.legacy import LegacyDecoder
 
-from . import fine_print, promises, talk_promises, world
+from . import fine_print, lasting_promises, promises, talk_promises, world
+from .lasting import FIRST as LASTING
+from .lasting import draw_any
 from .security import contexts
 from .talk import FIRST as TALK
-from .talk import draw_any
 from .world import World, run
 
 Patch = pytest.MonkeyPatch
@@ -61,6 +65,7 @@ FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
     "replies are not sent": (100_056,),
     "what waits to be taken is kept for the newest": (100_132,),
     "a proxy acknowledges what is on its way": (100_136,),
+    "what is noted is not looked for": (200_046,),
 }
 """Where to look first, of those that few worlds find."""
 MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None], int]]] = {}
@@ -332,6 +337,30 @@ def a_proxy_acknowledges_what_is_on_its_way(patch: Patch) -> None:
     patch.setattr(Sender, "follow", lambda self, receipt, tell: tell(True))
 
 
+@mutant("nothing stored is lost", LASTING)
+def what_is_sent_is_told_and_not_written(patch: Patch) -> None:
+    begin = Storing.begin
+
+    def written_by_nobody(self: Storing, payloads: Any, addressee: bytes | None) -> Any:
+        sending = begin(self, payloads, addressee)
+        if sending is not None:
+            self._committer._urgent[-1] = self._committer._urgent[-1]._replace(  # type: ignore[attr-defined]
+                change=Change((), ()))
+        return sending
+
+    patch.setattr(Storing, "begin", written_by_nobody)
+
+
+@mutant("nothing remembered comes again", LASTING)
+def what_is_noted_is_not_looked_for(patch: Patch) -> None:
+    patch.setattr(Remembering, "look_for", lambda self, sender, message_ids, then: then(frozenset()))
+
+
+@mutant("no file stays open", LASTING)
+def an_outbox_is_not_closed(patch: Patch) -> None:
+    patch.setattr(Storing, "close", lambda self: None)
+
+
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
@@ -346,5 +375,6 @@ def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
 
 def test_each_promise_has_a_mutant() -> None:
     source = "".join(Path(file).read_text(encoding="utf-8")
-                     for file in (promises.__file__, fine_print.__file__, talk_promises.__file__))
+                     for file in (promises.__file__, fine_print.__file__, talk_promises.__file__,
+                                  lasting_promises.__file__))
     assert {promise for promise, _, _ in MUTANTS.values()} == set(re.findall(r'promise\("([a-z ]+)"', source))

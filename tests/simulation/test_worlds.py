@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from .lasting import FIRST as LASTING
+from .lasting import draw_any
 from .security import contexts
 from .shrinking import shrink
 from .talk import FIRST as TALK
-from .talk import draw_any
 from .world import World, run
 
-WORLDS = sorted({*range(64), *range(TALK, TALK + 36)} - {3, 9, 19, 25, 34})
+WORLDS = sorted({*range(64), *range(TALK, TALK + 36), *range(LASTING, LASTING + 24)} - {3, 9, 19, 25, 34})
 """All but those that take more than some seconds, which are for `make simulate`."""
 AT_A_TIME = 6
 KEPT = (
@@ -70,7 +71,7 @@ def test_what_has_failed_once_holds(seed: int) -> None:
 
 TELL = """
 import sys
-from simulation.talk import draw_any
+from simulation.lasting import draw_any
 from simulation.security import contexts
 from simulation.world import World, run
 for seed in map(int, sys.argv[1:]):

@@ -15,7 +15,7 @@ from typing import Final
 
 from netmsg import speaking
 
-from . import fine_print, promises, talk_promises
+from . import fine_print, lasting_promises, promises, talk_promises
 from .elder import Elder
 from .intruder import Intruder
 from .journal import Journal
@@ -232,6 +232,15 @@ class World:
         finally:
             self.burying = False
 
+    def _full(self, fault: Fault) -> Callable[[], None]:
+        disk = self.network.hosts[fault.host].disk
+        disk.full = True
+
+        def heal() -> None:
+            disk.full = False
+
+        return heal
+
     def _stop(self, fault: Fault) -> Callable[[], None] | None:
         program = self.programs.get(fault.host)
         if program is None or program.machine.stopped:
@@ -350,11 +359,11 @@ class World:
         else:
             self.check(promises.nothing_is_under_way)
         self.at_rest = True
-        self.check(*promises.AT_REST, *talk_promises.AT_REST)
+        self.check(*promises.AT_REST, *talk_promises.AT_REST, *lasting_promises.AT_REST)
         self.idle()
         self.check(*promises.AT_REST, *fine_print.AT_REST, fine_print.nobody_is_at_the_door)
         self.close_all()
-        self.check(*promises.AT_THE_END, *fine_print.AFTER_CLOSING)
+        self.check(*promises.AT_THE_END, *lasting_promises.AT_THE_END, *fine_print.AFTER_CLOSING)
 
     def be_quiet(self) -> None:
         self.tell("fate", "be quiet")

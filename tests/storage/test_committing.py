@@ -13,38 +13,28 @@ from support.pairs import TIMEOUT, Background, until
 from support.servers import said
 
 from netmsg import ClosedError
-from netmsg.deadline import Deadline
-from netmsg.storage.committing import Committer
-from netmsg.storage.outbox import OutboxFile, Stored, StoredMessages
-
-FOREVER = Deadline(None)
+from netmsg.storage.committing import CommitQueue, Committer
+from netmsg.storage.outbox import Change, OutboxFile, Stored, StoredMessages
 
 
 class File:
     """Writes when it may."""
 
-    prefix = b"prefix.."
-
     def __init__(self) -> None:
         self.may_write = threading.Event()
         self.may_write.set()
         self.writing = threading.Event()
-        self.writes: list[tuple[list[Stored], list[Any]]] = []
-        self.refuses: set[bytes] = set()
-        self.refuses_gone = False
+        self.writes: list[list[str]] = []
+        self.refuses: dict[str, Exception] = {}
         self.closed = False
 
-    def write(self, new: Sequence[Stored], gone: Sequence[Any]) -> None:
+    def write(self, changes: Sequence[str]) -> None:
         self.writing.set()
         assert self.may_write.wait(TIMEOUT)
-        if self.refuses.intersection(message.payload for message in new) or (self.refuses_gone and gone):
-            raise OSError(errno.ENOSPC, "it is full", "outbox")
-        self.writes.append(([*new], [*gone]))
-
-    def page(self, addressee: bytes | None, after: bytes, limit: int) -> list[Stored]:
-        if addressee == b"bad":
-            raise OSError(errno.EIO, "it is broken", "outbox")
-        return [Stored(after, addressee, 0.0, b"%d" % limit)]
+        for change in changes:
+            if change in self.refuses:
+                raise self.refuses[change]
+        self.writes.append([*changes])
 
     def close(self) -> None:
         self.closed = True
@@ -58,158 +48,190 @@ def file() -> File:
     return File()
 
 
+class Told(list[Any]):
+    """What has been decided: of each change, in this order, what has gone wrong, if anything has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def of(self, changes: Sequence[str], error: Exception | None) -> None:
+        self.calls += 1
+        self.extend((change, error) for change in changes)
+
+
 @pytest.fixture
-def committer(file: File) -> Iterator[Committer]:
+def committer(file: File) -> Iterator[Committer[str]]:
     one = Committer(file)
     yield one
     file.may_write.set()
     one.close()
+    one.join(TIMEOUT)
     assert file.closed
 
 
-def payloads(write: tuple[list[Stored], list[Any]]) -> list[bytes]:
-    return [message.payload for message in write[0]]
+# The queue, by hand
+
+def queue_of(file: File) -> CommitQueue[str]:
+    return CommitQueue(file, lambda: None)
 
 
-def test_what_is_stored_is_written(file: File, committer: Committer) -> None:
-    messages = committer.store([b"a", b"b"], b"whom", FOREVER)
-    assert messages is not None and file.writes == [(messages, [])]
-    assert [message.message_id for message in messages] == [b"prefix.." + bytes((0,) * 7 + (number,))
-                                                            for number in (1, 2)]
-    assert {message.addressee for message in messages} == {b"whom"}
+def test_what_has_gathered_is_written_together_and_in_order(file: File) -> None:
+    queue, told = queue_of(file), Told()
+    assert not queue.anything
+    for change in ("a", "b", "c"):
+        queue.submit(change, told.of, change)
+    assert queue.hurries and queue.waiting == 3
+    queue.step()
+    assert file.writes == [["a", "b", "c"]] and told == [("a", None), ("b", None), ("c", None)] and told.calls == 1
+    assert not queue.anything
 
 
-def test_while_one_is_written_the_others_gather_and_go_together_in_their_order(file: File,
-                                                                               committer: Committer) -> None:
-    file.may_write.clear()
-    calls = [Background(committer.store, [b"first"], None, FOREVER)]
-    assert file.writing.wait(TIMEOUT)
-    calls += [Background(committer.store, [b"%d" % number], None, FOREVER) for number in range(20)]
-    until(lambda: committer.waiting == 20)
-    assert all(call.is_alive() for call in calls), "nothing returns before it is there"
-    file.may_write.set()
-    for call in calls:
-        assert len(call.result()) == 1
-    assert [len(messages) for messages, _ in file.writes] == [1, 20]
-    ids = [message.message_id for messages, _ in file.writes for message in messages]
-    assert ids == sorted(ids) and len(set(ids)) == 21
+def test_what_is_in_no_hurry_goes_with_what_is(file: File) -> None:
+    queue, told = queue_of(file), Told()
+    queue.submit_later("later", told.of, "later")
+    assert queue.anything and not queue.hurries
+    queue.submit("now", told.of, "now")
+    assert queue.hurries
+    queue.step()
+    assert file.writes == [["now", "later"]]
 
 
-def test_one_that_cannot_be_written_fails_alone(file: File, committer: Committer) -> None:
-    file.may_write.clear()
-    file.refuses = {b"bad"}
-    calls = [Background(committer.store, [b"first"], None, FOREVER)]
-    assert file.writing.wait(TIMEOUT)
-    calls += [Background(committer.store, [payload], None, FOREVER) for payload in (b"good", b"bad", b"good too")]
-    until(lambda: committer.waiting == 3)
-    file.may_write.set()
-    outcomes = []
-    for call in calls:
-        try:
-            outcomes.append(call.result()[0].payload.decode())
-        except OSError as error:
-            outcomes.append(str(error))
-    assert outcomes == ["first", "good", "[Errno 28] it is full: 'outbox'", "good too"]
-    assert sorted(payload for write in file.writes for payload in payloads(write)) == [b"first", b"good", b"good too"]
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "it is full"), ValueError("a mistake"), MemoryError()])
+def test_one_that_cannot_be_written_fails_alone(file: File, error: Exception) -> None:
+    queue, told = queue_of(file), Told()
+    file.refuses["b"] = error
+    for change in ("a", "b", "c"):
+        queue.submit(change, told.of, change)
+    queue.step()
+    assert file.writes == [["a"], ["c"]] and told == [("a", None), ("b", error), ("c", None)]
 
 
-@pytest.mark.parametrize("error", [ValueError("a mistake"), MemoryError()])
-def test_whatever_goes_wrong_nobody_waits_for_ever(file: File, committer: Committer, error: Exception,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(new: Any, gone: Any) -> None:
-        raise error
+def test_one_who_raises_when_told_keeps_nobody_from_being_told(file: File, caplog: pytest.LogCaptureFixture) -> None:
+    queue, told = queue_of(file), Told()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(file, "write", fail)
-        with pytest.raises(type(error)):
-            committer.store([b"a"], None, Deadline(TIMEOUT))
-    assert committer.store([b"b"], None, Deadline(TIMEOUT))
+    def fail(*arguments: Any) -> None:
+        raise MemoryError
 
-
-def test_of_several_sent_together_all_are_there_or_none(file: File, committer: Committer) -> None:
-    file.refuses = {b"bad"}
-    with pytest.raises(OSError, match="it is full"):
-        committer.store([b"good", b"bad"], None, FOREVER)
-    assert file.writes == []
-    assert committer.store([b"good"], None, FOREVER)
+    queue.submit("a", fail, "a")
+    queue.submit("b", told.of, "b")
+    queue.ask(lambda: None, fail)
+    queue.step()
+    assert file.writes == [["a", "b"]] and told == [("b", None)]
+    assert len(said(caplog)) == 2
 
 
-def test_at_the_deadline_it_is_not_known(file: File, committer: Committer) -> None:
-    file.may_write.clear()
-    assert committer.store([b"late"], None, Deadline(0.01)) is None
-    file.may_write.set()
-    until(lambda: file.writes)
-    assert payloads(file.writes[0]) == [b"late"]
+def test_who_asks_is_answered_behind_what_was_submitted_before(file: File) -> None:
+    queue, told = queue_of(file), Told()
+    answers: list[Any] = []
+    queue.submit("a", told.of, "a")
+    queue.submit_later("b", told.of, "b")
+    queue.ask(lambda: [*file.writes], answers.append)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "it is broken")
+
+    queue.ask(fail, answers.append)
+    queue.step()
+    assert answers[0] == [["a", "b"]] and isinstance(answers[1], OSError)
 
 
-def test_what_is_gone_is_taken_out_with_the_next_or_soon(file: File, committer: Committer) -> None:
-    committer.gone([(b"1", None)])
-    committer.gone([(b"2", b"whom")])
-    until(lambda: file.writes)
-    gone = [key for _, keys in file.writes for key in keys]
-    until(lambda: len([key for _, keys in file.writes for key in keys]) == 2)
-    assert set(gone) <= {(b"1", None), (b"2", b"whom")}
+def test_at_the_end_all_is_done_that_there_is_and_nothing_more(file: File) -> None:
+    queue, told = queue_of(file), Told()
 
+    def and_one_more(changes: Sequence[str], error: Exception | None) -> None:
+        if not file.writes[1:]:
+            queue.submit("b", and_one_more, "b")
 
-def test_what_cannot_be_taken_out_keeps_nobody_from_storing(file: File, committer: Committer,
-                                                            caplog: pytest.LogCaptureFixture) -> None:
-    file.refuses_gone = True
-    file.may_write.clear()
-    call = Background(committer.store, [b"first"], None, FOREVER)
-    assert file.writing.wait(TIMEOUT)
-    committer.gone([(b"1", None)])
-    other = Background(committer.store, [b"second"], None, FOREVER)
-    until(lambda: committer.waiting)
-    file.may_write.set()
-    assert call.result() and other.result()
-    assert "cannot be taken out of the outbox" in said(caplog)[0].getMessage()
-
-
-def test_pages_are_loaded_by_its_thread(committer: Committer) -> None:
-    got: list[Any] = []
-    committer.load(b"whom", b"after", 7, got.append)
-    committer.load(b"bad", b"after", 7, got.append)
-    until(lambda: len(got) == 2)
-    assert got[0] == [Stored(b"after", b"whom", 0.0, b"7")] and isinstance(got[1], OSError)
-
-
-def test_at_the_end_all_is_written(file: File) -> None:
-    committer = Committer(file)
-    file.may_write.clear()
-    calls = [Background(committer.store, [b"first"], None, FOREVER)]
-    assert file.writing.wait(TIMEOUT)
-    calls += [Background(committer.store, [b"%d" % number], None, FOREVER) for number in range(4)]
-    until(lambda: committer.waiting == 4)
-    committer.gone([(b"1", None)])
-    closing = Background(committer.close)
-    file.may_write.set()
-    closing.result()
-    assert all(call.result() for call in calls) and [key for _, keys in file.writes for key in keys] == [(b"1", None)]
-    assert file.closed
-    committer.close()
+    queue.submit("a", and_one_more, "a")
+    queue.close()
+    queue.step()
+    assert not queue.over and queue.hurries
+    queue.step()
+    assert queue.over and file.writes == [["a"], ["b"]]
+    for add in (queue.submit, queue.submit_later):
+        with pytest.raises(ClosedError):
+            add("c", told.of, "c")
     with pytest.raises(ClosedError):
-        committer.store([b"too late"], None, FOREVER)
+        queue.ask(lambda: None, print)
+
+
+# Its thread
+
+def test_while_one_is_written_the_others_gather(file: File, committer: Committer[str]) -> None:
+    told = Told()
+    file.may_write.clear()
+    committer.submit("first", told.of, "first")
+    assert file.writing.wait(TIMEOUT)
+    for number in range(20):
+        committer.submit(str(number), told.of, str(number))
+    assert told == []
+    file.may_write.set()
+    until(lambda: len(told) == 21)
+    assert file.writes == [["first"], [str(number) for number in range(20)]]
+
+
+def test_those_who_come_back_as_soon_as_they_are_told_are_waited_for(file: File, committer: Committer[str]) -> None:
+    told = Told()
+
+    def send(number: int) -> None:
+        for index in range(20):
+            decided = threading.Event()
+            committer.submit(f"{number} {index}", set_all, decided)
+            assert decided.wait(TIMEOUT)
+
+    for call in [Background(send, number) for number in range(4)]:
+        call.result()
+    committer.submit("alone", told.of, "alone")
+    until(lambda: told)
+    assert sum(map(len, file.writes)) == 81
+
+
+def test_what_is_in_no_hurry_is_written_soon(file: File, committer: Committer[str]) -> None:
+    told = Told()
+    committer.submit_later("a", told.of, "a")
+    until(lambda: told)
+    assert file.writes == [["a"]]
+
+
+def test_its_end_may_be_waited_for(file: File) -> None:
+    committer, told = Committer(file), Told()
+    file.may_write.clear()
+    committer.submit("first", told.of, "first")
+    committer.submit_later("second", told.of, "second")
+    committer.close()
+    committer.join(0.01)
+    assert not file.closed
+    file.may_write.set()
+    committer.join(TIMEOUT)
+    assert file.closed and [change for change, _ in told] == ["first", "second"]
+    committer.close()
+    committer.join()
+
+
+def set_all(events: Sequence[threading.Event], error: Exception | None) -> None:
+    for event in events:
+        event.set()
 
 
 def test_many_threads_and_a_real_file(tmp_path: Path) -> None:
     committer = Committer(OutboxFile(tmp_path / "outbox"))
 
-    def send(number: int) -> list[bytes]:
-        ids = []
+    def send(thread: int) -> None:
         for index in range(50):
-            stored = committer.store([b"%d %d" % (number, index)], None, FOREVER)
-            assert stored is not None
-            ids += [message.message_id for message in stored]
-        return ids
+            decided = threading.Event()
+            message = Stored(b"%08d%08d" % (thread, index), None, 0.0, b"%d %d" % (thread, index))
+            committer.submit(Change([message], ()), set_all, decided)
+            assert decided.wait(TIMEOUT)
 
-    calls = [Background(send, number) for number in range(8)]
-    by_thread = [call.result() for call in calls]
-    committer.gone([(message_id, None) for message_id in by_thread[0]])
+    calls = [Background(send, thread) for thread in range(8)]
+    for call in calls:
+        call.result()
+    gone = Change((), [(b"%08d%08d" % (0, index), None) for index in range(50)])
+    committer.submit_later(gone, set_all, threading.Event())
     committer.close()
+    committer.join(TIMEOUT)
     there = StoredMessages(tmp_path / "outbox")
-    left = {message.message_id: message.payload for message in there}
+    left = [message.payload for message in there]
     there.close()
-    assert len(left) == 350
-    for number, ids in enumerate(by_thread[1:], 1):
-        assert [left[message_id] for message_id in ids] == [b"%d %d" % (number, index) for index in range(50)]
-        assert ids == sorted(ids)
+    assert left == [b"%d %d" % (thread, index) for thread in range(1, 8) for index in range(50)]

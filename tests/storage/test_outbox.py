@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netmsg.storage.outbox import OutboxFile, Stored, StoredMessages
+from netmsg.storage.outbox import NO_ID, Change, Key, OutboxFile, Stored, StoredMessages
 
 A, B = b"a" * 16, b"b" * 16
 
 
 def stored(number: int, addressee: bytes | None = None, prefix: bytes = b"prefix..") -> Stored:
     return Stored(prefix + number.to_bytes(8, "big"), addressee, 1.5 * number, b"%d" % number)
+
+
+def write(file: OutboxFile, new: Sequence[Stored] = (), gone: Sequence[Key] = ()) -> None:
+    file.write([Change(new, gone)])
 
 
 def ids(*messages: Stored) -> list[tuple[bytes, bytes | None]]:
@@ -29,8 +37,8 @@ def test_what_was_written_is_there_again_until_it_is_gone(tmp_path: Path) -> Non
     path = tmp_path / "outbox"
     messages = [stored(number, (None, A, B)[number % 3]) for number in range(9)]
     file = OutboxFile(path)
-    file.write(messages, ())
-    file.write((), ids(*messages[3:6]))
+    write(file, messages)
+    write(file, gone=ids(*messages[3:6]))
     file.close()
     there = StoredMessages(path)
     assert [*there] == messages[:3] + messages[6:]
@@ -42,13 +50,25 @@ def test_pages_are_in_order_and_each_has_its_own(tmp_path: Path) -> None:
     file = OutboxFile(tmp_path / "outbox")
     mine = [stored(number) for number in range(0, 100, 2)]
     others = [stored(number, A) for number in range(1, 100, 2)]
-    file.write([*reversed(mine), *others], ())
+    write(file, [*reversed(mine), *others])
     for addressee, expected in ((None, mine), (A, others), (B, [])):
         got: list[Stored] = []
-        while page := file.page(addressee, got[-1].message_id if got else b"", 7):
-            assert len(page) <= 7
+        is_last = False
+        while not is_last:
+            page, is_last = file.page(addressee, got[-1].message_id if got else NO_ID, 7)
+            assert len(page) == 7 or is_last
             got += page
         assert got == expected
+    file.close()
+
+
+def test_a_page_is_no_more_than_so_many_bytes_but_one_message_at_least(tmp_path: Path) -> None:
+    file = OutboxFile(tmp_path / "outbox")
+    messages = [Stored(b"%016d" % number, None, 0.0, bytes(1000)) for number in range(10)]
+    file.write([Change(messages[:5], ()), Change(messages[5:], ())])
+    assert file.page(None, size=2500) == (messages[:3], False)
+    assert file.page(None, messages[2].message_id, size=1) == (messages[3:4], False)
+    assert file.page(None, messages[8].message_id, size=1) == (messages[9:], True)
     file.close()
 
 
@@ -96,9 +116,9 @@ def test_who_looks_changes_nothing(tmp_path: Path) -> None:
 
 def test_one_that_cannot_be_written_is_not_there_and_the_others_neither(tmp_path: Path) -> None:
     file = OutboxFile(tmp_path / "outbox")
-    file.write([stored(1)], ())
+    write(file, [stored(1)])
     with pytest.raises(OSError, match="UNIQUE"):
-        file.write([stored(2), stored(1)], ids(stored(1)))
+        write(file, [stored(2), stored(1)], ids(stored(1)))
     assert [*file] == [stored(1)]
     file.close()
 
@@ -114,10 +134,10 @@ def test_it_holds_what_was_written_and_not_taken_out(tmp_path_factory: pytest.Te
         message = stored(number, addressee)
         (key,) = ids(message)
         if add and key not in expected:
-            file.write([message], ())
+            write(file, [message])
             expected[key] = message
         elif not add:
-            file.write((), [key])
+            write(file, gone=[key])
             expected.pop(key, None)
     file.close()
     file = OutboxFile(path, wait_for_disk=False)
@@ -127,6 +147,43 @@ def test_it_holds_what_was_written_and_not_taken_out(tmp_path_factory: pytest.Te
     file.close()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_on_a_full_disk_the_journal_is_given_back_and_it_is_tried_once_more(
+        tmp_path: Path, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = OutboxFile(tmp_path / "outbox")
+    for number in range(50):
+        write(file, [stored(number + 1)], ids(stored(number)))
+    journal = tmp_path / "outbox-wal"
+    before = journal.stat().st_size
+    write_really, tries = OutboxFile._write, [0]
+
+    def full(self: OutboxFile, changes: Sequence[Change]) -> None:
+        tries[0] += 1
+        if tries[0] == 1 or again:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "outbox")
+        write_really(self, changes)
+
+    monkeypatch.setattr(OutboxFile, "_write", full)
+    if again:
+        with pytest.raises(OSError, match="No space"):
+            write(file, [stored(100)])
+    else:
+        write(file, [stored(100)])
+    assert tries == [2] and journal.stat().st_size < before
+    file.close()
+
+
+@pytest.mark.parametrize("name, value", [("identity", b"x"), ("identity", "text"), ("epoch", b"\xff" * 4),
+                                         ("epoch", 7)])
+def test_one_whose_facts_are_damaged_is_told_as_such(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "outbox"
+    OutboxFile(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE facts SET value = ? WHERE name = ?", (value, name))
+    with pytest.raises(OSError, match="damaged"):
+        OutboxFile(path)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing can be killed")
 def test_what_was_written_outlives_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "outbox"
@@ -134,7 +191,7 @@ def test_what_was_written_outlives_a_kill(tmp_path: Path) -> None:
 from netmsg.storage.outbox import *
 file = OutboxFile({os.fspath(path)!r})
 for number in range(1_000_000):
-    file.write([Stored(file.prefix + number.to_bytes(8, "big"), None, 0.0, b"x" * number)], ())
+    file.write([Change([Stored(file.prefix + number.to_bytes(8, "big"), None, 0.0, b"x" * number)], ())])
     print(number, flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:

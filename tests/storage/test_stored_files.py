@@ -187,3 +187,51 @@ print(connection.execute("SELECT count(*) FROM notes").fetchone())
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert run.stdout == "(2,)\n" and not run.stderr
+
+
+def test_an_empty_file_is_none_for_who_only_looks_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.touch()
+    with pytest.raises(OSError, match="not a file of notes"):
+        open_file(path, LAYOUT, make=False)
+    assert path.read_bytes() == b""
+
+
+def test_one_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    written(path, *(str(number) * 50 for number in range(1000)))
+    os.truncate(path, path.stat().st_size - 2000)
+    with pytest.raises(OSError, match="damaged") as caught:
+        open_file(path, LAYOUT)
+    assert caught.value.errno == errno.EILSEQ
+
+
+def test_of_two_that_open_it_at_the_same_moment_one_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    written(path)
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_stored_files import LAYOUT, open_file
+sys.stdin.readline()
+try:
+    connection = open_file({str(path)!r}, LAYOUT)
+    print("open", flush=True)
+    sys.stdin.readline()
+except OSError as error:
+    print(error.errno, flush=True)
+"""
+    for _ in range(5):
+        both = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 text=True) for _ in range(2)]
+        for process in both:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = []
+        for process in both:
+            assert process.stdout is not None
+            said.append(process.stdout.readline().strip())
+        for process in both:
+            process.communicate()
+        assert sorted(said) == [str(errno.EBUSY), "open"]
