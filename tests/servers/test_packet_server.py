@@ -1236,15 +1236,15 @@ def test_86_shutdown_closes_idle_clients_and_lets_steps_finish() -> None:
 
     listener = create_tcp_server(interface="127.0.0.1")
     with PacketServer(handler, listener, codec=LineCodec()) as server:
-        with client_of(server) as idle, client_of(server) as busy:
-            for packet in ("first", "second"):
-                busy.send_packet(packet)
+        with client_of(server) as idle, socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as busy:
+            busy.sendall(b"first\nsecond\n")  # in one piece: with the one the other has been received, too
             assert started.wait(TIMEOUT)
             stopping = Background(server.shutdown, timeout=TIMEOUT)
             assert list(idle) == []
             assert stopping.is_alive()
             gate.set()
-            assert list(busy) == ["first", "second"]  # which have been received
+            with busy.makefile("rb") as answers:
+                assert answers.read() == b"first\nsecond\n"
             stopping.result()
 
 
