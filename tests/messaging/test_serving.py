@@ -386,6 +386,7 @@ def test_what_is_held_when_it_is_over_is_left_to_others_and_what_stands_in_line_
         assert got == sorted(handled) and not sock.stats().dropped
 
 
+@pytest.mark.untraced
 def test_an_interrupt_while_it_ends_loses_nothing_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the main thread, whose every line is one too many once."""
     monkeypatch.setattr(answering, "LONG", 100_000)
@@ -402,12 +403,13 @@ def test_an_interrupt_while_it_ends_loses_nothing_that_is_held(monkeypatch: pyte
     with Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as slow:
         slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + bytes((number,))) for number in range(60)))
         until(lambda: sock.stats().received == 60)
+        before = sys.gettrace()
         sys.settrace(interrupt)
         try:
             with pytest.raises(TimeoutError):
                 sock.serve_requests(handle, max_workers=2, timeout=0.5)
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         assert len(left_in(sock)) > 20
 
 
