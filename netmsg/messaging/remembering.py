@@ -16,7 +16,7 @@ from ..deadline import Deadline
 from ..errors import ClosedError
 from ..reactor.reactor import Scope
 from ..speaking import say
-from ..storage.committing import Committing
+from ..storage.committing import Committing, raise_for
 from ..storage.seen import Known
 from ..waiting import Waiters
 from .life import Life
@@ -114,11 +114,7 @@ class Remembering:
         self._waiters.wait(lambda: note.is_decided or self._life.closed or self._life.forked, Deadline(None))
         if not note.is_decided:
             raise ClosedError("the Søcket was closed, and it is not known whether it has been noted")
-        error = note.error
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, error.filename) from error
-        if error is not None:
-            raise error
+        raise_for(note.error)
 
     def close(self) -> None:
         """Write what there is, and let go of the file; returns at once."""

@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 from ..deadline import Deadline
 from ..locks import Lock
 from ..speaking import say
-from ..storage.committing import Committing
+from ..storage.committing import Committing, raise_for
 from ..storage.outbox import Change, Key, Page, Stored
 from ..waiting import new_ticket, wait_by
 from ..wire.envelope import payload_of, reliable_frame
@@ -91,11 +91,7 @@ class Sending:
         nothing of it is."""
         if not (wait_by(self.ticket, deadline) or self.is_decided):
             return False
-        error = self.error
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, error.filename) from error
-        if error is not None:
-            raise error
+        raise_for(self.error)
         return True
 
 

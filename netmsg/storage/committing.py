@@ -22,7 +22,7 @@ from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
 
-__all__ = ["CommitQueue", "Committer", "Committing", "Decided", "File"]
+__all__ = ["CommitQueue", "Committer", "Committing", "Decided", "File", "raise_for"]
 
 log = logging.getLogger("netmsg.storage")
 
@@ -41,6 +41,15 @@ R = TypeVar("R")
 Decided = Callable[[Sequence[Any], "Exception | None"], None]
 """Told of several commits, each by what was said that it is about, and what has gone wrong with them, if anything has.
 """
+
+
+def raise_for(error: Exception | None) -> None:
+    """Raise what has gone wrong with a commit, if anything has, in a thread that has waited for it, as others may have.
+    """
+    if isinstance(error, OSError):
+        raise OSError(error.errno, error.strerror, error.filename) from error
+    if error is not None:
+        raise error
 
 
 class File(Protocol[C_contra]):

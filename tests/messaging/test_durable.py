@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -117,7 +116,7 @@ def test_nothing_comes_twice_that_was_acknowledged(durable: Durable, path: Path)
     assert stored(path) == []
 
 
-def test_duplicates_are_known_over_a_restart_of_the_sender(durable: Durable) -> None:
+def test_duplicates_are_known_over_a_restart_of_the_sender(durable: Durable, path: Path) -> None:
     first = durable()
     port = first.bound_port
     with Søcket(linger=0, ack_mode=AckMode.MANUAL).connect(port=port) as taker:
@@ -125,7 +124,7 @@ def test_duplicates_are_known_over_a_restart_of_the_sender(durable: Durable) -> 
         deliveries = [taker.recv_delivery(timeout=TIMEOUT) for _ in range(3)]
         first.close()
         deliveries[0].ack()
-        second = Søcket(delivery_guarantee=RELIABLE, outbox=first_path(first), linger=0).bind(port=port)
+        second = Søcket(delivery_guarantee=RELIABLE, outbox=path, linger=0).bind(port=port)
         try:
             for delivery in deliveries[1:]:
                 delivery.ack()
@@ -134,11 +133,6 @@ def test_duplicates_are_known_over_a_restart_of_the_sender(durable: Durable) -> 
                 taker.recv_delivery(timeout=0.1)
         finally:
             second.close()
-
-
-def first_path(sock: Søcket[Any]) -> Path:
-    path = sock._engine.sender.storing._file.name  # type: ignore[union-attr]
-    return Path(path)
 
 
 # The file
@@ -354,12 +348,13 @@ def test_who_waits_for_room_gets_it_when_another_one_cannot_be_stored(durable: D
 
 def test_what_cannot_be_taken_out_is_when_that_is_possible_and_not_sent_again(
         durable: Durable, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, broken = OutboxFile.write, threading.Event()
+    write, broken, taken_out = OutboxFile.write, threading.Event(), [0]
 
     def takes_nothing_out(self: OutboxFile, changes: Sequence[Change]) -> None:
         if broken.is_set() and any(change.gone for change in changes):
             raise OSError(errno.EIO, "it is broken", "outbox")
         write(self, changes)
+        taken_out[0] += sum(len(change.gone) for change in changes)
 
     monkeypatch.setattr(OutboxFile, "write", takes_nothing_out)
     sock = durable()
@@ -378,7 +373,7 @@ def test_what_cannot_be_taken_out_is_when_that_is_possible_and_not_sent_again(
         sock.send(b"last", A)
         assert receive(again, 1) == [b"last"]
         until(lambda: sock.stats().unacked == 0)
-    time.sleep(0.2)  # it is tried again from time to time
+    until(lambda: taken_out[0] == 6)
     sock.close()
     assert stored(path) == []
 
