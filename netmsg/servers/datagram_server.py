@@ -112,6 +112,7 @@ class DatagramPeer(Generic[S]):
                             server._found_deaf(self.remote_address)
                         server._count_unanswered()
                         raise
+                deaf = True  # it has asked for nothing since, so what has been read meanwhile was read by others
                 if not blocked and time.monotonic() >= began + BRIEFLY:
                     blocked = True
                     self._since = began

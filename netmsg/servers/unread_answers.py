@@ -20,8 +20,9 @@ class UnreadAnswers:
     half full, no client may have more unread than is free: there is always some room for the others.
 
     The kernel tells how much is unread in all, but not by whom. What was read since the last answer counts as read by
-    the one who is answered next, for who asks has usually read the answer before; unless it was found deaf lately. So
-    the sum is right, and whoever just stops reading is charged for that. From any thread.
+    the one who is answered next, for who asks has usually read the answer before; unless it was found ``deaf`` lately,
+    or this answer has been waiting for room. So the sum is right, and whoever just stops reading is charged for that;
+    one that has waited, and reads all, finds as much more free. From any thread.
     """
 
     def __init__(self, sock: UNIXDatagramSocket) -> None:

@@ -99,8 +99,8 @@ def test_a_failing_handler_costs_no_worker_and_no_connection(make: Callable[[], 
             sock.sendall(b"hello\n")
             assert sock.recv(100) == b"hello\n"
         assert server.stats().handler_errors == 3
-        assert server.stats().workers <= 2
         eventually(lambda: server.stats().connections == 0)
+        eventually(lambda: server.stats().workers <= 2)  # others stood in for those that closed slowly
 
 
 @pytest.mark.parametrize("workers", [2, 0])

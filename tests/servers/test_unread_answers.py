@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,22 @@ def test_88_workers_that_wait_for_room_do_not_count(tmp_path: Path) -> None:
             assert reader.recv(100) == b"pong"
         assert not flooder.over
         assert server.stats().workers <= 2 + 64
+        server.shutdown(timeout=0)
+
+
+def test_what_a_slow_asker_reads_is_not_credited_to_those_who_wait_for_room(tmp_path: Path) -> None:
+    flooder = Flooder()
+    path = tmp_path / "socket"
+    with ExitStack() as stack:
+        server = stack.enter_context(DatagramServer(flooder, create_unix_datagram_socket(path=path), max_workers=2))
+        for number in range(6):
+            stack.enter_context(connected(path, f"deaf {number}")).send(b"flood me")
+            assert flooder.began.acquire(timeout=TIMEOUT)
+        reader = stack.enter_context(connected(path, "reader"))
+        for _ in range(20):
+            reader.send(b"ping")
+            assert reader.recv(100) == b"pong"
+            time.sleep(0.02)  # in which they look again
         server.shutdown(timeout=0)
 
 
