@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .peers.contract import ENCRYPTED, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, STREAM, SUBSCRIBERS
+from .peers.contract import (
+    DURABLE, DURABLE_MANY, DURABLE_THREADS, ENCRYPTED, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP,
+    STORED_TOGETHER, STREAM, SUBSCRIBERS, SYNC,
+)
 
 NETMSG, PYZMQ, PLAIN = "netmsg", "pyzmq", "plain"
-EASYNETWORK, ECHO = "easynetwork", "echo"
+EASYNETWORK, ECHO, DISK = "easynetwork", "echo", "disk"
 PEERS = {NETMSG: "netmsg_peer", PYZMQ: "zmq_peer", PLAIN: "plain_peer", EASYNETWORK: "easynetwork_peer",
-         ECHO: "echo_peer"}
+         ECHO: "echo_peer", DISK: "disk_peer"}
 """The peers, and the module in `benchmarks.peers` of each."""
 
 QUICK = 100
@@ -61,6 +64,11 @@ def _echo(connections: int, own: str, *others: str) -> tuple[Contender, ...]:
             *(Contender(other, ECHO, f"{other}:{connections}") for other in others))
 
 
+def _against_disk(pattern: str) -> tuple[Contender, ...]:
+    """The ratio is how many messages are stored in the time of one sync."""
+    return Contender(NETMSG, NETMSG, pattern), Contender("the disk's syncs", DISK, SYNC)
+
+
 _INLINE_RIVALS = "uvloop", "asyncio", EASYNETWORK
 RELIABLE_AGAINST_ONE_WAY = (Contender(NETMSG, NETMSG, RELIABLE), Contender("netmsg P1", NETMSG, ONE_WAY))
 
@@ -83,4 +91,7 @@ WORKLOADS = {workload.id: workload for workload in (
     Workload("P11b", "lines of 64 B, one call each", 64, 1_000_000, "lines/s", _against_plain(LINES)),
     Workload("P11c", "packets of lines of 64 B, one call each", 64, 1_000_000, "lines/s",
              (*_against_plain(PACKETS), Contender(EASYNETWORK, EASYNETWORK, PACKETS))),
+    Workload("P12a", f"durable, 64 B, from {DURABLE_THREADS} threads", 64, 160_000, "msg/s", _against_disk(DURABLE)),
+    Workload("P12b", f"durable, 64 B, {STORED_TOGETHER} together", 64, 1_000_000, "msg/s",
+             _against_disk(DURABLE_MANY)),
 )}

@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice, repeat
 
@@ -34,10 +35,13 @@ SOURCE, SINK = "source", "sink"
 
 ONE_WAY, ROUND_TRIP, RELIABLE, PUBLISH = "one-way", "round-trip", "reliable", "publish"
 ENCRYPTED, STREAM, LINES, PACKETS = "encrypted", "stream", "lines", "packets"
+DURABLE, DURABLE_MANY, SYNC = "durable", "durable-many", "sync"
 BINDERS = {PUBLISH: SOURCE}
 """Which side binds: a publisher, and everywhere else the sink."""
 
 LINES_JOINED = 1000
+DURABLE_THREADS = 16
+STORED_TOGETHER = 1000
 
 WARM_UP = 10
 """One round trip in so many comes before those that count."""
@@ -182,6 +186,32 @@ def receive_bytes(receive_into: Callable[[memoryview], int], job: Job) -> Report
         received += count
     seconds, cpu = meter.stop()
     return Report(cpu, job.count / seconds)
+
+
+def store_all(send: Callable[[bytes], object], job: Job) -> Report:
+    """Send from `DURABLE_THREADS` threads at once; the value is how many a second are stored."""
+    message = job.message
+
+    def send_some() -> None:
+        for _ in repeat(None, job.count // DURABLE_THREADS):
+            send(message)
+
+    with ThreadPoolExecutor(DURABLE_THREADS) as threads:
+        meter = Meter()
+        for done in [threads.submit(send_some) for _ in range(DURABLE_THREADS)]:
+            done.result()
+        seconds, cpu = meter.stop()
+    return Report(cpu, job.count // DURABLE_THREADS * DURABLE_THREADS / seconds)
+
+
+def store_together(send_many: Callable[[list[bytes]], object], job: Job) -> Report:
+    """The same, `STORED_TOGETHER` a call, from one thread."""
+    messages = [job.message] * STORED_TOGETHER
+    meter = Meter()
+    for _ in repeat(None, job.count // STORED_TOGETHER):
+        send_many(messages)
+    seconds, cpu = meter.stop()
+    return Report(cpu, job.count // STORED_TOGETHER * STORED_TOGETHER / seconds)
 
 
 def receive_lines(read: Callable[[int], object], job: Job) -> Report:

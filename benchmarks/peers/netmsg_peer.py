@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import repeat
+from tempfile import TemporaryDirectory
 
 from netmsg import (
     DeliveryGuarantee, IOThread, LineCodec, OnFull, PacketClient, SendMode, SocketStream, Søcket, connect_tcp,
@@ -10,9 +12,9 @@ from netmsg import (
 )
 
 from .contract import (
-    DEADLINE, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, STREAM,
+    DEADLINE, DURABLE, DURABLE_MANY, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, STREAM,
     SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all, receive_bytes, receive_lines,
-    send_all, send_bytes, send_lines, server_context,
+    send_all, send_bytes, send_lines, server_context, store_all, store_together,
 )
 
 
@@ -126,6 +128,30 @@ def read_packets(job: Job) -> Report:
         return receive_lines(read, job)
 
 
+def _store(job: Job, store: Callable[[Søcket], Report]) -> Report:
+    """With marks that are not reached: what is measured is how fast messages are stored."""
+    with TemporaryDirectory(dir=".") as directory:  # not in a file system that is in memory
+        sock = Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, outbox=f"{directory}/outbox",
+                      send_hwm=job.count, send_hwm_bytes=2 * job.count * job.size).connect(HOST, job.port)
+        sock.wait_for_peers(timeout=DEADLINE)
+        report = store(sock)
+        sock.close(linger=DEADLINE)
+    return report
+
+
+def store_from_threads(job: Job) -> Report:
+    return _store(job, lambda sock: store_all(sock.send, job))
+
+
+def store_many(job: Job) -> Report:
+    return _store(job, lambda sock: store_together(sock.send_many, job))
+
+
+def receive_stored(job: Job) -> Report:
+    with _bound(job) as sock:
+        return Report(receive_all([sock.recv], job).cpu)  # the source measures
+
+
 def subscribe(job: Job) -> Report:
     with IOThread() as io:
         socks = [Søcket(io_thread=io).connect(HOST, job.port) for _ in range(SUBSCRIBERS)]
@@ -139,6 +165,8 @@ if __name__ == "__main__":
         (SOURCE, ROUND_TRIP): ask, (SINK, ROUND_TRIP): answer,
         (SOURCE, PUBLISH): publish, (SINK, PUBLISH): subscribe,
         (SOURCE, ENCRYPTED): send_encrypted, (SINK, ENCRYPTED): receive_encrypted,
+        (SOURCE, DURABLE): store_from_threads, (SINK, DURABLE): receive_stored,
+        (SOURCE, DURABLE_MANY): store_many, (SINK, DURABLE_MANY): receive_stored,
         (SOURCE, STREAM): stream, (SINK, STREAM): take_stream,
         (SOURCE, LINES): write_lines, (SINK, LINES): read_lines,
         (SOURCE, PACKETS): write_lines, (SINK, PACKETS): read_packets,
