@@ -16,8 +16,9 @@ is in one of these places at any moment, and whoever stops in the middle has ack
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
@@ -33,7 +34,8 @@ __all__ = ["LOOK", "Questions", "Relay", "Sink", "Source"]
 log = logging.getLogger("netmsg.messaging")
 
 MOST_QUESTIONS: Final = 10_000
-"""Requests that wait for a reply at a time: with one more the oldest is given up."""
+MOST_ASKED: Final = 64 * 2**20
+"""Requests that wait for a reply at a time, and bytes of them: beyond these the oldest is given up of who has most."""
 MOST_UNPLACED: Final = 64
 """So many of them at a time wait for somebody who has room; the others wait behind these."""
 AT_A_TIME: Final = 100
@@ -41,7 +43,7 @@ AT_A_TIME: Final = 100
 MOST_UNSAID: Final = 64 * 2**20
 """Bytes of replies that wait for room, and of what was asked: beyond these, the asker loses some who has most."""
 SMALLEST: Final = 1024
-"""Bytes that an answer counts as at least."""
+"""Bytes that a request, or an answer, counts as at least."""
 LOOK: Final = 0.1
 """Seconds between two calls of `Questions.look`."""
 MOST_TRIES: Final = 10
@@ -159,10 +161,11 @@ class Relay:
 class _Question:
     """A request that came, and the one that was made of it."""
 
-    __slots__ = ("delivery", "noted", "over", "request")
+    __slots__ = ("delivery", "noted", "over", "request", "size")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
+        self.size = max(SMALLEST, len(delivery.data))
         self.request: Request | None = None
         self.noted = False
         """Whether it is to be looked at."""
@@ -212,6 +215,8 @@ class Questions:
         self._source = source
         self._sink = sink
         self._wake = wake
+        self._come: deque[_Question] = deque()
+        """Those that were not looked at yet; from another thread."""
         self._coming: deque[_Question] = deque()
         """Those that were not asked yet, oldest first."""
         self._open: dict[_Question, None] = {}
@@ -220,6 +225,10 @@ class Questions:
         """and those of them that nobody has: few, for whatever happens at the sink, all of these are looked at."""
         self._news: deque[_Question] = deque()
         """Those to be looked at."""
+        self._asked_by: Counter[bytes] = Counter()
+        """By asker, how many bytes of requests there are that are not over;"""
+        self._asked = 0
+        """and together."""
         self._unsaid: dict[bytes, _Unsaid] = {}
         """By asker."""
         self._unsaid_bytes = 0
@@ -228,16 +237,16 @@ class Questions:
     @property
     def any(self) -> bool:
         """Whether there is one that waits for something."""
-        return bool(self._open or self._coming or self._unsaid)
+        return bool(self._open or self._come or self._coming or self._unsaid)
 
     @property
     def news(self) -> bool:
         """Whether `go_on` has something to do."""
-        return bool(self._news or (self._coming and len(self._unplaced) < MOST_UNPLACED))
+        return bool(self._news or self._come or (self._coming and len(self._unplaced) < MOST_UNPLACED))
 
     def ask(self, delivery: Delivery) -> None:
         """One has come. From another thread."""
-        self._coming.append(_Question(delivery))
+        self._come.append(_Question(delivery))
         if self._over:
             self.end()
         self._wake()
@@ -256,10 +265,30 @@ class Questions:
             question.noted = False
             if not question.over:
                 self._go_on(question)
+        self._take_in()
         for _ in range(min(AT_A_TIME, len(self._coming), MOST_UNPLACED - len(self._unplaced))):
             self._begin(self._coming.popleft())
-        while len(self._open) + len(self._coming) > MOST_QUESTIONS:
-            self._close(next(iter(self._open)) if self._open else self._coming.popleft(), TOO_MANY)
+        while len(self._open) + len(self._coming) > MOST_QUESTIONS or self._asked > MOST_ASKED:
+            self._give_one_up()
+
+    def _take_in(self) -> None:
+        """What has come counts from here on."""
+        while True:
+            try:
+                question = self._come.popleft()
+            except IndexError:
+                break
+            self._coming.append(question)
+            self._asked_by[question.delivery.identity] += question.size
+            self._asked += question.size
+
+    def _give_one_up(self) -> None:
+        """The oldest, of who has most."""
+        asker = max(self._asked_by, key=self._asked_by.__getitem__)
+        oldest = next(question for question in chain(self._open, self._coming) if question.delivery.identity == asker)
+        if oldest.request is None:
+            self._coming.remove(oldest)
+        self._close(oldest, TOO_MANY)
 
     def _begin(self, question: _Question) -> None:
         sink, data = self._sink, question.delivery.data
@@ -347,6 +376,8 @@ class Questions:
             question = self._coming.popleft()
             if self._source.is_there(question.delivery.identity):
                 self._coming.append(question)
+            else:
+                self._forget(question)
 
     def _close(self, question: _Question, reason: str) -> None:
         self._answer(_Answer(question.delivery, reason.encode("utf-8", "replace"), True))
@@ -354,6 +385,11 @@ class Questions:
 
     def _forget(self, question: _Question) -> None:
         question.over = True
+        asker = question.delivery.identity
+        self._asked_by[asker] -= question.size
+        if not self._asked_by[asker]:
+            del self._asked_by[asker]
+        self._asked -= question.size
         self._open.pop(question, None)
         self._unplaced.discard(question)
         if question.request is not None:
@@ -363,6 +399,7 @@ class Questions:
     def end(self) -> None:
         """There will be no more replies. By its thread, and then by whoever asks all the same."""
         self._over = True
+        self._take_in()
         for question in tuple(self._open):
             self._close(question, ENDED)
         while True:

@@ -394,6 +394,37 @@ def test_of_too_many_requests_the_oldest_is_given_up(scene: Scene, monkeypatch: 
     assert scene.front.answers.given == [(b"given up by the proxy: too many requests wait for a reply", True)] * 2
 
 
+def test_of_too_many_bytes_of_requests_the_oldest_is_given_up_of_who_has_most(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_ASKED", 5 * relaying_module.SMALLEST)
+    scene.ask(b"modest", b"a" * 16)
+    for number in range(9):
+        scene.ask(b"%d" % number, b"b" * 16)
+    assert [asked.data for asked in scene.back.asked] == [b"modest", b"5", b"6", b"7", b"8"]
+    assert len(scene.front.answers.given) == 5
+    for asked in scene.back.asked.copy():
+        asked.settle(b"reply")
+    scene.questions.go_on()
+    for number in range(4):  # there is room again
+        scene.ask(b"%d" % number, b"b" * 16)
+    assert len(scene.back.asked) == 4
+
+
+def test_who_has_gone_takes_no_room_though_he_was_not_asked_for_yet(scene: Scene,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_UNPLACED", 1)
+    monkeypatch.setattr(relaying_module, "MOST_ASKED", 3 * relaying_module.SMALLEST)
+    scene.back.has_room = False
+    scene.ask(b"first", b"a" * 16)
+    for _ in range(2):
+        scene.ask(b"waits", b"b" * 16)
+    scene.front.gone.add(b"b" * 16)
+    scene.questions.look()
+    for _ in range(2):
+        scene.ask(b"new", b"c" * 16)
+    assert scene.front.answers.given == []
+
+
 def test_at_the_end_all_who_have_asked_are_told(scene: Scene) -> None:
     scene.ask(b"1")
     scene.front.request(b"2")
