@@ -1,5 +1,4 @@
-"""The disk alone, which a durable outbox waits for: how often a second it can be told to keep what was appended to a file.
-"""
+"""The disk alone, which a durable outbox waits for: how often a second it keeps what was appended to a file."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from netmsg import (
 )
 
 from .contract import (
-    DEADLINE, DURABLE, DURABLE_MANY, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK, SOURCE, STREAM,
-    SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all, receive_bytes, receive_lines,
-    send_all, send_bytes, send_lines, server_context, store_all, store_together,
+    DEADLINE, DURABLE, DURABLE_MANY, ENCRYPTED, HOST, LINES, ONE_WAY, PACKETS, PUBLISH, RELIABLE, ROUND_TRIP, SINK,
+    SOURCE, STREAM, SUBSCRIBERS, Job, Report, answer_all, ask_all, client_context, main, receive_all, receive_bytes,
+    receive_lines, send_all, send_bytes, send_lines, server_context, store_all, store_together,
 )
 
 
