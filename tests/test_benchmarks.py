@@ -24,7 +24,8 @@ def test_a_quick_run_prints_and_keeps_a_table_of_ratios(tmp_path: Path) -> None:
                           "P12b")
     assert done.returncode == 0, done.stderr
     for workload, other in (("P1", "plain"), ("P5", "plain"), ("P12b", "the disk's syncs")):
-        assert re.search(rf"^\| {workload} \| [^|]+ \| {other} \| {RATIO} \| \d+\.\d\d · \d+\.\d\d \|", done.stdout, re.M)
+        assert re.search(rf"^\| {workload} \| [^|]+ \| {other} \| {RATIO} \| \d+\.\d\d · \d+\.\d\d \|", done.stdout,
+                         re.M)
     assert "pyzmq not measured" in done.stdout
     assert (tmp_path / "latest.md").read_text(encoding="utf-8") in done.stdout
     assert "round 2 of 2  plain" in done.stderr
