@@ -60,7 +60,7 @@ class RoomForReplies(Protocol):
     """The sending half, as far as it concerns replies."""
 
     def has_room_for_answer(self, identity: bytes) -> bool:
-        """Whether a reply to that peer would find some now."""
+        """Whether a reply to that peer is to be tried now. Costs less than to try."""
 
     def taken_by(self, identity: bytes) -> int:
         """How many bytes that peer has taken; 0 if it is not there."""
@@ -206,7 +206,7 @@ class Answering:
     def _attend_to(self, asker: bytes, line: _Line) -> bool:
         """Whether anything has come of it. Nobody else takes anything out of a line."""
         for sent in range(AT_ONCE):
-            is_sent = self._is_sent(line.answers[0])
+            is_sent = self._room.has_room_for_answer(asker) and self._is_sent(line.answers[0])
             if self._closed:
                 self._give_up(asker, line)
                 return True

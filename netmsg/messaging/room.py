@@ -67,7 +67,7 @@ class Room:
             if draft.is_answer:
                 assert draft.identity is not None
                 expecting.room_for_replies[asking] = (draft.identity,)
-            if draft.is_answer or self._router.reliable:
+            if (draft.is_answer or self._router.reliable) and not deadline.expired:
                 expecting.read_on()
             if not waiters.wait(lambda: self._life.over or self.is_there(draft), deadline):
                 raise self.too_late("no room in the send queue in time", draft.identity)
@@ -85,7 +85,7 @@ class Room:
         drafts = [Draft(b"", identity, b"") for identity in identities]
         try:
             self.asked.add(asking)
-            expecting.room_for_replies[asking] = tuple(identities)
+            expecting.room_for_replies[asking] = frozenset(identities)
             expecting.read_on()
             self._addressing_senders.wait(lambda: self._life.over or ready() or any(map(self.is_there, drafts)),
                                           deadline)

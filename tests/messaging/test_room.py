@@ -54,8 +54,8 @@ class Scene:
             peer: Any = SimpleNamespace(lane=one, identity=one.identity)
             self.room.made(peer)
 
-    def wait(self, identity: bytes | None = None) -> None:
-        self.room.wait(Draft(b"", identity), NOW)
+    def wait(self, identity: bytes | None = None, deadline: Deadline = NOW) -> None:
+        self.room.wait(Draft(b"", identity), deadline)
 
 
 @pytest.fixture(autouse=True)
@@ -138,8 +138,18 @@ def test_at_least_once_whoever_waits_has_acknowledgements_read() -> None:
     scene.router.waiting.extend(messages(0, 1, 2, 3))
     meanwhile(lambda: counts.append(scene.expecting.acknowledgements))
     with pytest.raises(SendTimeoutError):
-        scene.wait()
+        scene.wait(deadline=LATER)
     assert counts == [1] and scene.expecting.asked == 1 and scene.expecting.acknowledgements == 0
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_whoever_does_not_wait_has_nothing_read(answers: bool) -> None:
+    scene = Scene(reliable=True)
+    scene.router.waiting.extend(messages(0, 1, 2, 3))
+    scene.fill()
+    with pytest.raises(SendTimeoutError):
+        scene.room.wait(Draft(b"", scene.lanes[0].identity, b"c" * 16) if answers else Draft(b"", None), NOW)
+    assert scene.expecting.asked == 0
 
 
 def test_closing_ends_the_waiting() -> None:
@@ -180,7 +190,7 @@ def test_who_waits_to_reply_is_known_and_has_the_asker_read_on() -> None:
     known: list[list[tuple[bytes, ...]]] = []
     meanwhile(lambda: known.append([*scene.expecting.room_for_replies.values()]))
     with pytest.raises(SendTimeoutError):
-        scene.room.wait(Draft(b"", whom, b"c" * 16), NOW)
+        scene.room.wait(Draft(b"", whom, b"c" * 16), LATER)
     assert known == [[(whom,), (whom,)]] and scene.expecting.asked == 1
     assert scene.expecting.room_for_replies == {others: (whom,)}, "its own wait is over, and nobody else's"
 
@@ -199,5 +209,5 @@ def test_who_waits_to_reply_to_several_is_woken_by_room_for_one_of_them_or_by_wh
 
     meanwhile(one_takes_something)
     scene.room.wait_for_answers((whom, other), lambda: False, LATER)
-    assert known == [(whom, other)]
+    assert known == [{whom, other}]
     scene.room.wait_for_answers((whom,), lambda: True, LATER)

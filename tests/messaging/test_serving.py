@@ -471,6 +471,24 @@ def test_who_takes_a_long_time_for_one_reply_is_not_deaf(monkeypatch: pytest.Mon
             assert not sock.stats().dropped
 
 
+def test_a_reply_that_stands_in_line_is_not_tried_while_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial costs: with hundreds of lines their asker's room is looked at, and nothing else."""
+    monkeypatch.setattr(answering, "PATIENCE", 0.4)
+    trials = [0]
+
+    class Counting(Delivery):
+        def reply(self, data: Any, *, timeout: Any = ...) -> None:
+            trials[0] += timeout == 0
+            super().reply(data, timeout=timeout)
+
+    monkeypatch.setattr("netmsg.messaging.receiving.Delivery", Counting)
+    with (Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as deaf,
+          serving(sock, lambda data: bytes(500_000))):
+        deaf.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"?") for number in range(5)))
+        until(lambda: sock.stats().dropped.get("no room for the reply", 0) >= 3)
+        assert 0 < trials[0] < 10
+
+
 def test_what_is_replied_behind_somebody_who_waits_comes_in_its_turn() -> None:
     """To one who takes his time."""
     large = bytes(500_000)
