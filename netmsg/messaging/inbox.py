@@ -228,8 +228,8 @@ class Inbox:
         self._batches.extendleft(batch for batch in reversed(waiting) if batch.identity not in self._held)
 
     def let_go(self, identity: bytes, who: object) -> None:
-        """What was held comes behind what others have sent meanwhile. May be repeated, and is called where no interrupt
-        can come."""
+        """What was held comes next, for its turn had come before it was that of the others. May be repeated, and is
+        called where no interrupt can come."""
         with self._lock:
             held = self._held.get(identity)
             if held is None:
@@ -238,17 +238,10 @@ class Inbox:
             if held.by:
                 return
             del self._held[identity]
-            self._put_behind(identity, held.batches)
+            self._batches.extendleft(reversed(held.batches))
             if self._ready():
                 self._set_signal()
         self.waiters.notify_all()
-
-    def _put_behind(self, identity: bytes, batches: deque[Batch]) -> None:
-        """Those of one peer behind those that others have sent, and before those that it has sent since."""
-        waiting = [self._batches.popleft() for _ in range(len(self._batches))]
-        others = [batch for batch in waiting if batch.identity != identity]
-        its_own = [batch for batch in waiting if batch.identity == identity]
-        self._batches.extendleft(reversed([*others, *batches, *its_own]))
 
     def refill(self) -> Batch:
         """The batch to take from next, made current; `NOTHING` if there is none."""

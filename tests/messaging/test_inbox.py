@@ -140,7 +140,7 @@ def everything(box: Inbox) -> list[bytes]:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_is_held_waits_counts_and_comes_behind_what_others_have_sent(begun: bool) -> None:
+def test_what_is_held_waits_and_counts_and_comes_next_when_it_is_let_go_of(begun: bool) -> None:
     box, his, hers = inbox(), account(), Credit(b"other", 100, 1000)
     deliver(box, his, b"1", b"2")
     if begun:
@@ -160,8 +160,21 @@ def test_what_is_held_waits_counts_and_comes_behind_what_others_have_sent(begun:
     deliver(box, hers, b"c")
     box.let_go(b"sender", "two")
     box.let_go(b"sender", "two")
-    assert everything(box) == [b"c", *([] if begun else [b"1"]), b"2", b"3", b"4", b"5"]
+    assert everything(box) == [*([] if begun else [b"1"]), b"2", b"3", b"4", b"5", b"c"]
     assert his.pending == hers.pending == 0
+
+
+def test_who_is_held_and_let_go_of_loses_his_place_to_nobody_behind_him() -> None:
+    box, his, hers = inbox(), account(), Credit(b"other", 100, 1000)
+    for _ in range(3):
+        deliver(box, his, b"his")
+        deliver(box, hers, b"hers")
+    for _ in range(2):
+        assert box.take(Deadline(0)) is not None
+    for _ in range(9):
+        box.hold(b"sender", "one")
+        box.let_go(b"sender", "one")
+    assert everything(box) == [b"his", b"hers"] * 2
 
 
 def test_what_is_held_wakes_nobody_and_what_is_let_go_does() -> None:
