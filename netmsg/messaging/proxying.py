@@ -89,6 +89,9 @@ class _End:
         self.settle = self._receiver.settle_soon
         self.follow = self._sender.follow
         self.end = self._requesting.end
+        self.has_room = self._sender.has_room_for_answer
+        self.listen = self._sender.listen
+        self.unlisten = self._sender.unlisten
 
     def attach(self, tell: Callable[[], None]) -> None:
         """``tell()`` is called when it is closed."""

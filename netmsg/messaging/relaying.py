@@ -68,6 +68,15 @@ class Source(Protocol):
     def is_there(self, identity: bytes) -> bool:
         """Whether that peer is connected."""
 
+    def has_room(self, identity: bytes) -> bool:
+        """Whether a reply to it is to be tried now."""
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Have ``tell()`` called when somebody may have room for one, until `unlisten`. It may take no lock."""
+
+    def unlisten(self, tell: Callable[[], None]) -> None:
+        """May be repeated."""
+
 
 class Sink(Protocol):
     """Where they go."""
@@ -208,8 +217,8 @@ class _Unsaid:
 
 class Questions:
     """The requests of one direction that have no reply yet. ``wake()`` is called when `go_on` is to be, and may take no
-    lock. It never waits: what does not find room is tried again, by `look`. All but `ask` and `end` is for one
-    thread."""
+    lock. It never waits: what does not find room is tried again, when there is some, and by `look`. All but `ask` and
+    `end` is for one thread."""
 
     def __init__(self, source: Source, sink: Sink, wake: Callable[[], None]) -> None:
         self._source = source
@@ -232,6 +241,8 @@ class Questions:
         self._unsaid: dict[bytes, _Unsaid] = {}
         """By asker."""
         self._unsaid_bytes = 0
+        self._has_room = False
+        """Whether somebody may have room for what is unsaid."""
         self._over = False
 
     @property
@@ -242,7 +253,7 @@ class Questions:
     @property
     def news(self) -> bool:
         """Whether `go_on` has something to do."""
-        return bool(self._news or self._come or (self._coming and len(self._unplaced) < MOST_UNPLACED))
+        return bool(self._news or self._come or self._has_room or (self._coming and len(self._unplaced) < MOST_UNPLACED))
 
     def ask(self, delivery: Delivery) -> None:
         """One has come. From another thread."""
@@ -260,6 +271,10 @@ class Questions:
 
     def go_on(self) -> None:
         """Ask what has come, and hand on the replies that there are; some of them, if there are many."""
+        if self._has_room:
+            self._has_room = False  # first: there may be more meanwhile
+            for asker, unsaid in tuple(self._unsaid.items()):
+                self._say_some(asker, unsaid)
         for _ in range(min(AT_A_TIME, len(self._news))):
             question = self._news.popleft()
             question.noted = False
@@ -324,10 +339,16 @@ class Questions:
         if self._over:
             self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
             return
+        if not self._unsaid:
+            self._source.listen(self._room_made)
         self._unsaid.setdefault(asker, _Unsaid()).add(answer)
         self._unsaid_bytes += answer.size
         while self._unsaid_bytes > MOST_UNSAID:
             self._lose_one()
+
+    def _room_made(self) -> None:
+        self._has_room = True
+        self._wake()
 
     def _lose_one(self) -> None:
         """Of who has most."""
@@ -336,7 +357,13 @@ class Questions:
         self._unsaid_bytes -= answer.size
         self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
         if not most.answers:
-            del self._unsaid[asker]
+            self._all_said(asker)
+
+    def _all_said(self, asker: bytes) -> None:
+        """To this one."""
+        del self._unsaid[asker]
+        if not self._unsaid:
+            self._source.unlisten(self._room_made)
 
     def _say(self, answer: _Answer) -> bool:
         """Whether there was room, or no need for it."""
@@ -352,23 +379,28 @@ class Questions:
             return fails or self._say(_Answer(delivery, str(error).encode("utf-8", "replace"), True))
         return True
 
+    def _say_some(self, asker: bytes, unsaid: _Unsaid) -> None:
+        """As far as there is room."""
+        while unsaid.answers and self._source.has_room(asker) and self._say(unsaid.answers[0]):
+            unsaid.tries = 0
+            self._unsaid_bytes -= unsaid.take(0).size
+        if not unsaid.answers:
+            self._all_said(asker)
+
+    def _lose_all(self, asker: bytes, unsaid: _Unsaid) -> None:
+        for answer in unsaid.answers:
+            self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
+        self._unsaid_bytes -= unsaid.size
+        self._all_said(asker)
+
     def look(self) -> None:
         """To be called regularly, every `LOOK` seconds: say what is unsaid, or give it up; and forget the requests of
         those who have gone, for nobody waits for these replies."""
         for asker, unsaid in tuple(self._unsaid.items()):
             unsaid.tries += 1
-            gives_up = unsaid.tries > MOST_TRIES
-            while unsaid.answers:
-                answer = unsaid.answers[0]
-                if self._say(answer):
-                    unsaid.tries = 0
-                elif gives_up:
-                    self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
-                else:
-                    break
-                self._unsaid_bytes -= unsaid.take(0).size
-            if not unsaid.answers:
-                del self._unsaid[asker]
+            self._say_some(asker, unsaid)
+            if unsaid.tries > MOST_TRIES:
+                self._lose_all(asker, unsaid)
         for question in tuple(self._open):
             if not self._source.is_there(question.delivery.identity):
                 self._forget(question)
@@ -416,3 +448,4 @@ class Questions:
             for answer in unsaid.answers:
                 self._source.lose(answer.delivery, NO_ROOM_FOR_REPLY)
         self._unsaid_bytes = 0
+        self._source.unlisten(self._room_made)

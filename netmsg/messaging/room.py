@@ -45,6 +45,7 @@ class Room:
         self._publishing = router.mode is SendMode.PUBLISH
         self._senders = Waiters()
         self._addressing_senders = Waiters()
+        self._listeners: tuple[Callable[[], None], ...] = ()
 
     def lacking(self, identity: bytes | None) -> None:
         """There is none: tell the program, once until there has been some."""
@@ -93,6 +94,16 @@ class Room:
             expecting.room_for_replies.pop(asking, None)
             self.asked.discard(asking)
 
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Have ``tell()`` called whenever there may be room for a reply, until `unlisten`; by the network thread, and it
+        may take no lock. As that, for one thread at a time."""
+        self._listeners += (tell,)
+        self.asked.add(tell)
+
+    def unlisten(self, tell: Callable[[], None]) -> None:
+        self._listeners = tuple(one for one in self._listeners if one != tell)
+        self.asked.discard(tell)
+
     def too_late(self, what: str, identity: bytes | None) -> SendTimeoutError:
         """Time is up: the error says what for, and what is wrong with those whom the message would have gone to."""
         connected = len(self._router.ring)
@@ -128,6 +139,9 @@ class Room:
         if self._requests.unplaced and Features.REQUESTS in peer.lane.features:
             self._requests.look_again()
         router = self._router
+        if self._listeners and router.has_room(peer.lane, once=True):
+            for tell in self._listeners:
+                tell()
         if self._addressing_senders.waiting and (router.has_room(peer.lane) or router.has_room(peer.lane, once=True)
                                                  or (router.reliable and router.parked.has_room(peer.identity))
                                                  or router.stored is not None):

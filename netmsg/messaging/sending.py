@@ -250,6 +250,13 @@ class Sender:
         """See `netmsg.messaging.answering.RoomForReplies`, as what is said of the next three."""
         self._room.wait_for_answers(identities, ready, deadline)
 
+    def listen(self, tell: Callable[[], None]) -> None:
+        """See `Room.listen`, as what is said of the next one."""
+        self._room.listen(tell)
+
+    def unlisten(self, tell: Callable[[], None]) -> None:
+        self._room.unlisten(tell)
+
     def taken_by(self, identity: bytes) -> int:
         lane = self.find(identity)
         return 0 if lane is None else lane.taken_bytes

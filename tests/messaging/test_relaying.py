@@ -47,6 +47,7 @@ class Front:
         self.settled: list[tuple[bytes, bool]] = []
         self.lost: list[tuple[bytes, str]] = []
         self.gone: set[bytes] = set()
+        self.listeners: list[Callable[[], None]] = []
 
     def _come(self, data: bytes, message_id: bytes | None, correlation_id: bytes | None, sender: bytes) -> None:
         self.coming.append(Delivery(self.answers, Batch(Credit(sender, 9, 9), ()), data, message_id, correlation_id))
@@ -77,6 +78,15 @@ class Front:
 
     def is_there(self, identity: bytes) -> bool:
         return identity not in self.gone
+
+    def has_room(self, identity: bytes) -> bool:
+        return self.answers.error is None
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        self.listeners.append(tell)
+
+    def unlisten(self, tell: Callable[[], None]) -> None:
+        self.listeners = [one for one in self.listeners if one != tell]
 
 
 class Asked:
@@ -266,6 +276,22 @@ def test_a_reply_for_which_there_is_no_room_is_tried_again_and_others_do_not_wai
     scene.questions.look()
     assert scene.front.answers.given == [(b"three", False), (b"one", False), (b"two", False)]
     assert scene.front.lost == [] and not scene.questions.any
+
+
+def test_what_waits_for_room_is_said_as_soon_as_there_is_some(scene: Scene) -> None:
+    scene.front.answers.error = SendTimeoutError("no room")
+    for number in range(3):
+        scene.ask(b"%d" % number, b"%d" % (number % 2) * 16)
+        scene.back.asked[-1].settle(b"reply to %d" % number)
+        scene.questions.go_on()
+    assert scene.front.answers.given == [] and not scene.questions.news
+    (tell,) = scene.front.listeners
+    scene.front.answers.error = None
+    tell()
+    assert scene.questions.news
+    scene.questions.go_on()
+    assert sorted(data for data, _ in scene.front.answers.given) == [b"reply to 0", b"reply to 1", b"reply to 2"]
+    assert scene.front.listeners == [] and not scene.questions.any and not scene.questions.news
 
 
 def test_who_takes_none_of_his_replies_loses_them(scene: Scene) -> None:

@@ -211,3 +211,22 @@ def test_who_waits_to_reply_to_several_is_woken_by_room_for_one_of_them_or_by_wh
     scene.room.wait_for_answers((whom, other), lambda: False, LATER)
     assert known == [{whom, other}]
     scene.room.wait_for_answers((whom,), lambda: True, LATER)
+
+
+def test_who_listens_is_told_of_room_for_replies_until_he_does_not() -> None:
+    scene = Scene()
+    told: list[str] = []
+
+    def tell() -> None:
+        told.append("room")
+
+    scene.room.listen(tell)
+    scene.fill()
+    scene.takes(scene.lanes[0], 0)
+    assert told == [], "there is none yet"
+    scene.takes(scene.lanes[0], 1)
+    assert told == ["room"]
+    scene.room.unlisten(tell)
+    scene.room.unlisten(tell)
+    scene.takes(scene.lanes[0], 1)
+    assert told == ["room"] and not scene.room.asked
