@@ -253,7 +253,8 @@ class Questions:
     @property
     def news(self) -> bool:
         """Whether `go_on` has something to do."""
-        return bool(self._news or self._come or self._has_room or (self._coming and len(self._unplaced) < MOST_UNPLACED))
+        may_ask = self._coming and len(self._unplaced) < MOST_UNPLACED
+        return bool(self._news or self._come or self._has_room or may_ask)
 
     def ask(self, delivery: Delivery) -> None:
         """One has come. From another thread."""

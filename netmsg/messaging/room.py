@@ -95,8 +95,8 @@ class Room:
             self.asked.discard(asking)
 
     def listen(self, tell: Callable[[], None]) -> None:
-        """Have ``tell()`` called whenever there may be room for a reply, until `unlisten`; by the network thread, and it
-        may take no lock. As that, for one thread at a time."""
+        """Have ``tell()`` called whenever there may be room for a reply, until `unlisten`; by whoever has made it, and
+        it may take no lock."""
         self._listeners += (tell,)
         self.asked.add(tell)
 

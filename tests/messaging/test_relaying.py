@@ -436,8 +436,8 @@ def test_of_too_many_bytes_of_requests_the_oldest_is_given_up_of_who_has_most(
     assert len(scene.back.asked) == 4
 
 
-def test_who_has_gone_takes_no_room_though_he_was_not_asked_for_yet(scene: Scene,
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_gone_takes_no_room_though_he_was_not_asked_for_yet(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying_module, "MOST_UNPLACED", 1)
     monkeypatch.setattr(relaying_module, "MOST_ASKED", 3 * relaying_module.SMALLEST)
     scene.back.has_room = False
