@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
-from ..errors import NetmsgError, QueueFullError, SendTimeoutError
+from ..errors import ClosedError, QueueFullError, SendTimeoutError
 from ..locks import new_lock
 from ..speaking import say
 from .deliveries import Delivery
+from .drafts import Draft
 
 __all__ = ["Answer", "Answering", "Askers", "RoomForReplies", "what"]
 
@@ -36,14 +37,21 @@ class Answer(NamedTuple):
     """To a request."""
 
     delivery: Delivery
-    send: Callable[..., None]
-    """Which takes a ``timeout``."""
-    reply_bytes: int
+    data: bytes
+    """The reply, or why there is none."""
+    fails: bool
 
     @property
     def size(self) -> int:
         """How many bytes it keeps in memory."""
-        return LEAST + self.reply_bytes + len(self.delivery.data)
+        return LEAST + len(self.data) + len(self.delivery.data)
+
+    def send(self) -> None:
+        """If there is room now."""
+        if self.fails:
+            self.delivery.fail(self.data.decode("utf-8", "replace"), timeout=0)
+        else:
+            self.delivery.reply(self.data, timeout=0)
 
 
 class Askers(Protocol):
@@ -58,6 +66,10 @@ class Askers(Protocol):
 
 class RoomForReplies(Protocol):
     """The sending half, as far as it concerns replies."""
+
+    in_line: set[Callable[[], Iterable[Draft]]]
+    """Who has replies that stand in line. When the Søcket closes, these are called, and what they return is sent while
+    that lingers."""
 
     def has_room_for_answer(self, identity: bytes) -> bool:
         """Whether a reply to that peer is to be tried now. Costs less than to try."""
@@ -152,8 +164,11 @@ class Answering:
 
     def _begin_line(self, asker: bytes, answer: Answer) -> None:
         with self._lock:
+            if self._closed:
+                return  # nobody is there to be answered any more
             self._add(asker, self._lines.setdefault(asker, _Line()), answer)
             attended, self._attended = self._attended, True
+            self._room.in_line.add(self.take_all)
         if attended:
             self._room.look_again()
             return
@@ -165,12 +180,12 @@ class Answering:
     def _is_sent(self, answer: Answer) -> bool:
         """Whether there was room, or no need for it."""
         try:
-            answer.send(timeout=0)
+            answer.send()
         except SendTimeoutError:
             return False
         except QueueFullError:
             self._room.no_room_for_answer(answer.delivery.identity)
-        except NetmsgError:
+        except ClosedError:
             self._closed = True
         except BaseException as error:  # which is not to end the thread
             say(log, logging.ERROR, "serve_requests: %s cannot be answered", what(answer.delivery), exc_info=error)
@@ -188,6 +203,17 @@ class Answering:
         line.is_held = False
         self._askers.let_go(asker, self)
 
+    def take_all(self) -> Iterable[Draft]:
+        """The Søcket closes: what stands in line, but for what is being sent at this moment."""
+        with self._lock:
+            self._closed = True
+            lines, self._lines = self._lines, {}
+        for asker, line in lines.items():
+            while line.answers:
+                delivery, data, fails = line.answers.popleft()
+                if delivery._claim():
+                    yield Draft(data, asker, delivery._correlation_id, fails)
+
     # The thread that attends to the lines
 
     def _attend(self) -> None:
@@ -195,6 +221,8 @@ class Answering:
             with self._lock:
                 lines = dict(self._lines)
                 if not lines:
+                    self._room.in_line.discard(self.take_all)
+                if self._closed or not lines:  # who closes sees to what is left
                     self._attended = False
                     return
             if not any([self._attend_to(asker, line) for asker, line in lines.items()]):
@@ -206,9 +234,9 @@ class Answering:
     def _attend_to(self, asker: bytes, line: _Line) -> bool:
         """Whether anything has come of it. Nobody else takes anything out of a line."""
         for sent in range(AT_ONCE):
-            is_sent = self._room.has_room_for_answer(asker) and self._is_sent(line.answers[0])
+            answer = self._first(asker, line)
+            is_sent = answer is not None and self._room.has_room_for_answer(asker) and self._is_sent(answer)
             if self._closed:
-                self._give_up(asker, line)
                 return True
             if not is_sent:
                 return sent > 0 or self._is_given_up(asker, line)
@@ -216,9 +244,15 @@ class Answering:
                 break
         return True
 
+    def _first(self, asker: bytes, line: _Line) -> Answer | None:
+        with self._lock:
+            return line.answers[0] if self._lines.get(asker) is line else None  # meanwhile all was taken
+
     def _is_at_its_end(self, asker: bytes, line: _Line) -> bool:
         """Its first answer has been sent: whether it was the last."""
         with self._lock:
+            if self._lines.get(asker) is not line:
+                return True
             line.take()
             if line.is_held and line.size <= LONG // 2:
                 self._let_go(asker, line)
@@ -241,6 +275,8 @@ class Answering:
 
     def _give_up(self, asker: bytes, line: _Line) -> None:
         with self._lock:
+            if self._lines.get(asker) is not line:
+                return
             del self._lines[asker]
             self._let_go(asker, line)
         for _ in line.answers:

@@ -178,6 +178,7 @@ class Closing:
         self._receiver.stop_lending()
         self._receiver.acknowledge_taken()
         self._sender.quiesce()
+        self._sender.send_what_stands_in_line()
         self.close_places()
         for endpoint in self._places.endpoints:
             endpoint.hurry()

@@ -6,7 +6,6 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 from ..aside import aside
@@ -129,12 +128,12 @@ class Serving:
             if not exiting.explains(error):
                 say(log, logging.ERROR, "serve_requests: %s failed", what(delivery), exc_info=error)
             if delivery.is_request:
-                self._answering.answer(Answer(delivery, partial(delivery.fail, type(error).__name__), 0))
+                self._answering.answer(Answer(delivery, type(error).__name__.encode(), True))
             else:
                 _settle(delivery.nack)
             return
         if delivery.is_request:
-            self._answering.answer(Answer(delivery, partial(delivery.reply, reply), len(reply)))
+            self._answering.answer(Answer(delivery, reply, False))
         else:
             _settle(delivery.ack)
 

@@ -413,7 +413,16 @@ def test_an_interrupt_while_it_ends_loses_nothing_that_is_held(monkeypatch: pyte
         assert len(left_in(sock)) > 20
 
 
-def test_replies_that_stand_in_line_when_it_is_closed_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def read_twelve(peer: WirePeer) -> list[int]:
+    """Whose replies they are; and then it leaves."""
+    got = sorted(peer.read_kind(REPLY)[1][0] for _ in range(12))
+    peer.sock.shutdown(socket.SHUT_RDWR)
+    return got
+
+
+@pytest.mark.parametrize("linger", [0, TIMEOUT])
+def test_replies_that_stand_in_line_when_it_is_closed_are_sent_while_that_lingers_or_counted(
+        linger: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "PATIENCE", 3600.0)
     large, handled = bytes(300_000), [0]
 
@@ -425,9 +434,12 @@ def test_replies_that_stand_in_line_when_it_is_closed_are_counted(monkeypatch: p
         with serving(sock, handle, max_workers=1):
             slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"?") for number in range(12)))
             until(lambda: handled[0] == 12)
-            sent = sock.stats().sent
-            sock.close()
-            until(lambda: sock.stats().dropped.get("no room for the reply", 0) >= 12 - sent - 2)
+            got = Background(read_twelve, slow) if linger else None
+            sent, given_up = sock.stats().sent, sock.close(linger=linger)
+            if got is None:
+                assert given_up >= 12 - sent - 2 and sock.stats().dropped == {"given up at close": given_up}
+            else:
+                assert got.result() == list(range(12)) and given_up == 0 and not sock.stats().dropped
 
 
 def test_what_was_asked_counts_for_a_reply_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
