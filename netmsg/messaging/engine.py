@@ -45,12 +45,16 @@ elsewhere is posted to it with `Reactor.call`, which takes no lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from typing import TypeVar
 
 from ..deadline import Deadline
 from ..forking import close_in_child
+from ..reactor.machine import Machine
 from ..reactor.reactor import Reactor
+from ..storage.committing import Committing, File, Written
+from ..storage.outbox import Change
 from ..wire.envelope import IDENTITY_SIZE
 from .accounts import Accounts
 from .asking import Asking
@@ -75,13 +79,15 @@ from .sweeping import Sweep
 
 __all__ = ["Engine", "engine_of"]
 
+C = TypeVar("C")
+
 
 class Engine:
     """The core of one Søcket. The user's object, `Søcket`, is a shell over it, so that it can be collected while the
     network thread still flushes what it left."""
 
-    def __init__(self, identity: bytes, settings: Settings, io: Reactor, outbox: Outbox | None = None,
-                 memory: Memory | None = None) -> None:
+    def __init__(self, identity: bytes, settings: Settings, io: Reactor, outbox: Written[Outbox, Change] | None = None,
+                 memory: Written[Memory, Sequence[bytes]] | None = None) -> None:
         self.identity = identity
         self.io = io
         self.life = life = Life()
@@ -184,14 +190,25 @@ def engine_of(identity: bytes | None, settings: Settings, io: Reactor) -> Engine
     cannot be used."""
     machine = io.machine
     with ExitStack() as opened:
-        outbox = memory = None
+        outbox: Written[Outbox, Change] | None = None
+        memory: Written[Memory, Sequence[bytes]] | None = None
         if settings.outbox is not None:
-            outbox = machine.open_outbox(settings.outbox, identity, wait_for_disk=settings.outbox_sync == "full")
-            opened.callback(outbox.close)
-            identity = outbox.identity
+            file = machine.open_outbox(settings.outbox, identity, wait_for_disk=settings.outbox_sync == "full")
+            outbox = Written(file, _committer(machine, file, opened))
+            identity = file.identity
         if settings.dedupe_path is not None:
-            memory = machine.open_memory(settings.dedupe_path, settings.dedupe)
-            opened.callback(memory.close)
+            seen = machine.open_memory(settings.dedupe_path, settings.dedupe)
+            memory = Written(seen, _committer(machine, seen, opened))
         engine = Engine(identity or machine.token(IDENTITY_SIZE), settings, io, outbox, memory)
         opened.pop_all()
         return engine
+
+
+def _committer(machine: Machine, file: File[C], opened: ExitStack) -> Committing[C]:
+    """From here on the file is closed by its own thread."""
+    with ExitStack() as failing:
+        failing.callback(file.close)
+        committer = machine.committer(file)
+        failing.pop_all()
+    opened.callback(committer.close)
+    return committer

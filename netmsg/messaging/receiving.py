@@ -5,13 +5,14 @@ All of it belongs to the network thread, but for the two calls that the takers o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..deadline import Deadline
 from ..reactor.reactor import Reactor
+from ..storage.committing import Written
 from ..wire.messages import READ_SIZE
 from . import exiting
 from .accounts import Accounts
@@ -58,8 +59,8 @@ class Receiver:
     """What one Søcket receives."""
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, accounts: Accounts, answers: AnswerWay,
-                 subscriptions: Subscriptions, memory: Memory | None = None) -> None:
-        """``memory`` is the file, if there is one, of what has been handed over."""
+                 subscriptions: Subscriptions, memory: Written[Memory, Sequence[bytes]] | None = None) -> None:
+        """``memory`` is the file, if there is one, of what has been handed over, and who writes it."""
         self._life = life
         self._io = io
         self._steps = io.scope(life.crash)
@@ -79,8 +80,7 @@ class Receiver:
         self.conversation = Conversation(io, self.inbox.waiters, answers.answering)
         self.inbox.special_ticket = self.conversation.ticket
         self.arrivals = Arrivals(settings.dedupe if memory is None else 0)
-        self.remembering = None if memory is None else Remembering(memory, io.machine.committer(memory), life,
-                                                                   self._steps)
+        self.remembering = None if memory is None else Remembering(*memory, life, self._steps)
         self.append_batch = self.inbox.append_batch
         self.appended = self.inbox.delivered
         self.count_taken = self.inbox.count_taken
@@ -156,13 +156,12 @@ class Receiver:
                                   partial(self._looked_for, peer, message_ids, payloads, size))
 
     def _looked_for(self, peer: Peer, message_ids: list[bytes], payloads: list[bytes], size: int,
-                    known: frozenset[bytes] | None) -> None:
-        """Those that are ``known`` were handed over before, perhaps by somebody who runs no more. Where that cannot be
-        found out they are left: they will be sent again."""
+                    known: frozenset[bytes]) -> None:
+        """Those that are ``known`` were handed over before, perhaps by somebody who runs no more."""
         credit = peer.credit
         credit.arrived -= len(payloads)
         credit.arrived_bytes -= size
-        if known is not None and not self._life.closing:
+        if not self._life.closing:
             if known:
                 self._send_acks(peer.identity, [message_id for message_id in message_ids if message_id in known])
                 new = [(message_id, payload) for message_id, payload in zip(message_ids, payloads)

@@ -8,9 +8,11 @@ which it was asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
 from ..errors import ClosedError
@@ -26,7 +28,9 @@ __all__ = ["Memory", "Note", "Remembering"]
 log = logging.getLogger("netmsg.messaging")
 
 AGAIN: Final = 1.0
-"""Seconds until what could not be noted is tried again."""
+"""Seconds until what could not be noted, or looked for, is tried again."""
+NOT_NOTED: Final = "messages cannot be noted as handed over, and are not acknowledged"
+NOT_READ: Final = "the memory of messages cannot be read, and what comes is not handed over"
 
 
 class Memory(Protocol):
@@ -64,6 +68,22 @@ class Note:
         return self._error if self.same_as is None else self.same_as.error
 
 
+class _Notice(NamedTuple):
+    """Something that is to be noted."""
+
+    messages: list[bytes]
+    then: Callable[[], None]
+
+
+class _Lookup(NamedTuple):
+    """Something that is looked for."""
+
+    messages: list[bytes]
+    size: int
+    """Bytes of the identity that each begins with."""
+    then: Callable[[frozenset[bytes]], None]
+
+
 class Remembering:
     """What a `Receiver` asks of its file."""
 
@@ -75,6 +95,15 @@ class Remembering:
         self._life = life
         self._steps = steps
         self._noting = 0
+        self._put_off: list[_Notice] = []
+        """What could not be noted, and is tried again soon."""
+        self._lookups: deque[_Lookup] = deque()
+        """What is looked for, in the order in which it came,"""
+        self._looks = 0
+        """and how often that could not be found out."""
+        self._pauses = False
+        """Whether it is not tried now."""
+        self._complained_of: set[str] = set()
         self._waiters = Waiters()
 
     @property
@@ -82,24 +111,29 @@ class Remembering:
         """Whether something is still to be noted, and to be acknowledged then."""
         return self._noting > 0
 
-    def look_for(self, sender: bytes, message_ids: Sequence[bytes],
-                 then: Callable[[frozenset[bytes] | None], None]) -> None:
-        """Call ``then`` with the ids of those that have been handed over before; or with ``None``, if that cannot be
-        found out."""
-        messages = [sender + message_id for message_id in message_ids]
-        self._committer.ask(partial(self._file.known, messages), partial(self._found, len(sender), then))
+    def look_for(self, sender: bytes, message_ids: Sequence[bytes], then: Callable[[frozenset[bytes]], None]) -> None:
+        """Call ``then`` with the ids of those that have been handed over before. What cannot be found out is tried for
+        as long as it takes; what comes meanwhile waits, so that it stays in order."""
+        lookup = _Lookup([sender + message_id for message_id in message_ids], len(sender), then)
+        self._lookups.append(lookup)
+        if not self._pauses:
+            self._look_up(lookup)
+
+    def _look_up(self, lookup: _Lookup) -> None:
+        self._committer.ask(partial(self._file.known, lookup.messages), partial(self._found, self._looks))
 
     def note(self, sender: bytes, message_ids: Sequence[bytes], then: Callable[[], None]) -> None:
         """These have been handed over: call ``then`` when that is in the file. It is tried for as long as it takes."""
         self._noting += 1
-        self._submit(sender, message_ids, partial(self._noted, sender, message_ids, then))
+        notice = _Notice([sender + message_id for message_id in message_ids], then)
+        self._submit(notice.messages, partial(self._noted, [notice]))
 
     def note_by_hand(self, sender: bytes, message_id: bytes, note: Note, then: Callable[[], None],
                      failed: Callable[[], None]) -> None:
         """The same of one, for a thread that waits by ``note``; tried once. If that has ``failed`` that is called,
         before the thread is told, and by another one."""
         self._noting += 1
-        self._submit(sender, (message_id,), partial(self._noted_by_hand, note, then, failed))
+        self._submit([sender + message_id], partial(self._noted_by_hand, note, then, failed))
 
     def follow(self, note: Note, other: Note | None) -> None:
         """The message of ``note`` is noted with that ``other`` one, if there is any; or there is nothing to note."""
@@ -125,9 +159,9 @@ class Remembering:
         """Wait for that, so many seconds."""
         self._committer.join(timeout)
 
-    def _submit(self, sender: bytes, message_ids: Iterable[bytes], decided: Callable[[Exception | None], None]) -> None:
+    def _submit(self, messages: list[bytes], decided: Callable[[Exception | None], None]) -> None:
         try:
-            self._committer.submit([sender + message_id for message_id in message_ids], self._decided, decided)
+            self._committer.submit(messages, self._decided, decided)
         except ClosedError as error:
             decided(error)
 
@@ -138,23 +172,12 @@ class Remembering:
         for tell in told:
             tell(error)
 
-    def _found(self, size: int, then: Callable[[frozenset[bytes] | None], None], known: Known | Exception) -> None:
-        if isinstance(known, Exception):
-            say(log, logging.ERROR, "the memory of messages cannot be read: %s", known)
-            self._steps.call(then, None)
-        else:
-            self._steps.call(then, frozenset(message[size:] for message in known))
+    def _found(self, looks: int, known: Known | Exception) -> None:
+        self._steps.call(self._looked_up, looks, known)
 
-    def _noted(self, sender: bytes, message_ids: Sequence[bytes], then: Callable[[], None],
-               error: Exception | None) -> None:
-        if error is None:
-            self._steps.call(self._done, then)
-        elif isinstance(error, ClosedError):
-            pass  # they will be sent again
-        else:
-            say(log, logging.ERROR, "%d messages cannot be noted as handed over, and are not acknowledged: %s",
-                len(message_ids), error)
-            self._steps.call(self._try_again, sender, message_ids, then)
+    def _noted(self, notices: list[_Notice], error: Exception | None) -> None:
+        if not isinstance(error, ClosedError):  # or they will be sent again
+            self._steps.call(self._settle, notices, error)
 
     def _noted_by_hand(self, note: Note, then: Callable[[], None], failed: Callable[[], None],
                        error: Exception | None) -> None:
@@ -172,12 +195,50 @@ class Remembering:
         if not self._noting and self._life.closing:
             self.when_idle()
 
-    def _try_again(self, sender: bytes, message_ids: Sequence[bytes], then: Callable[[], None]) -> None:
+    def _settle(self, notices: list[_Notice], error: Exception | None) -> None:
+        if error is None:
+            self._complained_of.discard(NOT_NOTED)
+            for notice in notices:
+                self._done(notice.then)
+            return
+        self._complain(NOT_NOTED, error)
+        if not self._put_off:
+            self._steps.call_later(AGAIN, self._note_again)
+        self._put_off += notices
+
+    def _note_again(self) -> None:
+        notices, self._put_off = self._put_off, []
         if self._life.closing:
-            self._done(_nothing)
+            for _ in notices:
+                self._done(_nothing)
         else:
-            self._steps.call_later(AGAIN, self._submit, sender, message_ids,
-                                   partial(self._noted, sender, message_ids, then))
+            messages = [message for notice in notices for message in notice.messages]
+            self._submit(messages, partial(self._noted, notices))
+
+    def _looked_up(self, looks: int, known: Known | Exception) -> None:
+        if looks != self._looks:
+            return  # it is going to be looked for once more
+        if isinstance(known, Exception):
+            self._complain(NOT_READ, known)
+            self._looks += 1
+            self._pauses = True
+            self._steps.call_later(AGAIN, self._look_again)
+            return
+        self._complained_of.discard(NOT_READ)
+        lookup = self._lookups.popleft()
+        lookup.then(frozenset(message[lookup.size:] for message in known))
+
+    def _look_again(self) -> None:
+        self._pauses = False
+        with suppress(ClosedError):
+            for lookup in self._lookups:
+                self._look_up(lookup)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Once, until it goes well."""
+        if what not in self._complained_of:
+            self._complained_of.add(what)
+            say(log, logging.ERROR, "%s: %s", what, error)
 
 
 def _nothing() -> None:

@@ -43,6 +43,8 @@ from ..deadline import Deadline
 from ..errors import QueueFullError, RemoteProtocolError, SendTimeoutError
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
+from ..storage.committing import Written
+from ..storage.outbox import Change
 from ..wire.envelope import data_frame, failure_frame, reliable_frame, reply_frame
 from ..wire.messages import Capabilities, Features, Kind, Queued
 from .acknowledgements import Acknowledgements
@@ -87,7 +89,9 @@ class Sender:
     """What one Søcket sends: the router and the ledger, under one lock."""
 
     def __init__(self, settings: Settings, life: Life, io: Reactor, events: EventQueue, losses: Losses,
-                 connections: Connections, trouble: Callable[[], str], outbox: Outbox | None = None) -> None:
+                 connections: Connections, trouble: Callable[[], str],
+                 outbox: Written[Outbox, Change] | None = None) -> None:
+        """``outbox`` is its file, if there is one, and who writes that."""
         self._settings = settings
         self._life = life
         self._io = io
@@ -100,9 +104,9 @@ class Sender:
         limits = Limits(settings.send_hwm, settings.send_hwm_bytes)
         self.router = router = Router(settings.send_mode, limits, reliable=self.reliable,
                                       keeps=settings.on_no_peer is OnNoPeer.KEEP,
-                                      stored=None if outbox is None else Reservoir(limits, outbox.counts()))
+                                      stored=None if outbox is None else Reservoir(limits, outbox.file.counts()))
         self.storing = storing = None if outbox is None else Storing(
-            outbox, io.machine.committer(outbox), life, self.route, router,
+            *outbox, life, self.route, router,
             lambda message_id: StoredReceipt(self._acks, message_id), self._work_for, lambda: self._room.wake_all())
         self._requests = requests = Requests()
         self._expecting = expecting = Expecting(life, io, connections, router, requests)

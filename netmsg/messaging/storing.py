@@ -128,7 +128,7 @@ class Storing:
         messages, size = reservoir.room(addressee)
         if messages <= 0 or size <= 0:
             return None
-        payloads = payloads[:messages]
+        payloads = _up_to(payloads[:messages], size)
         at = time.time()
         first, prefix = self._count + 1, self._file.prefix
         new = [Stored(prefix + number.to_bytes(8, "big"), addressee, at, payload)
@@ -292,3 +292,12 @@ class Storing:
     def _keep(receipts: Iterable[Receipt]) -> None:
         for receipt in receipts:
             receipt._fail(KEPT)
+
+
+def _up_to(payloads: Sequence[bytes], size: int) -> Sequence[bytes]:
+    """As many of them as there are when so many bytes are reached."""
+    for count, payload in enumerate(payloads, 1):
+        size -= len(payload)
+        if size <= 0:
+            return payloads[:count]
+    return payloads

@@ -22,7 +22,7 @@ from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
 
-__all__ = ["CommitQueue", "Committer", "Committing", "Decided", "File", "raise_for"]
+__all__ = ["CommitQueue", "Committer", "Committing", "Decided", "File", "Written", "raise_for"]
 
 log = logging.getLogger("netmsg.storage")
 
@@ -35,6 +35,7 @@ FOREVER: Final = Deadline(None)
 _numbers = itertools.count(1)
 
 C = TypeVar("C")
+F = TypeVar("F")
 C_contra = TypeVar("C_contra", contravariant=True)
 R = TypeVar("R")
 
@@ -77,6 +78,13 @@ class Committing(Protocol[C_contra]):
     def close(self) -> None: ...
 
     def join(self, timeout: float | None = None) -> None: ...
+
+
+class Written(NamedTuple, Generic[F, C]):
+    """A file that is open, and who writes it."""
+
+    file: F
+    committer: Committing[C]
 
 
 class _Commit(NamedTuple):

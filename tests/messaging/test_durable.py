@@ -21,6 +21,7 @@ from netmsg import (
     Søcket, Undelivered, UndeliveredError,
 )
 from netmsg.storage.outbox import Change, OutboxFile, StoredMessages
+from netmsg.storage.seen import SeenFile
 
 RELIABLE = DeliveryGuarantee.AT_LEAST_ONCE
 A, B = b"a" * 16, b"b" * 16
@@ -52,6 +53,13 @@ def durable(path: Path) -> Iterator[Durable]:
 
 def numbered(*numbers: int) -> list[bytes]:
     return [b"%d" % number for number in numbers]
+
+
+def stored_in(sock: Søcket[Any]) -> dict[Any, tuple[int, int]]:
+    """How many messages, and bytes, its file has, by addressee."""
+    storing = sock._engine.sender.storing
+    assert storing is not None
+    return storing._file.counts()
 
 
 def receive(sock: Søcket[Any], count: int) -> list[bytes]:
@@ -252,6 +260,27 @@ def test_the_mark_in_bytes(durable: Durable) -> None:
     sock.send(bytes(2000), A)
     with pytest.raises(QueueFullError):
         sock.send(b"", A)
+
+
+def test_the_mark_in_bytes_is_passed_by_no_more_than_a_message_though_many_were_ready_before(durable: Durable) -> None:
+    sock = durable(send_hwm_bytes=1000)
+    ready, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        for _ in range(9):
+            yield bytes(100)
+        ready.set()
+        assert go_on.wait(TIMEOUT)
+        for _ in range(9):
+            yield bytes(100)
+
+    sending = Background(sock.send_many, slow(), timeout=0.5)
+    assert ready.wait(TIMEOUT)
+    sock.send(bytes(950))  # where the nine were to go
+    go_on.set()
+    with pytest.raises(SendTimeoutError):
+        sending.result()
+    assert sum(size for _, size in stored_in(sock).values()) <= 1000 + 100
 
 
 def test_the_newest_may_be_dropped(durable: Durable) -> None:
@@ -547,6 +576,27 @@ def test_closing_waits_for_what_is_in_the_file(durable: Durable, path: Path) -> 
         assert receive(taker, 3000) == numbered(*range(3000))
         assert closing.result() == 0
     assert stored(path) == []
+
+
+def test_the_file_is_free_where_there_can_be_no_thread_for_another_one(path: Path, tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, start = [0], threading.Thread.start
+
+    def one_starts(self: threading.Thread) -> None:
+        if self.name.startswith("netmsg-outbox-"):
+            begun[0] += 1
+            if begun[0] > 1:
+                raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", one_starts)
+        with pytest.raises(RuntimeError):
+            Søcket(SendMode.ROUNDROBIN, RELIABLE, outbox=path, dedupe_path=tmp_path / "seen")
+    assert begun[0] == 2
+    until(lambda: not any(thread.name.startswith("netmsg-outbox-") for thread in threading.enumerate()))
+    for file in (lambda: OutboxFile(path)), (lambda: SeenFile(tmp_path / "seen", 9)):
+        file().close()
 
 
 def test_the_file_is_free_when_close_returns(durable: Durable, path: Path) -> None:
