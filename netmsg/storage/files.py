@@ -108,7 +108,7 @@ def _recognise(connection: sqlite3.Connection, name: str, layout: Layout, make: 
         elif os.path.getsize(name) % _ask(connection, "PRAGMA page_size"):
             raise OSError(errno.EILSEQ, f"{layout.what} that is damaged: its end is missing", name)
         elif os.path.getsize(name) <= MOST_CHECKED:
-            found = _ask(connection, "PRAGMA quick_check(1)")
+            found = _ask(connection, "PRAGMA integrity_check(1)")
             if found != "ok":
                 raise OSError(errno.EILSEQ, f"{layout.what} that is damaged: {found}", name)
 
@@ -141,6 +141,8 @@ def errors_of(name: str, what: str) -> Iterator[None]:
         number = ERRNO.get(code, errno.EIO)
         reason = f"{what} that is open already" if number == errno.EBUSY else f"{what}: {error}"
         raise OSError(number, reason, name) from error
+    except UnicodeDecodeError as error:  # of what SQLite says, in which names of the file stand as they are there
+        raise OSError(errno.EILSEQ, f"{what} that is damaged: {error}", name) from error
 
 
 def make_room(connection: sqlite3.Connection) -> None:

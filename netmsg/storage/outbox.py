@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .files import Layout, PathLike, errors_of, leave_alone, make_room, open_file, transaction
 
@@ -23,6 +23,7 @@ LAYOUT: Final = Layout("an outbox", 0x6E6D6F78, 1, (
     "CREATE TABLE addressed (addressee BLOB, id BLOB, at REAL NOT NULL, payload BLOB NOT NULL,"
     " PRIMARY KEY (addressee, id)) WITHOUT ROWID",
 ))
+MESSAGE_ID_SIZE: Final = 16
 PREFIX_SIZE: Final = 8
 """Bytes of the ids of one epoch that are the same."""
 NO_ID: Final = b""
@@ -73,7 +74,7 @@ class StoredMessages:
     def __iter__(self) -> Iterator[Stored]:
         """All, oldest first."""
         with errors_of(self.name, LAYOUT.what):
-            yield from map(Stored._make, self._connection.execute(
+            yield from map(self._sound, self._connection.execute(
                 "SELECT id, NULL AS addressee, at, payload FROM anybodys"
                 " UNION ALL SELECT id, addressee, at, payload FROM addressed ORDER BY id"))
 
@@ -90,14 +91,30 @@ class StoredMessages:
                     "SELECT id, addressee, at, payload FROM addressed WHERE addressee = ? AND id > ? ORDER BY id",
                     (addressee, after))
             with closing(rows):
-                return _page_of(map(Stored._make, rows), messages, size)
+                return _page_of(map(self._sound, rows), messages, size)
 
     def counts(self) -> dict[bytes | None, tuple[int, int]]:
         """How many messages there are, and of how many bytes together, by addressee."""
         with errors_of(self.name, LAYOUT.what):
-            return {addressee: (count, int(size)) for addressee, count, size in self._connection.execute(
+            counts = {addressee: (count, int(size)) for addressee, count, size in self._connection.execute(
                 "SELECT NULL, count(*), total(length(payload)) FROM anybodys HAVING count(*) > 0"
                 " UNION ALL SELECT addressee, count(*), total(length(payload)) FROM addressed GROUP BY addressee")}
+        for addressee in counts:
+            self._check(addressee is None or type(addressee) is bytes)
+        return counts
+
+    def _sound(self, row: tuple[Any, ...]) -> Stored:
+        """Of what stands in the file SQLite checks the form, and not whether it is of the type that was written."""
+        message = Stored._make(row)
+        message_id, addressee, at, payload = row
+        self._check(type(message_id) is bytes and len(message_id) == MESSAGE_ID_SIZE
+                    and (addressee is None or type(addressee) is bytes) and type(at) is float
+                    and type(payload) is bytes)
+        return message
+
+    def _check(self, is_sound: bool) -> None:
+        if not is_sound:
+            raise OSError(errno.EILSEQ, f"{LAYOUT.what} that is damaged: what stands for a message is none", self.name)
 
     def close(self) -> None:
         """Also of one that is closed."""

@@ -184,6 +184,37 @@ def test_one_whose_facts_are_damaged_is_told_as_such(tmp_path: Path, name: str, 
         OutboxFile(path)
 
 
+@pytest.mark.parametrize("damage", [
+    "UPDATE anybodys SET payload = 'text'", "UPDATE anybodys SET payload = 7", "UPDATE anybodys SET at = 'text'",
+    "UPDATE anybodys SET id = x'1234'", "UPDATE addressed SET payload = 'text'",
+    "UPDATE addressed SET addressee = 'A'"])
+def test_what_is_no_message_any_more_is_told_and_not_given(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "outbox"
+    file = OutboxFile(path)
+    write(file, [stored(1), stored(2, A)])
+    file.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+    with closing(StoredMessages(path)) as there:
+        for read in (lambda: [*there], lambda: [there.page(addressee) for addressee in there.counts()]):
+            with pytest.raises(OSError, match="damaged") as caught:
+                read()
+            assert caught.value.errno == errno.EILSEQ and caught.value.filename == str(path)
+
+
+def test_one_whose_messages_are_out_of_order_is_damaged(tmp_path: Path) -> None:
+    """Pages would pass some of them over."""
+    path = tmp_path / "outbox"
+    file = OutboxFile(path)
+    messages = [stored(number) for number in range(3)]
+    write(file, messages)
+    file.close()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(messages[1].message_id, messages[1].message_id[:-1] + b"\xff"))
+    with pytest.raises(OSError, match="damaged"):
+        StoredMessages(path)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing can be killed")
 def test_what_was_written_outlives_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "outbox"

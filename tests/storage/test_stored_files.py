@@ -111,10 +111,16 @@ def cut(path: Path) -> None:
     os.truncate(path, 20_000)
 
 
+def of_no_text(path: Path) -> None:
+    """What SQLite says of it is none either."""
+    written(path)
+    path.write_bytes(path.read_bytes().replace(b"notes (note", b"notes \xffnote"))
+
+
 @pytest.mark.parametrize("make, reason", [
     (of_another_kind, "it is not a file of notes of netmsg's"), (without_a_kind, "it is not a file of notes"),
     (newer, "of version 3, which is newer"), (no_database, "not a database"), (damaged, "damaged|malformed"),
-    (cut, "damaged|malformed")])
+    (cut, "damaged|malformed"), (of_no_text, "damaged|malformed")])
 def test_what_is_something_else_is_told_and_left_as_it_is(tmp_path: Path, make: Callable[[Path], None],
                                                           reason: str) -> None:
     path = tmp_path / "notes"
