@@ -7,11 +7,14 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trustme
 from hypothesis import HealthCheck, settings
+from support.soaking import Outcome, document
 
 GRACE = 5.0
 
@@ -66,6 +69,44 @@ def nothing_left_behind() -> Iterator[None]:
                 pass  # another thread is about to start it
         if not threads:
             time.sleep(0.01)
+
+
+class Soak:
+    """What there is to tell of all that was run."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.outcomes: list[Outcome] = []
+        self.results: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.failed:
+            self.results[report.outcome] += 1
+
+    def write(self, path: str) -> None:
+        text = document(self.outcomes, self.results["passed"], self.results["failed"], time.monotonic() - self.began)
+        Path(path).write_text(text, encoding="utf-8")
+
+
+SOAK = pytest.StashKey[Soak]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SOAK] = Soak()
+    config.pluginmanager.register(config.stash[SOAK])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """``NETMSG_REPORT`` is where to write the page of a soak."""
+    path = os.environ.get("NETMSG_REPORT")
+    if path:
+        session.config.stash[SOAK].write(path)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[Outcome], None]:
+    """What came of a scenario, for the page of a soak."""
+    return request.config.stash[SOAK].outcomes.append
 
 
 @pytest.fixture(scope="session")
