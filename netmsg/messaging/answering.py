@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -31,6 +32,9 @@ LEAST: Final = 512
 """Bytes that a small reply takes in memory."""
 AT_ONCE: Final = 64
 """So many replies go to one asker before the others have their turn."""
+
+
+_numbers = itertools.count(1)
 
 
 class Answer(NamedTuple):
@@ -66,10 +70,6 @@ class Askers(Protocol):
 
 class RoomForReplies(Protocol):
     """The sending half, as far as it concerns replies."""
-
-    in_line: set[Callable[[], Iterable[Draft]]]
-    """Who has replies that stand in line. When the Søcket closes, these are called, and what they return is sent while
-    that lingers."""
 
     def has_room_for_answer(self, identity: bytes) -> bool:
         """Whether a reply to that peer is to be tried now. Costs less than to try."""
@@ -110,21 +110,37 @@ class _Line:
 
 
 class Answering:
-    """For one `Serving`, whose workers call it. Who takes his replies slowly is asked for no more than he takes; who
-    takes nothing at all for too long is *deaf*: what stands in line for him is lost, and what he asks then is not even
-    looked at while there is no room for a reply to him."""
+    """For one Søcket: the workers of each `Serving` call it. Who takes his replies slowly is asked for no more than he
+    takes; who takes nothing at all for too long is *deaf*: what stands in line for him is lost, and what he asks then
+    is not even looked at while there is no room for a reply to him."""
 
-    def __init__(self, askers: Askers, room: RoomForReplies, name: str) -> None:
-        """A thread of that name is there for as long as anything stands in line."""
+    def __init__(self, askers: Askers, room: RoomForReplies) -> None:
+        """A thread (``netmsg-serve-answers-N``) is there for as long as anything stands in line."""
         self._askers = askers
         self._room = room
-        self._name = name
         self._lines: dict[bytes, _Line] = {}
         self._attended = False
-        self._stopped = False
+        self._servings: set[object] = set()
         self._closed = False  # the Søcket
-        self._lock = new_lock()  # guards these three, and who is held; before the lock of `Askers`
+        self._lock = new_lock()  # guards these, and who is held; before the lock of `Askers`
         self._deaf: set[bytes] = set()
+
+    def begin(self, serving: object) -> None:
+        """Requests are taken, until `end`, but of those in whose line too much stands. This and that are called where
+        no interrupt can come."""
+        with self._lock:
+            self._servings.add(serving)
+            for asker, line in self._lines.items():
+                self._hold_if_long(asker, line)
+
+    def end(self, serving: object) -> None:
+        """When nobody serves any more nobody is held: others may take what has come. What stands in line goes out. May
+        be repeated."""
+        with self._lock:
+            self._servings.discard(serving)
+            if not self._servings:
+                for asker, line in self._lines.items():
+                    self._let_go(asker, line)
 
     # The workers
 
@@ -158,7 +174,11 @@ class Answering:
     def _add(self, asker: bytes, line: _Line, answer: Answer) -> None:
         """Under the lock."""
         line.add(answer)
-        if line.size > LONG and not line.is_held and not self._stopped:
+        self._hold_if_long(asker, line)
+
+    def _hold_if_long(self, asker: bytes, line: _Line) -> None:
+        """Under the lock."""
+        if line.size > LONG and not line.is_held and self._servings:
             line.is_held = True
             self._askers.hold(asker, self)
 
@@ -168,12 +188,12 @@ class Answering:
                 return  # nobody is there to be answered any more
             self._add(asker, self._lines.setdefault(asker, _Line()), answer)
             attended, self._attended = self._attended, True
-            self._room.in_line.add(self.take_all)
         if attended:
             self._room.look_again()
             return
         try:
-            threading.Thread(target=self._attend, name=self._name, daemon=True).start()
+            name = f"netmsg-serve-answers-{next(_numbers)}"
+            threading.Thread(target=self._attend, name=name, daemon=True).start()
         except RuntimeError:  # there can be no more threads
             self._attend()
 
@@ -191,19 +211,12 @@ class Answering:
             say(log, logging.ERROR, "serve_requests: %s cannot be answered", what(answer.delivery), exc_info=error)
         return True
 
-    def stop(self) -> None:
-        """Nobody is held any more: others may take what has come. What stands in line goes out. May be repeated."""
-        with self._lock:
-            self._stopped = True
-            for asker, line in self._lines.items():
-                self._let_go(asker, line)
-
     def _let_go(self, asker: bytes, line: _Line) -> None:
         """Under the lock."""
         line.is_held = False
         self._askers.let_go(asker, self)
 
-    def take_all(self) -> Iterable[Draft]:
+    def take_lines(self) -> Iterable[Draft]:
         """The Søcket closes: what stands in line, but for what is being sent at this moment."""
         with self._lock:
             self._closed = True
@@ -220,8 +233,6 @@ class Answering:
         while True:
             with self._lock:
                 lines = dict(self._lines)
-                if not lines:
-                    self._room.in_line.discard(self.take_all)
                 if self._closed or not lines:  # who closes sees to what is left
                     self._attended = False
                     return

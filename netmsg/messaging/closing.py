@@ -22,6 +22,7 @@ from ..reactor.callbacks import Callbacks
 from ..reactor.reactor import Reactor, Timer
 from ..waiting import Waiters
 from . import exiting
+from .answering import Answering
 from .connections import Connections, each
 from .events import EventQueue, strip
 from .life import Life
@@ -47,7 +48,7 @@ class Closing:
     """What of a Søcket the reactor knows, too: it is told when the network thread ends or fails."""
 
     def __init__(self, linger: float, life: Life, io: Reactor, events: EventQueue, reporter: Reporter, places: Places,
-                 connections: Connections, sender: Sender, receiver: Receiver,
+                 connections: Connections, sender: Sender, receiver: Receiver, answering: Answering,
                  callbacks: tuple[Callbacks, ...]) -> None:
         self._linger = linger
         self._life = life
@@ -59,6 +60,7 @@ class Closing:
         self._connections = connections
         self._sender = sender
         self._receiver = receiver
+        self._answering = answering
         self._callbacks = callbacks
         self._waiters = Waiters()
         self.begun = False
@@ -178,7 +180,7 @@ class Closing:
         self._receiver.stop_lending()
         self._receiver.acknowledge_taken()
         self._sender.quiesce()
-        self._sender.send_what_stands_in_line()
+        self._sender.send_past_marks(self._answering.take_lines())
         self.close_places()
         for endpoint in self._places.endpoints:
             endpoint.hurry()

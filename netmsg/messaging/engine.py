@@ -13,6 +13,7 @@ part               is
                    and what is asked: the `Requests`, the `Requesting`
 `Accounts`         how much of the receive marks each identity has used
 `Receiver`         what is received: the inbox, the duplicates, the acknowledgements, the `Conversation`
+`Answering`        replies that stand in line, for those who take them slowly
 `Doors`            who waits outside
 `Closing`          the way from open to closed
 `Sweep`            heartbeats, silence, resends
@@ -57,6 +58,7 @@ from ..storage.committing import Committing, File, Written
 from ..storage.outbox import Change
 from ..wire.envelope import IDENTITY_SIZE
 from .accounts import Accounts
+from .answering import Answering
 from .asking import Asking
 from .closing import Closing
 from .connections import Connections
@@ -103,8 +105,9 @@ class Engine:
         doors = Doors(settings.max_connections, life, io, self.connections, self.places)
         accounts = Accounts(settings, doors.flooded)
         self.receiver = Receiver(settings, life, io, accounts, self.sender, self.sender.subscriptions, memory)
+        self.answering = Answering(self.receiver, self.sender)
         self._closing = Closing(settings.linger, life, io, self.events, reporter, self.places, self.connections,
-                                self.sender, self.receiver, (authorizing, delaying))
+                                self.sender, self.receiver, self.answering, (authorizing, delaying))
         authorize = settings.authorize
         population = Population(
             identity, settings, life, io, self.events, self.places, self.connections, doors, accounts,

@@ -15,15 +15,18 @@ is in one of these places at any moment, and whoever stops in the middle has ack
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections import Counter, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from itertools import chain
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
 from ..errors import NetmsgError, QueueFullError, RequestFailedError, SendTimeoutError
+from ..locks import new_lock
 from ..speaking import say
+from ..waiting import Waiters
 from .deliveries import Delivery
 from .losses import NO_ROOM_FOR_REPLY
 from .receipts import Receipt
@@ -36,6 +39,8 @@ log = logging.getLogger("netmsg.messaging")
 MOST_QUESTIONS: Final = 10_000
 MOST_ASKED: Final = 64 * 2**20
 """Requests that wait for a reply at a time, and bytes of them: beyond these the oldest is given up of who has most."""
+MOST_COME: Final = 1000
+"""So many wait to be looked at, before nothing more is taken."""
 MOST_UNPLACED: Final = 64
 """So many of them at a time wait for somebody who has room; the others wait behind these."""
 AT_A_TIME: Final = 100
@@ -114,6 +119,7 @@ class Relay:
     def step(self, until: Deadline) -> bool:
         """Hand on one message; false once there is nothing more to take. Raises ``TimeoutError`` when there was none,
         or no room for it, in time, and `ClosedError` when one of the two is closed."""
+        self._questions.wait_in_a_crowd(until)
         if self._in_hand is None:
             self._in_hand = self._source.take(until)
         delivery = self._in_hand
@@ -181,6 +187,23 @@ class _Question:
         self.over = False
 
 
+class _Asker:
+    """What one has asked that is not over, oldest first."""
+
+    def __init__(self) -> None:
+        self.questions: OrderedDict[_Question, None] = OrderedDict()
+        self.size = 0
+        """How many bytes these are."""
+
+    def add(self, question: _Question) -> None:
+        self.questions[question] = None
+        self.size += question.size
+
+    def remove(self, question: _Question) -> None:
+        del self.questions[question]
+        self.size -= question.size
+
+
 class _Answer(NamedTuple):
     """To a request: the reply, or why there is none."""
 
@@ -225,25 +248,26 @@ class Questions:
         self._sink = sink
         self._wake = wake
         self._come: deque[_Question] = deque()
-        """Those that were not looked at yet; from another thread."""
-        self._coming: deque[_Question] = deque()
+        """Those that were not looked at yet; from another thread, which waits when these are many."""
+        self._crowd = Waiters()
+        self._coming: OrderedDict[_Question, None] = OrderedDict()
         """Those that were not asked yet, oldest first."""
-        self._open: dict[_Question, None] = {}
+        self._open: OrderedDict[_Question, None] = OrderedDict()
         """Those that were, oldest first,"""
         self._unplaced: set[_Question] = set()
         """and those of them that nobody has: few, for whatever happens at the sink, all of these are looked at."""
         self._news: deque[_Question] = deque()
         """Those to be looked at."""
-        self._asked_by: Counter[bytes] = Counter()
-        """By asker, how many bytes of requests there are that are not over;"""
+        self._askers: dict[bytes, _Asker] = {}
         self._asked = 0
-        """and together."""
+        """How many bytes of requests there are that are not over."""
         self._unsaid: dict[bytes, _Unsaid] = {}
         """By asker."""
         self._unsaid_bytes = 0
         self._has_room = False
         """Whether somebody may have room for what is unsaid."""
         self._over = False
+        self._ending = new_lock()  # guards the end, which two threads may bring about
 
     @property
     def any(self) -> bool:
@@ -254,7 +278,18 @@ class Questions:
     def news(self) -> bool:
         """Whether `go_on` has something to do."""
         may_ask = self._coming and len(self._unplaced) < MOST_UNPLACED
-        return bool(self._news or self._come or self._has_room or may_ask)
+        return bool(self._news or self._come or self._has_room or may_ask or self._are_too_many)
+
+    @property
+    def _are_too_many(self) -> bool:
+        return len(self._open) + len(self._coming) > MOST_QUESTIONS or self._asked > MOST_ASKED
+
+    def wait_in_a_crowd(self, until: Deadline) -> None:
+        """So many have come that they have to be looked at before more do. From another thread. Raises
+        ``TimeoutError``."""
+        if len(self._come) >= MOST_COME and not self._crowd.wait(
+                lambda: len(self._come) < MOST_COME or self._over, until):
+            raise TimeoutError("too many requests have come")
 
     def ask(self, delivery: Delivery) -> None:
         """One has come. From another thread."""
@@ -281,30 +316,32 @@ class Questions:
             question.noted = False
             if not question.over:
                 self._go_on(question)
-        self._take_in()
+        self._take_in(AT_A_TIME)
         for _ in range(min(AT_A_TIME, len(self._coming), MOST_UNPLACED - len(self._unplaced))):
-            self._begin(self._coming.popleft())
-        while len(self._open) + len(self._coming) > MOST_QUESTIONS or self._asked > MOST_ASKED:
-            self._give_one_up()
+            self._begin(self._coming.popitem(last=False)[0])
+        if self._are_too_many:
+            self._give_some_up()
 
-    def _take_in(self) -> None:
+    def _take_in(self, most: int) -> None:
         """What has come counts from here on."""
-        while True:
+        for _ in range(most):
             try:
                 question = self._come.popleft()
             except IndexError:
                 break
-            self._coming.append(question)
-            self._asked_by[question.delivery.identity] += question.size
+            self._coming[question] = None
+            self._askers.setdefault(question.delivery.identity, _Asker()).add(question)
             self._asked += question.size
+        self._crowd.notify_all()
 
-    def _give_one_up(self) -> None:
-        """The oldest, of who has most."""
-        asker = max(self._asked_by, key=self._asked_by.__getitem__)
-        oldest = next(question for question in chain(self._open, self._coming) if question.delivery.identity == asker)
-        if oldest.request is None:
-            self._coming.remove(oldest)
-        self._close(oldest, TOO_MANY)
+    def _give_some_up(self) -> None:
+        """The oldest, of who has most, until somebody else has more."""
+        most, *next_one = heapq.nlargest(2, self._askers.values(), key=attrgetter("size"))
+        bound = next_one[0].size if next_one else 0
+        for _ in range(2 * AT_A_TIME):  # more than have come
+            self._close(next(iter(most.questions)), TOO_MANY)
+            if most.size < bound or not self._are_too_many:
+                break
 
     def _begin(self, question: _Question) -> None:
         sink, data = self._sink, question.delivery.data
@@ -405,11 +442,8 @@ class Questions:
         for question in tuple(self._open):
             if not self._source.is_there(question.delivery.identity):
                 self._forget(question)
-        for _ in range(len(self._coming)):
-            question = self._coming.popleft()
-            if self._source.is_there(question.delivery.identity):
-                self._coming.append(question)
-            else:
+        for question in tuple(self._coming):
+            if not self._source.is_there(question.delivery.identity):
                 self._forget(question)
 
     def _close(self, question: _Question, reason: str) -> None:
@@ -418,11 +452,12 @@ class Questions:
 
     def _forget(self, question: _Question) -> None:
         question.over = True
-        asker = question.delivery.identity
-        self._asked_by[asker] -= question.size
-        if not self._asked_by[asker]:
-            del self._asked_by[asker]
+        asker = self._askers[question.delivery.identity]
+        asker.remove(question)
+        if not asker.questions:
+            del self._askers[question.delivery.identity]
         self._asked -= question.size
+        self._coming.pop(question, None)
         self._open.pop(question, None)
         self._unplaced.discard(question)
         if question.request is not None:
@@ -432,15 +467,11 @@ class Questions:
     def end(self) -> None:
         """There will be no more replies. By its thread, and then by whoever asks all the same."""
         self._over = True
-        self._take_in()
-        for question in tuple(self._open):
-            self._close(question, ENDED)
-        while True:
-            try:
-                question = self._coming.popleft()
-            except IndexError:
-                break
-            self._close(question, ENDED)
+        self._crowd.notify_all()
+        with self._ending:
+            self._take_in(len(self._come))
+            for question in (*self._open, *self._coming):
+                self._close(question, ENDED)
         while True:
             try:
                 _, unsaid = self._unsaid.popitem()

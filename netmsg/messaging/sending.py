@@ -120,8 +120,6 @@ class Sender:
         self._overflow = Overflow(settings, life, self.route, router, room, acks, self, io.clock)
         self._drops_oldest = settings.on_full is OnFull.DROP_OLDEST
         self._dispatch = dispatch = Dispatch(life, io, router, room, self.give_back)
-        self.in_line: set[Callable[[], Iterable[Draft]]] = set()
-        """See `netmsg.messaging.answering.RoomForReplies`."""
         self.subscriptions = Subscriptions(life, io, connections)
         self.find = router.find
         self.kick = dispatch.kick
@@ -456,16 +454,15 @@ class Sender:
         with self.route:
             self.fast_ring = ()
 
-    def send_what_stands_in_line(self) -> None:
-        """Replies, past the marks: nobody may send any more, and these have been given before."""
-        for take in tuple(self.in_line):
-            for reply in take():
-                assert reply.identity is not None
-                with self.route:
-                    lane = self.router.find(reply.identity)
-                    if lane is not None:
-                        lane.give(self.message(reply)[1])
-                self._told_of(Placed.ABSENT if lane is None else Placed.QUEUED, filter(None, (lane,)), reply.identity)
+    def send_past_marks(self, replies: Iterable[Draft]) -> None:
+        """These have been given before the Søcket closed, and stood in line since."""
+        for reply in replies:
+            assert reply.identity is not None
+            with self.route:
+                lane = self.router.find(reply.identity)
+                if lane is not None:
+                    lane.give(self.message(reply)[1])
+            self._told_of(Placed.ABSENT if lane is None else Placed.QUEUED, filter(None, (lane,)), reply.identity)
 
     def take_all(self, peers: Iterable[Peer]) -> int:
         """The end: give up all that has not been sent, or not been acknowledged, and say how many messages it is. What

@@ -15,7 +15,7 @@ from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
 from . import exiting
-from .answering import Answer, Answering, Askers, RoomForReplies, what
+from .answering import Answer, Answering, what
 from .arguments import Buffer
 from .deliveries import Delivery
 
@@ -39,7 +39,7 @@ class Serving:
     has been taken is answered also when the call is over."""
 
     def __init__(self, take: Source, wake: Callable[[], None], handler: Callable[[bytes], Buffer | None],
-                 max_workers: int, askers: Askers, room: RoomForReplies) -> None:
+                 max_workers: int, answering: Answering) -> None:
         """``wake()`` has all who wait in ``take`` look at their deadline."""
         self._take = take
         self._wake = wake
@@ -49,16 +49,17 @@ class Serving:
         self._over = False
         self._waiters = Waiters()
         self._number = next(_numbers)
-        self._answering = Answering(askers, room, f"netmsg-serve-{self._number}-answers")
+        self._answering = answering
+        self._ended = False
         self._begun = 0
         self._idle = 0
-        self._lock = new_lock()  # guards these two; a leaf
+        self._lock = new_lock()  # guards these three; before that of `Answering`
 
     def run(self, deadline: Deadline) -> bool:
         """Serve until there is nothing more to take; false at the deadline. Raises ``RuntimeError`` where there can be
         no thread."""
         try:
-            aside(self._begin_one)
+            aside(self._begin)
             return self._waiters.wait(lambda: self._over, deadline)
         finally:
             try:
@@ -75,7 +76,21 @@ class Serving:
     def _stop(self) -> None:
         self._until.revoke()
         self._wake()
-        aside(self._answering.stop)  # an interrupt in there might lose what is held
+        aside(self._end)
+
+    # These two where no interrupt can come, which might lose what is held, or have it held for ever.
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._ended:
+                return  # who has called was interrupted before
+            self._answering.begin(self)
+        self._begin_one()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+            self._answering.end(self)
 
     def _begin_one(self) -> None:
         with self._lock:

@@ -41,7 +41,8 @@ SENDER = BOTH + """
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
     with begin(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE) as sock:
-        sock.connect(sys.argv[1], int(sys.argv[2]))
+        sock.connect(sys.argv[1], int(sys.argv[2])).wait_for_peers()
+        print("sends", flush=True)
         number = 0
         while not stop.wait(0.002):
             sock.send(b"%d" % number)
@@ -76,6 +77,7 @@ class Stage:
         self.receiver = right.run(directory / "receiver.py", right.address)
         self._port = self.receiver.wait_for(r"port (\d+)")[1]
         self.sender = hosts.left.run(directory / "sender.py", right.address, self._port)
+        self.sender.wait_for("sends")
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the two have to tell, when everything has arrived."""

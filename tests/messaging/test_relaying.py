@@ -420,6 +420,34 @@ def test_of_too_many_requests_the_oldest_is_given_up(scene: Scene, monkeypatch: 
     assert scene.front.answers.given == [(b"given up by the proxy: too many requests wait for a reply", True)] * 2
 
 
+def test_a_flood_of_requests_is_given_up_in_portions_and_what_comes_then_waits(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile replies are handed on, to others and to who floods; and to find whose request goes costs nothing."""
+    monkeypatch.setattr(relaying_module, "MOST_QUESTIONS", 500)
+    monkeypatch.setattr(relaying_module, "MOST_COME", 300)
+    for number in range(400):
+        scene.ask(b"%d" % number, b"modest%02d" % (number % 40) * 2)
+    for _ in range(5000):
+        scene.front.request(b"flood", b"f" * 16)
+    steps = 0
+    while scene.front.coming:
+        steps += 1
+        with pytest.raises(TimeoutError):
+            while True:
+                scene.relay.step(NOW)
+        if steps % 5 == 0:
+            scene.back.asked[0].settle(b"reply %d" % steps)
+        scene.questions.go_on()
+        assert len(scene.questions._open) + len(scene.questions._coming) <= 500 + 100
+        assert len(scene.questions._come) <= 300
+    assert steps < 60
+    while scene.questions.news:
+        scene.questions.go_on()
+    replies = [data for data, fails in scene.front.answers.given if not fails]
+    assert len(replies) == steps // 5
+    assert len(scene.back.asked) == 500 and sum(asked.data != b"flood" for asked in scene.back.asked) > 380
+
+
 def test_of_too_many_bytes_of_requests_the_oldest_is_given_up_of_who_has_most(
         scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying_module, "MOST_ASKED", 5 * relaying_module.SMALLEST)

@@ -465,6 +465,26 @@ def test_what_was_asked_counts_for_a_reply_that_waits(monkeypatch: pytest.Monkey
         assert 0 < handled[0] < 60 and not sock.stats().dropped
 
 
+def test_what_stands_in_line_is_remembered_by_who_serves_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "LONG", 2_000_000)
+    monkeypatch.setattr(answering, "PATIENCE", 3600.0)
+    handled = [0]
+
+    def handle(data: bytes) -> bytes:
+        handled[0] += 1
+        return bytes(200_000)
+
+    with (Søcket(linger=0, send_hwm=1, send_buffer=16_384) as sock, dial(sock.bind(port=0).bound_port) as slow):
+        slow.shake_hands(*(frame(REQUEST, bytes((number,)) * 16 + b"?") for number in range(200)))
+        until(lambda: sock.stats().received == 200)
+        for _ in range(10):
+            with pytest.raises(TimeoutError):
+                sock.serve_requests(handle, max_workers=1, timeout=0.1)
+        assert 0 < handled[0] < 20
+        assert len(threads_of_servers()) <= 2
+        sock.close()
+
+
 def test_who_takes_a_long_time_for_one_reply_is_not_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "PATIENCE", 0.5)
     large = bytes(2_000_000)

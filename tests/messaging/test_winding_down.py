@@ -135,6 +135,7 @@ class Scene:
         self.inbox = Inbox()
         self.callbacks = Callbacks()
         self.order: list[str] = []
+        self.in_line: list[str] = []
         self.files: list[str] = []
         self.reported = False
         self.given_up: list[Any] = []
@@ -142,9 +143,15 @@ class Scene:
         reporter: Any = SimpleNamespace(close=self.close_reporter)
         callbacks: Any = (self.callbacks,)
         self.closing = Closing(linger, self.life, io, self.events, reporter, self.places, self.connections, half, half,
-                               callbacks)
+                               half, callbacks)
 
     # The neighbours
+
+    def take_lines(self) -> list[Any]:
+        return self.in_line
+
+    def send_past_marks(self, replies: list[Any]) -> None:
+        self.order += replies
 
     def detach(self, user: Any) -> None:
         self.detached += 1
@@ -406,6 +413,14 @@ def test_what_has_been_taken_is_acknowledged_before_anybody_takes_its_leave(scen
     scene.peer()
     scene.begin()
     assert scene.order.index("stop lending") < scene.order.index("acknowledge") < scene.order.index("finish")
+
+
+def test_what_stands_in_line_is_sent_before_anybody_takes_its_leave_and_after_that_nothing_is_placed(
+        scene: Scene) -> None:
+    scene.peer()
+    scene.in_line.append("reply")
+    scene.begin()
+    assert scene.order.index("quiesce") < scene.order.index("reply") < scene.order.index("finish")
 
 
 def test_nobody_takes_its_leave_before_that(scene: Scene) -> None:
