@@ -75,8 +75,9 @@ bench: $(VENV)/.test  ## measured against the peers, in one run; results in benc
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(VENV)/.test  ## the failure scenarios at length
-	NETMSG_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/failure tests/simulation/test_worlds.py $(ARGS)
+soak: $(VENV)/.test  ## the failure scenarios at length, and a million inputs for the parsers
+	NETMSG_SOAK=1 $(BIN)/python -m pytest --timeout 900 \
+		tests/failure tests/simulation/test_worlds.py tests/fuzzing $(ARGS)
 
 dist: $(VENV)/.test  ## wheel and source distribution
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
