@@ -6,16 +6,17 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from netmsg.messaging import urls
-from netmsg.packets.delimited import DelimitedDecoder
+from netmsg.packets import delimited
 from netmsg.storage import files
 from netmsg.wire import framing, sniffing, version_1, websocket, websocket_opening
 from netmsg.wire.framing import EnvelopeDecoder
 from netmsg.wire.legacy import LegacyDecoder
+from netmsg.wire.messages import Run
 from netmsg.wire.websocket import WebSocket
 
 from .driving import explore, mutated
@@ -39,10 +40,21 @@ def any_frame_may_be_of_any_length(patch: Patch) -> None:
 
 
 @mutant("envelopes")
-def what_a_large_frame_is_in_front_of_is_lost(patch: Patch) -> None:
+def what_comes_behind_a_large_frame_is_lost(patch: Patch) -> None:
     gather = EnvelopeDecoder._gather
     patch.setattr(EnvelopeDecoder, "_gather", lambda self, chunk, room, runs: gather(
         self, chunk[:self._missing], room, runs))
+
+
+@mutant("envelopes")
+def an_error_is_forgotten(patch: Patch) -> None:
+    decode = EnvelopeDecoder.decode
+
+    def forgetful(self: EnvelopeDecoder, chunk: bytes, room: int) -> list[Run]:
+        self.error = None
+        return decode(self, chunk, room)
+
+    patch.setattr(EnvelopeDecoder, "decode", forgetful)
 
 
 @mutant("sessions")
@@ -86,16 +98,8 @@ def two_keys_are_as_good_as_one(patch: Patch) -> None:
 
 
 @mutant("delimited_packets")
-def the_overlap_is_a_byte_short(patch: Patch) -> None:
-    split = DelimitedDecoder._split
-
-    def shorter(self: DelimitedDecoder[Any], data: bytes) -> Any:
-        kept, self._kept = self._kept, 0 if len(data) == 1 else self._kept
-        frames = split(self, data)
-        self._kept = self._kept or kept
-        return frames
-
-    patch.setattr(DelimitedDecoder, "_split", shorter)
+def a_delimiter_in_two_pieces_is_overlooked(patch: Patch) -> None:
+    patch.setattr(delimited, "min", lambda *overlaps: 0, raising=False)
 
 
 @mutant("urls")
@@ -109,7 +113,7 @@ def a_damaged_file_is_not_looked_through(patch: Patch) -> None:
 
 
 @mutant("outbox_files")
-def what_sqlite_says_may_be_anything(patch: Patch) -> None:
+def damage_has_no_number(patch: Patch) -> None:
     patch.setattr(files, "ERRNO", {sqlite3.SQLITE_CORRUPT: 0})
 
 
