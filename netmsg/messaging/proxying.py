@@ -42,7 +42,7 @@ def proxy(frontend: Søcket[Any], backend: Søcket[Any], *, both_ways: bool = Fa
     between two Søckets of its own, do not.
 
     Requests are passed on to peers that answer them, and their replies, or why there is none, to those who have asked.
-    At most some 10,000 wait at a time, and 64 MiB of them; with one more, the oldest is told so of the asker who has most.
+    At most some 10,000 wait at a time, and 64 MiB of them; with one more, the oldest is told so of whoever has most.
     An asker who takes none of his replies for a second loses them; the others do not wait for him.
 
     From here on what is taken from ``frontend`` (with ``both_ways``, from both) is acknowledged by hand, as with
