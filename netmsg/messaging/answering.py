@@ -157,8 +157,12 @@ class Answering:
         asker = answer.delivery.identity
         if self._stands_behind(asker, answer):
             return
-        if self._is_sent(answer):
-            self._deaf.discard(asker)  # or this Søcket is closed: nobody is there to be answered
+        try:
+            is_sent = self._is_sent(answer)
+        except ClosedError:
+            return  # nobody is there to be answered any more
+        if is_sent:
+            self._deaf.discard(asker)
         elif asker in self._deaf:
             self._room.no_room_for_answer(asker)
         else:
@@ -184,10 +188,13 @@ class Answering:
 
     def _begin_line(self, asker: bytes, answer: Answer) -> None:
         with self._lock:
-            if self._closed:
-                return  # nobody is there to be answered any more
-            self._add(asker, self._lines.setdefault(asker, _Line()), answer)
-            attended, self._attended = self._attended, True
+            closed = self._closed
+            if not closed:
+                self._add(asker, self._lines.setdefault(asker, _Line()), answer)
+                attended, self._attended = self._attended, True
+        if closed:
+            self._room.no_room_for_answer(asker)
+            return
         if attended:
             self._room.look_again()
             return
@@ -198,7 +205,7 @@ class Answering:
             self._attend()
 
     def _is_sent(self, answer: Answer) -> bool:
-        """Whether there was room, or no need for it."""
+        """Whether there was room, or no need for it. Raises `ClosedError`."""
         try:
             answer.send()
         except SendTimeoutError:
@@ -206,7 +213,7 @@ class Answering:
         except QueueFullError:
             self._room.no_room_for_answer(answer.delivery.identity)
         except ClosedError:
-            self._closed = True
+            raise
         except BaseException as error:  # which is not to end the thread
             say(log, logging.ERROR, "serve_requests: %s cannot be answered", what(answer.delivery), exc_info=error)
         return True
@@ -226,6 +233,7 @@ class Answering:
                 delivery, data, fails = line.answers.popleft()
                 if delivery._claim():
                     yield Draft(data, asker, delivery._correlation_id, fails)
+        self._room.look_again()
 
     # The thread that attends to the lines
 
@@ -240,20 +248,32 @@ class Answering:
                 self._wait(lines)
 
     def _wait(self, lines: Collection[bytes]) -> None:
-        self._room.wait_for_room_for_answers(lines, lambda: len(self._lines) > len(lines), Deadline(PATIENCE / LOOKS))
+        self._room.wait_for_room_for_answers(lines, lambda: self._closed or len(self._lines) > len(lines),
+                                             Deadline(PATIENCE / LOOKS))
 
     def _attend_to(self, asker: bytes, line: _Line) -> bool:
         """Whether anything has come of it. Nobody else takes anything out of a line."""
         for sent in range(AT_ONCE):
             answer = self._first(asker, line)
-            is_sent = answer is not None and self._room.has_room_for_answer(asker) and self._is_sent(answer)
-            if self._closed:
+            try:
+                is_sent = answer is not None and self._room.has_room_for_answer(asker) and self._is_sent(answer)
+            except ClosedError:
+                self._closes(asker, line)
                 return True
             if not is_sent:
                 return sent > 0 or self._is_given_up(asker, line)
             if self._is_at_its_end(asker, line):
                 break
         return True
+
+    def _closes(self, asker: bytes, line: _Line) -> None:
+        """The Søcket, while the first of a line was being sent: who closes it sees to that, unless all has been taken
+        meanwhile."""
+        with self._lock:
+            self._closed = True
+            is_left = self._lines.get(asker) is not line
+        if is_left:
+            self._room.no_room_for_answer(asker)
 
     def _first(self, asker: bytes, line: _Line) -> Answer | None:
         with self._lock:

@@ -90,6 +90,7 @@ class _End:
         self.follow = self._sender.follow
         self.end = self._requesting.end
         self.has_room = self._sender.has_room_for_answer
+        self.taken_by = self._sender.taken_by
         self.listen = self._sender.listen
         self.unlisten = self._sender.unlisten
 

@@ -76,6 +76,9 @@ class Source(Protocol):
     def has_room(self, identity: bytes) -> bool:
         """Whether a reply to it is to be tried now."""
 
+    def taken_by(self, identity: bytes) -> int:
+        """How many bytes it has taken; 0 if it is not there."""
+
     def listen(self, tell: Callable[[], None]) -> None:
         """Have ``tell()`` called when somebody may have room for one, until `unlisten`. It may take no lock."""
 
@@ -220,12 +223,14 @@ class _Answer(NamedTuple):
 class _Unsaid:
     """Answers for which an asker has no room yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: int) -> None:
         self.answers: deque[_Answer] = deque()
         self.size = 0
         """How many bytes these are."""
         self.tries = 0
-        """How often none of them has found room."""
+        """How often none of them has found room, and the asker had taken nothing since,"""
+        self.taken = taken
+        """but so many bytes before."""
 
     def add(self, answer: _Answer) -> None:
         self.answers.append(answer)
@@ -379,7 +384,9 @@ class Questions:
             return
         if not self._unsaid:
             self._source.listen(self._room_made)
-        self._unsaid.setdefault(asker, _Unsaid()).add(answer)
+        if unsaid is None:
+            unsaid = self._unsaid[asker] = _Unsaid(self._source.taken_by(asker))
+        unsaid.add(answer)
         self._unsaid_bytes += answer.size
         while self._unsaid_bytes > MOST_UNSAID:
             self._lose_one()
@@ -436,6 +443,9 @@ class Questions:
         those who have gone, for nobody waits for these replies."""
         for asker, unsaid in tuple(self._unsaid.items()):
             unsaid.tries += 1
+            taken = self._source.taken_by(asker)
+            if taken != unsaid.taken:
+                unsaid.taken, unsaid.tries = taken, 0
             self._say_some(asker, unsaid)
             if unsaid.tries > MOST_TRIES:
                 self._lose_all(asker, unsaid)

@@ -88,8 +88,7 @@ class Room:
             self.asked.add(asking)
             expecting.room_for_replies[asking] = frozenset(identities)
             expecting.read_on()
-            self._addressing_senders.wait(lambda: self._life.over or ready() or any(map(self.is_there, drafts)),
-                                          deadline)
+            self._addressing_senders.wait(lambda: ready() or any(map(self.is_there, drafts)), deadline)
         finally:
             expecting.room_for_replies.pop(asking, None)
             self.asked.discard(asking)

@@ -244,10 +244,10 @@ class Sender:
 
     def has_room_for_answer(self, identity: bytes) -> bool:
         """Whether a reply to that peer would find room now, if it is there; or is to be tried, for who has none may
-        have to be disconnected, or this is closed."""
+        have to be disconnected."""
         lane = self.find(identity)
         return (lane is None or self.router.has_room(lane, once=True)
-                or self._settings.on_full is OnFull.DISCONNECT or self._life.over)
+                or self._settings.on_full is OnFull.DISCONNECT)
 
     def wait_for_room_for_answers(self, identities: Collection[bytes], ready: Callable[[], object],
                                   deadline: Deadline) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..aside import aside
 from ..deadline import Deadline, Revocable
-from ..errors import ClosedError, NetmsgError
+from ..errors import ClosedError
 from ..locks import new_lock
 from ..speaking import say
 from ..waiting import Waiters
@@ -39,8 +39,9 @@ class Serving:
     has been taken is answered also when the call is over."""
 
     def __init__(self, take: Source, wake: Callable[[], None], handler: Callable[[bytes], Buffer | None],
-                 max_workers: int, answering: Answering) -> None:
-        """``wake()`` has all who wait in ``take`` look at their deadline."""
+                 max_workers: int, answering: Answering, settle: Callable[[Delivery, bool], None]) -> None:
+        """``wake()`` has all who wait in ``take`` look at their deadline; ``settle`` acknowledges a message by hand, or
+        hands it back, waits for nothing, and does not raise."""
         self._take = take
         self._wake = wake
         self._handler = handler
@@ -50,6 +51,7 @@ class Serving:
         self._waiters = Waiters()
         self._number = next(_numbers)
         self._answering = answering
+        self._settle = settle
         self._ended = False
         self._begun = 0
         self._idle = 0
@@ -121,7 +123,10 @@ class Serving:
             with self._lock:
                 self._idle -= 1
             self._have_another()
-            self._serve(delivery)
+            try:
+                self._serve(delivery)
+            except BaseException as error:  # which is not to end the thread
+                say(log, logging.ERROR, "serve_requests: %s cannot be dealt with", what(delivery), exc_info=error)
             del delivery  # it may be large, and the next one may be long in coming
             with self._lock:
                 self._idle += 1
@@ -145,16 +150,9 @@ class Serving:
             if delivery.is_request:
                 self._answering.answer(Answer(delivery, type(error).__name__.encode(), True))
             else:
-                _settle(delivery.nack)
+                self._settle(delivery, False)
             return
         if delivery.is_request:
             self._answering.answer(Answer(delivery, reply, False))
         else:
-            _settle(delivery.ack)
-
-
-def _settle(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except NetmsgError:
-        pass  # the Søcket is closed
+            self._settle(delivery, True)

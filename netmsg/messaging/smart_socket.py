@@ -588,7 +588,7 @@ class Søcket(Generic[R]):
         check_count("max_workers", max_workers, 1)
         exiting.check_open(self._life)
         serving = Serving(self._engine.receiver.take_delivery, self._inbox.waiters.notify_all, handler, max_workers,
-                          self._engine.answering)
+                          self._engine.answering, self._engine.receiver.settle_soon)
         closed = serving.closed
         try:
             self._engine.follow_closing(closed)

@@ -48,6 +48,7 @@ class Front:
         self.lost: list[tuple[bytes, str]] = []
         self.gone: set[bytes] = set()
         self.listeners: list[Callable[[], None]] = []
+        self.taken = 0
 
     def _come(self, data: bytes, message_id: bytes | None, correlation_id: bytes | None, sender: bytes) -> None:
         self.coming.append(Delivery(self.answers, Batch(Credit(sender, 9, 9), ()), data, message_id, correlation_id))
@@ -81,6 +82,9 @@ class Front:
 
     def has_room(self, identity: bytes) -> bool:
         return self.answers.error is None
+
+    def taken_by(self, identity: bytes) -> int:
+        return self.taken
 
     def listen(self, tell: Callable[[], None]) -> None:
         self.listeners.append(tell)
@@ -307,6 +311,19 @@ def test_who_takes_none_of_his_replies_loses_them(scene: Scene) -> None:
     scene.questions.look()
     assert scene.front.lost == [(b"%d" % number, "no room for the reply") for number in range(3)]
     assert not scene.questions.any
+
+
+def test_who_takes_one_reply_slowly_loses_none(scene: Scene) -> None:
+    for number in range(3):
+        scene.ask(b"%d" % number)
+    scene.front.answers.error = SendTimeoutError("no room")
+    for asked in tuple(scene.back.asked):
+        asked.settle(b"reply")
+    scene.questions.go_on()
+    for taken in range(100):
+        scene.front.taken = taken // 5
+        scene.questions.look()
+    assert scene.front.lost == [] and scene.questions.any
 
 
 def test_why_there_is_no_reply_waits_for_room_too(scene: Scene) -> None:

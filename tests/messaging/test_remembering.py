@@ -179,6 +179,29 @@ def test_what_was_taken_is_noted_as_soon_as_that_is_possible(receiver: Receiving
         "messages cannot be noted as handed over, and are not acknowledged: [Errno 28] No space left on device: 'seen'"]
 
 
+def test_workers_live_on_when_nothing_can_be_noted_and_it_is_acknowledged_later(
+        receiver: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembering, "AGAIN", 0.05)
+    works, write = threading.Event(), SeenFile.write
+
+    def full_at_first(self: SeenFile, changes: Sequence[Sequence[bytes]]) -> None:
+        if not works.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "seen")
+        write(self, changes)
+
+    monkeypatch.setattr(SeenFile, "write", full_at_first)
+    handled: list[bytes] = []
+    sock = receiver(ack_mode=AckMode.MANUAL)
+    server = Background(sock.serve_requests, handled.append, max_workers=1)
+    with dial(sock.bound_port, SENDER) as peer:
+        peer.shake_hands(*(message(number) for number in range(5)))
+        until(lambda: handled == [b"%d" % number for number in range(5)])
+        works.set()
+        assert sorted(acks(peer, 5)) == [*range(5)]
+    sock.close()
+    server.result()
+
+
 def test_who_closes_acknowledges_what_has_been_taken(receiver: Receiving) -> None:
     sock = receiver(linger=TIMEOUT)
     with dial(sock.bound_port, SENDER) as peer:
