@@ -21,9 +21,10 @@ __all__ = ["Answer", "Answering", "Askers", "RoomForReplies", "what"]
 
 log = logging.getLogger("netmsg.messaging")
 
-PATIENCE: Final = 1.0
-"""Seconds in which an asker has to take something."""
-LOOKS: Final = 4
+PATIENCE: Final = 5.0
+"""Seconds in which an asker has to take something, as far as the kernel tells: of one that reads little at a time out
+of a large buffer it may say so in steps of some seconds."""
+LOOKS: Final = 20
 """How many times in these it is looked whether he has."""
 MOST_DEAF: Final = 10_000
 LONG: Final = 4 << 20
@@ -75,7 +76,7 @@ class RoomForReplies(Protocol):
         """Whether a reply to that peer is to be tried now. Costs less than to try."""
 
     def taken_by(self, identity: bytes) -> int:
-        """How many bytes that peer has taken; 0 if it is not there."""
+        """How many bytes that peer's computer has taken; 0 if it is not there."""
 
     def wait_for_room_for_answers(self, identities: Collection[bytes], ready: Callable[[], object],
                                   deadline: Deadline) -> None:

@@ -51,7 +51,7 @@ SMALLEST: Final = 1024
 """Bytes that a request, or an answer, counts as at least."""
 LOOK: Final = 0.1
 """Seconds between two calls of `Questions.look`."""
-MOST_TRIES: Final = 10
+MOST_TRIES: Final = 50
 """Of these, so many may pass in which an asker takes none of his replies."""
 TOO_MANY: Final = "given up by the proxy: too many requests wait for a reply"
 ENDED: Final = "the proxy has ended"

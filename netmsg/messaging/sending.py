@@ -263,7 +263,7 @@ class Sender:
 
     def taken_by(self, identity: bytes) -> int:
         lane = self.find(identity)
-        return 0 if lane is None else lane.taken_bytes
+        return 0 if lane is None else lane.taken_bytes - self._io.machine.unacknowledged(lane.owner.sock)
 
     def look_again(self) -> None:
         self._room.wake_all()

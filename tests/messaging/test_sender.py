@@ -1266,3 +1266,16 @@ def test_what_comes_behind_the_end_is_counted(scene: Scene) -> None:
     a.queue.append(data_frame(b"late", 1 << 20, Kind.PLAIN, None))  # by the short way, which looks at nothing before
     scene.sender.kick(a)
     assert scene.losses.dropped == {"given up at close": 1} and not scene.sender.router.unplaced
+
+
+def test_what_a_peer_has_taken_is_what_its_computer_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel here takes in large steps, and lets it go little by little."""
+    scene = Scene()
+    peer = scene.joins(A)
+    peer.sock, unread = object(), {"bytes": 500}
+    monkeypatch.setattr(scene.loop.machine, "unacknowledged",
+                        lambda sock: unread["bytes"] if sock is peer.sock else None, raising=False)
+    before = scene.sender.taken_by(A)
+    unread["bytes"] = 200
+    assert scene.sender.taken_by(A) == before + 300
+    assert scene.sender.taken_by(B) == 0
