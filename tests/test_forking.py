@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import cast
 
 import pytest
-from support.pairs import Background
+from support.pairs import TIMEOUT, Background
 
+import netmsg.forking
 from netmsg.errors import ForkedError
-from netmsg.forking import close_in_child, current_process
+from netmsg.forking import close_in_child, current_process, hold_at_fork
 from netmsg.interrupts import in_main_thread
 from netmsg.reactor.reactor import Reactor, User
+
+fork_begins = threading.Event()
+os.register_at_fork(before=fork_begins.set)  # it comes before those that were registered earlier
 
 
 class Held:
@@ -99,3 +105,71 @@ def test_what_cannot_be_let_go_of_is_logged(caplog: pytest.LogCaptureFixture) ->
     held = Held(fail)
     close_in_child(held)
     assert in_child(lambda: "could not let go" in caplog.text)
+
+
+def test_a_fork_waits_for_those_who_hold_it_up() -> None:
+    hold, is_in, steps = hold_at_fork(), threading.Event(), list[str]()
+
+    def work() -> None:
+        with hold:
+            is_in.set()
+            assert fork_begins.wait(TIMEOUT)
+            steps.append("in the middle")
+            time.sleep(0.01)
+            steps.append("done")
+
+    fork_begins.clear()
+    working = Background(work)
+    assert is_in.wait(TIMEOUT)
+    assert in_child(lambda: steps == ["in the middle", "done"])
+    working.result()
+
+
+def test_then_it_goes_on_on_both_sides() -> None:
+    hold, another = hold_at_fork(), hold_at_fork()
+
+    def work() -> bool:
+        with hold, another, hold_at_fork():
+            return True
+
+    for _ in range(2):
+        assert in_child(lambda: work() and in_child(work)) and Background(work).result()
+
+
+def test_who_forks_inside_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netmsg.forking, "PATIENCE", 2 * TIMEOUT)
+    hold = hold_at_fork()
+    begun = time.monotonic()
+    with hold:
+        assert in_child(lambda: True)
+    assert in_child(lambda: True) and time.monotonic() < begun + TIMEOUT
+    with hold:
+        pass
+    assert in_child(lambda: True) and time.monotonic() < begun + TIMEOUT
+
+
+def test_neither_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may wait in a block for what a hook of somebody else's has, which the fork goes through meanwhile."""
+    monkeypatch.setattr(netmsg.forking, "PATIENCE", 0.05)
+    hold, is_in, may_leave = hold_at_fork(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with hold:
+            is_in.set()
+            assert may_leave.wait(TIMEOUT)
+
+    def work_anew() -> bool:
+        monkeypatch.setattr(netmsg.forking, "PATIENCE", 2 * TIMEOUT)
+        begun = time.monotonic()
+        with hold_at_fork():
+            return in_child(lambda: True) and time.monotonic() < begun + TIMEOUT
+
+    working = Background(work)
+    assert is_in.wait(TIMEOUT)
+    assert in_child(work_anew)
+    with hold:  # too long, too
+        pass
+    may_leave.set()
+    working.result()
+    with hold:
+        pass

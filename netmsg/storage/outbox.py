@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
-from .files import Layout, PathLike, errors_of, leave_alone, make_room, open_file, transaction
+from .files import Layout, PathLike, open_file
 
 __all__ = ["Change", "Key", "NO_ID", "OutboxFile", "Page", "Stored", "StoredMessages"]
 
@@ -68,26 +68,30 @@ class StoredMessages:
 
     def __init__(self, path: PathLike, *, make: bool = False) -> None:
         """Raises what `open_file` does."""
-        self.name = os.path.abspath(os.fsdecode(path))
-        self._connection = open_file(path, LAYOUT, make=make)
+        self._file = open_file(path, LAYOUT, make=make)
 
     def __iter__(self) -> Iterator[Stored]:
         """All, oldest first."""
-        with errors_of(self.name, LAYOUT.what):
-            yield from map(self._sound, self._connection.execute(
-                "SELECT id, NULL AS addressee, at, payload FROM anybodys"
-                " UNION ALL SELECT id, addressee, at, payload FROM addressed ORDER BY id"))
+        with self._file.in_use() as connection:
+            rows = connection.execute("SELECT id, NULL AS addressee, at, payload FROM anybodys"
+                                      " UNION ALL SELECT id, addressee, at, payload FROM addressed ORDER BY id")
+        while True:
+            with self._file.in_use():
+                row = rows.fetchone()
+            if row is None:
+                return
+            yield self._sound(row)
 
     def page(self, addressee: bytes | None, after: bytes = NO_ID, messages: int = 1000,
              size: int = 1 << 20) -> Page:
         """The oldest ones for anybody, or for one peer, behind a certain one: at most so many, and no more when they
         have so many bytes together."""
-        with errors_of(self.name, LAYOUT.what):
+        with self._file.in_use() as connection:
             if addressee is None:
-                rows = self._connection.execute(
+                rows = connection.execute(
                     "SELECT id, NULL, at, payload FROM anybodys WHERE id > ? ORDER BY id", (after,))
             else:
-                rows = self._connection.execute(
+                rows = connection.execute(
                     "SELECT id, addressee, at, payload FROM addressed WHERE addressee = ? AND id > ? ORDER BY id",
                     (addressee, after))
             with closing(rows):
@@ -95,8 +99,8 @@ class StoredMessages:
 
     def counts(self) -> dict[bytes | None, tuple[int, int]]:
         """How many messages there are, and of how many bytes together, by addressee."""
-        with errors_of(self.name, LAYOUT.what):
-            counts = {addressee: (count, int(size)) for addressee, count, size in self._connection.execute(
+        with self._file.in_use() as connection:
+            counts = {addressee: (count, int(size)) for addressee, count, size in connection.execute(
                 "SELECT NULL, count(*), total(length(payload)) FROM anybodys HAVING count(*) > 0"
                 " UNION ALL SELECT addressee, count(*), total(length(payload)) FROM addressed GROUP BY addressee")}
         for addressee in counts:
@@ -114,15 +118,16 @@ class StoredMessages:
 
     def _check(self, is_sound: bool) -> None:
         if not is_sound:
-            raise OSError(errno.EILSEQ, f"{LAYOUT.what} that is damaged: what stands for a message is none", self.name)
+            raise OSError(errno.EILSEQ, f"{LAYOUT.what} that is damaged: what stands for a message is none",
+                          self._file.name)
 
     def close(self) -> None:
         """Also of one that is closed."""
-        self._connection.close()
+        self._file.close()
 
     def abandon(self) -> None:
         """In a forked child."""
-        leave_alone(self._connection)
+        self._file.abandon()
 
 
 class OutboxFile(StoredMessages):
@@ -135,38 +140,30 @@ class OutboxFile(StoredMessages):
         try:
             self.identity: bytes = self._begin(identity)
             if not wait_for_disk:
-                self._connection.execute("PRAGMA synchronous = NORMAL")
+                with self._file.in_use() as connection:
+                    connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             self.close()
             raise
 
     def _begin(self, identity: bytes | None) -> bytes:
-        with errors_of(self.name, LAYOUT.what), transaction(self._connection):
-            facts = dict(self._connection.execute("SELECT name, value FROM facts"))
+        with self._file.transaction() as connection:
+            facts = dict(connection.execute("SELECT name, value FROM facts"))
             its = facts.get("identity")
             if not (its is None or _is_of_bytes(its, 16)) or not _is_of_bytes(facts.get("epoch", bytes(4)), 4):
-                raise OSError(errno.EILSEQ, f"{LAYOUT.what} that is damaged: {facts!r:.200}", self.name)
+                raise OSError(errno.EILSEQ, f"{LAYOUT.what} that is damaged: {facts!r:.200}", self._file.name)
             if its is not None and identity is not None and its != identity:
-                raise ValueError(f"identity: {identity.hex()} was given, and {self.name!r} is of {its.hex()}")
+                raise ValueError(f"identity: {identity.hex()} was given, and {self._file.name!r} is of {its.hex()}")
             its = its or identity or os.urandom(16)
             epoch = int.from_bytes(facts.get("epoch", b""), "big") + 1
-            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)",
-                                         [("identity", its), ("epoch", epoch.to_bytes(4, "big"))])
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)",
+                                   [("identity", its), ("epoch", epoch.to_bytes(4, "big"))])
         self.prefix = epoch.to_bytes(4, "big") + os.urandom(PREFIX_SIZE - 4)
         """The first 8 bytes of the ids of this epoch."""
         return its
 
     def write(self, changes: Sequence[Change]) -> None:
         """In one transaction."""
-        try:
-            self._write(changes)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            make_room(self._connection)
-            self._write(changes)
-
-    def _write(self, changes: Sequence[Change]) -> None:
         anybodys, addressed, anybodys_gone, addressed_gone = [], [], [], []
         for change in changes:
             for message_id, addressee, at, payload in change.new:
@@ -179,14 +176,11 @@ class OutboxFile(StoredMessages):
                     anybodys_gone.append((message_id,))
                 else:
                     addressed_gone.append((addressee, message_id))
-        statements = (
+        self._file.write((
             ("INSERT INTO anybodys VALUES (?, ?, ?)", anybodys),
             ("INSERT INTO addressed VALUES (?, ?, ?, ?)", addressed),
             ("DELETE FROM anybodys WHERE id = ?", anybodys_gone),
-            ("DELETE FROM addressed WHERE addressee = ? AND id = ?", addressed_gone))
-        with errors_of(self.name, LAYOUT.what), transaction(self._connection):
-            for statement, rows in statements:
-                self._connection.executemany(statement, rows)
+            ("DELETE FROM addressed WHERE addressee = ? AND id = ?", addressed_gone)))
 
 
 def _is_of_bytes(value: object, count: int) -> bool:

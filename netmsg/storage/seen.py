@@ -5,11 +5,10 @@ It is bounded: of so many it keeps the newest.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final
 
-from .files import Layout, PathLike, errors_of, leave_alone, open_file, transaction
+from .files import Layout, PathLike, open_file
 
 __all__ = ["Known", "SeenFile"]
 
@@ -28,33 +27,31 @@ class SeenFile:
 
     def __init__(self, path: PathLike, remember: int) -> None:
         """So many are remembered. Raises what `open_file` does."""
-        self.name = os.path.abspath(os.fsdecode(path))
         self._remember = remember
-        self._connection = open_file(path, LAYOUT)
+        self._file = open_file(path, LAYOUT)
 
     def write(self, changes: Sequence[Sequence[bytes]]) -> None:
         """In one transaction: these have been handed over; some of them before, perhaps."""
-        with errors_of(self.name, LAYOUT.what), transaction(self._connection):
-            self._connection.executemany("INSERT OR IGNORE INTO seen (message) VALUES (?)",
-                                         ((message,) for messages in changes for message in messages))
-            self._connection.execute("DELETE FROM seen WHERE number <= (SELECT max(number) FROM seen) - ?",
-                                     (self._remember,))
+        self._file.write((
+            ("INSERT OR IGNORE INTO seen (message) VALUES (?)",
+             [(message,) for messages in changes for message in messages]),
+            ("DELETE FROM seen WHERE number <= (SELECT max(number) FROM seen) - ?", [(self._remember,)])))
 
     def known(self, messages: Sequence[bytes]) -> Known:
         """Which of these are remembered."""
         found: list[bytes] = []
-        with errors_of(self.name, LAYOUT.what):
+        with self._file.in_use() as connection:
             for first in range(0, len(messages), AT_ONCE):
                 some = messages[first:first + AT_ONCE]
                 marks = ",".join("?" * len(some))
-                rows = self._connection.execute(f"SELECT message FROM seen WHERE message IN ({marks})", some)
+                rows = connection.execute(f"SELECT message FROM seen WHERE message IN ({marks})", some)
                 found += (message for message, in rows)
         return frozenset(found)
 
     def close(self) -> None:
         """Also of one that is closed."""
-        self._connection.close()
+        self._file.close()
 
     def abandon(self) -> None:
         """In a forked child."""
-        leave_alone(self._connection)
+        self._file.abandon()

@@ -147,32 +147,6 @@ def test_it_holds_what_was_written_and_not_taken_out(tmp_path_factory: pytest.Te
     file.close()
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_on_a_full_disk_the_journal_is_given_back_and_it_is_tried_once_more(
-        tmp_path: Path, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = OutboxFile(tmp_path / "outbox")
-    for number in range(50):
-        write(file, [stored(number + 1)], ids(stored(number)))
-    journal = tmp_path / "outbox-wal"
-    before = journal.stat().st_size
-    write_really, tries = OutboxFile._write, [0]
-
-    def full(self: OutboxFile, changes: Sequence[Change]) -> None:
-        tries[0] += 1
-        if tries[0] == 1 or again:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "outbox")
-        write_really(self, changes)
-
-    monkeypatch.setattr(OutboxFile, "_write", full)
-    if again:
-        with pytest.raises(OSError, match="No space"):
-            write(file, [stored(100)])
-    else:
-        write(file, [stored(100)])
-    assert tries == [2] and journal.stat().st_size < before
-    file.close()
-
-
 @pytest.mark.parametrize("name, value", [("identity", b"x"), ("identity", "text"), ("epoch", b"\xff" * 4),
                                          ("epoch", 7)])
 def test_one_whose_facts_are_damaged_is_told_as_such(tmp_path: Path, name: str, value: object) -> None:
