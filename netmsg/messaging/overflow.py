@@ -48,6 +48,9 @@ class Sending(Protocol):
     def dropped(self, reason: str, count: int, identity: bytes | None, listed: list[Drop] | None = None) -> None:
         """Count so many messages as lost, take them off the front of a list, and tell."""
 
+    def taken(self, lane: Lane) -> int:
+        """How many bytes its peer's computer has taken. A system call."""
+
     def routed_again(self, requests: Iterable[Queued]) -> None:
         """These will not be sent where they were: those who have asked give them to others."""
 
@@ -184,7 +187,7 @@ class Overflow:
         nothing for too long."""
         with self._route:
             full = self._router.full_lanes(draft.identity, once=draft.is_answer)
-            self._stuck(full)  # from now on
+        self._stuck(full)  # from now on
         if not full:
             if self._room.is_there(draft):  # since the message was refused
                 return None
@@ -192,8 +195,7 @@ class Overflow:
         try:
             self._room.wait(draft, deadline.sooner(STUCK_LOOK))
         except SendTimeoutError:
-            with self._route:
-                stuck = self._stuck(full)
+            stuck = self._stuck(full)
             if stuck:
                 self._disconnect(stuck[:1], draft.identity, deadline)
             elif deadline.expired:
@@ -201,12 +203,17 @@ class Overflow:
         return None
 
     def _stuck(self, lanes: list[Lane]) -> list[Lane]:
-        """Those that have made no progress for too long since they were first seen to be full. Under ``route``."""
+        """Those that have made no progress for too long since they were first seen to be full."""
+        taken = [(lane, self._sending.taken(lane)) for lane in lanes]
+        with self._route:
+            return self._without_progress(taken)
+
+    def _without_progress(self, taken: list[tuple[Lane, int]]) -> list[Lane]:
         now = self._now()
         stuck = []
-        for lane in lanes:
+        for lane, taken_bytes in taken:
             reliable = bool(lane.unacked)
-            progress = lane.acknowledged if reliable else lane.taken_bytes
+            progress = lane.acknowledged if reliable else taken_bytes
             if progress != lane.progress:
                 lane.progress, lane.progress_at = progress, now
             elif now - lane.progress_at >= self._patience and not lane.dead and (reliable or lane.owner.blocked):

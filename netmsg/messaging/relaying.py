@@ -19,7 +19,6 @@ import heapq
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from ..deadline import Deadline
@@ -321,7 +320,8 @@ class Questions:
             question.noted = False
             if not question.over:
                 self._go_on(question)
-        self._take_in(AT_A_TIME)
+        if not self._are_too_many:
+            self._take_in(AT_A_TIME)
         for _ in range(min(AT_A_TIME, len(self._coming), MOST_UNPLACED - len(self._unplaced))):
             self._begin(self._coming.popitem(last=False)[0])
         if self._are_too_many:
@@ -340,13 +340,18 @@ class Questions:
         self._crowd.notify_all()
 
     def _give_some_up(self) -> None:
-        """The oldest, of who has most, until somebody else has more."""
-        most, *next_one = heapq.nlargest(2, self._askers.values(), key=attrgetter("size"))
-        bound = next_one[0].size if next_one else 0
-        for _ in range(2 * AT_A_TIME):  # more than have come
+        """The oldest, of who has most at that moment."""
+        askers = [(-asker.size, number, asker) for number, asker in enumerate(self._askers.values())]
+        heapq.heapify(askers)
+        for _ in range(2 * AT_A_TIME):
+            _, number, most = askers[0]
             self._close(next(iter(most.questions)), TOO_MANY)
-            if most.size < bound or not self._are_too_many:
+            if not self._are_too_many:
                 break
+            if most.questions:
+                heapq.heapreplace(askers, (-most.size, number, most))
+            else:
+                heapq.heappop(askers)
 
     def _begin(self, question: _Question) -> None:
         sink, data = self._sink, question.delivery.data

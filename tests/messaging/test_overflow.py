@@ -47,6 +47,7 @@ class Case:
         self.life = Life()
         self.now = 1000.0
         self.lost: list[tuple[str, int, bytes | None]] = []
+        self.on_the_way = 0
         self.told_lacking: list[bytes | None] = []
         self.waited: list[bytes | None] = []
         self.disconnected: list[Lane] = []
@@ -108,6 +109,9 @@ class Case:
         self.lost.append((reason, count, identity))
         if listed is not None:
             del listed[:count]
+
+    def taken(self, lane: Lane) -> int:
+        return lane.taken_bytes - self.on_the_way
 
     def disconnect(self, lanes: list[Lane], deadline: Deadline) -> bool:
         self.disconnected += lanes
@@ -293,6 +297,24 @@ def test_who_keeps_up_is_not_disconnected(takes: Callable[[Lane], None]) -> None
     case.now += 100.0
     takes(there)
     assert case.cope() is None and case.disconnected == []
+
+
+def test_who_takes_little_out_of_a_large_buffer_keeps_up() -> None:
+    """The kernel here says nothing while it still has much."""
+    case = Case(OnFull.DISCONNECT)
+    case.there_comes_room = False
+    case.on_the_way = 1_000_000
+    (there,) = case.lanes
+    there.queue += messages(0, 1, 2)
+    for _ in range(9):
+        case.cope()
+        case.now += 100.0
+        case.on_the_way -= 1000
+    assert case.disconnected == []
+    case.cope()
+    case.now += 100.0
+    case.cope()
+    assert case.disconnected == [there]
 
 
 def test_disconnect_nobody_while_there_comes_room() -> None:

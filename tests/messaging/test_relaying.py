@@ -465,6 +465,25 @@ def test_a_flood_of_requests_is_given_up_in_portions_and_what_comes_then_waits(
     assert len(scene.back.asked) == 500 and sum(asked.data != b"flood" for asked in scene.back.asked) > 380
 
 
+@pytest.mark.parametrize(("most", "size"), [("MOST_QUESTIONS", 10), ("MOST_ASKED", 10_000)])
+def test_many_who_flood_at_the_same_time_have_no_more_than_one(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch, most: str, size: int) -> None:
+    monkeypatch.setattr(relaying_module, most, 500 if most == "MOST_QUESTIONS" else 500 * size)
+    monkeypatch.setattr(relaying_module, "MOST_COME", 300)
+    scene.back.max_message_size = size
+    for number in range(6000):
+        scene.front.request(bytes(size), b"flood%03d" % (number % 30) * 2)
+    while scene.front.coming:
+        with pytest.raises(TimeoutError):
+            while True:
+                scene.relay.step(NOW)
+        scene.questions.go_on()
+        assert len(scene.questions._open) + len(scene.questions._coming) <= 500 + 100
+    while scene.questions.news:
+        scene.questions.go_on()
+    assert len(scene.back.asked) == 500
+
+
 def test_of_too_many_bytes_of_requests_the_oldest_is_given_up_of_who_has_most(
         scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying_module, "MOST_ASKED", 5 * relaying_module.SMALLEST)

@@ -38,6 +38,7 @@ class Peer:
         self.address = identity.decode()
         self.lane = Lane(identity, nullcontext(), self, dialled=dialled)
         self.queue = self.lane.queue
+        self.sock = None
         self.direct = direct
         self.blocked = False
         self.paused = False
@@ -1268,14 +1269,12 @@ def test_what_comes_behind_the_end_is_counted(scene: Scene) -> None:
     assert scene.losses.dropped == {"given up at close": 1} and not scene.sender.router.unplaced
 
 
-def test_what_a_peer_has_taken_is_what_its_computer_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_peer_has_taken_is_what_its_computer_has() -> None:
     """The kernel here takes in large steps, and lets it go little by little."""
     scene = Scene()
-    peer = scene.joins(A)
-    peer.sock, unread = object(), {"bytes": 500}
-    monkeypatch.setattr(scene.loop.machine, "unacknowledged",
-                        lambda sock: unread["bytes"] if sock is peer.sock else None, raising=False)
+    scene.joins(A)
+    scene.loop.machine.missing = 500
     before = scene.sender.taken_by(A)
-    unread["bytes"] = 200
+    scene.loop.machine.missing = 200
     assert scene.sender.taken_by(A) == before + 300
     assert scene.sender.taken_by(B) == 0
