@@ -21,10 +21,10 @@ __all__ = ["Answer", "Answering", "Askers", "RoomForReplies", "what"]
 
 log = logging.getLogger("netmsg.messaging")
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 15.0
 """Seconds in which an asker has to take something, as far as the kernel tells: of one that reads little at a time out
-of a large buffer it may say so in steps of some seconds."""
-LOOKS: Final = 20
+of a large buffer it may say so in steps of many seconds."""
+LOOKS: Final = 60
 """How many times in these it is looked whether he has."""
 MOST_DEAF: Final = 10_000
 LONG: Final = 4 << 20

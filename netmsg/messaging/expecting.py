@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ class Expecting:
         """Who else waits for some, with no thread."""
         self.room_for_replies: dict[object, Collection[bytes]] = {}
         """The identities of those whom threads wait to send a reply, for each of these threads."""
+        self._numbers = itertools.count(1)
+        self._wanted = self._done = 0
+        """How often somebody has begun to wait, and up to which of these it has been seen to."""
         self._steps = io.scope(life.crash)
         self._connections = connections
         self._router = router
@@ -41,11 +45,15 @@ class Expecting:
     def read_on(self) -> None:
         """Somebody begins to wait. From any thread."""
         if self._connections.open:  # or, without a network thread, these calls would pile up
+            self._wanted = next(self._numbers)
             self._steps.call(self._read_past_marks)
 
     # The network thread
 
     def _read_past_marks(self) -> None:
+        if self._done == self._wanted:
+            return  # together with others
+        self._done = self._wanted
         for peer in tuple(self._connections.open):
             if peer.paused and self.expects(peer):
                 peer.resume_safely()

@@ -43,11 +43,11 @@ def proxy(frontend: Søcket[Any], backend: Søcket[Any], *, both_ways: bool = Fa
 
     Requests are passed on to peers that answer them, and their replies, or why there is none, to those who have asked.
     At most some 10,000 wait at a time, and 64 MiB of them; with one more, the oldest is told so of whoever has most.
-    An asker who takes nothing for five seconds loses his replies; the others do not wait for him.
+    An asker who takes nothing for 15 seconds loses his replies; the others do not wait for him.
 
     From here on what is taken from ``frontend`` (with ``both_ways``, from both) is acknowledged by hand, as with
-    ``AckMode.MANUAL``. A message that is too long for the other end, or that it refuses (``OnFull.RAISE``), is handed
-    back, or counted as dropped; the log warns of the first of many in a row.
+    ``AckMode.MANUAL``. A message that is too long for the other end, or that it refuses (``OnFull.RAISE``, a full
+    disk), is handed back, or counted as dropped; the log warns of the first of many in a row.
 
     Blocks; the work is done in threads of its own (``netmsg-proxy-N``). Returns when one of the two is closed, by
     whomever, and leaves the other open; whoever interrupts it leaves both open. Raises `ClosedError` if one is closed

@@ -50,7 +50,7 @@ SMALLEST: Final = 1024
 """Bytes that a request, or an answer, counts as at least."""
 LOOK: Final = 0.1
 """Seconds between two calls of `Questions.look`."""
-MOST_TRIES: Final = 50
+MOST_TRIES: Final = 150
 """Of these, so many may pass in which an asker takes none of his replies."""
 TOO_MANY: Final = "given up by the proxy: too many requests wait for a reply"
 ENDED: Final = "the proxy has ended"
@@ -142,7 +142,12 @@ class Relay:
             return
         try:
             receipt = self._sink.give(delivery.data, until)
-        except QueueFullError as error:
+        except (NetmsgError, TimeoutError) as error:
+            if not isinstance(error, QueueFullError):
+                raise
+            self._refuse(delivery, str(error))
+            return
+        except OSError as error:  # of its outbox
             self._refuse(delivery, str(error))
             return
         self._level = logging.WARNING

@@ -53,6 +53,8 @@ class Requests:
     def __init__(self) -> None:
         self._waiting: dict[bytes, Request] = {}
         self.unplaced: dict[Request, None] = {}
+        self._placed: dict[bytes, dict[Request, None]] = {}
+        """Those that are not settled, by the identity of the peer that has them."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -66,12 +68,24 @@ class Requests:
 
     def placed(self, request: Request) -> None:
         """It has been given to the peer whose lane is noted in it."""
+        assert request.lane is not None
         self.unplaced.pop(request, None)
+        self._placed.setdefault(request.lane.identity, {})[request] = None
+
+    def _leaves(self, request: Request) -> None:
+        """Its peer is not waited for any more; may be repeated."""
+        if request.lane is not None:
+            identity = request.lane.identity
+            there = self._placed.get(identity, {})
+            there.pop(request, None)
+            if not there:
+                self._placed.pop(identity, None)
 
     def over(self, request: Request) -> None:
         """Nobody waits for it any more; may be repeated."""
         self._waiting.pop(request.correlation_id, None)
         self.unplaced.pop(request, None)
+        self._leaves(request)
 
     # These two take no lock: a copy of a dictionary is made in one piece.
 
@@ -96,6 +110,7 @@ class Requests:
             if request is None:
                 unknown += 1
             else:
+                self._leaves(request)
                 request.reply = reply
                 request.wake()
         return unknown
@@ -108,6 +123,7 @@ class Requests:
             if request is None:
                 unknown += 1
             else:
+                self._leaves(request)
                 request.failure = reason.decode("utf-8", "replace")
                 request.wake()
         return unknown
@@ -125,6 +141,7 @@ class Requests:
             assert isinstance(message, Message)
             request = self._waiting.get(message.message_id)
             if request is not None and not request.settled:
+                self._leaves(request)
                 request.lane = None
                 request.look = True
                 self.unplaced[request] = None
@@ -132,18 +149,18 @@ class Requests:
 
     def moved(self, old: Lane, new: Lane) -> None:
         """The same peer is there by another connection, and can still answer what it was sent by the old one."""
-        for request in self._waiting.values():
+        for request in self._placed.get(old.identity, ()):
             if request.lane is old:
                 request.lane = new
 
     def lost(self, lane: Lane) -> None:
         """Its connection has ended, and all that had come by it is read."""
-        for request in self._waiting.values():
-            if request.lane is lane and not request.settled:
+        for request in tuple(self._placed.get(lane.identity, ())):
+            if request.lane is lane:
+                self._leaves(request)
                 request.lost = True
                 request.wake()
 
     def awaited(self, identity: bytes) -> bool:
         """Whether somebody waits for a reply of that peer. Takes no lock, either."""
-        return any(request.lane is not None and request.lane.identity == identity and not request.settled
-                   for request in self._waiting.copy().values())
+        return identity in self._placed

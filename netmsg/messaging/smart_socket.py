@@ -573,7 +573,7 @@ class Søcket(Generic[R]):
         ``handler`` too, and what it returns is dropped; with ``AckMode.MANUAL`` they are acknowledged when it has
         returned, and refused (`Delivery.nack`) when it has raised. Who has asked and takes his replies slowly keeps
         nobody else waiting: they stand in line for him, and when these are 4 MiB, nothing more of his is taken. If he
-        takes nothing for 5 s they are lost; and from then on, while there is no room for a reply to him, what he
+        takes nothing for 15 s they are lost; and from then on, while there is no room for a reply to him, what he
         asks is dropped, counted and an event. Replies that stand in line at `close` are sent while that lingers.
 
         Returns when the socket is closed, by whomever, a handler too. After ``timeout`` seconds, if given, it raises

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -482,6 +484,17 @@ def test_many_who_flood_at_the_same_time_have_no_more_than_one(
     while scene.questions.news:
         scene.questions.go_on()
     assert len(scene.back.asked) == 500
+
+
+def test_what_the_sinks_disk_has_no_room_for_is_handed_back_and_the_next_one_is_passed_on(scene: Scene) -> None:
+    scene.front.kept(b"kept")
+    scene.front.message(b"sent once")
+    scene.back.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert scene.relay.step(NOW) and scene.relay.step(NOW)
+    assert scene.front.settled == [(b"kept", False)] and scene.front.lost == [(b"sent once", "not passed on")]
+    scene.back.error = None
+    scene.front.message(b"next")
+    assert scene.relay.step(NOW) and scene.back.given == [b"next"]
 
 
 def test_of_too_many_bytes_of_requests_the_oldest_is_given_up_of_who_has_most(

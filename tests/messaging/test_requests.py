@@ -166,3 +166,31 @@ def test_it_may_be_looked_for_while_others_ask(scene: Scene) -> None:
     scene.ask(1, Asking(A, nullcontext()))
     scene.ask(2, lane(B))
     assert scene.requests.awaited(B)
+
+
+def test_who_is_awaited_is_known_without_a_look_at_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    there, other = lane(A), lane(B)
+    asked = [scene.ask(number, there) for number in range(5)]
+    assert scene.requests.awaited(A) and not scene.requests.awaited(B)
+    with monkeypatch.context() as patch:
+        patch.setattr(Request, "settled", property(lambda self: pytest.fail("one by one")))
+        assert scene.requests.awaited(A) and not scene.requests.awaited(B)
+    scene.answer(A, 0)
+    scene.refuse(A, 1)
+    scene.requests.over(asked[2])
+    scene.requests.returned([asked[3].message])
+    assert scene.requests.awaited(A)
+    asked[3].lane = other
+    scene.requests.placed(asked[3])
+    assert scene.requests.awaited(B)
+    newer = lane(A)
+    scene.requests.moved(there, newer)
+    scene.requests.lost(there)
+    assert scene.requests.awaited(A) and asked[4].lane is newer
+    scene.requests.lost(newer)
+    assert asked[4].lost and not scene.requests.awaited(A)
+    for request in asked:
+        scene.requests.over(request)
+        scene.requests.over(request)
+    assert not scene.requests.awaited(B) and len(scene.requests) == 0
