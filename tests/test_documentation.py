@@ -18,7 +18,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,7 +27,7 @@ import pytest
 import trustme
 from support.aiomsg_process import reserved_port
 from support.pairs import until
-from support.processes import ROOT, Program, wait_until
+from support.processes import PYTHON, ROOT, Program, wait_until
 
 PORT = "25000"
 PORTS_OF_A_PROXY = "25001", "25002"
@@ -254,7 +253,7 @@ def test_what_a_sensor_that_is_killed_has_stored_arrives(stage: Stage, taker: st
         killed.wait_for(r"^stored ")
     killed.kill()
     killed.finish()
-    there = subprocess.run([sys.executable, "-m", "netmsg", "outbox", stage.directory / "sensor.outbox"],
+    there = subprocess.run([*PYTHON, "-m", "netmsg", "outbox", stage.directory / "sensor.outbox"],
                            capture_output=True, text=True, timeout=30)
     assert len(there.stdout.splitlines()) in (len(killed.lines) + 2, len(killed.lines) + 3), there
     station = stage.start(taker)

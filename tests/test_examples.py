@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support.processes import ROOT, TIMEOUT, Program, wait_until
+from support.processes import PYTHON, ROOT, TIMEOUT, Program, wait_until
 from support.wire_peer import DATA_REQ, dial
 
 EXAMPLES = ROOT / "examples"
@@ -726,7 +726,7 @@ def test_after_ctrl_c_a_sender_still_gives_its_messages_to_whoever_comes(start: 
 @pytest.mark.parametrize("name", NAMES)
 def test_help(name: str) -> None:
     """It comes from the same program as in the docstring, and says what there is to set."""
-    shown = subprocess.run([sys.executable, "-X", "dev", "-W", "error", EXAMPLES / name, "--help"],
+    shown = subprocess.run([*PYTHON, EXAMPLES / name, "--help"],
                            env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}, capture_output=True, text=True,
                            timeout=TIMEOUT)
     assert (shown.returncode, shown.stderr) == (0, "")

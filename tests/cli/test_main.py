@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
-from support.processes import Program
+from support.processes import PYTHON, Program
 
 import netmsg
 from netmsg.__main__ import main
@@ -58,7 +57,7 @@ def test_a_wrong_call_of_the_module_is_exit_status_2() -> None:
 
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     # As in `netmsg demo | head -1`.
-    process = subprocess.Popen([sys.executable, "-m", "netmsg", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*PYTHON, "-m", "netmsg", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background, until
+from support.pairs import TIMEOUT, Background, until, wait_for_event
+from support.wire_peer import dial
 
 from netmsg import (
-    DatagramClient, LineCodec, connect_tcp, connect_unix, create_tcp_server, create_udp_socket,
-    create_unix_datagram_socket, create_unix_server,
+    DatagramClient, Disconnected, IOThread, LineCodec, Søcket, connect_tcp, connect_unix, create_tcp_server,
+    create_udp_socket, create_unix_datagram_socket, create_unix_server,
 )
 
 CYCLES = 10_000 if os.environ.get("NETMSG_SOAK") else 300
@@ -135,4 +136,25 @@ def test_18_datagrams(how: str, tmp_path: Path) -> None:
                 client.recv_packet(timeout=0)
 
     with peer:
+        flat(cycle)
+
+
+@pytest.mark.timeout(60 + CYCLES // 10)
+@pytest.mark.parametrize("io", ["one thread", "a thread each"])
+@pytest.mark.parametrize("how", ["connecting", "binding"])
+def test_18_søckets(how: str, io: str) -> None:
+    """The regular look at the peers comes often, for until the last one a Søcket that is closed is kept."""
+    with IOThread() as shared, Søcket(linger=0).bind(port=0) as hub:
+        def cycle() -> None:
+            with Søcket(io_thread=shared if io == "one thread" else None, linger=0, heartbeat_interval=0.02) as sock:
+                if how == "connecting":
+                    sock.connect(port=hub.bound_port)
+                    sock.wait_for_peers(timeout=TIMEOUT)
+                else:
+                    with dial(sock.bind(port=0).bound_port) as peer:
+                        peer.shake_hands()
+                        sock.wait_for_peers(timeout=TIMEOUT)
+            if how == "connecting":
+                wait_for_event(hub, Disconnected)
+
         flat(cycle)

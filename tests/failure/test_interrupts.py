@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
 
 import pytest
+from support.processes import PYTHON
 
 ROUNDS = 200 if os.environ.get("NETMSG_SOAK") else 4
 
@@ -223,7 +223,7 @@ print(lives, open_now() == before or (open_now(), before), interrupts > 0)
 
 
 def run(program: str, *arguments: object, quiet: bool = True) -> str:
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+    result = subprocess.run([*PYTHON, "-c", textwrap.dedent(program), *map(str, arguments)],
                             capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr
     assert result.stderr == "" or not quiet

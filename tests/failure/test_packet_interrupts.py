@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+from support.processes import PYTHON
 
 COUNT = 200_000 if os.environ.get("NETMSG_SOAK") else 20_000
 
@@ -164,7 +164,7 @@ print(json.dumps({"hits": hits, "alive": alive, "all": sorted(map(int, got + oth
 
 
 def run(program: str, how: str) -> Any:
-    result = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program, str(COUNT), how],
+    result = subprocess.run([*PYTHON, "-c", program, str(COUNT), how],
                             capture_output=True, text=True, timeout=100)
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     told = json.loads(result.stdout)

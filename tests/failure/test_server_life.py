@@ -7,13 +7,13 @@ import gc
 import os
 import resource
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.pairs import TIMEOUT
+from support.processes import PYTHON
 from support.servers import eventually
 
 import netmsg
@@ -65,7 +65,7 @@ if sys.argv[2] == "error":
 @pytest.mark.parametrize("how", ["end", "error"])
 @pytest.mark.parametrize("kind", ["packets", "inline", "conversations", "streams", "datagrams"])
 def test_a_program_that_ends_without_a_shutdown_just_ends(kind: str, how: str) -> None:
-    result = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", EXIT, kind, how], capture_output=True,
+    result = subprocess.run([*PYTHON, "-c", EXIT, kind, how], capture_output=True,
                             text=True, timeout=50)
     assert (result.returncode, result.stdout, result.stderr) == (3 if how == "error" else 0, "served\n", "")
 

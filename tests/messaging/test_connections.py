@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
+from support.processes import PYTHON
 from support.wire_peer import (
     CAPABILITIES, DATA, HEARTBEAT, HELLO, WirePeer, accept, capabilities, dial, frame, hello, listening,
 )
@@ -77,7 +78,10 @@ def test_unknown_types_are_skipped() -> None:
 BAD_AFTER_HELLO = {
     "an empty envelope": b"\0\0\0\0",
     "an ACK of 3 bytes": frame(0x05, b"abc"),
+    "an ACK without an id": frame(0x05),
     "a DATA_REQ too short": frame(0x04, b"short"),
+    "a DATA_REQ without anything": frame(0x04),
+    "CAPABILITIES without anything": frame(0x80),
     "a second HELLO": hello(b"I" * 16),
     "a HEARTBEAT with a body": frame(0x02, b"?"),
     "short CAPABILITIES": frame(0x80, b"abc"),
@@ -631,7 +635,7 @@ while piece := [b"\\0\\0\\3\\xeb\\3%06d" % number + bytes(996) for _, number in 
 def test_a_peer_that_takes_nothing_more_and_floods_is_read_within_the_marks(tmp_path: Path) -> None:
     """Over a UNIX socket it can say so; what it had sent before is read, but not all it goes on to send."""
     with Søcket(linger=0, recv_hwm=10).bind_unix(tmp_path / "here") as sock:
-        flooder = subprocess.Popen([sys.executable, "-c", FLOOD, str(tmp_path / "here"), hello(bytes(16)).hex()],
+        flooder = subprocess.Popen([*PYTHON, "-c", FLOOD, str(tmp_path / "here"), hello(bytes(16)).hex()],
                                    stderr=subprocess.DEVNULL)
         try:
             until(lambda: sock.stats().received)

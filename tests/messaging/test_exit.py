@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 
 import pytest
+from support.processes import PYTHON
 
 PROGRAM = """
     import sys, threading
@@ -61,7 +61,7 @@ CALLS = ["recv", "recv with a timeout", "recv_identity", "recv_many", "recv_deli
 
 def run(*arguments: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     program = f"import logging; logging.getLogger('netmsg').setLevel(logging.ERROR)\n{textwrap.dedent(program)}"
-    return subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program, *arguments],
+    return subprocess.run([*PYTHON, "-c", program, *arguments],
                           capture_output=True, text=True, timeout=40)
 
 
@@ -209,5 +209,5 @@ LOGGING = """
 def test_a_daemonic_thread_that_logs_by_a_søcket_does_not_hold_up_the_exit(thread: str) -> None:
     """It comes with the lock of the handler, which `logging` wants at the exit."""
     program = f"import sys\n{textwrap.dedent(LOGGING)}"
-    result = subprocess.run([sys.executable, "-c", program, thread], capture_output=True, text=True, timeout=30)
+    result = subprocess.run([*PYTHON, "-c", program, thread], capture_output=True, text=True, timeout=30)
     assert result.returncode == 0

@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from support.loops import Loop
 from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
+from support.processes import PYTHON
 from support.wire_peer import DATA, accept, dial, frame, listening
 
 import netmsg.messaging.reporting
@@ -277,7 +277,7 @@ def test_what_is_resent_in_vain_is_told(kept: Kept) -> None:
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(program)],
+    return subprocess.run([*PYTHON, "-c", textwrap.dedent(program)],
                           capture_output=True, text=True, timeout=30)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background, connected, until, wait_for_event
+from support.pairs import TIMEOUT, Background, connected, until, until_waiting, wait_for_event
 from support.wrong import wrong
 
 import netmsg
@@ -313,6 +313,7 @@ def test_impossible_timeouts_are_refused_first(call: Any, timeout: float) -> Non
 def test_close_wakes_a_blocked_call(call: Any) -> None:
     with Søcket() as sock:
         blocked = Background(call, sock, None)
+        until_waiting(blocked)
         sock.close()
         with pytest.raises(ClosedError):
             blocked.result()
@@ -322,6 +323,7 @@ def test_close_wakes_a_blocked_send() -> None:
     with Søcket(send_hwm=1, linger=0) as sock:
         sock.send(b"fills the queue")
         blocked = Background(sock.send, b"waits")
+        until_waiting(blocked)
         sock.close()
         with pytest.raises(ClosedError):
             blocked.result()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.processes import PYTHON
 
 from .lasting import FIRST as LASTING
 from .lasting import draw_any
@@ -84,7 +85,7 @@ for seed in map(int, sys.argv[1:]):
 def told(salt: str, *seeds: int) -> str:
     environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": os.pathsep.join(
         [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    return subprocess.run([sys.executable, "-c", TELL, *map(str, seeds)], env=environment, capture_output=True,
+    return subprocess.run([*PYTHON, "-c", TELL, *map(str, seeds)], env=environment, capture_output=True,
                           text=True, check=True, timeout=50).stdout
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.processes import PYTHON
 
 from netmsg.storage.outbox import NO_ID, Change, Key, OutboxFile, Stored, StoredMessages
 
@@ -199,7 +199,7 @@ for number in range(1_000_000):
     file.write([Change([Stored(file.prefix + number.to_bytes(8, "big"), None, 0.0, b"x" * number)], ())])
     print(number, flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*PYTHON, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while process.stdout.readline() != "100\n":
             pass

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.forking import fork
 from support.pairs import TIMEOUT
+from support.processes import PYTHON
 
 from netmsg.storage.files import Layout, OpenFile, open_file
 from netmsg.storage.outbox import Change, OutboxFile, Stored
@@ -84,7 +85,7 @@ try:
 except OSError as error:
     print(error.errno)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    run = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     return run.stdout.strip()
 
 
@@ -120,7 +121,7 @@ def test_who_is_refused_does_not_undo_the_locks_of_who_has_it(tmp_path: Path) ->
     with pytest.raises(OSError, match="open already"):
         open_file(path, LAYOUT)
     program = f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0).execute('SELECT * FROM notes')"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    run = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, timeout=30)
     assert "database is locked" in run.stderr
     file.close()
 
@@ -140,7 +141,7 @@ print("on its own", flush=True)
 sys.stdin.readline()
 os._exit(0)
 """
-    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdin=subprocess.PIPE,
+    with subprocess.Popen([*PYTHON, "-W", "ignore", "-c", program], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "on its own\n"
@@ -344,7 +345,7 @@ with file.in_use() as connection:
     print(connection.execute("SELECT count(*) FROM notes").fetchone())
 file.close()
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    run = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert run.stdout == "(2,)\n" and not run.stderr
 
 
@@ -380,7 +381,7 @@ for number in range(60):
         break
 os._exit(0)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not run.stdout and not run.stderr
 
 
@@ -417,7 +418,7 @@ except OSError as error:
     print(error.errno, flush=True)
 """
     for _ in range(5):
-        both = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        both = [subprocess.Popen([*PYTHON, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  text=True) for _ in range(2)]
         for process in both:
             assert process.stdin is not None

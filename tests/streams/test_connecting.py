@@ -27,7 +27,7 @@ from support.blocking import until_polling
 from support.forking import fork
 from support.interrupts import Interrupted, missed_signal
 from support.pairs import TIMEOUT, Background
-from support.processes import Program
+from support.processes import PYTHON, Program
 from support.wrong import wrong
 
 import netmsg
@@ -1038,7 +1038,7 @@ def test_a_forked_child_keeps_no_copy_of_a_listener(family: str, tmp_path: Path)
 def test_a_program_that_is_started_inherits_no_listener(tmp_path: Path) -> None:
     with create_tcp_server() as listener, create_unix_server(tmp_path / "socket") as unix:
         port = listener.port
-        with subprocess.Popen([sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+        with subprocess.Popen([*PYTHON, "-c", "import sys; print(flush=True); sys.stdin.read()"],
                               close_fds=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             assert program.stdout is not None and program.stdout.readline()
             listener.close()

@@ -15,14 +15,13 @@ import itertools
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from .processes import Program
+from .processes import PYTHON, Program
 
 __all__ = ["Host", "Network", "network"]
 
@@ -44,8 +43,7 @@ class Host:
 
     def run(self, *arguments: str | os.PathLike[str]) -> Program:
         """A Python program on this host."""
-        return Program(*arguments, interpreter=("ip", "netns", "exec", self.name, sys.executable, "-X", "dev",
-                                                "-W", "error"))
+        return Program(*arguments, interpreter=("ip", "netns", "exec", self.name, *PYTHON))
 
     def move_to(self, address: str) -> None:
         """It has another address from now on; nobody is told of it."""

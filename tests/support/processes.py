@@ -17,11 +17,14 @@ from pathlib import Path
 TIMEOUT = 20.0
 """Seconds that a test waits for a line, or for an end, before it fails. Starting Python counts."""
 
+PYTHON = (sys.executable, "-X", "dev", "-W", "error")
+"""How tests run a program: whatever it leaves open is heard of."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Program:
-    """A Python program, in ``-X dev -W error``, so that whatever it leaves open is heard of; or another interpreter's.
+    """A Python program, as `PYTHON` runs it; or another interpreter's.
 
     Its standard output is read here, while waiting for something and in the test's own thread; nothing is read in the
     background. Standard error goes to a file, which cannot fill up and stall the program.
@@ -32,7 +35,7 @@ class Program:
     """
 
     def __init__(self, *arguments: str | os.PathLike[str], env: Mapping[str, str] | None = None,
-                 interpreter: Sequence[str] = (sys.executable, "-X", "dev", "-W", "error")) -> None:
+                 interpreter: Sequence[str] = PYTHON) -> None:
         self.lines: list[str] = []
         """What it has printed, as far as it has been read."""
         self._seen = 0  # how many of them `wait_for` and `read_line` have passed
@@ -84,6 +87,13 @@ class Program:
     def terminate(self) -> None:
         """What a service manager does."""
         self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """What Ctrl-Z does, and cannot be refused: it stands still until it may `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it without a chance to say goodbye."""

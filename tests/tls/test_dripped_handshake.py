@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.handshakes import client_hello, drip
 from support.pairs import TIMEOUT, Background
 
 from netmsg import (
@@ -19,30 +20,6 @@ from netmsg import (
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 HANDSHAKE_TIMEOUT = 0.3
-A_BYTE = 0.05
-"""Seconds between two: the whole hello would take half a minute."""
-
-
-def client_hello(context: ssl.SSLContext) -> bytes:
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
-    return outgoing.read()
-
-
-def drip(sock: socket.socket, hello: bytes) -> int:
-    """Send a byte at a time, until the other end hangs up: how many it took."""
-    sock.settimeout(A_BYTE)
-    for number in range(len(hello)):
-        try:
-            sock.sendall(hello[number:number + 1])
-            if sock.recv(100) == b"":
-                return number
-        except TimeoutError:
-            pass
-        except ConnectionError:
-            return number
-    raise AssertionError("nobody hung up")
 
 
 def accepting(stack: ExitStack, listener: Listener) -> None:
