@@ -210,6 +210,12 @@ class _Asker:
         del self.questions[question]
         self.size -= question.size
 
+    def bytes(self) -> int:
+        return self.size
+
+    def count(self) -> int:
+        return len(self.questions)
+
 
 class _Answer(NamedTuple):
     """To a request: the reply, or why there is none."""
@@ -345,8 +351,9 @@ class Questions:
         self._crowd.notify_all()
 
     def _give_some_up(self) -> None:
-        """The oldest, of who has most at that moment."""
-        askers = [(-asker.size, number, asker) for number, asker in enumerate(self._askers.values())]
+        """The oldest, of who has most at that moment: of what there is too much of."""
+        share = _Asker.bytes if self._asked > MOST_ASKED else _Asker.count
+        askers = [(-share(asker), number, asker) for number, asker in enumerate(self._askers.values())]
         heapq.heapify(askers)
         for _ in range(2 * AT_A_TIME):
             _, number, most = askers[0]
@@ -354,7 +361,7 @@ class Questions:
             if not self._are_too_many:
                 break
             if most.questions:
-                heapq.heapreplace(askers, (-most.size, number, most))
+                heapq.heapreplace(askers, (-share(most), number, most))
             else:
                 heapq.heappop(askers)
 

@@ -486,6 +486,15 @@ def test_many_who_flood_at_the_same_time_have_no_more_than_one(
     assert len(scene.back.asked) == 500
 
 
+def test_who_has_many_small_requests_costs_nobody_a_large_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_QUESTIONS", 5)
+    scene.back.max_message_size = 100_000
+    scene.ask(bytes(90_000), b"a" * 16)
+    for number in range(9):
+        scene.ask(b"%d" % number, b"b" * 16)
+    assert [len(asked.data) for asked in scene.back.asked] == [90_000, 1, 1, 1, 1]
+
+
 def test_what_the_sinks_disk_has_no_room_for_is_handed_back_and_the_next_one_is_passed_on(scene: Scene) -> None:
     scene.front.kept(b"kept")
     scene.front.message(b"sent once")

@@ -200,7 +200,8 @@ def close_tells_what_it_gave_up(world: World) -> None:
         if not user.reliable:
             stats = user.socket.stats()
             if not user.tenant.publishes:
-                left = len(accepted) - stats.sent - sum(stats.dropped.values()) + stats.dropped.get(AT_CLOSE, 0)
+                count = len(accepted) + user.replied
+                left = count - stats.sent - sum(stats.dropped.values()) + stats.dropped.get(AT_CLOSE, 0)
                 promise("close tells what it gave up", given_up == left == stats.dropped.get(AT_CLOSE, 0),
                         "%s: %d, and it was %d: %s", user.name, given_up, left, stats.dropped)
             continue

@@ -73,6 +73,8 @@ class User:
         self._refused: set[bytes] = set()
         self._owed: list[tuple[float, Delivery]] = []
         """Requests to be answered, and when."""
+        self.replied = 0
+        """How many have been: intruders ask, too."""
         self.asking: list[Asked] = []
         """What it has asked, and waits for."""
         self._due = 0.0
@@ -331,6 +333,7 @@ class User:
                     delivery.fail("it is not to be", timeout=0)
                 else:
                     delivery.reply(b"re:" + delivery.data, timeout=0)
+                self.replied += 1
             except (SendTimeoutError, QueueFullError):
                 self._journal.asked[delivery.data].unsaid += 1
             except ClosedError:

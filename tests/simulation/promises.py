@@ -318,8 +318,9 @@ def everything_is_accounted_for(world: World) -> None:
                     "%s: of %d messages %d are acknowledged, %d given up, %d outstanding", user.name, len(accepted),
                     acked, failed, stats.unacked)
         elif not user.tenant.publishes:
-            promise("everything is accounted for", len(accepted) == stats.sent + stats.queued + dropped,
-                    "%s: of %d messages %d are sent, %d wait, %d were dropped %s", user.name, len(accepted), stats.sent,
+            count = len(accepted) + user.replied
+            promise("everything is accounted for", count == stats.sent + stats.queued + dropped,
+                    "%s: of %d messages %d are sent, %d wait, %d were dropped %s", user.name, count, stats.sent,
                     stats.queued, dropped, stats.dropped)
     if world.faults or world.plan.closes or any(tenant.option("on_full") is OnFull.DISCONNECT
                                                 for tenant in world.plan.tenants):

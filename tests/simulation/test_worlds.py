@@ -33,6 +33,7 @@ KEPT = (
     30603,  # messages that wait for ``authorize`` at the other end, and are sent again
     31320,  # an introduction in pieces
     35510,  # who gives up a handshake before the other end has done with probing dials until he is told by chance
+    63975,  # what an intruder asks, and does not wait for
     5080,  # intruders who wait outside until the one before has gone
     100250,  # what is published to several proxies comes by each
     100325,  # the newest of what goes through a proxy
