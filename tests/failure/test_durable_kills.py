@@ -7,12 +7,14 @@ import random
 import signal
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support.aiomsg_process import reserved_port
 from support.processes import Program
+from support.soaking import Outcome
 
 KILLS = 200 if os.environ.get("NETMSG_SOAK") else 4
 """Of each victim."""
@@ -86,9 +88,17 @@ def kill(program: Program) -> None:
     program.close()
 
 
-def kill_again_and_again(stage: Stage, victims: tuple[str, ...]) -> list[list[str]]:
-    """Whatever was accepted has come in the end. Of each that came: which life of the receiver it was in, what was done
-    with it, and the message."""
+class Received(NamedTuple):
+    """Something that the receiver has written down."""
+
+    life: str
+    what: str
+    """``got``, or ``acknowledged``."""
+    message: str
+
+
+def kill_again_and_again(stage: Stage, victims: tuple[str, ...]) -> tuple[set[str], list[Received]]:
+    """What was accepted, and what the receiver has had."""
     dice = random.Random(17)
     running = {name: stage.start(name) for name in ("receiver", "sender")}
     try:
@@ -104,36 +114,37 @@ def kill_again_and_again(stage: Stage, victims: tuple[str, ...]) -> list[list[st
     finally:
         for program in running.values():
             program.close()
-    accepted, received = stage.log("sender"), [line.split() for line in stage.log("receiver")]
+    accepted = set(stage.log("sender"))
     assert len(accepted) > 10 * KILLS
-    assert set(accepted) <= {message for _, what, message in received if what == "got"}, "lost"
-    return received
+    return accepted, [Received(*line.split()) for line in stage.log("receiver")]
 
 
-VICTIMS = [("sender",), ("receiver",), ("sender", "receiver")]
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("victims", VICTIMS, ids="+".join)
-def test_nothing_accepted_is_lost_and_nothing_acknowledged_comes_again(stage: Stage, victims: tuple[str, ...]) -> None:
-    """To a receiver that keeps in a file what it has had."""
-    received = kill_again_and_again(stage, victims)
-    acknowledged: set[str] = set()
-    for _, what, message in received:
-        assert not (what == "got" and message in acknowledged), f"{message} came again"
-        if what == "acknowledged":
-            acknowledged.add(message)
-    assert acknowledged
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("victims", VICTIMS[::2], ids="+".join)
-def test_without_a_file_nothing_is_lost_and_nothing_comes_twice_in_one_life_of_the_receiver(
-        stage: Stage, victims: tuple[str, ...]) -> None:
-    stage.memory = "nothing"
-    received = kill_again_and_again(stage, victims)
+def doubled(received: list[Received], *, forever: bool) -> list[str]:
+    """What came again though it had been acknowledged; or, not ``forever``, in the same life of the receiver."""
     seen: set[tuple[str, str]] = set()
+    again = []
     for life, what, message in received:
-        if what == "got":
-            assert (life, message) not in seen, f"{message} came again to receiver {life}"
-            seen.add((life, message))
+        one = ("" if forever else life), message
+        if what == "got" and one in seen:
+            again.append(message)
+        if what == ("acknowledged" if forever else "got"):
+            seen.add(one)
+    return again
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("victims", "memory"), [
+    (("sender",), "a file"), (("receiver",), "a file"), (("sender", "receiver"), "a file"),
+    (("sender",), "nothing"), (("sender", "receiver"), "nothing")],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "+".join(value))
+def test_nothing_accepted_is_lost_and_nothing_acknowledged_comes_again(
+        stage: Stage, victims: tuple[str, ...], memory: str, tell: Callable[[Outcome], None]) -> None:
+    """To a receiver that keeps in a file what it has had; to another one, not in one of its lives."""
+    stage.memory = memory
+    accepted, received = kill_again_and_again(stage, victims)
+    got = {message for _, what, message in received if what == "got"}
+    lost, again = accepted - got, doubled(received, forever=memory == "a file")
+    tell(Outcome(f"kill -9; the receiver remembers in {memory}", "one sender with an outbox, as fast as it can",
+                 f"{KILLS} kills of {' and '.join(victims)}", len(accepted), len(accepted & got), len(again),
+                 len(lost)))
+    assert not lost and not again

@@ -6,19 +6,20 @@ import json
 import os
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.hosts import Network, network
 from support.processes import Program
+from support.soaking import Outcome
 
 SOAKS = bool(os.environ.get("NETMSG_SOAK"))
 HEARTBEAT_TIMEOUT = 0.8
 """Seconds, of both programs."""
 
-LEEWAY = 3.0
+LEEWAY = 8.0
 """Seconds until a silence is told of that was too long: busy machines need some."""
 
 SETTLING = 60.0
@@ -89,8 +90,8 @@ class Stage:
         self.sender = hosts.left.run(directory / "sender.py", right.address, self._port)
         self.sender.wait_for("sends")
 
-    def finish(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the two have to tell, when everything has arrived."""
+    def finish(self, tell: Callable[[Outcome], None], faults: str) -> dict[str, Any]:
+        """What the sender has to tell, when everything has arrived, once and in order."""
         self.sender.write_line("stop")
         assert self.sender.finish(SETTLING) == 0, self.sender
         assert not self.sender.complaints()
@@ -98,7 +99,11 @@ class Stage:
         with last:
             assert last.finish() == 0, last
         assert self.receiver.finish() == 0, self.receiver
-        return told_by(self.sender), told_by(self.receiver)
+        sent, received = told_by(self.sender)["sent"], told_by(self.receiver)["received"]
+        tell(Outcome("the network between two hosts", "one sender, at least once, 500 messages a second", faults, sent,
+                     received, 0, sent - received))
+        assert received == sent > 0
+        return told_by(self.sender)
 
     def close(self) -> None:
         for program in self.sender, self.receiver:
@@ -137,7 +142,8 @@ def go_on(seconds: float) -> None:
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("seconds", [1, 10, 60] if SOAKS else [1])
 @pytest.mark.parametrize("way", ["lost=1", "to=left lost=1", "to=right lost=1"])
-def test_what_a_pulled_cable_holds_up_arrives_in_order(stage: Stage, way: str, seconds: int) -> None:
+def test_what_a_pulled_cable_holds_up_arrives_in_order(stage: Stage, way: str, seconds: int,
+                                                       tell: Callable[[Outcome], None]) -> None:
     go_on(0.3)
     began = time.monotonic()
     stage.hosts.have(way)
@@ -147,25 +153,23 @@ def test_what_a_pulled_cable_holds_up_arrives_in_order(stage: Stage, way: str, s
     go_on(began + seconds - time.monotonic())
     lasted = time.monotonic() - began
     stage.hosts.have("")
-    sent, received = stage.finish()
-    assert received["received"] == sent["sent"] > 0
+    sent = stage.finish(tell, f"{seconds} s of {way}")
     assert sent["attempts"] <= 20 + 4 * lasted, "it is dialled all the time"
-    assert sent["cpu"] < 0.5 + 0.4 * lasted, "it looks all the time whether somebody is there"
+    assert sent["cpu"] < 3.0 + 0.4 * lasted, "it looks all the time whether somebody is there"
 
 
-def test_a_host_that_gets_another_address_connects_again(stage: Stage) -> None:
+def test_a_host_that_gets_another_address_connects_again(stage: Stage, tell: Callable[[Outcome], None]) -> None:
     go_on(0.3)
     stage.hosts.left.move_to("10.213.7.77")
     stage.sender.wait_for("lost")
     go_on(0.3)
-    sent, received = stage.finish()
-    assert received["received"] == sent["sent"] > 0
+    stage.finish(tell, "another address")
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("way", ["lost=0.1", "delayed=0.05", "doubled=0.5", "lost=0.05 delayed=0.02 doubled=0.2"])
-def test_a_bad_network_loses_and_doubles_nothing(stage: Stage, way: str) -> None:
+def test_a_bad_network_loses_and_doubles_nothing(stage: Stage, way: str, tell: Callable[[Outcome], None]) -> None:
     stage.hosts.have(way)
-    go_on(20.0 if SOAKS else 1.0)
-    sent, received = stage.finish()
-    assert received["received"] == sent["sent"] > 0
+    seconds = 20.0 if SOAKS else 1.0
+    go_on(seconds)
+    stage.finish(tell, f"{seconds:g} s of {way}")

@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import subprocess
 import textwrap
+from collections.abc import Callable
 
 import pytest
 from support.processes import PYTHON
+from support.soaking import Outcome
 
 ROUNDS = 200 if os.environ.get("NETMSG_SOAK") else 4
+STORMS = max(1, ROUNDS // 8)
+"""Of each kind."""
 
 PRELUDE = """
 import logging, os, signal, sys, threading, time
@@ -222,6 +226,13 @@ print(lives, open_now() == before or (open_now(), before), interrupts > 0)
 """
 
 
+def came_through(who: str, guarantee: str, count: int) -> Outcome:
+    """So many messages in each storm."""
+    sent = STORMS * count
+    return Outcome(f"storms of Ctrl-C over {who}", guarantee.lower().replace("_", " "),
+                   f"{STORMS} storms, an interrupt each half millisecond", sent, sent, 0, 0)
+
+
 def run(program: str, *arguments: object, quiet: bool = True) -> str:
     result = subprocess.run([*PYTHON, "-c", textwrap.dedent(program), *map(str, arguments)],
                             capture_output=True, text=True, timeout=100)
@@ -233,17 +244,19 @@ def run(program: str, *arguments: object, quiet: bool = True) -> str:
 @pytest.mark.timeout(ROUNDS * 100)
 @pytest.mark.parametrize("guarantee", ["AT_MOST_ONCE", "AT_LEAST_ONCE"])
 @pytest.mark.parametrize("how", ["recv", "recv_many", "identity", "delivery", "iterate", "fileno"])
-def test_a_storm_on_the_receiver_loses_nothing(guarantee: str, how: str) -> None:
+def test_a_storm_on_the_receiver_loses_nothing(guarantee: str, how: str, tell: Callable[[Outcome], None]) -> None:
     count = 100_000 if how in ("recv", "recv_many", "identity", "iterate") else 20_000
-    for _ in range(max(1, ROUNDS // 8)):
+    for _ in range(STORMS):
         assert run(RECEIVER, guarantee, count, how, "ON_RECV") == f"{count} True True\n"
+    tell(came_through(f"a receiver ({how})", guarantee, count))
 
 
 @pytest.mark.timeout(ROUNDS * 100)
 @pytest.mark.parametrize("guarantee", ["AT_MOST_ONCE", "AT_LEAST_ONCE"])
-def test_a_storm_on_a_conversation_loses_nothing(guarantee: str) -> None:
-    for _ in range(max(1, ROUNDS // 8)):
+def test_a_storm_on_a_conversation_loses_nothing(guarantee: str, tell: Callable[[Outcome], None]) -> None:
+    for _ in range(STORMS):
         assert run(CONVERSATION, guarantee, 10_000) == "10000 True True\n"
+    tell(came_through("a conversation", guarantee, 10_000))
 
 
 def test_a_storm_on_who_waits_for_receipts_loses_nothing() -> None:
@@ -263,6 +276,8 @@ def test_a_storm_on_manual_deliveries_loses_nothing() -> None:
 @pytest.mark.parametrize("guarantee, mode", [("AT_MOST_ONCE", "ROUNDROBIN"), ("AT_LEAST_ONCE", "ROUNDROBIN"),
                                              ("AT_MOST_ONCE", "PUBLISH")])
 @pytest.mark.parametrize("mark", [10_000, 10])
-def test_a_storm_on_the_sender_loses_and_wedges_nothing(guarantee: str, mode: str, mark: int) -> None:
-    for _ in range(max(1, ROUNDS // 8)):
+def test_a_storm_on_the_sender_loses_and_wedges_nothing(guarantee: str, mode: str, mark: int,
+                                                        tell: Callable[[Outcome], None]) -> None:
+    for _ in range(STORMS):
         assert run(SENDER, guarantee, 30_000, mode, mark) == "0 [] True True\n"
+    tell(came_through(f"a sender ({mode.lower()}, mark {mark})", guarantee, 30_000))

@@ -40,7 +40,11 @@ def document(outcomes: Sequence[Outcome], passed: int, failed: int, seconds: flo
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     where = (f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} "
              f"{platform.release()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPUs")
-    return f"""# What came of a soak
+    return f"""---
+orphan: true
+---
+
+# What came of a soak
 
 `make soak` runs the scenarios of [how netmsg is tested](testing.md) at length, and writes this page. The last time it
 took {seconds / 60:.0f} minutes, on {where}: {passed:,} tests passed, {failed:,} failed.
