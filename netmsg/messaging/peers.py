@@ -283,9 +283,9 @@ class Peer:
             return
         if not self.retired:
             self._home.cannot_send(self, f"the connection broke: {error}", as_broken(error))
+        self.channel.watch()  # no longer for room, of which epoll would tell for ever
         if not self.closing:
             self.closing = True
-            self.channel.watch()  # no longer for room, of which epoll would tell for ever
             self.reading.go_on()
 
     def acknowledge(self, message_ids: list[bytes]) -> None:

@@ -329,7 +329,7 @@ class Questions:
         for _ in range(min(AT_A_TIME, len(self._news))):
             question = self._news.popleft()
             question.noted = False
-            if not question.over:
+            if question.request is not None:
                 self._go_on(question)
         if not self._are_too_many:
             self._take_in(AT_A_TIME)
@@ -386,10 +386,21 @@ class Questions:
             if reply is not None:
                 self._answer(_Answer(question.delivery, reply, False))
                 self._forget(question)
-            elif question.request.lane is None:
+            elif question.request.lane is not None:
+                self._unplaced.discard(question)
+            elif question in self._unplaced or len(self._unplaced) < MOST_UNPLACED:
                 self._unplaced.add(question)
             else:
-                self._unplaced.discard(question)
+                self._put_back(question)
+
+    def _put_back(self, question: _Question) -> None:
+        """Its peer has gone without it, and many others wait for somebody already: it is the next one to be asked."""
+        assert question.request is not None
+        self._sink.end(question.request)
+        question.request = None
+        del self._open[question]
+        self._coming[question] = None
+        self._coming.move_to_end(question, last=False)
 
     def _answer(self, answer: _Answer) -> None:
         asker = answer.delivery.identity

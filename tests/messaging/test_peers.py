@@ -577,6 +577,18 @@ def test_what_tls_has_to_say_by_itself_cannot_be_flushed(scene: Scene) -> None:
 
 
 @pytest.mark.usefixtures("scripted_tls")
+def test_one_that_is_closing_and_cannot_be_flushed_is_not_told_of_room_for_ever(scene: Scene) -> None:
+    peer, transport = encrypted(scene)
+    transport.unsent = True
+    peer.channel.watch()
+    peer.closing = True
+    scene.sock.broken = BrokenPipeError(errno.EPIPE, "broken")
+    assert scene.watched == "both"
+    peer.on_work()
+    assert scene.watched == "read"
+
+
+@pytest.mark.usefixtures("scripted_tls")
 def test_one_that_cannot_be_flushed_waits_for_its_turn_to_be_read(scene: Scene) -> None:
     peer, transport = encrypted(scene)
     old = scene.peer()

@@ -486,6 +486,31 @@ def test_many_who_flood_at_the_same_time_have_no_more_than_one(
     assert len(scene.back.asked) == 500
 
 
+def test_of_requests_that_come_back_few_are_looked_at_all_the_time_and_the_others_go_first_in_their_turn(
+        scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, "MOST_UNPLACED", 2)
+    for number in range(6):
+        scene.ask(b"%d" % number)
+    scene.back.has_room = False
+    scene.ask(b"late")
+    for asked in scene.back.asked.copy():  # their peer has gone
+        asked.lane = None
+        asked.wake()
+    scene.questions.go_on()
+    assert len(scene.back.asked) == 2 and len(scene.questions._coming) == 5
+    scene.back.has_room = True
+    for _ in range(4):
+        for asked in scene.back.asked.copy():
+            asked.lane = "somebody's"
+            asked.wake()
+        scene.questions.go_on()
+    assert len(scene.back.asked) == 7 and not scene.questions._coming
+    for asked in scene.back.asked.copy():
+        asked.settle(asked.data)
+    scene.questions.go_on()
+    assert sorted(data for data, _ in scene.front.answers.given) == [b"%d" % number for number in range(6)] + [b"late"]
+
+
 def test_who_has_many_small_requests_costs_nobody_a_large_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying_module, "MOST_QUESTIONS", 5)
     scene.back.max_message_size = 100_000

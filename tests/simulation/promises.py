@@ -352,8 +352,9 @@ def nobody_spins(world: World) -> None:
 
 def idling_costs_nothing(world: World, rounds: dict[Program, int], seconds: float) -> None:
     """While nothing happens the network thread sleeps, but for heartbeats and the regular look at all peers."""
+    strangers = 2 * len(world.intruders)  # each time that one had is passed over when it is due, long after he has gone
     for program, count in rounds.items():
-        _idling_costs_nothing(program, count, seconds, _redials(world))
+        _idling_costs_nothing(program, count - strangers, seconds, _redials(world))
 
 
 def _redials(world: World) -> float:

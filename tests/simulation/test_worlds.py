@@ -34,6 +34,9 @@ KEPT = (
     31320,  # an introduction in pieces
     35510,  # who gives up a handshake before the other end has done with probing dials until he is told by chance
     63975,  # what an intruder asks, and does not wait for
+    65868,  # one by TLS whose connection breaks while it is closing, and which was told of room for ever
+    67205,  # two faults that kill the same program, each of which lets it begin anew
+    68554,  # a crowd that says HELLO to one who lets in one at a time, and does not leave
     5080,  # intruders who wait outside until the one before has gone
     100250,  # what is published to several proxies comes by each
     100325,  # the newest of what goes through a proxy

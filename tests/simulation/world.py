@@ -50,6 +50,8 @@ class World:
         self.network.conditions = self._conditions
         self.programs: dict[str, Program] = {}
         """By host, those that run."""
+        self._lives: Counter[str] = Counter()
+        """How many each host has begun: of two faults that overlap each begins one."""
         self.past: list[Program] = []
         """Those that have ended in an instant."""
         self.errors: list[str] = []
@@ -108,7 +110,7 @@ class World:
 
     def begin(self) -> None:
         for name in self.plan.hosts():
-            self._begin(name, 0)
+            self._begin(name)
         for send in self.plan.sends:
             self.timeline.at(send.at, partial(self._send, send))
         for ask in self.plan.asks:
@@ -119,7 +121,9 @@ class World:
             self.timeline.at(close.at, partial(self._close, close))
         self._watch()
 
-    def _begin(self, host: str, life: int) -> None:
+    def _begin(self, host: str) -> None:
+        life = self._lives[host]
+        self._lives[host] += 1
         self.tell(host, "begins life %d", life)
         tenants = [tenant for tenant in self.plan.tenants if tenant.host == host]
         self.programs[host] = Program(self.network.hosts[host], tenants, life, self.timeline, str(self.plan.seed),
@@ -220,7 +224,7 @@ class World:
             die()  # at the latest
             host.power_on()
             if fault.host not in self.programs:
-                self._begin(fault.host, program.life + 1)
+                self._begin(fault.host)
 
         return begin_anew
 
@@ -298,23 +302,29 @@ class World:
         return heal
 
     def _crowd(self, fault: Fault) -> Callable[[], None] | None:
-        crowd = [leave for leave in (self._intruder(fault) for _ in range(CROWD)) if leave is not None]
+        crowd = [intruder for intruder, _ in (self._stranger(fault) for _ in range(CROWD)) if intruder is not None]
 
         def disperse() -> None:
-            for leave in crowd:
-                leave()
+            """All of it: where one is let in at a time, those who stay might be there for hours."""
+            for intruder in crowd:
+                intruder.leave()
 
         return disperse
 
     def _intruder(self, fault: Fault) -> Callable[[], None] | None:
+        intruder, leaves = self._stranger(fault)
+        return intruder.leave if intruder is not None and leaves else None
+
+    def _stranger(self, fault: Fault) -> tuple[Intruder | None, bool]:
+        """And whether he leaves when it is over."""
         places = [address for (family, address) in self.network.hosts[fault.host].listeners
                   if family == socket.AF_INET]
         if not places:
-            return None
+            return None, True
         intruder = Intruder(self.mallory, places[0], random.Random(f"{self.plan.seed}/{fault.amount}"),
                             [tenant.name for tenant in self.plan.tenants], self.tell)
         self.intruders.append(intruder)
-        return intruder.leave if self._dice.random() < 0.7 else None
+        return intruder, self._dice.random() < 0.7
 
     def _elder(self, fault: Fault) -> Callable[[], None] | None:
         place = next((address for (family, address) in self.network.hosts[fault.host].listeners
