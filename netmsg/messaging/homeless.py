@@ -45,9 +45,10 @@ class Homeless:
         return message
 
     def acknowledge(self, identity: bytes, message_ids: Iterable[bytes]) -> list[bytes]:
-        """A peer has acknowledged these: those that it had handed back before, and has got once more all the same. They
-        are not here any more."""
-        known = [message_id for message_id in message_ids if identity in self._circle_of.get(message_id, ())]
+        """A peer has acknowledged these, some of them twice, perhaps: those that it had handed back before, and has got
+        once more all the same. They are not here any more."""
+        known = [message_id for message_id in dict.fromkeys(message_ids)
+                 if identity in self._circle_of.get(message_id, ())]
         for message_id in known:
             self.remove(message_id)
         return known

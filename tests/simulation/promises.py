@@ -177,7 +177,8 @@ def nothing_comes_from_nowhere(world: World) -> None:
                     "%s is said to be from %r", sent, delivered.sender)
             promise("nothing comes from nowhere", sent.to is None or sent.to == delivered.to,
                     "%s was for %s, and %s got it", sent, sent.to, delivered.to)
-            promise("nothing comes from nowhere", not sent.refused, "%s was refused (%s), and delivered to %s", sent,
+            known = sent.refused not in ("", "under way")  # which who dies as it is stored is never told
+            promise("nothing comes from nowhere", not known, "%s was refused (%s), and delivered to %s", sent,
                     sent.refused, delivered.to)
 
 
