@@ -162,6 +162,7 @@ def taken_from(messages: Iterator[bytes], count: int, size: int) -> tuple[list[b
             size -= len(data)
             if len(some) >= count or size <= 0 or deadline.expired:
                 break
+            del data  # not an "if" at the end: see `netmsg.streams.turns.Turn`
     except BaseException as error:
         return some, error
     return some, None

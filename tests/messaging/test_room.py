@@ -23,7 +23,7 @@ from netmsg.messaging.requests import Requests
 from netmsg.messaging.room import Room
 from netmsg.messaging.routing import Router
 
-NOW, LATER = Deadline(0), Deadline(20.0)
+NOW, LATER = Deadline(0), Deadline(None)
 
 
 class Scene:
