@@ -486,7 +486,7 @@ def test_nor_does_one_whose_part_of_a_tls_handshake_comes_little_by_little(
                 sock.sendall(bytes((byte,)))
             time.sleep(0.1)  # a slow link
         assert server.stats().closed_blocked == 0
-        eventually(lambda: server.stats().closed_blocked == 4)  # once they are silent
+        eventually(lambda: 1 <= server.stats().closed_blocked <= 4)  # once they are silent, until there is room
         server.shutdown(timeout=0.1)
 
 

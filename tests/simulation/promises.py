@@ -222,6 +222,8 @@ def in_order(world: World) -> None:
     anybody."""
     if len(world.plan.proxies) > 2 or any(tenant.taking.refuses for tenant in world.plan.tenants):
         return  # one may be faster than another; and what one refuses another one gets later
+    if any(world.plan.tenant(name).option("on_full") is OnFull.RAISE for name in world.plan.proxies):
+        return  # and what a proxy's back refuses goes back, and comes again
     calm = _is_undisturbed(world)
     alone = len(world.plan.tenants) == 2 and not _strangers(world)
     for (name, life), got in world.journal.order.items():
@@ -345,9 +347,10 @@ def everything_is_accounted_for(world: World) -> None:
 def nobody_spins(world: World) -> None:
     """Whatever happens, a network thread waits for something now and then."""
     rounds = world.rounds()
+    most = MOST_ROUNDS * max(1.0, 100 / world.plan.piece)  # each piece that comes is one
     for program, count in rounds.items():
         spent = count - world.rounds_seen.get(program, 0)
-        promise("idling costs nothing", spent < MOST_ROUNDS, "%s ran %d rounds in no time", program.host.name, spent)
+        promise("idling costs nothing", spent < most, "%s ran %d rounds in no time", program.host.name, spent)
     world.rounds_seen = rounds
 
 

@@ -53,6 +53,8 @@ KEPT = (
     122932,  # what came by TLS before a connection broke, and had to wait for what came by the one before
     201132,  # one acknowledges twice at a time what it had refused before
     201363,  # a program that dies when a message is stored, and before it is told
+    133634,  # what a proxy's back refuses at the mark comes again, behind what came after it
+    133920,  # much that comes in pieces of 17 bytes
     104526,  # both ends dial, and one lets the other in so slowly that they disagreed about who was first, for ever
 )
 """Seeds that failed once, here or in the library."""
