@@ -31,8 +31,8 @@ lock, in the order of        guards; what is done under it
 taking
 ===========================  ==============================================================================
 `Closing._beginning`         whether there is a network thread when the end comes
-`Serving._lock`,             how many workers there are; the replies that stand in line, and whose requests are held
-`Answering._lock`            back meanwhile
+`Serving._lock`              how many workers there are
+`Answering._lock`            the replies that stand in line, and whose requests are held back meanwhile
 `Sender.route`               the `Router` and the `Ledger`; never a system call
 `Lane.lock` (one a peer)     the head of that peer's queue, the write in progress, the right to read, the
                              life of its descriptor; one non-blocking send or receive
