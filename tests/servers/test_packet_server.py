@@ -1660,7 +1660,7 @@ def test_86_a_conversation_does_not_begin_after_the_cut() -> None:
     listener = create_tcp_server(interface="127.0.0.1")
     with PacketServer(converse, listener, codec=LineCodec(), max_workers=1) as server:
         clients = [client_of(server) for _ in range(3)]
-        eventually(lambda: server.stats().connections == 3)
+        eventually(lambda: server.stats().connections == 3 and began)
         server.shutdown(timeout=0.1)
         gate.set()
         for client in clients:
