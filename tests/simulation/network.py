@@ -82,6 +82,8 @@ class Host:
         """What then happens."""
         self.poke: Callable[[], None] = lambda: None
         """Called when something has become ready, perhaps."""
+        self.pieces = 0
+        """How many have come."""
         self._next_port = 40_000
         self.disk = Disk(random.Random(f"{network.seed}/{name}/disk"))
 
@@ -370,6 +372,7 @@ class Pipe:
             self._ended = True
             self._timeline.after(self._link.latency, self._source.was_reset)
             return
+        sink.host.pieces += 1
         count = min(len(self._buffer), self.conditions.receive_buffer - len(sink.arrived))
         if not self.corked:  # or it is one segment, with the end
             count = min(count, self.conditions.piece)

@@ -37,6 +37,7 @@ KEPT = (
     65868,  # one by TLS whose connection breaks while it is closing, and which was told of room for ever
     67205,  # two faults that kill the same program, each of which lets it begin anew
     68554,  # a crowd that says HELLO to one who lets in one at a time, and does not leave
+    71970,  # a large message still came, in pieces of 17 bytes, when all else was settled
     5080,  # intruders who wait outside until the one before has gone
     100250,  # what is published to several proxies comes by each
     100325,  # the newest of what goes through a proxy

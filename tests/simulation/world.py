@@ -407,8 +407,8 @@ class World:
                        world, self.network.connected[socket.AF_INET] - connections, KEPT_FOR))
 
     def rounds(self) -> dict[Program, int]:
-        """How many each network thread has gone."""
-        return {program: program.machine.rounds for program in self.programs.values()}
+        """How many each network thread has gone, but for those that may be due to what has come."""
+        return {program: program.machine.rounds - program.host.pieces for program in self.programs.values()}
 
     def counts(self) -> Counter[str]:
         """What there was in this world, for the sum of all."""
