@@ -119,12 +119,16 @@ def events_tell_everything(world: World) -> None:
                 "%s has heard of %d given up, and counts %d", user.name, heard["Undelivered"], stats.undelivered)
 
 
+NEWCOMERS: Final = 200
+"""So many unacknowledged messages a peer is given who has not said yet how many he holds; then the next one has all."""
+
+
 def everybody_has_his_turn(world: World) -> None:
     """Round-robin: among those who are there, in a stable order, each one gets the next message."""
     if not (_is_calm(world) and _is_roomy(world)) or world.plan.proxies or world.plan.asks:
         return  # a request takes a turn, and behind a proxy it is its turns that count
     for (name, _), sends in world.journal.by_life.items():
-        if world.plan.tenant(name).publishes:
+        if world.plan.tenant(name).publishes or (world.plan.tenant(name).reliable and len(sends) > NEWCOMERS):
             continue
         run: list[Sent] = []
         for sent in sends:

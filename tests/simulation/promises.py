@@ -265,7 +265,8 @@ def lost_behind(world: World, sent: Sent) -> bool:
     once = {tenant.relays_to for tenant in world.plan.tenants
             if tenant.relays_to and not world.plan.tenant(tenant.relays_to).reliable}
     chooses = any(tenant.wants or tenant.option("conflate") or tenant.taking.refuses for tenant in world.plan.tenants)
-    return bool(hasty | once) and bool(world.past or world.plan.closes) or bool(once) and chooses
+    return bool(hasty | once) and bool(world.past or world.plan.closes) or bool(once) and (
+        chooses or bool(world.plan.faults))  # it was on its way, where it is sent at most once
 
 
 def receipts_are_true(world: World) -> None:
