@@ -480,7 +480,7 @@ def test_what_stands_in_line_is_remembered_by_who_serves_next(monkeypatch: pytes
         for _ in range(10):
             with pytest.raises(TimeoutError):
                 sock.serve_requests(handle, max_workers=1, timeout=0.1)
-        assert 0 < handled[0] < 20
+        assert 0 < handled[0] < 60, "each call begins with as many again"
         assert len(threads_of_servers()) <= 2
         sock.close()
 
