@@ -45,7 +45,7 @@ class Room:
         self._publishing = router.mode is SendMode.PUBLISH
         self._senders = Waiters()
         self._addressing_senders = Waiters()
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._listeners: set[Callable[[], None]] = set()
 
     def lacking(self, identity: bytes | None) -> None:
         """There is none: tell the program, once until there has been some."""
@@ -96,11 +96,11 @@ class Room:
     def listen(self, tell: Callable[[], None]) -> None:
         """Have ``tell()`` called whenever there may be room for a reply, until `unlisten`; by whoever has made it, and
         it may take no lock."""
-        self._listeners += (tell,)
+        self._listeners.add(tell)
         self.asked.add(tell)
 
     def unlisten(self, tell: Callable[[], None]) -> None:
-        self._listeners = tuple(one for one in self._listeners if one != tell)
+        self._listeners.discard(tell)
         self.asked.discard(tell)
 
     def too_late(self, what: str, identity: bytes | None) -> SendTimeoutError:
@@ -139,7 +139,7 @@ class Room:
             self._requests.look_again()
         router = self._router
         if self._listeners and router.has_room(peer.lane, once=True):
-            for tell in self._listeners:
+            for tell in self._listeners.copy():
                 tell()
         if self._addressing_senders.waiting and (router.has_room(peer.lane) or router.has_room(peer.lane, once=True)
                                                  or (router.reliable and router.parked.has_room(peer.identity))

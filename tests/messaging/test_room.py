@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.lanes import lane
+from support.pairs import Background
 from support.routers import messages
 from support.stand_ins import HandWaiters, Loop
 
@@ -230,3 +232,30 @@ def test_who_listens_is_told_of_room_for_replies_until_he_does_not() -> None:
     scene.room.unlisten(tell)
     scene.takes(scene.lanes[0], 1)
     assert told == ["room"] and not scene.room.asked
+
+
+def test_several_may_begin_and_cease_to_listen_at_the_same_time() -> None:
+    """As two proxies do that share their front."""
+    scene = Scene()
+    told: list[str] = []
+    interval = sys.getswitchinterval()
+
+    def come_and_go() -> None:
+        def tell() -> None:
+            told.append("who has gone")
+
+        for _ in range(5000):
+            scene.room.listen(tell)
+            scene.room.unlisten(tell)
+
+    try:
+        sys.setswitchinterval(1e-6)
+        others = [Background(come_and_go) for _ in range(3)]
+        scene.room.listen(lambda: told.append("who stays"))
+        for other in others:
+            other.result()
+    finally:
+        sys.setswitchinterval(interval)
+    scene.room.asked.add("somebody")
+    scene.takes(scene.lanes[0], 0)
+    assert told == ["who stays"]
