@@ -183,7 +183,7 @@ class Relay:
 class _Question:
     """A request that came, and the one that was made of it."""
 
-    __slots__ = ("delivery", "noted", "over", "request", "size")
+    __slots__ = ("delivery", "noted", "request", "size")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -191,7 +191,6 @@ class _Question:
         self.request: Request | None = None
         self.noted = False
         """Whether it is to be looked at."""
-        self.over = False
 
 
 class _Asker:
@@ -489,7 +488,6 @@ class Questions:
         self._forget(question)
 
     def _forget(self, question: _Question) -> None:
-        question.over = True
         asker = self._askers[question.delivery.identity]
         asker.remove(question)
         if not asker.questions:
