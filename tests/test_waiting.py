@@ -12,7 +12,7 @@ from support.pairs import Background, until
 from support.strikes import Strike, Struck, strike_everywhere
 
 from netmsg.deadline import Deadline
-from netmsg.waiting import Signal, Ticket, Waiters
+from netmsg.waiting import Line, Signal, Ticket, Waiters, leave, new_ticket
 
 
 def readable(signal: Signal) -> bool:
@@ -161,6 +161,21 @@ def test_a_wake_up_for_somebody_else_is_handed_on() -> None:
 
     assert waiters.wait(look, Deadline(0))
     assert other.result() is True
+
+
+def test_who_stands_in_a_line_is_woken_by_the_one_before() -> None:
+    tickets = [new_ticket() for _ in range(4)]
+    line = Line(tickets)
+    assert [ticket.locked() for ticket in tickets] == [True] * 4
+    line.wake_next()
+    assert [ticket.locked() for ticket in tickets] == [False, True, True, True]
+    assert leave(tickets[1])
+    line.wake_next()
+    assert [ticket.locked() for ticket in tickets] == [False, False, False, True]
+    assert not leave(tickets[2]), "it has been woken, and has to wake the next one"
+    line.wake_next()
+    line.wake_next()
+    assert not tickets[3].locked()
 
 
 def test_an_interrupted_signal_leaves_no_descriptor_open() -> None:

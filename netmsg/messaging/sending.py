@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..aside import aside
 from ..deadline import Deadline
 from ..errors import QueueFullError, RemoteProtocolError, SendTimeoutError
+from ..interrupts import in_main_thread
 from ..locks import new_lock
 from ..reactor.reactor import Reactor
 from ..storage.committing import Written
@@ -165,7 +166,8 @@ class Sender:
     def _store_some(self, payloads: Sequence[bytes], identity: bytes | None, deadline: Deadline) -> list[Receipt]:
         """As many as there is room for; none, where there may be some now."""
         begun: list[StoredSending | None] = []
-        aside(lambda: begun.append(self._begin_storing(payloads, identity)))  # wholly, or not at all
+        lines_up = not in_main_thread()
+        aside(lambda: begun.append(self._begin_storing(payloads, identity, lines_up)))  # wholly, or not at all
         sending = begun[0]
         if sending is None:
             rejected = StoredReceipt(self._acks, self.ledger.new_id())
@@ -175,14 +177,15 @@ class Sender:
             raise self._room.too_late("the message is being stored, and it is not known whether it will be", identity)
         return sending.receipts
 
-    def _begin_storing(self, payloads: Sequence[bytes], identity: bytes | None) -> StoredSending | None:
+    def _begin_storing(self, payloads: Sequence[bytes], identity: bytes | None,
+                       lines_up: bool = False) -> StoredSending | None:
         assert self.storing is not None
         if self._life.over:  # see `_send`
             self._life.check_open()
         with self.route:
             if self._life.over:
                 self._life.check_open()
-            return self.storing.begin(payloads, identity)
+            return self.storing.begin(payloads, identity, lines_up=lines_up)
 
     @property
     def unacked(self) -> int:
@@ -514,9 +517,10 @@ class Sender:
         self._work_for(departure.ready)
 
     def _work_for(self, lanes: Iterable[Lane]) -> None:
-        for lane in lanes:
-            self._io.work[lane.owner] = None
-            self._io.wake()
+        peers = dict.fromkeys(lane.owner for lane in lanes)
+        if peers:
+            self._io.work.update(peers)
+            self._io.wake()  # once: it is a system call
 
     def _window(self, announced: int) -> int:
         settings = self._settings

@@ -27,7 +27,7 @@ from ..locks import Lock
 from ..speaking import say
 from ..storage.committing import Committing, raise_for
 from ..storage.outbox import Change, Key, Page, Stored
-from ..waiting import new_ticket, wait_by
+from ..waiting import Line, leave, new_ticket, wait_by
 from ..wire.envelope import payload_of, reliable_frame
 from ..wire.messages import Message
 from .lane import Lane
@@ -75,9 +75,11 @@ class StoredReceipt(Receipt):
 class Sending:
     """What one call has to send, on its way into the file."""
 
-    __slots__ = ("error", "is_decided", "messages", "receipts", "size", "stream", "ticket")
+    __slots__ = ("error", "is_decided", "line", "lines_up", "messages", "receipts", "size", "stream", "ticket")
 
-    def __init__(self, stream: Stream, messages: list[Stored], receipts: list[Receipt], size: int) -> None:
+    def __init__(self, stream: Stream, messages: list[Stored], receipts: list[Receipt], size: int,
+                 lines_up: bool) -> None:
+        """Whoever ``lines_up`` wakes the next one."""
         self.stream = stream
         self.messages = messages
         self.receipts = receipts
@@ -85,11 +87,20 @@ class Sending:
         self.error: Exception | None = None
         self.is_decided = False
         self.ticket = new_ticket()
+        self.lines_up = lines_up
+        self.line: Line | None = None
 
     def wait(self, deadline: Deadline) -> bool:
         """Until it is there; false at the deadline: then it may come to be there, or not. Raises ``OSError``: then
         nothing of it is."""
-        if not (wait_by(self.ticket, deadline) or self.is_decided):
+        woken = False
+        try:
+            woken = wait_by(self.ticket, deadline)
+        finally:
+            woken = woken or not leave(self.ticket)
+            if woken and self.line is not None:
+                self.line.wake_next()
+        if not (woken or self.is_decided):
             return False
         raise_for(self.error)
         return True
@@ -121,9 +132,10 @@ class Storing:
 
     # From any thread
 
-    def begin(self, payloads: Sequence[bytes], addressee: bytes | None) -> Sending | None:
+    def begin(self, payloads: Sequence[bytes], addressee: bytes | None, *, lines_up: bool = False) -> Sending | None:
         """Have these written, in one transaction, and then placed; as many as there is room for, though the last of
-        them may pass the mark in bytes, and ``None`` if there is none. Under ``route``. Raises `ClosedError`."""
+        them may pass the mark in bytes, and ``None`` if there is none. Only who is going to wait for it, and cannot be
+        interrupted in that, ``lines_up``: see `Line`. Under ``route``. Raises `ClosedError`."""
         reservoir = self._reservoir
         messages, size = reservoir.room(addressee)
         if messages <= 0 or size <= 0:
@@ -135,7 +147,7 @@ class Storing:
                for number, payload in enumerate(payloads, first)]
         receipts = [self._new_receipt(message.message_id) for message in new]
         stream = reservoir.stream(addressee)
-        sending = Sending(stream, new, receipts, sum(map(len, payloads)))
+        sending = Sending(stream, new, receipts, sum(map(len, payloads)), lines_up)
         self._committer.submit(Change(new, ()), self._decided, sending)
         self._count += len(new)
         reservoir.comes(stream, len(new), sending.size)
@@ -193,7 +205,7 @@ class Storing:
             for sending in sendings:
                 sending.error = error
                 sending.is_decided = True
-                sending.ticket.release()
+            _wake(sendings)
 
     def _settle(self, sendings: Sequence[Sending], error: Exception | None) -> list[Lane]:
         lanes: list[Lane] = []
@@ -292,6 +304,17 @@ class Storing:
     def _keep(receipts: Iterable[Receipt]) -> None:
         for receipt in receipts:
             receipt._fail(KEPT)
+
+
+def _wake(sendings: Sequence[Sending]) -> None:
+    """Those who wait for them."""
+    line = Line([sending.ticket for sending in sendings if sending.lines_up])
+    for sending in sendings:
+        if sending.lines_up:
+            sending.line = line
+        else:
+            leave(sending.ticket)
+    line.wake_next()
 
 
 def _up_to(payloads: Sequence[bytes], size: int) -> Sequence[bytes]:

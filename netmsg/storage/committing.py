@@ -29,7 +29,9 @@ log = logging.getLogger("netmsg.storage")
 LATER: Final = 0.05
 """Seconds for which what is in no hurry waits for something else to be written with."""
 LONGEST_GATHERING: Final = 0.001
-"""Seconds for which those who have just been told are waited for."""
+"""Seconds for which those who have just been told are waited for, at most."""
+COMING_BACK: Final = 3e-5
+"""Seconds that one of them takes."""
 FOREVER: Final = Deadline(None)
 
 _numbers = itertools.count(1)
@@ -140,7 +142,9 @@ class CommitQueue(Generic[C]):
             if self.over:
                 raise ClosedError("the file is closed")
             queue.append(item)
-            wakes = queue is not self._urgent or len(queue) >= self._enough
+            count = len(queue)
+            wakes = (count >= self._enough if queue is self._urgent else
+                     count == 1 or queue is self._questions)  # what is in no hurry is done together with the first
         if wakes:
             self._wake()
 
@@ -216,6 +220,7 @@ class Committer(CommitQueue[C]):
         self._joiners = Waiters()
         self._ended = False
         self._took = 0.0  # seconds, the last step
+        self._stood_by = 0  # how many calls of `submit` came meanwhile
         super().__init__(file, self._waiters.notify)
         self._thread = threading.Thread(target=self._work, name=f"netmsg-outbox-{next(_numbers)}", daemon=True)
         close_in_child(self)
@@ -240,16 +245,18 @@ class Committer(CommitQueue[C]):
             self._gather()
             begun = time.monotonic()
             self.step()
+            self._stood_by = self.waiting
             self._took = time.monotonic() - begun
 
     def _gather(self) -> None:
         """Threads that send one message after the other come back as soon as they are told: to wait for all of them
         takes less than to write twice."""
-        expected = self._decided
-        if expected > 1 and self.waiting < expected:
+        expected = self._decided + self._stood_by
+        missing = expected - self.waiting
+        if missing > 0 and expected > 1:
             self._enough = expected
             self._waiters.wait(lambda: self.waiting >= expected or self._questions or self._closing,
-                               Deadline(min(LONGEST_GATHERING, self._took / 2)))
+                               Deadline(min(LONGEST_GATHERING, self._took / 2 + missing * COMING_BACK)))
             self._enough = 1
 
     def _forked(self) -> None:

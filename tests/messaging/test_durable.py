@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pairs import TIMEOUT, Background, until, wait_for_event
+from support.pairs import TIMEOUT, Background, until, until_waiting, wait_for_event
 from support.wire_peer import ACK, DATA_REQ, NACK, capabilities, dial, frame
 
 from netmsg import (
@@ -338,6 +338,36 @@ def test_without_time_it_is_stored_all_the_same(durable: Durable) -> None:
     assert not sock.send(b"0", timeout=0).failed
     with pytest.raises(SendTimeoutError, match="no room"):
         sock.send(b"1", timeout=0)
+
+
+def test_who_gives_up_waiting_for_the_disk_keeps_nobody_waiting(durable: Durable,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who have waited together are woken one after the other."""
+    writes, go_on, write = threading.Event(), threading.Event(), OutboxFile.write
+
+    def slow(self: OutboxFile, changes: Sequence[Change]) -> None:
+        writes.set()
+        assert go_on.wait(TIMEOUT)
+        write(self, changes)
+
+    sock = durable()
+    monkeypatch.setattr(OutboxFile, "write", slow)
+    first = Background(sock.send, b"first")
+    assert writes.wait(TIMEOUT)
+    patient = [Background(sock.send, b"0"), Background(sock.send, b"1")]
+    for call in patient:
+        until_waiting(call)
+    with pytest.raises(SendTimeoutError):
+        sock.send(b"from the main thread", timeout=0.05)
+    with pytest.raises(SendTimeoutError):
+        Background(sock.send, b"in between", timeout=0.05).result()
+    patient += [Background(sock.send, b"2"), Background(sock.send, b"3")]
+    for call in patient:
+        until_waiting(call)
+    go_on.set()
+    for call in [first, *patient]:
+        assert not call.result().failed
+    until(lambda: sock.stats().unacked == 7)
 
 
 def test_who_waits_for_room_gets_it_though_half_of_the_mark_is_with_a_slow_peer(durable: Durable) -> None:
