@@ -108,8 +108,10 @@ class CommitQueue(Generic[C]):
         self._questions: deque[Callable[[], None]] = deque()
         self._enough = 1
         """With so many commits there is something to do."""
-        self._decided = 0
-        """How many commits there were in the last step that were in a hurry."""
+        self._urgent_in_step = 0
+        self._callers = 0
+        """How many calls of `submit` were to be told in the last step, or came while it was written: where each caller
+        waits to be told before it calls again, so many callers there are."""
         self._closing = False
         self.over = False
         """Whether it has been closed, and all is done: nothing is written any more."""
@@ -174,7 +176,7 @@ class CommitQueue(Generic[C]):
         """Do what there is to do."""
         questions = len(self._questions)  # what is asked from here on may be about what is not written yet
         commits = [self._urgent.popleft() for _ in range(len(self._urgent))]
-        self._decided = len(commits)
+        self._urgent_in_step = len(commits)
         commits += [self._in_no_hurry.popleft() for _ in range(len(self._in_no_hurry))]
         self._commit(commits)
         for _ in range(questions):
@@ -191,6 +193,7 @@ class CommitQueue(Generic[C]):
             for commit in commits:
                 self._commit([commit])
             return
+        self._callers = self._urgent_in_step + self.waiting
         for decided, some in groupby(commits, attrgetter("decided")):
             self._tell(decided, [commit.about for commit in some], error)
 
@@ -220,7 +223,6 @@ class Committer(CommitQueue[C]):
         self._joiners = Waiters()
         self._ended = False
         self._took = 0.0  # seconds, the last step
-        self._stood_by = 0  # how many calls of `submit` came meanwhile
         super().__init__(file, self._waiters.notify)
         self._thread = threading.Thread(target=self._work, name=f"netmsg-outbox-{next(_numbers)}", daemon=True)
         close_in_child(self)
@@ -245,17 +247,16 @@ class Committer(CommitQueue[C]):
             self._gather()
             begun = time.monotonic()
             self.step()
-            self._stood_by = self.waiting
             self._took = time.monotonic() - begun
 
     def _gather(self) -> None:
         """Threads that send one message after the other come back as soon as they are told: to wait for all of them
         takes less than to write twice."""
-        expected = self._decided + self._stood_by
-        missing = expected - self.waiting
-        if missing > 0 and expected > 1:
-            self._enough = expected
-            self._waiters.wait(lambda: self.waiting >= expected or self._questions or self._closing,
+        callers = self._callers
+        missing = callers - self.waiting
+        if missing > 0 and callers > 1:
+            self._enough = callers
+            self._waiters.wait(lambda: self.waiting >= callers or self._questions or self._closing,
                                Deadline(min(LONGEST_GATHERING, self._took / 2 + missing * COMING_BACK)))
             self._enough = 1
 
