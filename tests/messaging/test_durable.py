@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import random
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -368,6 +369,29 @@ def test_who_gives_up_waiting_for_the_disk_keeps_nobody_waiting(durable: Durable
     for call in [first, *patient]:
         assert not call.result().failed
     until(lambda: sock.stats().unacked == 7)
+
+
+def test_many_threads_that_have_little_time_keep_nobody_waiting_and_lose_nothing(durable: Durable, path: Path) -> None:
+    sock = durable(send_hwm=10_000)
+    stored_for_sure: set[bytes] = set()
+    perhaps: set[bytes] = set()
+
+    def send(number: int) -> None:
+        chance = random.Random(number)
+        for index in range(200):
+            message = b"%d %d" % (number, index)
+            try:
+                sock.send(message, timeout=chance.choice((None, 1e-5, 1e-4, 1e-3)))
+            except SendTimeoutError:
+                perhaps.add(message)
+            else:
+                stored_for_sure.add(message)
+
+    for call in [Background(send, number) for number in range(16)]:
+        call.result()
+    sock.close()
+    there = stored(path)
+    assert perhaps and len(there) == len(set(there)) and stored_for_sure <= set(there) <= stored_for_sure | perhaps
 
 
 def test_who_waits_for_room_gets_it_though_half_of_the_mark_is_with_a_slow_peer(durable: Durable) -> None:
