@@ -430,8 +430,9 @@ def nothing_is_left_behind(world: World) -> None:
                 machine.poller.watched)
         promise("nothing is left behind", not machine.host.descriptors, "%s has %d descriptors", host,
                 len(machine.host.descriptors))
-        # Of one that was never bound nor connected there is no network thread, which would have heard of a loss.
-        promise("nothing is left behind", not reactor.work and len(reactor.calls) <= (0 if machine.rounds else 1),
+        # Where nobody was ever bound nor connected there is no network thread, which would have heard of their losses.
+        calls = 0 if machine.rounds else len(program.users)
+        promise("nothing is left behind", not reactor.work and len(reactor.calls) <= calls,
                 "%s has work left: %s", host, [*reactor.work, *reactor.calls])
         for user in program.users:
             stats = user.socket.stats()
