@@ -170,7 +170,7 @@ class SendTimeoutError(NetmsgError, TimeoutError):
     """A send ran out of time.
 
     ``bytes_sent`` says how much of a stream's data went out; ``sent`` how many messages of a ``send_many`` were
-    accepted.
+    accepted. Where time ran out while an outbox was being written, the text says that of the others it is not known.
     """
 
     def __init__(self, message: str, *, bytes_sent: int = 0, sent: int = 0) -> None:

@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace) -> int:
 def add_to(commands: Commands) -> None:
     """Describe the command to the parser."""
     parser = commands.add_parser(
-        "demo", help="show the library at work, in 10 seconds",
+        "demo", help="show the library at work, in 8 seconds",
         description="Runs a time server with subscribers, and a job queue with workers, as processes on this computer; "
                     "kills some of them; and counts what arrived.",
         epilog="The exit status is 0 if everything that was sent was delivered.")

@@ -110,9 +110,14 @@ def carrier_of_bind(context: ssl.SSLContext | None, websocket_origins: Iterable[
 def check_origin(origin: str) -> None:
     """As a browser names the origin of a page, or ``"*"`` for all of them."""
     check_str("websocket_origins", origin)
-    if origin not in (ANY_ORIGIN, "null") and not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*://[!-.0-~]+", origin):
+    if origin in (ANY_ORIGIN, "null"):
+        return
+    if re.fullmatch(r"http://.*:80|https://.*:443", origin):
+        raise ValueError(f"websocket_origins: {origin!r} names the scheme's own port, which no browser does; leave it "
+                         "out")
+    if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*://[!-)+-.0-~]+", origin):
         raise ValueError(f"websocket_origins: {origin!r} is no origin; write one as https://example.org or "
-                         "http://localhost:8000, with no path, or '*' for any")
+                         "http://localhost:8000, with no path, or '*' alone for any")
 
 
 def carrier_of_connect(context: ssl.SSLContext | None, server_hostname: str | None, place: Place | None,

@@ -394,8 +394,9 @@ class Søcket(Generic[R]):
         """`send` each message of ``iterable``, with one ``timeout`` for all; cheaper than one by one.
 
         Returns ``None``, or with AT_LEAST_ONCE a list of receipts. When time runs out the `SendTimeoutError`, and with
-        `OnFull.RAISE` the `QueueFullError`, says in ``sent`` how many were accepted; the rest was not. The messages in
-        front of one that is refused (``TypeError``, ``ValueError``) are sent.
+        `OnFull.RAISE` the `QueueFullError`, says in ``sent`` how many were accepted; the rest was not, unless the text
+        says that this is not known (of an outbox that was being written). The messages in front of one that is refused
+        (``TypeError``, ``ValueError``) are sent.
         """
         deadline = Deadline(timeout)
         if isinstance(iterable, (bytes, bytearray, memoryview, str)):

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from ..sockets.addresses import Address
+from ..sockets.lingering import reset_on_close
 from ..sockets.racing import Race
 from .reactor import WRITE, Scope, Timer
 
@@ -112,7 +113,9 @@ class _Attempt:
     def _connected(self) -> None:
         assert self.sock is not None
         if self.sock.family != getattr(socket, "AF_UNIX", None) and self._connected_to_itself(self.sock):
-            # Dialling a free port of the ephemeral range can meet itself (TCP's simultaneous open).
+            # Dialling a free port of the ephemeral range can meet itself (TCP's simultaneous open). Closed in order, it
+            # would keep the port from who waits to listen there, for a minute (TIME_WAIT).
+            reset_on_close(self.sock)
             self._fail(ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)))
             return
         self._ended(self, None)

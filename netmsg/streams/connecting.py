@@ -18,6 +18,7 @@ from ..errors import ConnectFailedError
 from ..interrupts import SIGNAL_CHECK, in_main_thread
 from ..sockets.addresses import Address, SocketFile, check_family, host_and_port, socket_file, unix_path
 from ..sockets.binding import bind_unix
+from ..sockets.lingering import reset_on_close
 from ..sockets.options import prepare
 from ..sockets.racing import ATTEMPT_DELAY, Race
 from ..sockets.resolving import resolve_within
@@ -201,6 +202,7 @@ def _race(target: tuple[str, int], addresses: list[Address], local: Sequence[Add
                 sock, address = running[descriptor]
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code and _connected_to_itself(sock):
+                    reset_on_close(sock)  # or the port would be taken for a minute (TIME_WAIT)
                     code = errno.ECONNREFUSED
                 if not code:
                     return running.pop(descriptor)[0]

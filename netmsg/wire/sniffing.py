@@ -59,7 +59,7 @@ SPOKEN: Final[dict[Sniffed, Callable[[int], Dialect]]] = {Sniffed.VERSION_1: Ver
 """The dialects, each of which is made for one connection, with the size of the largest message."""
 _REFUSALS: Final = {
     Sniffed.WEBSOCKET: b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-                       b"Content-Length: 35\r\n\r\nWebSocket origins are not allowed.\r\n",
+                       b"Content-Length: 36\r\n\r\nWebSocket origins are not allowed.\r\n",
 }
 
 

@@ -297,7 +297,9 @@ def test_a_broken_connection_is_made_again_and_nothing_at_least_once_is_lost() -
 
 @pytest.mark.parametrize("origins, error", [
     ("https://example.org", TypeError), ([5], TypeError), (["example.org"], ValueError),
-    (["https://example.org/path"], ValueError), (["https://"], ValueError), ([""], ValueError)])
+    (["https://example.org/path"], ValueError), (["https://"], ValueError), ([""], ValueError),
+    (["https://example.org:443"], ValueError), (["http://[::1]:80"], ValueError),
+    (["https://*.example.org"], ValueError)])
 def test_what_is_no_origin_is_refused(origins: Any, error: type[Exception]) -> None:
     with Søcket() as sock:
         with pytest.raises(error, match="websocket_origins"):

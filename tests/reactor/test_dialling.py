@@ -87,9 +87,13 @@ class AloneInTheWorld(Machine):
 
 
 def test_a_free_port_that_meets_itself_counts_as_refused() -> None:
-    """TCP's simultaneous open: dialling a free port of the ephemeral range can connect a socket to itself."""
-    sock, failures = dial([refused()], AloneInTheWorld())
+    """TCP's simultaneous open: dialling a free port of the ephemeral range can connect a socket to itself. It stays
+    free for who is waited for."""
+    address = refused()
+    sock, failures = dial([address], AloneInTheWorld())
     assert sock is None and isinstance(failures[0][1], ConnectionRefusedError)
+    with socket.create_server(address[1]) as listener:
+        assert listener.getsockname() == address[1]
 
 
 def test_literals_ask_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,15 @@ def test_7_nodelay_and_keepalive_are_on() -> None:
                 assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
+def test_a_free_port_that_meets_itself_counts_as_refused_and_stays_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        connect_tcp(*address, local_address=address, timeout=TIMEOUT)
+    with socket.socket() as listener:  # without SO_REUSEADDR
+        listener.bind(address)
+
+
 def test_8_the_local_address_is_honoured() -> None:
     with create_tcp_server() as listener:
         client, server = pair_over(listener, local_address=("127.0.0.2", 0))

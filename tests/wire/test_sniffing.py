@@ -71,4 +71,7 @@ def test_those_we_speak_with_get_a_dialect_of_their_own() -> None:
 
 @pytest.mark.parametrize("sniffed", Sniffed)
 def test_a_browser_alone_is_told_so_in_its_own_words(sniffed: Sniffed) -> None:
-    assert refusal_of(sniffed).startswith(b"HTTP/1.1 403 ") is (sniffed is Sniffed.WEBSOCKET)
+    refusal = refusal_of(sniffed)
+    assert refusal.startswith(b"HTTP/1.1 403 ") is (sniffed is Sniffed.WEBSOCKET)
+    header, _, body = refusal.partition(b"\r\n\r\n")
+    assert not body or b"Content-Length: %d" % len(body) in header.split(b"\r\n")
