@@ -214,6 +214,7 @@ def _committer(machine: Machine, file: File[C], opened: ExitStack) -> Committing
     with ExitStack() as failing:
         failing.callback(file.close)
         committer = machine.committer(file)
+        opened.callback(committer.close)
+        committer.start()
         failing.pop_all()
-    opened.callback(committer.close)
     return committer

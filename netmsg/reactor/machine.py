@@ -138,7 +138,7 @@ class Machine:
         return SeenFile(path, remember)
 
     def committer(self, file: File[C]) -> Committing[C]:
-        """Who writes it: see `netmsg.storage.committing`."""
+        """Who writes it, once started: see `netmsg.storage.committing`."""
         return Committer(file)
 
     # Threads

@@ -71,6 +71,8 @@ class File(Protocol[C_contra]):
 class Committing(Protocol[C_contra]):
     """What any thread may ask of one who writes a file: see `CommitQueue` and `Committer`."""
 
+    def start(self) -> None: ...
+
     def submit(self, change: C_contra, decided: Decided, about: Any) -> None: ...
 
     def submit_later(self, change: C_contra, decided: Decided, about: Any) -> None: ...
@@ -215,10 +217,9 @@ class CommitQueue(Generic[C]):
 
 
 class Committer(CommitQueue[C]):
-    """One that does its work by itself: the file belongs to its thread, ``netmsg-outbox-N``, alone."""
+    """One that does its work by itself: from `start` on the file belongs to its thread, ``netmsg-outbox-N``, alone."""
 
     def __init__(self, file: File[C]) -> None:
-        """Raises ``RuntimeError`` where no thread can be started."""
         self._waiters = Waiters()
         self._joiners = Waiters()
         self._ended = False
@@ -226,6 +227,10 @@ class Committer(CommitQueue[C]):
         super().__init__(file, self._waiters.notify)
         self._thread = threading.Thread(target=self._work, name=f"netmsg-outbox-{next(_numbers)}", daemon=True)
         close_in_child(self)
+
+    def start(self) -> None:
+        """Raises ``RuntimeError`` where no thread can be started. After an interrupt there may be one, or not: then
+        `close` ends it, if it is there."""
         aside(self._thread.start)
 
     def join(self, timeout: float | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from support.processes import Program
@@ -85,6 +86,32 @@ server.shutdown()
 print(remaining())
 """
 
+MAKE = PRELUDE + """
+start, left = threading.Thread.start, int(sys.argv[1])
+
+def start_and_interrupt(thread):
+    global left
+    start(thread)
+    left -= thread.name.startswith("netmsg-outbox-")
+    if not left:
+        threading.Thread.start = start
+        signal.raise_signal(signal.SIGINT)
+
+def make():
+    return Søcket(delivery_guarantee=DeliveryGuarantee.AT_LEAST_ONCE, outbox=sys.argv[2] + "/outbox",
+                  dedupe_path=sys.argv[2] + "/seen", linger=0)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread.start = start_and_interrupt
+try:
+    make()
+except KeyboardInterrupt:
+    print(remaining())
+with make() as sock:
+    sock.send(b"")
+print(remaining())
+"""
+
 
 @pytest.mark.parametrize("whose", ["shared", "private"])
 def test_an_interrupted_bind_can_be_repeated(whose: str) -> None:
@@ -103,5 +130,13 @@ def test_an_interrupted_start_of_a_server_can_be_repeated() -> None:
 def test_after_an_interrupted_start_a_server_can_be_shut_down() -> None:
     with Program("-c", START, "never") as program:
         assert [program.read_line() for _ in range(2)] == ["interrupted", "[]"]
+        assert program.finish() == 0
+        assert program.errors() == ""
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_an_interrupted_start_of_who_writes_a_file_leaves_no_thread(which: int, tmp_path: Path) -> None:
+    with Program("-c", MAKE, str(which), str(tmp_path)) as program:
+        assert [program.read_line(30) for _ in range(2)] == ["[]"] * 2
         assert program.finish() == 0
         assert program.errors() == ""

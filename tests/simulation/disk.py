@@ -166,6 +166,9 @@ class SimulatedCommitter(CommitQueue[Any]):
         self._chance = chance
         self._coming = False
 
+    def start(self) -> None:
+        """It comes when there is something to do."""
+
     def _come(self) -> None:
         if not self._coming and self.anything:
             self._coming = True

@@ -63,6 +63,7 @@ class Told(list[Any]):
 @pytest.fixture
 def committer(file: File) -> Iterator[Committer[str]]:
     one = Committer(file)
+    one.start()
     yield one
     file.may_write.set()
     one.close()
@@ -196,6 +197,7 @@ def test_what_is_in_no_hurry_is_written_soon(file: File, committer: Committer[st
 
 def test_its_end_may_be_waited_for(file: File) -> None:
     committer, told = Committer(file), Told()
+    committer.start()
     file.may_write.clear()
     committer.submit("first", told.of, "first")
     committer.submit_later("second", told.of, "second")
@@ -216,6 +218,7 @@ def set_all(events: Sequence[threading.Event], error: Exception | None) -> None:
 
 def test_many_threads_and_a_real_file(tmp_path: Path) -> None:
     committer = Committer(OutboxFile(tmp_path / "outbox"))
+    committer.start()
 
     def send(thread: int) -> None:
         for index in range(50):

@@ -135,6 +135,7 @@ from netmsg.storage.committing import Committer
 from netmsg.storage.outbox import Change, OutboxFile, Stored
 from netmsg.storage.seen import SeenFile
 committer = Committer(OutboxFile({str(path)!r}))
+committer.start()
 if os.fork():
     os.kill(os.getpid(), signal.SIGKILL)
 print("on its own", flush=True)
