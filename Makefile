@@ -76,7 +76,7 @@ bench: $(VENV)/.test  ## measured against the peers, in one run; results in benc
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.test  ## the failure scenarios at length, and a million inputs for the parsers
-	NETMSG_SOAK=1 NETMSG_REPORT=docs/explanation/soak.md $(BIN)/python -m pytest --timeout 900 \
+	NETMSG_SOAK=1 NETMSG_REPORT=docs/explanation/soak.md $(BIN)/python -m pytest -n $(WORKERS) --timeout 900 \
 		tests/failure tests/simulation/test_worlds.py tests/fuzzing $(ARGS)
 
 dist: $(VENV)/.test  ## wheel and source distribution

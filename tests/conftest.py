@@ -82,12 +82,16 @@ class Soak:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.failed:
             self.results[report.outcome] += 1
+        if report.when == "teardown":
+            self.outcomes += [Outcome(*told) for name, told in report.user_properties if name == OUTCOME]
 
     def write(self, path: str) -> None:
-        text = document(self.outcomes, self.results["passed"], self.results["failed"], time.monotonic() - self.began)
+        outcomes = sorted(self.outcomes, key=lambda outcome: outcome.cells)  # they came in any order
+        text = document(outcomes, self.results["passed"], self.results["failed"], time.monotonic() - self.began)
         Path(path).write_text(text, encoding="utf-8")
 
 
+OUTCOME = "outcome"
 SOAK = pytest.StashKey[Soak]()
 
 
@@ -97,16 +101,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """``NETMSG_REPORT`` is where to write the page of a soak."""
+    """``NETMSG_REPORT`` is where to write the page of a soak. Whoever hands out the tests to others writes it."""
     path = os.environ.get("NETMSG_REPORT")
-    if path:
+    if path and not hasattr(session.config, "workerinput"):
         session.config.stash[SOAK].write(path)
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[Outcome], None]:
-    """What came of a scenario, for the page of a soak."""
-    return request.config.stash[SOAK].outcomes.append
+    """What came of a scenario, for the page of a soak. It goes with the report of the test."""
+    return lambda outcome: request.node.user_properties.append((OUTCOME, tuple(outcome)))
 
 
 @pytest.fixture(scope="session")
