@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -83,7 +84,8 @@ class Soak:
         if report.when == "call" or report.failed:
             self.results[report.outcome] += 1
         if report.when == "teardown":
-            self.outcomes += [Outcome(*told) for name, told in report.user_properties if name == OUTCOME]
+            self.outcomes += [Outcome._make(cast(Any, told)) for name, told in report.user_properties
+                              if name == OUTCOME]
 
     def write(self, path: str) -> None:
         outcomes = sorted(self.outcomes, key=lambda outcome: outcome.cells)  # they came in any order

@@ -341,8 +341,8 @@ def a_proxy_acknowledges_what_is_on_its_way(patch: Patch) -> None:
 def what_is_sent_is_told_and_not_written(patch: Patch) -> None:
     begin = Storing.begin
 
-    def written_by_nobody(self: Storing, payloads: Any, addressee: bytes | None) -> Any:
-        sending = begin(self, payloads, addressee)
+    def written_by_nobody(self: Storing, *arguments: Any, **options: Any) -> Any:
+        sending = begin(self, *arguments, **options)
         if sending is not None:
             self._committer._urgent[-1] = self._committer._urgent[-1]._replace(  # type: ignore[attr-defined]
                 change=Change((), ()))
