@@ -204,6 +204,8 @@ class Population:
         if self._sender.find(new.identity) is None:
             self._let_in(new)  # that was its end
         elif self._open(new):
+            if new.endpoint is None:
+                self._resting.rest(old, new)  # or two that dial each other would take over from each other for ever
             self._sender.succeed(old, new, finish=False, same=False)
             self._gone(old, reason, None)
             old.close(reason, None)

@@ -562,6 +562,19 @@ def test_takeover_replaces_it(scenes: Callable[..., Scene]) -> None:
     assert [type(event) for event in scene.told] == [Connected, DuplicatePeer, Disconnected, Connected]
 
 
+def test_what_it_was_dialled_by_rests_while_the_peer_is_there_by_its_own_dial(scenes: Callable[..., Scene]) -> None:
+    """Or each end would dial again what the other one has just taken over from, for ever."""
+    scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
+    way = Endpoint()
+    old = scene.dials(A, way)
+    old.open_for, old.has_spoken = 60.0, True
+    new = scene.comes(A)
+    assert scene.there == [new] and old.closed == ["taken over"]
+    assert ("rest", A) in way.done and not [done for done in way.done if done[0] == "ended"]
+    new.close("over")
+    assert way.done[-1] == "wake"
+
+
 def test_all_that_has_come_of_the_one_that_is_replaced_is_read(scenes: Callable[..., Scene]) -> None:
     scene = scenes(on_duplicate=OnDuplicate.TAKEOVER)
     old = scene.comes(A)

@@ -58,6 +58,7 @@ KEPT = (
     133920,  # much that comes in pieces of 17 bytes
     134422,  # many at a time to one who is new, until he has said how many he holds
     135290,  # what a proxy had acknowledged, and sent at most once when a connection broke
+    142076,  # both ends dial and take over, and one is slow to let the other in: they took turns
     211628,  # what a later life of its sender gave up, refused
     140500,  # two that were never bound nor connected, and have heard of losses
     104526,  # both ends dial, and one lets the other in so slowly that they disagreed about who was first, for ever
