@@ -60,12 +60,13 @@ FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
     "the newest is dropped for the oldest": (193,),
     "the oldest is dropped for the newest": (443,),
     "a handshake has no deadline": (51,),
+    "nothing is sent again": (49, 96),
     "closing does not linger": (14,),
     "resends come too early": (206,),
     "replies are not sent": (100_056,),
     "what waits to be taken is kept for the newest": (100_132,),
     "a proxy acknowledges what is on its way": (100_136,),
-    "what is noted is not looked for": (200_046,),
+    "what is noted is not looked for": (200_140, 200_309),
 }
 """Where to look first, of those that few worlds find."""
 MUTANTS: Final[dict[str, tuple[str, Callable[[Patch], None], int]]] = {}
