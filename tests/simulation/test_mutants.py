@@ -51,7 +51,6 @@ SEEDS: Final = 500
 """Within so many each is to be found."""
 
 FOUND_BY: Final[dict[str, tuple[int, ...]]] = {
-    "nothing is sent again": (24,),
     "what was sent is given back with the rest": (489,),
     "what is given back goes behind the newer": (147,),
     "whoever comes is let in": (44,),
