@@ -313,7 +313,7 @@ def _wake(sendings: Sequence[Sending]) -> None:
         if sending.lines_up:
             sending.line = line
         else:
-            leave(sending.ticket)
+            Line([sending.ticket]).wake_next()
     line.wake_next()
 
 
